@@ -1,0 +1,121 @@
+"""Reading image and mask files, in threads and ahead of their use."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+
+from datasets.base import DatasetError, Sample
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Decode an image file to (H, W, 3) uint8 RGB.
+
+    Grey becomes three equal channels, a palette its colours, 16 bit the upper 8, transparency is
+    dropped, and a camera's orientation mark is obeyed.
+
+    Raises:
+        DatasetError: the file cannot be read, is no image or is truncated.
+    """
+    return _decode(path, cv2.IMREAD_COLOR_RGB, "an image")
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Decode a mask file to (H, W) bool: whatever is above 0 in any colour channel is defective.
+
+    Raises:
+        DatasetError: the file cannot be read, is no image or is truncated.
+    """
+    # Undecorated values: a grey conversion or a cut to 8 bits would turn small ones into 0.
+    mask = _decode(path, cv2.IMREAD_UNCHANGED, "a mask")
+    if mask.ndim == 2:
+        return mask > 0
+    colours = mask[:, :, : 1 if mask.shape[2] == 2 else 3]  # without transparency
+    return (colours > 0).any(axis=2)
+
+
+def read_sample(sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read a sample's image and its mask.
+
+    Returns:
+        (H, W, 3) uint8 RGB, and (H, W) bool: all False for a good image, None for a defective one
+        without ground truth.
+
+    Raises:
+        DatasetError: a file cannot be read, or the mask's size is not the image's.
+    """
+    image = read_image(sample.path)
+    if not sample.is_defective:
+        return image, np.zeros(image.shape[:2], dtype=bool)
+    if sample.mask_path is None:
+        return image, None
+    mask = read_mask(sample.mask_path)
+    if mask.shape != image.shape[:2]:
+        raise DatasetError(
+            f"expected a mask of its image's size {_size(image)}, found {_size(mask)}: "
+            f"{sample.mask_path}, mask of {sample.path}"
+        )
+    return image, mask
+
+
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], *, num_workers: int, ahead: int
+) -> Iterator[Result]:
+    """Yield ``function(item)`` in the items' order, computed by threads before it is asked for.
+
+    Threads suffice, since OpenCV and Pillow release the interpreter's lock while they decode.
+
+    Args:
+        function: Called once per item; its exception is raised where its result was due.
+        items: Consumed lazily.
+        num_workers: Threads; 0 computes in the caller's.
+        ahead: Results held or under way at most, which bounds the memory.
+    """
+    if num_workers == 0:
+        yield from map(function, items)
+        return
+    remaining = iter(items)
+    with ThreadPoolExecutor(num_workers, thread_name_prefix="read") as pool:
+        pending = deque(pool.submit(function, item) for item in islice(remaining, ahead))
+        try:
+            while pending:
+                result = pending.popleft().result()
+                pending.extend(pool.submit(function, item) for item in islice(remaining, 1))
+                yield result
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def in_batches(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
+    """Yield lists of ``batch_size`` items, the last one with what is left."""
+    remaining = iter(items)
+    while batch := list(islice(remaining, batch_size)):
+        yield batch
+
+
+def _decode(path: Path, flags: int, meaning: str) -> np.ndarray:
+    try:
+        data = np.fromfile(path, dtype=np.uint8)  # imread cannot open every path on Windows
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        image = cv2.imdecode(data, flags) if data.size else None
+    except cv2.error:
+        image = None
+    if image is None:
+        raise DatasetError(f"expected {meaning}, found a damaged or unknown file: {path}")
+    return image
+
+
+def _size(array: np.ndarray) -> str:
+    height, width = array.shape[:2]
+    return f"{width}x{height}"

@@ -1,0 +1,111 @@
+"""MVTec AD's layout.
+
+PATH/<category>/train/good/000.png
+PATH/<category>/test/good/000.png
+PATH/<category>/test/<defect type>/000.png
+PATH/<category>/ground_truth/<defect type>/000_mask.png
+"""
+
+from pathlib import Path
+
+from datasets.base import GOOD, Category, DatasetError, Sample
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+def find_categories(path: Path) -> list[str]:
+    """Return the names, sorted, of the folders directly under ``path`` that hold a category.
+
+    A folder with ``train`` or ``test`` in it is meant as one; whether it is complete is
+    `read_category`'s question. Other folders and files are none of ours.
+
+    Raises:
+        DatasetError: ``path`` is missing, not a folder, or has no category in it.
+    """
+    if not path.is_dir():
+        found = "a file" if path.exists() else "nothing"
+        raise DatasetError(
+            f"expected a folder with categories in MVTec AD's layout, found {found} at {path} "
+            "(--path_data)"
+        )
+    if _looks_like_category(path):
+        raise DatasetError(
+            f"expected a folder of categories, found a category at {path}: give the folder above "
+            f"it as --path_data and --categories {path.resolve().name}"
+        )
+    names = sorted(entry.name for entry in path.iterdir() if _looks_like_category(entry))
+    if not names:
+        raise DatasetError(
+            f"expected folders <category>/train/good and <category>/test under {path}, "
+            "found none (--path_data)"
+        )
+    return names
+
+
+def read_category(path: Path, name: str) -> Category:
+    """List the samples of category ``name`` under ``path``; opens no image.
+
+    A category without any ``ground_truth`` folder has no masks: its pixels are not measured.
+    With one, each defective image must have its mask.
+
+    Raises:
+        DatasetError: a needed folder is missing or empty, or a mask is missing.
+    """
+    root = path / name
+    if not root.is_dir():
+        known = ", ".join(find_categories(path))
+        raise DatasetError(f"no category {name!r} under {path} (--categories); there are: {known}")
+    train_files = _list_images(root / "train" / GOOD, "training images without defects")
+    has_masks = (root / "ground_truth").is_dir()
+    test = []
+    for folder in _list_folders(root / "test", "one folder per defect type"):
+        masks = _index_masks(root / "ground_truth" / folder.name) if has_masks else None
+        for file in _list_images(folder, "test images"):
+            mask = None if folder.name == GOOD else _find_mask(file, masks, root)
+            test.append(Sample(file, name, folder.name, mask))
+    train = tuple(Sample(file, name, GOOD) for file in train_files)
+    return Category(name, train, tuple(test), has_masks)
+
+
+def _looks_like_category(folder: Path) -> bool:
+    return (folder / "train").is_dir() or (folder / "test").is_dir()
+
+
+def _list_folders(path: Path, meaning: str) -> list[Path]:
+    folders = sorted(entry for entry in path.iterdir() if entry.is_dir()) if path.is_dir() else []
+    if not folders:
+        raise DatasetError(f"expected {meaning} in {path}, found none")
+    # Good images first: the order in which pictures and tables are read.
+    return sorted(folders, key=lambda folder: folder.name != GOOD)
+
+
+def _list_images(path: Path, meaning: str) -> list[Path]:
+    if not path.is_dir():
+        raise DatasetError(f"expected {meaning} in {path}, found no such folder")
+    files = sorted(file for file in path.iterdir() if _is_image(file))
+    if not files:
+        endings = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise DatasetError(f"expected {meaning} in {path}, found no file ending in {endings}")
+    return files
+
+
+def _is_image(file: Path) -> bool:
+    # Hidden files are leftovers of operating systems (`._000.png`), never pictures.
+    return file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+
+
+def _index_masks(path: Path) -> dict[str, Path]:
+    """Map a mask's stem to its file; empty where the folder is missing."""
+    if not path.is_dir():
+        return {}
+    return {file.stem: file for file in sorted(path.iterdir()) if _is_image(file)}
+
+
+def _find_mask(image: Path, masks: dict[str, Path] | None, root: Path) -> Path | None:
+    if masks is None:
+        return None
+    mask = masks.get(f"{image.stem}_mask", masks.get(image.stem))
+    if mask is None:
+        expected = root / "ground_truth" / image.parent.name / f"{image.stem}_mask.png"
+        raise DatasetError(f"expected the mask {expected} of the defective image {image}")
+    return mask

@@ -1,0 +1,5 @@
+"""The one error of this package that a caller's input can cause."""
+
+
+class PatchCoreError(ValueError):
+    """An argument or file that cannot be used; the message says what was expected and found."""

@@ -1,0 +1,152 @@
+"""Exact nearest neighbours of patches in the coreset."""
+
+import importlib
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import faiss
+import torch
+
+from patchcore.errors import PatchCoreError
+
+# Floats of a block of the distance matrix, where torch searches: 256 MB.
+BLOCK_FLOATS = 1 << 26
+# Query rows at a time where the true distances of the found neighbours are computed.
+BLOCK_ROWS = 2048
+
+
+class MemoryBank:
+    """The coreset's embeddings, searched exactly: by faiss where it serves the device.
+
+    Attributes:
+        embeddings: (M, D) float32, in order of selection.
+
+    Args:
+        embeddings: (M, D) float32 on the device that is to search.
+
+    Raises:
+        PatchCoreError: the bank is empty or not a matrix.
+    """
+
+    def __init__(self, embeddings: torch.Tensor):
+        if embeddings.ndim != 2 or not len(embeddings):
+            raise PatchCoreError(
+                f"expected coreset embeddings (M, D), found shape {tuple(embeddings.shape)}"
+            )
+        self.embeddings = embeddings.float().contiguous()
+        self._gpu = None
+        if embeddings.is_cuda and _faiss_has_gpu():
+            # Lets faiss take and return tensors on the GPU, on torch's stream.
+            importlib.import_module("faiss.contrib.torch_utils")
+            self._gpu = faiss.StandardGpuResources()
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    def search(self, queries: torch.Tensor, k: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+        """Find each query's nearest neighbours.
+
+        Args:
+            queries: (Q, D) float32 on the bank's device.
+            k: How many, from 1 to M.
+
+        Returns:
+            (Q, k) float32 Euclidean distances, ascending; (Q, k) int64 indices into the bank.
+
+        Raises:
+            PatchCoreError: k is larger than the bank.
+        """
+        return next(self.search_prefixes(queries, k, [len(self)]))
+
+    def search_prefixes(
+        self, queries: torch.Tensor, k: int, sizes: Sequence[int]
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Find each query's nearest neighbours among the first m of the bank, for several m.
+
+        The first m selected patches are the coreset of size m. Each part of the bank is searched
+        once, so all sizes together cost what the largest does.
+
+        Args:
+            queries: (Q, D) float32 on the bank's device.
+            k: How many neighbours, from 1 to the smallest size.
+            sizes: Ascending, from k to M.
+
+        Yields:
+            What `search` would return from a bank of each size, each as soon as it is known.
+
+        Raises:
+            PatchCoreError: k is larger than the smallest size.
+        """
+        if not 1 <= k <= sizes[0]:
+            raise PatchCoreError(
+                f"expected k from 1 to the coreset's size {sizes[0]}, found {k} (k, "
+                "percentage_coreset)"
+            )
+        best = None
+        for start, stop in pairwise([0, *sizes]):
+            part = self.embeddings[start:stop]
+            indices = self._nearest(queries, part, min(k, stop - start))
+            found = _true_distances(queries, part, indices), indices + start
+            best = found if best is None else _merge(best, found, k)
+            yield best
+
+    def _nearest(self, queries: torch.Tensor, part: torch.Tensor, k: int) -> torch.Tensor:
+        """Return (Q, k) indices of the nearest rows of ``part``, nearest first."""
+        if self._gpu is not None:
+            return faiss.knn_gpu(self._gpu, queries, part, k)[1]
+        if queries.is_cuda:
+            return torch_nearest(queries, part, k)
+        return torch.from_numpy(faiss.knn(queries.numpy(), part.numpy(), k)[1])
+
+
+def torch_nearest(queries: torch.Tensor, part: torch.Tensor, k: int) -> torch.Tensor:
+    """Return (Q, k) indices of the nearest rows of ``part`` (M, D), on any device."""
+    norms = part.square().sum(1)
+    rows = max(1, BLOCK_FLOATS // len(part))
+    found = []
+    for block in queries.split(rows):
+        # Without the query's own norm: the same for all candidates.
+        partial = torch.addmm(norms, block, part.T, alpha=-2)
+        found.append(partial.topk(k, dim=1, largest=False).indices)
+    return torch.cat(found)
+
+
+def _true_distances(
+    queries: torch.Tensor, part: torch.Tensor, indices: torch.Tensor
+) -> torch.Tensor:
+    """Return (Q, k) Euclidean distances to given rows, from the differences.
+
+    A search by |x|^2 - 2 x c + |c|^2 finds the neighbour, but loses up to half of the digits of a
+    small distance: equal vectors would not be at distance 0.
+    """
+    distances = torch.empty(indices.shape, device=queries.device)
+    for start in range(0, len(queries), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        for column in range(indices.shape[1]):
+            difference = part[indices[rows, column]].sub_(queries[rows])
+            distances[rows, column] = torch.linalg.vector_norm(difference, dim=1)
+    return distances
+
+
+def _merge(
+    nearer: tuple[torch.Tensor, torch.Tensor], found: tuple[torch.Tensor, torch.Tensor], k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the k nearest of two lists of neighbours per query, nearest first."""
+    distances = torch.cat([nearer[0], found[0]], dim=1)
+    indices = torch.cat([nearer[1], found[1]], dim=1)
+    # Stable: of equally far ones the one that was selected first stays first.
+    distances, order = distances.sort(dim=1, stable=True)
+    return distances[:, :k], indices.gather(1, order[:, :k])
+
+
+def search_method(device: torch.device) -> str:
+    """Return in words what searches on a device, for the log."""
+    if device.type != "cuda":
+        return "faiss on the CPU"
+    if _faiss_has_gpu():
+        return "faiss on the GPU"
+    return "torch on the GPU (this faiss has no GPU part)"
+
+
+def _faiss_has_gpu() -> bool:
+    return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0

@@ -1,0 +1,168 @@
+"""Feature maps -> (B, h, w, D) patch embeddings.
+
+The paper (section 3.1, equations 1 to 3) and its reference code gather each position's
+neighbourhood from every layer, resize the deeper layers' to the first one's grid, pool each to one
+length, join them, and pool again. All of that is linear and the same at every position, so per
+layer it is one small convolution *before* the resizing, in which each output touches at most a few
+neighbouring channels. The weights follow from the two poolings; tests hold it against the long way.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import sparse
+from torch import nn
+
+from patchcore.errors import PatchCoreError
+
+
+class PatchEmbedding(nn.Module):
+    """Locally aware patch embeddings from a few layers' feature maps.
+
+    Args:
+        channels: C of each layer's map.
+        patch_size: Side of the neighbourhood, in positions of the layer's own grid (p).
+        layer_dim: Length to which each layer's neighbourhood vector (C * p * p, channel-major) is
+            pooled.
+        embed_dim: Length D of the embedding, to which the joined vectors are pooled.
+        layer_weights: A factor for each layer's part; None for 1 each.
+
+    Raises:
+        PatchCoreError: a number is not positive, or the counts of layers and weights differ.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        patch_size: int = 3,
+        layer_dim: int = 1024,
+        embed_dim: int = 1024,
+        layer_weights: Sequence[float] | None = None,
+    ):
+        super().__init__()
+        weights = [1.0] * len(channels) if layer_weights is None else list(layer_weights)
+        if not channels or min(*channels, patch_size, layer_dim, embed_dim) < 1:
+            raise PatchCoreError(
+                f"expected positive numbers, found channels {list(channels)}, patch_size "
+                f"{patch_size}, layer_dim {layer_dim} and embed_dim {embed_dim}"
+            )
+        if len(weights) != len(channels):
+            raise PatchCoreError(
+                f"expected one of layer_weights for each of {len(channels)} layers, found {weights}"
+            )
+        self.embed_dim = embed_dim
+        joined = _pooling_matrix(len(channels) * layer_dim, embed_dim)  # (D, L * layer_dim)
+        self.layers = nn.ModuleList(
+            _LayerEmbedding(
+                joined[:, layer * layer_dim : (layer + 1) * layer_dim]
+                @ _pooling_matrix(count * patch_size**2, layer_dim)
+                * weight,
+                count,
+                patch_size,
+            )
+            for layer, (count, weight) in enumerate(zip(channels, weights, strict=True))
+        )
+
+    def forward(self, maps: Mapping[str, torch.Tensor] | Sequence[torch.Tensor]) -> torch.Tensor:
+        """Embed each position of the first layer's grid.
+
+        Args:
+            maps: The layers' maps in the order of ``channels``, each (B, C_l, h_l, w_l).
+
+        Returns:
+            (B, h, w, D), contiguous, in the maps' dtype and on their device.
+        """
+        values = list(maps.values()) if isinstance(maps, Mapping) else list(maps)
+        if len(values) != len(self.layers):
+            raise PatchCoreError(f"expected {len(self.layers)} maps, found {len(values)}")
+        parts = [layer(value) for layer, value in zip(self.layers, values, strict=True)]
+        batch, _, height, width = parts[0].shape
+        embeddings = parts[0].new_empty(batch, height, width, self.embed_dim)
+        filled = 0  # outputs before this one have been written
+        for layer, part in zip(self.layers, parts, strict=True):
+            resized = _resize(part, (height, width))
+            values = resized.permute(0, 2, 3, 1)  # (B, h, w, outputs of this layer)
+            # Where a bin of the last pooling spans two layers, the second adds to the first.
+            shared = max(filled - layer.first_output, 0)
+            start, stop = layer.first_output + shared, layer.first_output + values.shape[3]
+            embeddings[..., layer.first_output : start] += values[..., :shared]
+            embeddings[..., start:stop] = values[..., shared:]
+            filled = stop
+        return embeddings
+
+
+class _LayerEmbedding(nn.Module):
+    """One layer's share of the embedding: (B, C, h, w) -> (B, outputs, h', w').
+
+    Args:
+        matrix: (D, C * p * p): the whole map from a neighbourhood to the embedding. Each row holds
+            a short run of channels, and the rows that hold any are neighbours.
+        channels: C.
+        patch_size: p.
+    """
+
+    def __init__(self, matrix: sparse.csr_matrix, channels: int, patch_size: int):
+        super().__init__()
+        matrix = matrix.tocsr()
+        rows = np.flatnonzero(np.diff(matrix.indptr))
+        area = patch_size**2
+        # The first and last channel that each output touches; columns within a row ascend.
+        matrix.sort_indices()
+        first = matrix.indices[matrix.indptr[rows]] // area
+        last = matrix.indices[matrix.indptr[rows + 1] - 1] // area
+        width = int((last - first).max()) + 1
+        # A run of `width` channels for each, moved inwards where it would pass the last channel.
+        start = np.minimum(first, channels - width)
+        entries = matrix.tocoo()
+        kernel = np.zeros((len(rows), width * area))
+        offset = entries.col - start[entries.row - rows[0]] * area
+        kernel[entries.row - rows[0], offset] = entries.data
+        touched = (start[:, None] + np.arange(width)).reshape(-1)  # (outputs * width,)
+        in_order = len(touched) == channels and bool((touched == np.arange(channels)).all())
+        self.first_output = int(rows[0])
+        self.padding = (patch_size - 1) // 2
+        self.width = width
+        self.register_buffer(
+            "kernel",
+            torch.from_numpy(kernel.reshape(-1, 1, patch_size, patch_size)).float(),
+            persistent=False,
+        )
+        self.register_buffer(
+            "touched", None if in_order else torch.from_numpy(touched), persistent=False
+        )
+
+    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """Pool neighbourhoods and channels at every position, zeros beyond the border."""
+        if self.touched is not None:
+            feature_map = feature_map.index_select(1, self.touched)
+        kernel = self.kernel.to(feature_map.dtype)  # (outputs * width, 1, p, p)
+        # Each channel by itself, then the sum over each run: on a CPU ten times as fast as one
+        # convolution with a few channels to a group.
+        convolved = F.conv2d(feature_map, kernel, padding=self.padding, groups=len(kernel))
+        pooled = convolved[:, :: self.width]
+        for channel in range(1, self.width):
+            pooled = pooled + convolved[:, channel :: self.width]
+        return pooled  # (B, outputs, h', w')
+
+
+def _resize(part: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    if part.shape[2:] == grid:
+        return part
+    return F.interpolate(part, grid, mode="bilinear", align_corners=False)
+
+
+def _pooling_matrix(length: int, bins: int) -> sparse.csr_matrix:
+    """Return adaptive average pooling as a (bins, length) matrix.
+
+    Bin i is the mean of the entries from floor(i * length / bins) to before
+    ceil((i + 1) * length / bins); neighbouring bins may share entries.
+    """
+    index = np.arange(bins)
+    start = index * length // bins
+    stop = -(-(index + 1) * length // bins)
+    counts = stop - start
+    columns = np.concatenate([np.arange(a, b) for a, b in zip(start, stop, strict=True)])
+    rows = np.repeat(index, counts)
+    return sparse.csr_matrix((np.repeat(1.0 / counts, counts), (rows, columns)), (bins, length))

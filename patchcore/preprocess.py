@@ -1,0 +1,114 @@
+"""RGB arrays -> normalised (B, 3, H, W), as the backbone was trained."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from patchcore.errors import PatchCoreError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize, centre crop and normalise (section 4.1 of the paper).
+
+    Resizing and cropping work image by image on the CPU (any size in, one size out), so that
+    batches are uint8 and small until `normalise` runs on the device.
+
+    Attributes:
+        size_resize: (height, width) in pixels of the resized image.
+        size_crop: (height, width) in pixels of the part that is kept from its middle.
+        mean: Of each RGB channel, in [0, 1].
+        std: Of each RGB channel, in [0, 1].
+
+    Raises:
+        PatchCoreError: the crop is larger than the resized image, or a size is not positive.
+    """
+
+    size_resize: tuple[int, int] = (256, 256)
+    size_crop: tuple[int, int] = (224, 224)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if min(*self.size_resize, *self.size_crop) < 1:
+            raise PatchCoreError(
+                f"expected positive sizes, found size_resize {self.size_resize} "
+                f"and size_crop {self.size_crop}"
+            )
+        if any(crop > size for crop, size in zip(self.size_crop, self.size_resize, strict=True)):
+            raise PatchCoreError(
+                f"expected size_crop at most size_resize, found size_crop {self.size_crop} "
+                f"and size_resize {self.size_resize} (height, width)"
+            )
+
+    def crop_image(self, image: np.ndarray) -> np.ndarray:
+        """Resize with antialiased bilinear (Pillow's, the reference) and crop the centre.
+
+        Args:
+            image: (H, W, 3) uint8 RGB of any size.
+
+        Returns:
+            (*size_crop, 3) uint8 RGB.
+        """
+        height, width = image.shape[:2]
+        top, left = self._crop_origin()
+        scale_y, scale_x = height / self.size_resize[0], width / self.size_resize[1]
+        # The part of the source that ends up in the crop: Pillow then skips what is cut off, and
+        # its filter still sees the pixels beyond this box, so that nothing changes by it.
+        box = (
+            left * scale_x,
+            top * scale_y,
+            (left + self.size_crop[1]) * scale_x,
+            (top + self.size_crop[0]) * scale_y,
+        )
+        resized = Image.fromarray(image).resize(
+            self.size_crop[::-1], Image.Resampling.BILINEAR, box=box
+        )
+        return np.asarray(resized)
+
+    def crop_mask(self, mask: np.ndarray) -> np.ndarray:
+        """Resize a mask to the nearest pixel and crop the centre, as its image.
+
+        Args:
+            mask: (H, W) bool of any size.
+
+        Returns:
+            size_crop bool.
+        """
+        top, left = self._crop_origin()
+        rows = _nearest(mask.shape[0], self.size_resize[0], top, self.size_crop[0])
+        columns = _nearest(mask.shape[1], self.size_resize[1], left, self.size_crop[1])
+        return mask[np.ix_(rows, columns)]
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """Scale to [0, 1], subtract the mean, divide by the standard deviation.
+
+        Args:
+            images: (B, H, W, 3) uint8 RGB on any device.
+
+        Returns:
+            (B, 3, H, W) float32 on the same device, channels last in memory (the fast order for
+            convolutions, and the one in which the images already lie).
+        """
+        mean = torch.tensor(self.mean, device=images.device) * 255
+        std = torch.tensor(self.std, device=images.device) * 255
+        return images.permute(0, 3, 1, 2).float().sub_(mean[:, None, None]).div_(std[:, None, None])
+
+    def _crop_origin(self) -> tuple[int, int]:
+        """Return (top, left) of the crop in the resized image, rounded as torchvision does."""
+        top, left = (
+            round((size - crop) / 2)
+            for size, crop in zip(self.size_resize, self.size_crop, strict=True)
+        )
+        return top, left
+
+
+def _nearest(size_in: int, size_resized: int, first: int, count: int) -> np.ndarray:
+    """Return the source pixel under the centre of each of ``count`` pixels from ``first`` on."""
+    centres = np.arange(first, first + count) + 0.5
+    return np.minimum((centres * size_in / size_resized).astype(np.int64), size_in - 1)

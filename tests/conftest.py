@@ -1,0 +1,27 @@
+"""Fixtures and rules that all tests share."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs a device or data that this machine does not have."""
+    missing = {
+        "gpu": None if torch.cuda.is_available() else "no CUDA device",
+        "real_data": None if SHARED.is_dir() else f"no folder {SHARED.name} beside the checkout",
+    }
+    for item in items:
+        for marker, reason in missing.items():
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def shared() -> Path:
+    """Return the folder with real data and weights beside the checkout."""
+    return SHARED

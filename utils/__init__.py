@@ -1,0 +1,1 @@
+"""What a run needs around the method: flags, metrics, plots, tables, results, timing."""
