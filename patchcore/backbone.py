@@ -172,9 +172,9 @@ def _check_names(network: nn.Module, layers: Sequence[str]) -> None:
     for layer in layers:
         if layer not in names:
             close = difflib.get_close_matches(layer, names, n=3)
-            hint = f"; did you mean {' or '.join(close)}?" if close else ""
+            hint = f" Did you mean {' or '.join(close)}?" if close else ""
             raise PatchCoreError(
-                f"the backbone has no layer {layer!r} (layers){hint} It has: {_outline(names)}"
+                f"the backbone has no layer {layer!r} (layers).{hint} It has: {_outline(names)}"
             )
 
 

@@ -110,5 +110,5 @@ class Preprocess:
 
 def _nearest(size_in: int, size_resized: int, first: int, count: int) -> np.ndarray:
     """Return the source pixel under the centre of each of ``count`` pixels from ``first`` on."""
-    centres = np.arange(first, first + count) + 0.5
-    return np.minimum((centres * size_in / size_resized).astype(np.int64), size_in - 1)
+    # (i + 1/2) * in / out, rounded down, in integers: a centre may lie just between two pixels.
+    return (2 * np.arange(first, first + count) + 1) * size_in // (2 * size_resized)

@@ -6,7 +6,6 @@ import logging
 import urllib.error
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from zipfile import BadZipFile
 
 import torch
 import torchvision
@@ -88,10 +87,14 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         )
     try:
         state = _read_tensors(path)
-    # Each reader has errors of its own kind for a file that is not what its name says.
+    except OSError as error:
+        raise PatchCoreError(f"cannot read {path} (weights): {_first_line(error)}") from error
+    # Each reader has errors of its own kind for a file that is not what its name says; what they
+    # say is for programmers (torch's advice is to read the file unsafely).
     except Exception as error:
         raise PatchCoreError(
-            f"expected a state dict, cannot read {path} (weights): {_first_line(error)}"
+            f"cannot read {path} (weights): expected a state dict, found a damaged file or one "
+            "with more in it than tensors"
         ) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
@@ -146,10 +149,10 @@ def _torchvision_state(name: str) -> Mapping[str, torch.Tensor]:
             f"--weights FILE (a state dict of your own) or --weights {RANDOM} (to see that the "
             "program runs)"
         ) from error
-    except (RuntimeError, EOFError, ValueError, BadZipFile) as error:
+    except Exception as error:
         raise PatchCoreError(
-            f"expected torchvision's weights, found a damaged file: {file} ({_first_line(error)}). "
-            "Delete it and start again"
+            f"expected torchvision's weights, found a damaged file: {file}. Delete it and start "
+            "again"
         ) from error
 
 

@@ -1,0 +1,198 @@
+"""Folders of a few empty files: listing a category opens none of them."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from datasets.base import DatasetError
+from datasets.mvtec import find_categories, read_category
+
+FILES = """
+train/good/001.png
+train/good/000.png
+test/good/000.png
+test/crack/001.png
+test/crack/000.png
+test/a_hole/000.png
+ground_truth/crack/000_mask.png
+ground_truth/crack/001_mask.png
+ground_truth/a_hole/000_mask.png
+""".split()
+
+
+def touch(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """Return a folder of categories that has one, `widget`."""
+    for file in FILES:
+        touch(tmp_path / "data/widget" / file)
+    return tmp_path / "data"
+
+
+def test_every_category_is_found_in_the_names_order(root):
+    for name in ("zipper", "bottle"):
+        shutil.copytree(root / "widget", root / name)
+    assert find_categories(root) == ["bottle", "widget", "zipper"]
+
+
+def test_other_files_and_folders_are_not_taken_for_categories(root):
+    touch(root / "license.txt")
+    touch(root / "notes/readme.txt")
+    assert find_categories(root) == ["widget"]
+
+
+@pytest.mark.parametrize("missing", ["train", "test"])
+def test_an_incomplete_category_is_found_so_that_reading_it_can_complain(root, missing):
+    shutil.rmtree(root / "widget" / missing)
+    assert find_categories(root) == ["widget"]
+
+
+def test_samples_come_in_a_fixed_order_good_ones_first(root):
+    category = read_category(root, "widget")
+    folder = root / "widget"
+    assert category.name == "widget"
+    assert [s.path for s in category.train] == [
+        folder / "train/good/000.png",
+        folder / "train/good/001.png",
+    ]
+    assert [s.path for s in category.test] == [
+        folder / "test/good/000.png",
+        folder / "test/a_hole/000.png",
+        folder / "test/crack/000.png",
+        folder / "test/crack/001.png",
+    ]
+
+
+def test_labels_follow_the_folder_names(root):
+    category = read_category(root, "widget")
+    assert {s.defect_type for s in category.train} == {"good"}
+    assert not any(s.is_defective for s in category.train)
+    assert [(s.defect_type, s.is_defective) for s in category.test] == [
+        ("good", False),
+        ("a_hole", True),
+        ("crack", True),
+        ("crack", True),
+    ]
+    assert {s.category for s in (*category.train, *category.test)} == {"widget"}
+
+
+def test_every_defective_image_is_paired_with_its_own_mask(root):
+    category = read_category(root, "widget")
+    truth = root / "widget/ground_truth"
+    assert category.has_masks
+    assert [s.mask_path for s in category.test] == [
+        None,
+        truth / "a_hole/000_mask.png",
+        truth / "crack/000_mask.png",
+        truth / "crack/001_mask.png",
+    ]
+
+
+@pytest.mark.parametrize("name", ["000.png", "000_mask.bmp", "000_mask.PNG"])
+def test_a_mask_may_bear_the_images_name_or_another_ending(root, name):
+    folder = root / "widget/ground_truth/a_hole"
+    (folder / "000_mask.png").rename(folder / name)
+    masks = {s.defect_type: s.mask_path for s in read_category(root, "widget").test}
+    assert masks["a_hole"] == folder / name
+
+
+def test_images_of_every_usual_ending_are_listed(root):
+    endings = ["jpg", "JPG", "jpeg", "bmp", "tif", "tiff", "webp", "PNG"]
+    for ending in endings:
+        touch(root / f"widget/train/good/{ending}.{ending}")
+    found = Counter(s.path.suffix for s in read_category(root, "widget").train)
+    assert found == Counter({".png": 2} | {f".{ending}": 1 for ending in endings})
+
+
+@pytest.mark.parametrize("stray", ["._000.png", ".hidden.png", "Thumbs.db", "notes.txt"])
+@pytest.mark.parametrize("folder", ["train/good", "test/good", "test/crack", "ground_truth/crack"])
+def test_hidden_and_other_files_are_ignored(root, folder, stray):
+    expected = read_category(root, "widget")
+    touch(root / "widget" / folder / stray)
+    assert read_category(root, "widget") == expected
+
+
+def test_a_category_without_ground_truth_has_no_masks(root):
+    shutil.rmtree(root / "widget/ground_truth")
+    category = read_category(root, "widget")
+    assert not category.has_masks
+    assert [s.mask_path for s in category.test] == [None] * 4
+    assert [s.is_defective for s in category.test] == [False, True, True, True]
+
+
+def test_a_category_describes_itself_with_its_counts(root):
+    text = read_category(root, "widget").describe()
+    assert text == "2 training, 4 test images (1 good, 1 a_hole, 2 crack)"
+
+
+class TestUnusableFolder:
+    def test_missing(self, tmp_path):
+        with pytest.raises(DatasetError, match=r"found nothing at .*nowhere \(--path_data\)"):
+            find_categories(tmp_path / "nowhere")
+
+    def test_a_file(self, tmp_path):
+        touch(tmp_path / "file")
+        with pytest.raises(DatasetError, match=r"found a file at .*file \(--path_data\)"):
+            find_categories(tmp_path / "file")
+
+    def test_empty(self, tmp_path):
+        with pytest.raises(DatasetError) as caught:
+            find_categories(tmp_path)
+        for part in ("<category>/train/good", str(tmp_path), "found none", "--path_data"):
+            assert part in str(caught.value)
+
+    def test_a_category_in_place_of_the_folder_above_it(self, root):
+        with pytest.raises(DatasetError, match=r"folder above it.*--categories widget"):
+            find_categories(root / "widget")
+
+
+class TestUnusableCategory:
+    @pytest.mark.parametrize("folder", ["train/good", "train", "test", "test/crack"])
+    def test_missing_or_empty_folder(self, root, folder):
+        path = root / "widget" / folder
+        shutil.rmtree(path)
+        if folder == "test/crack":  # defect types are what is there: this one must be empty
+            path.mkdir()
+        with pytest.raises(DatasetError) as caught:
+            read_category(root, "widget")
+        assert str(path) in str(caught.value)
+
+    def test_training_folder_without_images(self, root):
+        path = root / "widget/train/good"
+        shutil.rmtree(path)
+        touch(path / "notes.txt")
+        with pytest.raises(DatasetError, match=r"found no file ending in .*\.png"):
+            read_category(root, "widget")
+
+    def test_test_folder_without_defect_types(self, root):
+        path = root / "widget/test"
+        shutil.rmtree(path)
+        path.mkdir()
+        with pytest.raises(DatasetError, match=r"one folder per defect type in .*test, found none"):
+            read_category(root, "widget")
+
+    @pytest.mark.parametrize("whole_folder", [False, True])
+    def test_missing_mask_of_a_defective_image(self, root, whole_folder):
+        mask = root / "widget/ground_truth/crack/000_mask.png"
+        shutil.rmtree(mask.parent) if whole_folder else mask.unlink()
+        image = root / "widget/test/crack/000.png"
+        with pytest.raises(DatasetError) as caught:
+            read_category(root, "widget")
+        assert str(mask) in str(caught.value)
+        assert str(image) in str(caught.value)
+
+    @pytest.mark.parametrize("name", ["gadget", "widget/", "../data/widget"])
+    def test_a_name_that_is_no_category_lists_those_that_are(self, root, name):
+        # A name becomes a part of picture names, where a path would not do.
+        shutil.copytree(root / "widget", root / "bottle")
+        with pytest.raises(DatasetError) as caught:
+            read_category(root, name)
+        assert f"no category {name!r}" in str(caught.value)
+        assert "there are: bottle, widget" in str(caught.value)
+        assert "--categories" in str(caught.value)

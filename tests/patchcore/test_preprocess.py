@@ -1,0 +1,100 @@
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision import transforms
+
+from patchcore import PatchCoreError
+from patchcore.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+
+
+def make_image(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def crop_by_torchvision(image, size_resize, size_crop, how=Image.Resampling.BILINEAR):
+    resized = Image.fromarray(image).resize(size_resize[::-1], how)
+    return np.asarray(transforms.functional.center_crop(resized, list(size_crop)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(900, 900), (1024, 1024), (700, 700), (840, 840)])
+def test_equals_torchvisions_resize_and_centre_crop(height, width):
+    image = make_image(height, width)
+    expected = crop_by_torchvision(image, (256, 256), (224, 224))
+    np.testing.assert_array_equal(Preprocess().crop_image(image), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 120),
+    width=st.integers(1, 120),
+    size_resize=st.tuples(st.integers(8, 64), st.integers(8, 64)),
+    cut=st.tuples(st.integers(0, 7), st.integers(0, 7)),
+)
+def test_equals_resize_then_crop_for_any_size(height, width, size_resize, cut):
+    """To one grey level: the box is in float32, so that a rounding may fall the other way."""
+    size_crop = size_resize[0] - cut[0], size_resize[1] - cut[1]
+    image = make_image(height, width)
+    found = Preprocess(size_resize, size_crop).crop_image(image)
+    expected = crop_by_torchvision(image, size_resize, size_crop)
+    assert found.shape == (*size_crop, 3)
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    size_resize=st.tuples(st.integers(8, 64), st.integers(8, 64)),
+    cut=st.tuples(st.integers(0, 7), st.integers(0, 7)),
+)
+def test_a_mask_takes_the_nearest_pixel_and_the_same_crop(height, width, size_resize, cut):
+    size_crop = size_resize[0] - cut[0], size_resize[1] - cut[1]
+    mask = make_image(height, width)[:, :, 0] > 128
+    found = Preprocess(size_resize, size_crop).crop_mask(mask)
+    rows, columns = (
+        [math.floor((pixel + Fraction(1, 2)) * length / resized) for pixel in range(resized)]
+        for length, resized in zip(mask.shape, size_resize, strict=True)
+    )
+    resized_mask = Image.fromarray(mask[rows][:, columns])
+    expected = transforms.functional.center_crop(resized_mask, list(size_crop))
+    assert found.dtype == bool
+    np.testing.assert_array_equal(found, np.asarray(expected))
+
+
+@pytest.mark.parametrize(("height", "width"), [(900, 900), (1024, 1024), (700, 700), (840, 840)])
+def test_a_mask_is_resized_as_pillow_does(height, width):
+    mask = make_image(height, width)[:, :, 0] > 128
+    grey = mask.astype(np.uint8)
+    expected = crop_by_torchvision(grey, (256, 256), (224, 224), Image.Resampling.NEAREST)
+    np.testing.assert_array_equal(Preprocess().crop_mask(mask), expected > 0)
+
+
+def test_normalises_as_torchvision_does():
+    images = np.stack([make_image(16, 12, seed) for seed in range(3)])
+    to_tensor = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+    )
+    expected = torch.stack([to_tensor(image) for image in images])
+    found = Preprocess().normalise(torch.from_numpy(images))
+    torch.testing.assert_close(found, expected)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("size_resize", "size_crop", "message"),
+    [
+        ((256, 256), (257, 224), "size_crop at most size_resize"),
+        ((256, 200), (224, 224), "size_crop at most size_resize"),
+        ((0, 256), (0, 224), "positive sizes"),
+        ((256, 256), (-1, 224), "positive sizes"),
+    ],
+)
+def test_refuses_sizes_that_cannot_be(size_resize, size_crop, message):
+    with pytest.raises(PatchCoreError, match=message):
+        Preprocess(size_resize, size_crop)

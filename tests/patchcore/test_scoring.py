@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
+
+from patchcore.scoring import AnomalyMap, image_scores, patch_scores
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1.5, 4.0])
+@pytest.mark.parametrize(
+    ("grid", "size"),
+    [((28, 28), (224, 224)), ((7, 5), (60, 41)), ((1, 3), (8, 8)), ((9, 9), (4, 6))],
+)
+def test_anomaly_map_equals_resizing_and_filtering(grid, size, sigma):
+    scores = torch.rand(3, *grid, generator=torch.Generator().manual_seed(0))
+    maps = AnomalyMap(grid, size, sigma)(scores)
+    resized = F.interpolate(scores[:, None].double(), size, mode="bilinear", align_corners=False)
+    for found, one in zip(maps, resized[:, 0].numpy(), strict=True):
+        expected = gaussian_filter(one, sigma) if sigma else one
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_anomaly_map_keeps_a_constant_and_never_leaves_the_scores_range():
+    constant = AnomalyMap((5, 4), (50, 40))(torch.full((1, 5, 4), 3.0))
+    torch.testing.assert_close(constant, torch.full((1, 50, 40), 3.0))
+    scores = torch.rand(8, 5, 4)
+    maps = AnomalyMap((5, 4), (50, 40))(scores)
+    assert (maps.amax((1, 2)) <= scores.amax((1, 2)) + 1e-6).all()
+    assert (maps.amin((1, 2)) >= scores.amin((1, 2)) - 1e-6).all()
+
+
+def test_a_patch_is_scored_by_its_mean_distance():
+    assert torch.equal(patch_scores(torch.tensor([[1.0, 2.0, 6.0]])), torch.tensor([3.0]))
+
+
+def test_an_image_is_scored_by_its_most_anomalous_patch():
+    scores = torch.tensor([[[1.0, 5.0], [2.0, 3.0]], [[0.0, 0.0], [0.0, 0.5]]])
+    assert torch.equal(image_scores(scores), torch.tensor([5.0, 0.5]))

@@ -1,0 +1,223 @@
+import logging
+import pickle
+import urllib.error
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from patchcore import PatchCoreError
+from patchcore.weights import WeightsUnavailableError, digest, load_backbone, read_state
+
+NAME, LAYERS, SIZE = "squeezenet1_1", ["features.3", "features.6"], (64, 64)
+FILE = Path(torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.url).name
+OWN_NETWORK = """
+import torch
+
+def make():
+    torch.manual_seed(11)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2), torch.nn.Conv2d(4, 5, 3, 2))
+
+def make_nothing():
+    return "no network"
+
+not_callable = 3
+"""
+
+
+def load(weights, name=NAME, layers=LAYERS, **more):
+    return load_backbone(name, layers, weights, size=SIZE, **more)
+
+
+def trained_state(seed=3):
+    torch.manual_seed(seed)
+    return torchvision.models.get_model(NAME, weights=None).state_dict()
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """An empty cache, and a network that is not there."""
+
+    def refuse(*arguments, **options):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "urlopen", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    cache = tmp_path / "torch" / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    return cache
+
+
+@pytest.fixture
+def own_network(monkeypatch, tmp_path):
+    (tmp_path / "own_network_of_a_test.py").write_text(OWN_NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "own_network_of_a_test"
+
+
+def test_random_weights_are_seeded_and_said_loudly(caplog):
+    with caplog.at_level(logging.WARNING):
+        first = digest(load("random", seed=1).network)
+    assert "RANDOM WEIGHTS" in caplog.text
+    assert digest(load("random", seed=1).network) == first
+    assert digest(load("random", seed=2).network) != first
+
+
+def test_leaves_the_global_random_state_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    load("random")
+    assert torch.equal(torch.rand(4), expected)
+
+
+@pytest.mark.parametrize("form", ["pth", "safetensors", "float16", "state_dict", "module."])
+def test_a_file_gives_the_weights_whatever_form_they_have(tmp_path, form):
+    state = trained_state()
+    path = tmp_path / ("weights.safetensors" if form == "safetensors" else "weights.pth")
+    expected = state["features.0.weight"]
+    if form == "safetensors":
+        save_file(state, path)
+    elif form == "float16":
+        torch.save({name: value.half() for name, value in state.items()}, path)
+        expected = expected.half().float()
+    elif form == "state_dict":
+        torch.save({"epoch": 3, "state_dict": state}, path)
+    elif form == "module.":
+        torch.save({f"module.{name}": value for name, value in state.items()}, path)
+    else:
+        torch.save(state, path)
+    loaded = load(str(path)).network.state_dict()["features.0.weight"]
+    assert loaded.dtype == torch.float32
+    assert torch.equal(loaded, expected)
+
+
+def test_default_weights_come_from_torchvisions_cache_without_a_network(no_network):
+    state = trained_state()
+    torch.save(state, no_network / FILE)
+    loaded = load("default").network.state_dict()
+    assert torch.equal(loaded["features.0.weight"], state["features.0.weight"])
+
+
+def test_without_a_network_the_error_names_the_file_its_place_and_the_other_choices(no_network):
+    with pytest.raises(WeightsUnavailableError) as caught:
+        load("default")
+    message = str(caught.value)
+    assert str(no_network / FILE) in message
+    assert "--weights FILE" in message
+    assert "--weights random" in message
+    assert "no route to host" in message
+
+
+def test_a_damaged_file_in_the_cache_is_named(no_network):
+    (no_network / FILE).write_bytes(b"not a checkpoint")
+    with pytest.raises(PatchCoreError, match="damaged file") as caught:
+        load("default")
+    assert str(no_network / FILE) in str(caught.value)
+    assert not isinstance(caught.value, WeightsUnavailableError)
+
+
+def test_the_default_of_the_papers_backbone_is_the_papers_weights(monkeypatch):
+    """Torchvision's own default of today is a later training, with other results."""
+    asked = []
+
+    def record(url, **options):
+        asked.append((url, options))
+        raise urllib.error.URLError("enough")
+
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", record)
+    with pytest.raises(WeightsUnavailableError):
+        load_backbone("wide_resnet50_2", ["layer2", "layer3"], "default", size=SIZE)
+    url, options = asked[0]
+    assert url == torchvision.models.Wide_ResNet50_2_Weights.IMAGENET1K_V1.url
+    assert options["progress"]
+    assert options["weights_only"]
+
+
+def test_a_factory_keeps_its_own_weights_unless_a_file_is_given(own_network, tmp_path):
+    target = f"{own_network}:make"
+    own = load("default", target, ["0", "1"])
+    torch.manual_seed(11)
+    expected = torch.nn.Conv2d(3, 4, 3, 2).weight
+    assert torch.equal(own.network[0].weight, expected)
+    state = {name: torch.zeros_like(value) for name, value in own.network.state_dict().items()}
+    torch.save(state, tmp_path / "zeros.pth")
+    assert not load(str(tmp_path / "zeros.pth"), target, ["0", "1"]).network[0].weight.any()
+    random = load("random", target, ["0", "1"], seed=4)
+    assert not torch.equal(random.network[0].weight, expected)
+    assert digest(random.network) == digest(load("random", target, ["0", "1"], seed=4).network)
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("make_it", "no callable 'make_it'"),
+        ("not_callable", "no callable 'not_callable'"),
+        ("make_nothing", "return a torch.nn.Module, found str"),
+    ],
+)
+def test_says_what_is_wrong_with_a_factory(own_network, factory, message):
+    with pytest.raises(PatchCoreError, match=message):
+        load("default", f"{own_network}:{factory}", ["0"])
+
+
+def test_says_that_a_module_cannot_be_imported():
+    with pytest.raises(PatchCoreError, match=r"cannot import 'no_such_module_here'.*PYTHONPATH"):
+        load("default", "no_such_module_here:make", ["0"])
+
+
+def test_an_unknown_backbone_is_answered_with_those_that_exist():
+    with pytest.raises(PatchCoreError, match=r"no backbone 'resnet5'.*module:factory.*resnet50"):
+        load("random", "resnet5")
+
+
+def test_a_model_that_is_no_classifier_is_not_offered():
+    with pytest.raises(PatchCoreError, match="no backbone 'fcn_resnet50'"):
+        load("random", "fcn_resnet50")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.pth", None, "no weights file"),
+        ("text.pth", b"hello", "cannot read"),
+        ("text.safetensors", b"hello", "cannot read"),
+        ("empty.pth", b"", "cannot read"),
+    ],
+)
+def test_a_bad_weights_file_is_named(tmp_path, name, content, message):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(PatchCoreError, match=message) as caught:
+        load(str(path))
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_with_something_else_is_refused(tmp_path):
+    torch.save([torch.zeros(3)], tmp_path / "list.pth")
+    with pytest.raises(PatchCoreError, match="tensors by name"):
+        read_state(tmp_path / "list.pth")
+
+
+def test_nothing_in_a_file_is_executed(tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "was_executed",)
+
+    (tmp_path / "harmful.pth").write_bytes(pickle.dumps({"weight": Harmful()}))
+    torch.save({"weight": Harmful()}, tmp_path / "harmful2.pth")
+    for name in ("harmful.pth", "harmful2.pth"):
+        with pytest.raises(PatchCoreError, match="cannot read"):
+            read_state(tmp_path / name)
+    assert not (tmp_path / "was_executed").exists()
+
+
+def test_networks_that_normalise_by_themselves_are_told_to(no_network):
+    torch.manual_seed(0)
+    network = torchvision.models.get_model("googlenet", weights=None, init_weights=False)
+    file = Path(torchvision.models.GoogLeNet_Weights.IMAGENET1K_V1.url).name
+    torch.save(network.state_dict(), no_network / file)
+    assert load("default", "googlenet", ["inception3a"]).network.transform_input

@@ -1,0 +1,56 @@
+"""Small data that the tests make themselves, and the flags that make a run on it quick."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+SIDE = 64  # pixels
+NUM_TRAIN = 6
+NUM_TEST_PER_TYPE = 2
+DEFECT_TYPES = ("hole", "stain")
+TEST_TYPES = ("good", *DEFECT_TYPES)
+COLOURS = {"hole": (0, 0, 0), "stain": (230, 40, 200)}
+
+# Features of a small network without training: what they find does not matter, that they are
+# there in a fraction of a second does. 6 x 15 x 15 training patches.
+QUICK_BACKBONE = "--backbone squeezenet1_1 --weights random --layers features.3 features.6".split()
+QUICK = [*QUICK_BACKBONE, *"--size_resize 72 --size_crop 64 --embed_dim 64".split()]
+
+
+def write_image(path: Path, image: np.ndarray) -> Path:
+    """Write (H, W) or (H, W, 3) RGB in the format that the name says, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stored = image[:, :, ::-1] if image.ndim == 3 else image
+    written, data = cv2.imencode(path.suffix, stored)
+    assert written
+    data.tofile(path)
+    return path
+
+
+def make_category(root: Path, name: str = "widget", *, seed: int = 0) -> Path:
+    """Write a category in MVTec AD's layout: noise that is normal, and squares that are not."""
+    rng = np.random.default_rng(seed)
+    folder = root / name
+
+    def normal() -> np.ndarray:
+        return rng.integers(90, 160, (SIDE, SIDE, 3), dtype=np.uint8)
+
+    for index in range(NUM_TRAIN):
+        write_image(folder / f"train/good/{index:03d}.png", normal())
+    for index in range(NUM_TEST_PER_TYPE):
+        write_image(folder / f"test/good/{index:03d}.png", normal())
+        for defect_type in DEFECT_TYPES:
+            image, mask = normal(), np.zeros((SIDE, SIDE), np.uint8)
+            square = np.s_[20 + 8 * index : 36 + 8 * index, 16:40]
+            image[square], mask[square] = COLOURS[defect_type], 255
+            write_image(folder / f"test/{defect_type}/{index:03d}.png", image)
+            write_image(folder / f"ground_truth/{defect_type}/{index:03d}_mask.png", mask)
+    return folder
+
+
+def truncate(path: Path) -> Path:
+    """Cut off the second half of a file."""
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    return path

@@ -1,0 +1,300 @@
+"""Pictures are checked at pixels whose content is known, not against stored pictures."""
+
+import math
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.style
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utils.plots import curves, distribution, draw_localization, draw_roc_curves, panel_grid, text
+from utils.plots import draw_score_distribution as draw_distribution
+from utils.plots import localization as loc
+from utils.plots.colour_scale import ColourScale, colour_table
+from utils.plots.figures import DEFECT_COLOUR, DPI, NORMAL_COLOUR, PALETTE
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+SIDE, PANEL, LOW, HIGH = 224, loc.PANEL_SIDE, 1.0, 3.0
+CORNER, MIDDLE = (5, 5), (PANEL // 2, PANEL // 2)  # outside and inside of the square
+PHOTO, REBUILT, WHITE = np.array([(200, 120, 40), (40, 160, 90), (255, 255, 255)])
+IMAGE, MASK, MAP, OVERLAY, THROUGH, NORMAL = range(6)
+TYPES = ["scratch"] * 5 + ["good"] * 9 + ["crack"] * 7
+
+
+def square(low, high, height=SIDE, width=SIDE):
+    """A map that is high in the middle of the image (a quarter of its height and width) only."""
+    values = np.full((height, width), low, np.float32)
+    values[height * 3 // 8 : height * 5 // 8, width * 3 // 8 : width * 5 // 8] = high
+    return values
+
+
+def draw(**changed):
+    size = changed.get("anomaly_map", square(LOW, HIGH)).shape
+    photos = {"image": PHOTO, "rebuilt": REBUILT}
+    photos = {name: np.full((*size, 3), colour, np.uint8) for name, colour in photos.items()}
+    maps = {"mask": square(0, 1, *size) > 0, "anomaly_map": square(LOW, HIGH)}
+    names = {"defect_type": "broken_large", "file_name": "000.png"}
+    numbers = {"score": 2.5, "score_range": (LOW, HIGH)}
+    return draw_localization(**photos | maps | names | numbers | changed)
+
+
+def cell(number, map_at=MAP, width=PANEL, height=PANEL):
+    panels = [panel_grid.Panel(np.zeros((height, width, 3), np.uint8), "")] * 6
+    bar = panel_grid.ColourBar(ColourScale(LOW, HIGH), 2.5, None)
+    panels[map_at] = replace(panels[map_at], bar=bar)
+    return panel_grid.place_cells(panels, loc.COLUMNS)[number]
+
+
+def panel(picture, number, **layout):
+    place = cell(number, **layout)
+    return picture[place.y : place.y + place.height, place.x : place.x + place.width]
+
+
+def near(picture, colour, allowed=24):
+    """Where a picture has a colour (RGB or #RRGGBB), roughly because lines are smoothed."""
+    colour = bytes.fromhex(colour[1:]) if isinstance(colour, str) else colour
+    return (np.abs(picture.astype(int) - np.array(list(colour))) <= allowed).all(axis=-1)
+
+
+def distribute(**changed):
+    defective = np.array([name != "good" for name in changed.get("defect_types", TYPES)], bool)
+    scores = np.random.default_rng(0).normal(2, 0.3, len(defective)) + 2 * defective
+    example = {"scores": scores, "labels": defective, "defect_types": TYPES}
+    return draw_distribution(**example | {"title": "bottle", "auroc": 0.9876} | changed)
+
+
+def distribution_parts(picture):
+    rows = slice(round(distribution.TOP * DPI) + 2, -round(distribution.BOTTOM * DPI) - 2)
+    for left in (0, distribution.PART_WIDTH + distribution.GAP):
+        start = round((distribution.LEFT + left) * DPI)
+        yield picture[rows, start + 2 : start + round(distribution.PART_WIDTH * DPI) - 2]
+
+
+def curve(power, points=201):
+    return (x := np.linspace(0, 1, points)), x**power, 1 / (1 + power)
+
+
+def curve_panel(picture, number, count=2):
+    left = number * picture.shape[1] // count + round(curves.LEFT * DPI)
+    top, side = round(curves.TOP * DPI), round(curves.PANEL_SIDE * DPI)
+    legend = picture[top:, left + side + 12 : (number + 1) * picture.shape[1] // count]
+    return picture[top : top + side, left : left + side], legend
+
+
+def legend_colours(legend):
+    handles = [[c for c in PALETTE[:6] if near(row, c, 2).any()] for row in legend[:, 5:25]]
+    return list(dict.fromkeys(colour for row in handles for colour in row))
+
+
+def test_localization_has_six_panels_on_white():
+    picture = draw()
+    assert picture.dtype == np.uint8
+    assert picture.shape == pytest.approx((925, 1250, 3), abs=75)
+    assert (panel(picture, IMAGE) == PHOTO).all()
+    assert (panel(picture, NORMAL) == REBUILT).all()
+    mask = panel(picture, MASK)
+    assert set(np.unique(mask)) == {loc.NORMAL_GREY, 255}
+    assert (mask == 255).mean() == 1 / 16
+    assert all((side[:20] == 255).all() for side in (picture, picture[::-1], np.rot90(picture)))
+
+
+def test_without_mask_or_defect_there_is_no_panel_or_no_contour():
+    picture = draw(mask=None)
+    assert (panel(picture, 1, map_at=1)[CORNER] == colour_table()[0]).all()
+    assert (panel(picture, 4, map_at=1) == REBUILT).all()
+    assert (panel(picture, 5, map_at=1) == 255).all()
+    assert not near(picture, loc.TRUTH_COLOUR).any()
+    assert not near(draw(mask=np.zeros((SIDE, SIDE), bool)), loc.TRUTH_COLOUR).any()
+
+
+def test_equal_distances_have_equal_colours_on_a_common_scale():
+    first = panel(draw(anomaly_map=square(1.5, 1e30)), MAP)
+    second = panel(draw(anomaly_map=square(0.2, 1.5), score=9.0), MAP)
+    assert (first[CORNER] == second[MIDDLE]).all()
+    shown = first[CORNER], first[MIDDLE], second[CORNER]  # the latter two are out of the range
+    assert (np.array(shown) == colour_table()[[64, 255, 0]]).all()
+    lightness = colour_table() @ np.array([0.2126, 0.7152, 0.0722])
+    assert (np.diff(lightness) > -0.5).all()
+
+
+def test_map_is_laid_on_the_image_and_lights_it():
+    picture = draw()
+    overlay, through = panel(picture, OVERLAY), panel(picture, THROUGH)
+    mixed = loc.OVERLAY_STRENGTH * colour_table()[255] + (1 - loc.OVERLAY_STRENGTH) * PHOTO
+    assert (overlay[CORNER] == PHOTO).all()
+    assert overlay[MIDDLE] == pytest.approx(mixed, abs=1)
+    assert through[CORNER] == pytest.approx(PHOTO * loc.NORMAL_BRIGHTNESS, abs=1)
+    assert (through[MIDDLE] == PHOTO).all()
+
+
+def test_colour_bar_shows_scale_score_and_threshold():
+    place = cell(MAP)
+    bar_x = place.x + place.width + panel_grid.BAR_GAP
+    rows = slice(place.y, place.y + PANEL)
+    assert cell(2, map_at=1).x > bar_x - place.x + cell(1).x + 40  # room for its numbers
+    assert (draw()[rows, bar_x + 5][[0, PANEL // 2, -1]] == colour_table()[[255, 127, 0]]).all()
+    marked = draw(threshold=2.5, score=1.5)[rows]
+    assert near(marked[:, bar_x + 5], WHITE).nonzero()[0] == pytest.approx(PANEL / 4, abs=2)
+    marker = (marked[:, bar_x - 10] < 60).all(axis=-1)
+    assert marker.nonzero()[0].mean() == pytest.approx(PANEL * 3 / 4, abs=1)
+    assert ColourScale(0.6, 2.2).ticks(4) == [(1.0, "1.0"), (1.5, "1.5"), (2.0, "2.0")]
+    assert ColourScale(2.0, 2.0).fraction(np.array([1, 2, 3])).tolist() == [0, 0, 1]
+
+
+def test_truth_is_outlined_on_the_overlay_only_and_the_threshold_with_dashes():
+    picture = draw(threshold=2.0)  # the truth lies over the threshold's contour
+    found = near(panel(picture, OVERLAY), loc.TRUTH_COLOUR)
+    first, last = PANEL * 3 // 8, PANEL * 5 // 8 - 1
+    edges = np.stack([found[first], found[last], found[:, first], found[:, last]])
+    assert edges[:, first + 3 : last - 3].all()
+    assert not found[: first - 3].any()
+    assert not found[first + 5 : last - 4, first + 5 : last - 4].any()
+    others = np.stack([panel(picture, number) for number in range(6) if number != OVERLAY])
+    assert not near(others, loc.TRUTH_COLOUR).any()
+    halves = np.repeat(np.float32([[LOW, HIGH]]), SIDE // 2, axis=1).repeat(SIDE, axis=0)
+    found = near(panel(draw(anomaly_map=halves, threshold=2, mask=None), 2, map_at=1), WHITE)
+    edge = found[20:-20, PANEL // 2 - 2 : PANEL // 2 + 3].any(axis=1)
+    assert 0.4 < edge.mean() < 0.9
+    assert not found[:, : PANEL // 2 - 4].any()
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (SIDE, SIDE), (1000, 1000), (100, 200), (200, 100)])
+def test_all_shapes_keep_their_proportions_and_defects_of_one_pixel(shape):
+    mask = np.zeros(shape, bool)
+    mask[shape[0] // 2 + 1, shape[1] // 2 + 1] = True  # which plain sampling misses in the largest
+    width, height = loc._panel_size(*shape)
+    assert (width / height, width * height) == pytest.approx((shape[1] / shape[0], PANEL**2), 0.01)
+    picture = draw(anomaly_map=square(LOW, LOW, *shape), mask=mask)
+    panels = [panel(picture, number, width=width, height=height) for number in range(6)]
+    assert (panels[MASK] == 255).any()
+    assert near(panels[OVERLAY], loc.TRUTH_COLOUR).any()
+    assert (panels[NORMAL] == REBUILT).all()
+
+
+def test_long_names_differ_but_stay_in_their_column():
+    first, second = (draw(file_name="part_" * 900 + end, defect_type="W" * 500) for end in "12")
+    place = cell(IMAGE)
+    ys, xs = (first != second).any(axis=-1).nonzero()
+    assert place.y - panel_grid.TITLE_HEIGHT < ys.min() <= ys.max() < place.y
+    assert (first[: place.y - 2, place.x + place.title_width + 3 : cell(MASK).x] == 255).all()
+    assert xs.min() > place.x + place.width / 2
+
+
+@given(st.text(max_size=40), st.integers(1, 50))
+def test_elided_text_keeps_both_ends_and_is_as_long_as_fits(full, limit):
+    short = text.elide(full, limit)
+    assert len(short) == min(len(full), limit)
+    ends = full[: (limit - 1) // 2] + "…" + full[len(full) - limit // 2 :]
+    assert short == (full if len(full) <= limit else ends)
+    assert text.TextStyle(16).width(text.printable(full)) >= 0  # one line, whatever it was
+
+
+CALLS = draw, distribute, lambda: draw_roc_curves({"a": curve(0.1)}, {}, title="")
+ODD_TYPES = (["good"], ["good", "crack"], ["$\\x 瓶$" * 20, "_"], [])
+ODD = [
+    (draw, {"anomaly_map": square(0, 0), "threshold": 0.0, "score_range": (0.0, 0.0)}),
+    (draw, {"score_range": (0.0, 1e-50)}),
+    (draw, {"anomaly_map": square(0, 1e30), "score_range": (0.0, 1e-30)}),
+    (draw, {"anomaly_map": square(1, 3, 1, 900), "threshold": 2.0}),
+    (draw, {"file_name": "two\nlines\udcff瓶.png", "defect_type": ""}),
+    *((distribute, {"scores": [1e20] * len(names), "defect_types": names}) for names in ODD_TYPES),
+    (distribute, {"title": "$\\x$" * 99, "auroc": None}),
+    (lambda a: draw_roc_curves(a, {}, title="$\\x$"), {"a": {"b": ([0.5], [0.5], None)}}),
+]
+
+
+@pytest.mark.parametrize(("call", "changed"), ODD)
+def test_odd_inputs_draw(call, changed):
+    assert len(np.unique(call(**changed))) > 10
+
+
+REFUSED = [
+    (draw, {"image": np.zeros((SIDE, SIDE), np.uint8)}, "image must be"),
+    (draw, {"rebuilt": np.zeros((SIDE, SIDE, 3))}, "rebuilt must be uint8"),
+    (draw, {"rebuilt": np.zeros((3, 3, 3), np.uint8)}, "rebuilt must be as large"),
+    (draw, {"mask": np.zeros((SIDE, SIDE), np.uint8)}, "mask must be bool"),
+    (draw, {"anomaly_map": square(LOW, math.nan)}, "anomaly_map must be finite"),
+    (draw, {"score_range": (HIGH, LOW)}, "must rise"),
+    (distribute, {"labels": np.array([True])}, "equally long"),
+    (distribute, {"scores": np.zeros(3), "labels": np.zeros(3, bool)}, "equally long"),
+    (distribute, {"scores": np.full(len(TYPES), math.nan)}, "scores must be finite"),
+    (distribute, {"threshold": math.inf}, "threshold must be finite"),
+    (lambda a: draw_roc_curves(a, {}, title=""), {"a": {"b": ([0], [0, 1], 0)}}, "'b'"),
+]
+
+
+@pytest.mark.parametrize(("call", "changed", "message"), REFUSED)
+def test_inputs_that_do_not_fit_are_refused(call, changed, message):
+    with pytest.raises(ValueError, match=message):
+        call(**changed)
+
+
+def test_distribution_has_good_images_in_the_first_row_of_both_parts():
+    for part in distribution_parts(distribute()):
+        (good_y, good_x), (y, x) = (near(part, c).nonzero() for c in (NORMAL_COLOUR, DEFECT_COLOUR))
+        assert good_y.max() < y.min()
+        assert np.median(good_x) < np.median(x)
+        assert not (part < 60).all(axis=-1).any()
+    for part in distribution_parts(distribute(threshold=50.0)):
+        assert np.ptp((part < 60).all(axis=-1).nonzero()[1]) <= 3  # an upright line
+    groups = distribution._group(np.arange(21)[::-1], np.array(TYPES) != "good", TYPES)
+    assert [(g.name, g.scores[0]) for g in groups] == [("good", 7), ("crack", 0), ("scratch", 16)]
+
+
+def test_curves_have_insets_common_colours_and_legends_by_auroc():
+    first = {"a": curve(0.5), "b": curve(0.01), "c": curve(0.3)}
+    second = {"a": (*curve(1, points=0)[:2], math.nan), "b": curve(1)}
+    picture = draw_roc_curves(first, second, title="Test")
+    a, b, c = PALETTE[:3]
+    assert legend_colours(curve_panel(picture, 0)[1]) == [b, c, a]
+    assert legend_colours(curve_panel(picture, 1)[1]) == [b, a]
+    assert near(curve_panel(picture, 0)[0], b)[240:, 240:].any()  # no curve but an inset's
+    assert curves._panel_title(curves.PIXEL_ROC, second) == "Pixel ROC, mean AUROC 0.5000"
+    empty = curve_panel(draw_roc_curves(first, {}, title="Test"), 1)[0]
+    assert (empty[200:270, 120:350] < 150).all(axis=-1).sum() > 200  # "nothing to measure"
+
+
+@pytest.mark.parametrize("names", ["_", "abcdefghijklmno", range(60), ["W" * 99], ["$瓶$" * 50]])
+def test_legend_fits_beside_its_panel(names):
+    many = {str(name): curve(0.01 * number) for number, name in enumerate(names)}
+    legend = curve_panel(draw_roc_curves(many, {}, title="Test"), 0)[1]
+    assert len(legend_colours(legend)) == min(len(many), 6)
+    assert (legend[round(curves.PANEL_SIDE * DPI) :] == 255).all()
+    assert (legend[:, -8:] == 255).all()
+    assert len({str(curves._line_style(number)) for number in range(15)}) == 15
+
+
+def test_other_families_of_long_curves_fit_beside_the_roc():
+    x = np.linspace(0, 1, 300_000)
+    y = np.where(x < 0.25, 0.5, 1.0)
+    thin_x, thin_y = curves._thin("a", x, y, curves.PIXEL_ROC)
+    assert len(thin_x) < 3 * curves.GRID_STEPS
+    assert np.abs(np.interp(x, thin_x, thin_y) - y).max() < 1 / curves.GRID_STEPS
+    family = curves.CurveFamily("PRO", "AUPRO", "x", "y", x_limits=(0.0, 0.3))
+    panels = [(family, {"a": curve(0.1)})] * 3
+    shown, legend = curve_panel(curves.draw_curve_families(panels, title="Test"), 2, count=3)
+    assert near(shown, PALETTE[0])[:, -60:].any()
+    assert not near(legend[:, :2], PALETTE[0]).any()  # no further than the limit of x
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_neither_threads_nor_the_user_s_style_change_a_byte(call):
+    plain = call()
+    with ThreadPoolExecutor(4) as pool:
+        pictures = [future.result() for future in [pool.submit(call) for _ in range(4)]]
+    with matplotlib.style.context(["dark_background", {"font.size": 30, "lines.linewidth": 7}]):
+        pictures.append(call())
+    assert all(picture.tobytes() == plain.tobytes() for picture in pictures)
+
+
+def test_import_brings_in_neither_pyplot_nor_the_rest_of_the_project():
+    heavy = "{'torch', 'matplotlib.pyplot', 'patchcore', 'datasets'}"
+    code = f"import sys, utils.plots; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
