@@ -77,14 +77,14 @@ def map_ahead(
         function: Called once per item; its exception is raised where its result was due.
         items: Consumed lazily.
         num_workers: Threads; 0 computes in the caller's.
-        ahead: Results held or under way at most, which bounds the memory.
+        ahead: Results held or under way at most, 1 or more, which bounds the memory.
     """
     if num_workers == 0:
         yield from map(function, items)
         return
     remaining = iter(items)
     with ThreadPoolExecutor(num_workers, thread_name_prefix="read") as pool:
-        pending = deque(pool.submit(function, item) for item in islice(remaining, ahead))
+        pending = deque(pool.submit(function, item) for item in islice(remaining, max(ahead, 1)))
         try:
             while pending:
                 result = pending.popleft().result()

@@ -51,10 +51,12 @@ def read_category(path: Path, name: str) -> Category:
     Raises:
         DatasetError: a needed folder is missing or empty, or a mask is missing.
     """
+    known = find_categories(path)
+    if name not in known:  # nor is a path to one a name: names become parts of file names
+        raise DatasetError(
+            f"no category {name!r} under {path} (--categories); there are: {', '.join(known)}"
+        )
     root = path / name
-    if not root.is_dir():
-        known = ", ".join(find_categories(path))
-        raise DatasetError(f"no category {name!r} under {path} (--categories); there are: {known}")
     train_files = _list_images(root / "train" / GOOD, "training images without defects")
     has_masks = (root / "ground_truth").is_dir()
     test = []

@@ -20,6 +20,8 @@ from patchcore.errors import PatchCoreError
 GROUP_SIZE = 1024
 # Rows of the distance matrix that are computed at a time: small enough to stay in the cache.
 BLOCK_ROWS = 4096
+# Length to which the paper's reference code projects embeddings before it selects.
+PROJECTION_DIM = 128
 # Marks a selected patch: below any distance, so that it is never selected twice.
 SELECTED = -1.0
 
@@ -30,7 +32,7 @@ def greedy_coreset(
     *,
     seed: int = 0,
     num_starting_points: int = 10,
-    projection_dim: int | None = 128,
+    projection_dim: int | None = PROJECTION_DIM,
     group_size: int = GROUP_SIZE,
     progress: Callable[[int], None] | None = None,
 ) -> torch.Tensor:
@@ -41,7 +43,7 @@ def greedy_coreset(
     come first.
 
     Args:
-        embeddings: (N, D) float32, on the device that is to do the work.
+        embeddings: (N, D) float32 or float16, on the device that is to do the work.
         num_samples: M, from 1 to N.
         seed: Of the projection and of the starting points.
         num_starting_points: A patch's first distance is its mean distance to this many patches
@@ -94,8 +96,10 @@ def project(embeddings: torch.Tensor, projection_dim: int | None, seed: int) -> 
             torch.manual_seed(seed)
             linear = torch.nn.Linear(embeddings.shape[1], projection_dim, bias=False)
         weight = linear.weight.detach().to(embeddings.device)  # (P, D)
-        embeddings = embeddings @ weight.T
-    return embeddings - embeddings.mean(0)
+        # In blocks, so that float16 is never there as float32 as a whole.
+        blocks = [block.float() @ weight.T for block in embeddings.split(BLOCK_ROWS)]
+        embeddings = torch.cat(blocks)
+    return embeddings.float() - embeddings.float().mean(0)
 
 
 def _draw_starting_points(count: int, num_starting_points: int, seed: int) -> torch.Tensor:

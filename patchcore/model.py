@@ -13,11 +13,56 @@ from patchcore.errors import PatchCoreError
 from patchcore.memory_bank import MemoryBank
 from patchcore.patch_embedding import PatchEmbedding
 from patchcore.preprocess import Preprocess
-from patchcore.scoring import AnomalyMap, image_scores, patch_scores
+from patchcore.scoring import (
+    IMAGE_SCORES,
+    AnomalyMap,
+    max_scores,
+    patch_scores,
+    reweighted_scores,
+)
 from patchcore.weights import DEFAULT, load_backbone
 
 DEFAULT_BACKBONE = "wide_resnet50_2"
 DEFAULT_LAYERS = ("layer2", "layer3")
+PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+# Which axis of (B, H, W, 3) each flip turns around.
+FLIPS = {"vertical": 1, "horizontal": 2}
+
+
+@dataclass(frozen=True)
+class Coreset:
+    """The selected training patches, for several sizes at once: each is a beginning of the next.
+
+    Attributes:
+        indices: (M,) int64, which training patches were selected, in order of selection.
+        sizes: How many of them make up the coreset of each percentage, ascending.
+        bank: Their embeddings.
+        seed: Of the selection.
+    """
+
+    indices: np.ndarray
+    sizes: tuple[int, ...]
+    bank: MemoryBank
+    seed: int
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest coreset patches of each patch of B images.
+
+    Attributes:
+        distance: (B, h, w, k) float32 Euclidean distances, ascending.
+        nearest: (B, h, w, k) int64 positions in the coreset.
+        size: Of the coreset that was searched.
+    """
+
+    distance: torch.Tensor
+    nearest: torch.Tensor
+    size: int
 
 
 @dataclass(frozen=True)
@@ -25,12 +70,11 @@ class Prediction:
     """What PatchCore says of B images.
 
     Attributes:
-        score: (B,) float32, the anomaly score, >= 0: the distance of the image's most anomalous
-            patch to its nearest coreset patch.
-        anomaly_map: (B, H, W) float32 in the score's units, of the cropped image.
+        score: (B,) float32, the anomaly score, >= 0, in units of the embedding's distance.
+        anomaly_map: (B, H, W) float32 in the same units, of the cropped image.
         distance: (B, h, w, k) float32, each patch's Euclidean distances to its nearest coreset
             patches, ascending.
-        nearest: (B, h, w, k) int64, these coreset patches: positions in `PatchCore.coreset`.
+        nearest: (B, h, w, k) int64, these coreset patches: positions in `Coreset.indices`.
     """
 
     score: np.ndarray
@@ -43,7 +87,7 @@ class PatchCore:
     """Finds what differs from normal images, knowing only those (Roth et al. 2022).
 
     `fit` and `predict` take images of any size. Who has many, or wants to measure, calls their
-    parts: `crop` (per image, in threads), `embed_all` and `select` for `fit`; `embed`,
+    parts: `crop` (per image, in threads), `augment`, `embed_all` and `select` for `fit`; `embed`,
     `nearest` and `score` for `predict`.
 
     Several percentages share one selection and one search: the coreset of 1 % is the beginning of
@@ -55,10 +99,7 @@ class PatchCore:
         grid: (h, w) patches of an image.
         device: Where it computes.
         percentages: The coreset's shares of the training patches, ascending.
-        coreset: (M,) int64, which training patches were selected, in order of selection, for the
-            largest percentage. None before the selection.
-        coreset_sizes: How many of them make up each percentage's coreset.
-        memory_bank: The coreset's embeddings. None before the selection.
+        coreset: What `fit` selected; None before.
 
     Args:
         backbone: A `Backbone`, or what `load_backbone` takes: a torchvision model's name or
@@ -67,12 +108,21 @@ class PatchCore:
         weights: ``default``, ``random`` or a file; not with a `Backbone`.
         percentage_coreset: Shares in (0, 1] of the training patches to keep; one or several.
         k: Nearest coreset patches whose mean distance scores a patch.
+        image_score: ``max_patch`` (the largest patch score), ``max_map`` (the largest value of the
+            smoothed map) or ``reweighted`` (the paper's equation 7).
+        num_reweight: The neighbourhood's size in equation 7, b.
         size_resize: (height, width) in pixels of the resized image.
         size_crop: (height, width) in pixels of the part kept from its middle.
+        interpolation: How images are resized, ``bilinear`` or ``area``.
+        flip: Training images are also learned flipped: ``horizontal``, ``vertical``, both or none.
         patch_size: Side of a patch's neighbourhood, in positions of a layer's grid.
         embed_dim: D, the length of an embedding.
+        layer_weights: A factor for each layer's part of the embedding; None for 1 each.
         sigma: Smoothing of the anomaly map, in pixels.
         seed: Of the selection, and of random weights.
+        precision: In which the backbone computes: ``float32``, ``bfloat16`` or ``float16``. The two
+            others are faster where the device has them, and round the maps to 3 digits; everything
+            after the backbone stays in float32.
         device: A torch device, e.g. ``cpu`` or ``cuda``.
         batch_size: Images at a time, where this class forms the batches.
 
@@ -88,37 +138,64 @@ class PatchCore:
         weights: str = DEFAULT,
         percentage_coreset: float | Sequence[float] = 0.1,
         k: int = 1,
+        image_score: str = "max_patch",
+        num_reweight: int = 9,
         size_resize: tuple[int, int] = (256, 256),
         size_crop: tuple[int, int] = (224, 224),
+        interpolation: str = "bilinear",
+        flip: Sequence[str] = (),
         patch_size: int = 3,
         embed_dim: int = 1024,
+        layer_weights: Sequence[float] | None = None,
         sigma: float = 4.0,
         seed: int = 0,
+        precision: str = "float32",
         device: str | torch.device = "cpu",
         batch_size: int = 8,
     ):
-        self.preprocess = Preprocess(size_resize, size_crop)
+        if image_score not in IMAGE_SCORES:
+            raise PatchCoreError(
+                f"expected image_score {', '.join(IMAGE_SCORES)}, found {image_score!r}"
+            )
+        if precision not in PRECISIONS:
+            raise PatchCoreError(f"expected precision {', '.join(PRECISIONS)}, found {precision!r}")
+        if not set(flip) <= set(FLIPS):
+            raise PatchCoreError(f"expected flip {', '.join(FLIPS)}, found {' '.join(flip)}")
+        self.preprocess = Preprocess(size_resize, size_crop, interpolation=interpolation)
         self.percentages = check_percentages(percentage_coreset)
         self.k = k
+        self.image_score = image_score
+        self.num_reweight = num_reweight
+        self.flip = tuple(flip)
         self.seed = seed
         self.batch_size = batch_size
         self.device = torch.device(device)
         if isinstance(backbone, str):
             backbone = load_backbone(backbone, layers, weights, size=size_crop, seed=seed)
-        self.backbone = backbone.to(self.device, memory_format=torch.channels_last)
-        embedding = PatchEmbedding(backbone.channels, patch_size, embed_dim=embed_dim)
+        self._precision = PRECISIONS[precision]
+        self.backbone = backbone.to(self.device, self._precision, memory_format=torch.channels_last)
+        embedding = PatchEmbedding(
+            backbone.channels, patch_size, embed_dim=embed_dim, layer_weights=layer_weights
+        )
         self._patch_embedding = embedding.to(self.device)
         # An even patch_size has no middle: its grid is one smaller.
         self.grid = tuple(length - 1 + patch_size % 2 for length in backbone.grids[0])
         self._anomaly_map = AnomalyMap(self.grid, size_crop, sigma).to(self.device)
-        self.coreset: np.ndarray | None = None
-        self.coreset_sizes: list[int] = []
-        self.memory_bank: MemoryBank | None = None
+        self.coreset: Coreset | None = None
 
     @property
     def patches_per_image(self) -> int:
         """How many patches an image has: h * w."""
         return self.grid[0] * self.grid[1]
+
+    @property
+    def augmentation(self) -> int:
+        """How many images are learned of each training image: itself and its flips."""
+        return 1 + len(self.flip)
+
+    def num_patches(self, num_images: int) -> int:
+        """Return how many training patches so many images have, their flips counted."""
+        return num_images * self.augmentation * self.patches_per_image
 
     def fit(self, images: Sequence[np.ndarray]) -> "PatchCore":
         """Learn what is normal.
@@ -132,8 +209,9 @@ class PatchCore:
         Raises:
             PatchCoreError: no image, or fewer patches than the percentage needs.
         """
-        embeddings = self.embed_all(self._batches(images), len(images))
-        self.select(embeddings)
+        batches = (version for batch in self._batches(images) for version in self.augment(batch))
+        embeddings = self.embed_all(batches, len(images) * self.augmentation)
+        self.coreset = self.select(embeddings)
         return self
 
     def predict(self, images: Iterable[np.ndarray]) -> Prediction:
@@ -148,10 +226,13 @@ class PatchCore:
         Raises:
             PatchCoreError: nothing has been fitted, or there is no image.
         """
+        if self.coreset is None:
+            raise PatchCoreError("expected a fitted PatchCore: call fit first")
         parts = []
         for batch in self._batches(images):
-            *_, of_largest = self.nearest(self.embed(batch))
-            parts.append(self.score(*of_largest))
+            embeddings = self.embed(batch)
+            *_, of_largest = self.nearest(embeddings, self.coreset)
+            parts.append(self.score(embeddings, of_largest, self.coreset))
         if not parts:
             raise PatchCoreError("expected at least one image to predict, found none")
         return join(parts)
@@ -159,6 +240,12 @@ class PatchCore:
     def crop(self, image: np.ndarray) -> np.ndarray:
         """Resize and crop one image: (H, W, 3) uint8 to (*size_crop, 3) uint8."""
         return self.preprocess.crop_image(image)
+
+    def augment(self, batch: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield a batch (B, H, W, 3) as it is, then flipped in each way of ``flip``."""
+        yield batch
+        for direction in self.flip:
+            yield np.ascontiguousarray(np.flip(batch, FLIPS[direction]))
 
     @torch.inference_mode()
     def embed(self, batch: np.ndarray) -> torch.Tensor:
@@ -171,23 +258,30 @@ class PatchCore:
             (B, h, w, D) float32 on the device.
         """
         images = self.preprocess.normalise(torch.from_numpy(batch).to(self.device))
-        return self._patch_embedding(self.backbone(images))
+        maps = self.backbone(images.to(self._precision))
+        return self._patch_embedding([layer_map.float() for layer_map in maps.values()])
 
     @torch.inference_mode()
-    def embed_all(self, batches: Iterable[np.ndarray], num_images: int) -> torch.Tensor:
+    def embed_all(
+        self,
+        batches: Iterable[np.ndarray],
+        num_images: int,
+        dtype: torch.dtype = torch.float32,
+    ) -> torch.Tensor:
         """Embed the patches of all training images.
 
         Args:
             batches: Each (B, *size_crop, 3) uint8 RGB; num_images in all.
             num_images: So that the memory is taken once.
+            dtype: In which they are kept.
 
         Returns:
-            (N, D) float32 on the device, N = num_images * h * w.
+            (N, D) of that type on the device, N = num_images * h * w.
         """
         if num_images < 1:
             raise PatchCoreError("expected at least one training image, found none")
         shape = num_images, *self.grid, self._patch_embedding.embed_dim
-        embeddings = torch.empty(shape, device=self.device)
+        embeddings = torch.empty(shape, dtype=dtype, device=self.device)
         done = 0
         for batch in batches:
             embeddings[done : done + len(batch)] = self.embed(batch)
@@ -196,13 +290,13 @@ class PatchCore:
             raise PatchCoreError(f"expected {num_images} training images, found {done}")
         return embeddings.flatten(0, 2)
 
-    def sizes_of_coresets(self, num_patches: int) -> list[int]:
+    def sizes_of_coresets(self, num_patches: int) -> tuple[int, ...]:
         """Return each percentage's number of patches: int(N * percentage), as in the paper's code.
 
         Raises:
             PatchCoreError: one has no patch at all, or fewer than k.
         """
-        sizes = [int(num_patches * percentage) for percentage in self.percentages]
+        sizes = tuple(int(num_patches * percentage) for percentage in self.percentages)
         if sizes[0] < max(self.k, 1):
             raise PatchCoreError(
                 f"expected at least k = {self.k} patches in the coreset, found {sizes[0]}: "
@@ -212,55 +306,68 @@ class PatchCore:
 
     @torch.inference_mode()
     def select(
-        self, embeddings: torch.Tensor, progress: Callable[[int], None] | None = None
-    ) -> None:
-        """Select the coreset and make it the memory bank.
+        self,
+        embeddings: torch.Tensor,
+        seed: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Coreset:
+        """Select the coreset.
 
         Args:
             embeddings: (N, D) float32 of all training patches.
+            seed: Of the selection; None for the model's.
             progress: Called with the number of patches selected so far.
 
         Raises:
             PatchCoreError: a percentage of N is no patch at all, or fewer than k.
         """
+        seed = self.seed if seed is None else seed
         sizes = self.sizes_of_coresets(len(embeddings))
-        coreset = greedy_coreset(embeddings, sizes[-1], seed=self.seed, progress=progress)
-        self.coreset = coreset.cpu().numpy()
-        self.coreset_sizes = sizes
-        self.memory_bank = MemoryBank(embeddings[coreset])
+        indices = greedy_coreset(embeddings, sizes[-1], seed=seed, progress=progress)
+        return Coreset(indices.cpu().numpy(), sizes, MemoryBank(embeddings[indices]), seed)
 
     @torch.inference_mode()
-    def nearest(self, embeddings: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def nearest(self, embeddings: torch.Tensor, coreset: Coreset) -> Iterator[Neighbours]:
         """Find each patch's nearest coreset patches, for each percentage.
 
         Args:
             embeddings: (B, h, w, D), as `embed` gives them.
+            coreset: As `select` gives it.
 
         Yields:
-            For each percentage, ascending: (B, h, w, k) distances and positions in the coreset.
+            For each percentage, ascending, its neighbours.
         """
-        if self.memory_bank is None:
-            raise PatchCoreError("expected a fitted PatchCore: call fit first")
         shape = *embeddings.shape[:3], self.k
-        for distance, index in self.memory_bank.search_prefixes(
-            embeddings.flatten(0, 2), self.k, self.coreset_sizes
-        ):
-            yield distance.view(shape), index.view(shape)
+        found = coreset.bank.search_prefixes(embeddings.flatten(0, 2), self.k, coreset.sizes)
+        for size, (distance, index) in zip(coreset.sizes, found, strict=True):
+            yield Neighbours(distance.view(shape), index.view(shape), size)
 
     @torch.inference_mode()
-    def score(self, distance: torch.Tensor, nearest: torch.Tensor) -> Prediction:
-        """Turn one percentage's distances into scores and maps.
+    def score(
+        self, embeddings: torch.Tensor, neighbours: Neighbours, coreset: Coreset
+    ) -> Prediction:
+        """Turn distances into scores and maps.
 
         Args:
-            distance: (B, h, w, k), as `nearest` gives them.
-            nearest: (B, h, w, k).
+            embeddings: (B, h, w, D), as `embed` gives them.
+            neighbours: Theirs, as `nearest` gives them.
+            coreset: The one that was searched.
         """
-        scores = patch_scores(distance)  # (B, h, w)
+        scores = patch_scores(neighbours.distance)  # (B, h, w)
+        maps = self._anomaly_map(scores)  # (B, H, W)
+        if self.image_score == "max_patch":
+            score = max_scores(scores)
+        elif self.image_score == "max_map":
+            score = max_scores(maps)
+        else:
+            bank = MemoryBank(coreset.bank.embeddings[: neighbours.size])
+            nearest = neighbours.nearest[..., 0]
+            score = reweighted_scores(scores, embeddings, nearest, bank, self.num_reweight)
         return Prediction(
-            score=image_scores(scores).cpu().numpy(),
-            anomaly_map=self._anomaly_map(scores).cpu().numpy(),
-            distance=distance.cpu().numpy(),
-            nearest=nearest.cpu().numpy(),
+            score=score.cpu().numpy(),
+            anomaly_map=maps.cpu().numpy(),
+            distance=neighbours.distance.cpu().numpy(),
+            nearest=neighbours.nearest.cpu().numpy(),
         )
 
     def _batches(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -10,6 +11,7 @@ from patchcore.errors import PatchCoreError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+INTERPOLATIONS = ("bilinear", "area")
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,19 @@ class Preprocess:
         size_crop: (height, width) in pixels of the part that is kept from its middle.
         mean: Of each RGB channel, in [0, 1].
         std: Of each RGB channel, in [0, 1].
+        interpolation: ``bilinear`` (antialiased, the reference) or ``area`` (each pixel the mean of
+            the area it covers, as PatchCore-ex resizes).
 
     Raises:
-        PatchCoreError: the crop is larger than the resized image, or a size is not positive.
+        PatchCoreError: the crop is larger than the resized image, a size is not positive, or the
+            interpolation is unknown.
     """
 
     size_resize: tuple[int, int] = (256, 256)
     size_crop: tuple[int, int] = (224, 224)
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
         if min(*self.size_resize, *self.size_crop) < 1:
@@ -46,8 +52,14 @@ class Preprocess:
                 f"and size_resize {self.size_resize} (height, width)"
             )
 
+        if self.interpolation not in INTERPOLATIONS:
+            raise PatchCoreError(
+                f"expected interpolation {' or '.join(INTERPOLATIONS)}, found "
+                f"{self.interpolation!r}"
+            )
+
     def crop_image(self, image: np.ndarray) -> np.ndarray:
-        """Resize with antialiased bilinear (Pillow's, the reference) and crop the centre.
+        """Resize and crop the centre.
 
         Args:
             image: (H, W, 3) uint8 RGB of any size.
@@ -55,21 +67,11 @@ class Preprocess:
         Returns:
             (*size_crop, 3) uint8 RGB.
         """
-        height, width = image.shape[:2]
-        top, left = self._crop_origin()
-        scale_y, scale_x = height / self.size_resize[0], width / self.size_resize[1]
-        # The part of the source that ends up in the crop: Pillow then skips what is cut off, and
-        # its filter still sees the pixels beyond this box, so that nothing changes by it.
-        box = (
-            left * scale_x,
-            top * scale_y,
-            (left + self.size_crop[1]) * scale_x,
-            (top + self.size_crop[0]) * scale_y,
-        )
-        resized = Image.fromarray(image).resize(
-            self.size_crop[::-1], Image.Resampling.BILINEAR, box=box
-        )
-        return np.asarray(resized)
+        if self.interpolation == "area":
+            resized = cv2.resize(image, self.size_resize[::-1], interpolation=cv2.INTER_AREA)
+            top, left = self._crop_origin()
+            return resized[top : top + self.size_crop[0], left : left + self.size_crop[1]]
+        return self._crop_bilinear(image)
 
     def crop_mask(self, mask: np.ndarray) -> np.ndarray:
         """Resize a mask to the nearest pixel and crop the centre, as its image.
@@ -98,6 +100,24 @@ class Preprocess:
         mean = torch.tensor(self.mean, device=images.device) * 255
         std = torch.tensor(self.std, device=images.device) * 255
         return images.permute(0, 3, 1, 2).float().sub_(mean[:, None, None]).div_(std[:, None, None])
+
+    def _crop_bilinear(self, image: np.ndarray) -> np.ndarray:
+        """Resize with Pillow's antialiased bilinear, which is the reference's."""
+        height, width = image.shape[:2]
+        top, left = self._crop_origin()
+        scale_y, scale_x = height / self.size_resize[0], width / self.size_resize[1]
+        # The part of the source that ends up in the crop: Pillow then skips what is cut off, and
+        # its filter still sees the pixels beyond this box, so that nothing changes by it.
+        box = (
+            left * scale_x,
+            top * scale_y,
+            (left + self.size_crop[1]) * scale_x,
+            (top + self.size_crop[0]) * scale_y,
+        )
+        resized = Image.fromarray(image).resize(
+            self.size_crop[::-1], Image.Resampling.BILINEAR, box=box
+        )
+        return np.asarray(resized)
 
     def _crop_origin(self) -> tuple[int, int]:
         """Return (top, left) of the crop in the resized image, rounded as torchvision does."""

@@ -6,6 +6,10 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter1d
 from torch import nn
 
+from patchcore.memory_bank import MemoryBank
+
+IMAGE_SCORES = ("max_patch", "max_map", "reweighted")
+
 
 def patch_scores(distances: torch.Tensor) -> torch.Tensor:
     """Score each patch: its mean Euclidean distance to its k nearest coreset patches.
@@ -19,11 +23,46 @@ def patch_scores(distances: torch.Tensor) -> torch.Tensor:
     return distances.mean(-1)
 
 
-def image_scores(scores: torch.Tensor) -> torch.Tensor:
-    """Score each image by its most anomalous patch (section 3.3 of the paper, equation 6).
+def reweighted_scores(
+    scores: torch.Tensor,
+    embeddings: torch.Tensor,
+    nearest: torch.Tensor,
+    bank: MemoryBank,
+    num_reweight: int,
+) -> torch.Tensor:
+    """Score each image by its most anomalous patch, weighted by how rare its neighbour is.
+
+    Section 3.3 of the paper, equation 7, with its symbols: s* is the largest patch score, m_test
+    that patch, m* its nearest coreset patch, and N_b(m*) the b coreset patches nearest to m*
+    (itself among them); s = (1 - exp|m_test - m*| / sum over m in N_b(m*) of exp|m_test - m|) s*.
 
     Args:
         scores: (B, h, w) patch scores.
+        embeddings: (B, h, w, D) of the same patches.
+        nearest: (B, h, w) the nearest coreset patch of each.
+        bank: The coreset.
+        num_reweight: b; all of the coreset where it is smaller.
+
+    Returns:
+        (B,) in the scores' units.
+    """
+    s_star, position = scores.flatten(1).max(1)  # (B,)
+    images = torch.arange(len(scores), device=scores.device)
+    m_test = embeddings.flatten(1, 2)[images, position]  # (B, D)
+    m_star = nearest.flatten(1)[images, position]  # (B,)
+    _, neighbourhood = bank.search(bank.embeddings[m_star], min(num_reweight, len(bank)))  # (B, b)
+    distances = (m_test[:, None] - bank.embeddings[neighbourhood]).norm(dim=2)  # (B, b)
+    d_star = (m_test - bank.embeddings[m_star]).norm(dim=1)  # (B,)
+    # exp of a distance overflows soon: the quotient as the exponential of a difference.
+    weight = 1 - torch.exp(d_star - distances.logsumexp(1))
+    return weight * s_star
+
+
+def max_scores(scores: torch.Tensor) -> torch.Tensor:
+    """Score each image by its most anomalous patch (section 3.3 of the paper, equation 6).
+
+    Args:
+        scores: (B, h, w) patch scores; or (B, H, W) maps, where the smoothed map is to decide.
 
     Returns:
         (B,) in the same units.

@@ -1,9 +1,12 @@
 """Small data that the tests make themselves, and the flags that make a run on it quick."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 SIDE = 64  # pixels
 NUM_TRAIN = 6
@@ -13,9 +16,24 @@ TEST_TYPES = ("good", *DEFECT_TYPES)
 COLOURS = {"hole": (0, 0, 0), "stain": (230, 40, 200)}
 
 # Features of a small network without training: what they find does not matter, that they are
-# there in a fraction of a second does. 6 x 15 x 15 training patches.
-QUICK_BACKBONE = "--backbone squeezenet1_1 --weights random --layers features.3 features.6".split()
-QUICK = [*QUICK_BACKBONE, *"--size_resize 72 --size_crop 64 --embed_dim 64".split()]
+# there in a fraction of a second does.
+QUICK_NETWORK = "squeezenet1_1"
+QUICK = {
+    "--backbone": (QUICK_NETWORK,),
+    "--layers": ("features.3", "features.6"),
+    "--weights": ("random",),
+    "--size_resize": ("72",),
+    "--size_crop": ("64",),
+    "--embed_dim": ("64",),
+    "--pictures": ("none",),
+}
+NUM_PATCHES = 15 * 15  # of an image
+
+
+def quick(*flags: str) -> list[str]:
+    """Return the flags of a quick run; those that are given replace the ones of the same name."""
+    kept = [word for name in QUICK if name not in flags for word in (name, *QUICK[name])]
+    return [*kept, *flags]
 
 
 def write_image(path: Path, image: np.ndarray) -> Path:
@@ -54,3 +72,14 @@ def truncate(path: Path) -> Path:
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     return path
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute in one thread: for small data the quickest, most so on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

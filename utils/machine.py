@@ -6,6 +6,10 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+import torch
+
+# Where a system tells nothing about its memory: what most machines for such work have.
+UNKNOWN_MEMORY = 8.0
 PACKAGES = (
     "torch",
     "torchvision",
@@ -45,6 +49,20 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def free_memory(device: torch.device) -> float:
+    """Return the memory in gigabytes that is free where a device computes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / 1e9
+    listing = Path("/proc/meminfo")
+    if listing.is_file():
+        fields = dict(line.split(":") for line in listing.read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024 / 1e9
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        # What is free is not told everywhere: half of what there is.
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2e9
+    return UNKNOWN_MEMORY
 
 
 def source_commit() -> str | None:

@@ -1,110 +1,75 @@
-"""How well scores tell defective from good: one descending sort serves every metric.
+"""How well scores tell defective from good: one descending sort, one walk, every metric.
 
-A metric is NaN where there is nothing to measure (one class only, or no item at all), never 0 or 1
-by accident.
+The walk goes down the sorted scores in blocks and carries its counts along, so that millions of
+pixels need little memory beyond their sorted keys. A metric is NaN where there is nothing to
+measure (one class only, or no item at all), never 0 or 1 by accident.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-# Points that a drawn curve keeps: more than a figure has pixels.
-CURVE_POINTS = 1000
+FPR_LIMIT = 0.3
+# Items at a time: a block and what is made of it stay in the processor's cache.
+BLOCK = 1 << 17
+# A curve keeps a point in each of so many steps of either rate: finer than a figure's pixels.
+CURVE_STEPS = 1000
+# What the sort carries beside each score: which kind of item it is. Numbers from REGION on are
+# defective: all of them where there are no regions, else the number of a region.
+GOOD, GOOD_BESIDE_DEFECT, REGION = 0, 1, 2
 
 
 @dataclass(frozen=True)
-class Ranking:
-    """Labelled items in the order of their scores, one entry for each distinct score.
+class Curve:
+    """Points of the walk, from "nothing found" on: what every curve is drawn from.
 
     Attributes:
-        thresholds: (t,) scores, descending. Items of at least this score count as found.
-        true_positives: (t,) int64, how many defective items are found.
-        false_positives: (t,) int64, how many good items are found.
-        region_overlap: (t,) float64 in [0, 1], the mean over defect regions of the share that is
-            found; None where items have no regions.
+        false_positive_rate: (p,) share of the good items that are found; ascending.
+        true_positive_rate: (p,) share of the defective items that are found: the recall.
+        precision: (p,) share of the found items that are defective; 1 where nothing is found.
+        region_overlap: (p,) mean over defect regions of the share that is found; zeros without.
     """
 
-    thresholds: np.ndarray
-    true_positives: np.ndarray
-    false_positives: np.ndarray
-    region_overlap: np.ndarray | None = None
-
-    @property
-    def num_defective(self) -> int:
-        """How many items are defective."""
-        return int(self.true_positives[-1]) if len(self.true_positives) else 0
-
-    @property
-    def num_good(self) -> int:
-        """How many items are good."""
-        return int(self.false_positives[-1]) if len(self.false_positives) else 0
-
-    @property
-    def has_both_classes(self) -> bool:
-        """Whether anything can be told apart."""
-        return self.num_defective > 0 and self.num_good > 0
-
-    def roc_curve(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the false and the true positive rate at each threshold, from (0, 0) on."""
-        return (
-            _from_zero(self.false_positives / max(self.num_good, 1)),
-            _from_zero(self.true_positives / max(self.num_defective, 1)),
-        )
-
-    def pro_curve(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the false positive rate and the region overlap, from (0, 0) on."""
-        if self.region_overlap is None:
-            raise ValueError("expected a ranking of pixels with regions")
-        return (
-            _from_zero(self.false_positives / max(self.num_good, 1)),
-            _from_zero(self.region_overlap),
-        )
-
-    def auroc(self) -> float:
-        """Return the area under the ROC curve, ties counted half; in [0, 1]."""
-        return _area(*self.roc_curve()) if self.has_both_classes else math.nan
-
-    def average_precision(self) -> float:
-        """Return the mean precision, weighted by the recall that each threshold adds."""
-        if not self.has_both_classes:
-            return math.nan
-        gained = np.diff(self.true_positives, prepend=0)
-        return float(self._precision() @ gained / self.num_defective)
-
-    def f1_max(self) -> tuple[float, float]:
-        """Return the largest F1 over all thresholds, and the (highest) threshold that gives it."""
-        if not self.has_both_classes:
-            return math.nan, math.nan
-        found = self.true_positives + self.false_positives
-        f1 = 2 * self.true_positives / (found + self.num_defective)
-        best = int(f1.argmax())
-        return float(f1[best]), float(self.thresholds[best])
-
-    def aupro(self, fpr_limit: float = 0.3) -> float:
-        """Return the area under the PRO curve up to a false positive rate, divided by that rate.
-
-        Bergmann et al., The MVTec Anomaly Detection Dataset (IJCV 2021), section 5.2.
-        """
-        if not 0 < fpr_limit <= 1:
-            raise ValueError(f"expected fpr_limit in (0, 1], found {fpr_limit}")
-        if not self.has_both_classes:
-            return math.nan
-        rates, overlap = self.pro_curve()
-        inside = int(np.searchsorted(rates, fpr_limit, side="right"))
-        at_limit = np.interp(fpr_limit, rates, overlap)
-        return (
-            _area(np.append(rates[:inside], fpr_limit), np.append(overlap[:inside], at_limit))
-            / fpr_limit
-        )
-
-    def _precision(self) -> np.ndarray:
-        return self.true_positives / (self.true_positives + self.false_positives)
+    false_positive_rate: np.ndarray
+    true_positive_rate: np.ndarray
+    precision: np.ndarray
+    region_overlap: np.ndarray
 
 
-def rank(scores: np.ndarray, labels: np.ndarray) -> Ranking:
-    """Rank items by their scores.
+@dataclass(frozen=True)
+class Metrics:
+    """What scores are worth. All NaN, and without a curve, where only one class is there.
+
+    Attributes:
+        auroc: Area under the ROC curve, ties counted half; in [0, 1].
+        auroc_defective: The same over the pixels of defective images only; NaN for images.
+        average_precision: Mean precision, weighted by the recall that each threshold adds.
+        f1_max: The largest F1 over all thresholds.
+        threshold: The highest one that gives it; items of at least this score count as found.
+        false_positives: How many good items are found at that threshold.
+        false_negatives: How many defective ones are not.
+        aupro: Area under the per-region overlap up to a false positive rate (by default 0.3),
+            divided by that rate; NaN for images. Bergmann et al. 2021, The MVTec Anomaly Detection
+            Dataset, section 5.2.
+        curve: What the curves are drawn from.
+    """
+
+    auroc: float = math.nan
+    auroc_defective: float = math.nan
+    average_precision: float = math.nan
+    f1_max: float = math.nan
+    threshold: float = math.nan
+    false_positives: float = math.nan
+    false_negatives: float = math.nan
+    aupro: float = math.nan
+    curve: Curve | None = None
+
+
+def measure(scores: np.ndarray, labels: np.ndarray) -> Metrics:
+    """Measure scores of items, for example of images.
 
     Args:
         scores: (n,) or any shape, float; higher means more anomalous.
@@ -116,50 +81,56 @@ def rank(scores: np.ndarray, labels: np.ndarray) -> Ranking:
     scores, labels = np.asarray(scores), np.asarray(labels).astype(bool)
     if scores.shape != labels.shape:
         raise ValueError(f"expected labels of shape {scores.shape}, found {labels.shape}")
-    order, ordered = _descending(scores.reshape(-1), labels.reshape(-1).astype(np.uint32))
-    return _count(order, ordered, None)
+    tags = np.where(labels.reshape(-1), np.uint32(REGION), np.uint32(GOOD))
+    return _walk(_Descending(scores.reshape(-1), tags), None, FPR_LIMIT)
 
 
-def rank_pixels(maps: np.ndarray, masks: np.ndarray) -> Ranking:
-    """Rank the pixels of all maps, and follow how much of each defect region is found.
+def measure_pixels(maps: np.ndarray, masks: np.ndarray, fpr_limit: float = FPR_LIMIT) -> Metrics:
+    """Measure the pixels of all maps at once.
 
-    A region is a set of defective pixels of one image that touch, also by a corner.
+    A defect region is a set of defective pixels of one image that touch, also by a corner.
 
     Args:
         maps: (B, H, W) float, higher means more anomalous.
         masks: (B, H, W) bool, True where defective.
+        fpr_limit: In (0, 1], how far `Metrics.aupro` goes.
 
     Raises:
-        ValueError: the shapes differ, or a score is NaN.
+        ValueError: the shapes differ, a score is NaN, or the limit is outside (0, 1].
     """
-    maps, masks = np.asarray(maps), np.asarray(masks).astype(bool)
+    maps, masks = np.asarray(maps), np.asarray(masks).astype(bool, copy=False)
     if maps.shape != masks.shape or maps.ndim != 3:
         raise ValueError(
             f"expected maps and masks (B, H, W), found shapes {maps.shape} and {masks.shape}"
         )
-    regions, areas = label_regions(masks)
-    ordered_scores, ordered_regions = _descending(maps.reshape(-1), regions.reshape(-1))
-    return _count(ordered_scores, ordered_regions, areas)
+    if not 0 < fpr_limit <= 1:
+        raise ValueError(f"expected fpr_limit in (0, 1], found {fpr_limit}")
+    tags, areas = tag_regions(masks)
+    ordered = _Descending(maps.reshape(-1), tags.reshape(-1))
+    del tags
+    return _walk(ordered, areas, fpr_limit)
 
 
-def label_regions(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def tag_regions(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Number the defect regions of all masks.
 
     Args:
         masks: (B, H, W) bool.
 
     Returns:
-        (B, H, W) uint32, 0 where good, else the region's number from 1 on; (r + 1,) int64 area of
-        each in pixels, that of number 0 being all good pixels.
+        (B, H, W) uint32: GOOD in images without defect, GOOD_BESIDE_DEFECT around defects, else
+        the region's number from REGION on; (REGION + regions,) int64 pixels with each number.
     """
-    regions = np.zeros(masks.shape, dtype=np.uint32)
-    count = 0
+    tags = np.zeros(masks.shape, dtype=np.uint32)
+    following = REGION
     for index in np.flatnonzero(masks.any(axis=(1, 2))):
         found, labels = cv2.connectedComponents(masks[index].astype(np.uint8), connectivity=8)
-        np.add(labels, count, out=labels, where=labels > 0)
-        regions[index] = labels
-        count += found - 1
-    return regions, np.bincount(regions.reshape(-1), minlength=count + 1)
+        tags[index] = np.where(labels > 0, labels + (following - 1), GOOD_BESIDE_DEFECT)
+        following += found - 1
+    areas = np.zeros(following, dtype=np.int64)
+    for image in tags:  # one at a time: counting turns its input into 8-byte numbers
+        areas += np.bincount(image.reshape(-1), minlength=following)
+    return tags, areas
 
 
 def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -169,93 +140,213 @@ def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
         scores: Any shape, float; higher means more anomalous.
         labels: Of the same shape, True where defective.
     """
-    return rank(scores, labels).auroc()
+    return measure(scores, labels).auroc
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return the area under the precision-recall curve as a step function; NaN with one class."""
-    return rank(scores, labels).average_precision()
+    """Return the area under the precision-recall curve as a step function; NaN with one class.
+
+    Args:
+        scores: Any shape, float; higher means more anomalous.
+        labels: Of the same shape, True where defective.
+    """
+    return measure(scores, labels).average_precision
 
 
 def f1_max(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return the largest F1 score over all thresholds, in [0, 1]; NaN with one class only."""
-    return rank(scores, labels).f1_max()[0]
+    """Return the largest F1 score over all thresholds, in [0, 1]; NaN with one class only.
+
+    Args:
+        scores: Any shape, float; higher means more anomalous.
+        labels: Of the same shape, True where defective.
+    """
+    return measure(scores, labels).f1_max
 
 
-def aupro(maps: np.ndarray, masks: np.ndarray, fpr_limit: float = 0.3) -> float:
-    """Return the normalised area under the per-region overlap up to a false positive rate.
+def aupro(maps: np.ndarray, masks: np.ndarray, fpr_limit: float = FPR_LIMIT) -> float:
+    """Return the normalised area under the per-region overlap, in [0, 1]; NaN with one class.
 
     Args:
         maps: (B, H, W) float, higher means more anomalous.
         masks: (B, H, W) bool, True where defective.
-        fpr_limit: In (0, 1].
+        fpr_limit: In (0, 1], the false positive rate up to which it is measured.
     """
-    return rank_pixels(maps, masks).aupro(fpr_limit)
+    return measure_pixels(maps, masks, fpr_limit).aupro
 
 
-def thin_curve(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keep at most `CURVE_POINTS` points of a rising curve, evenly spread along its way."""
-    if len(x) <= CURVE_POINTS:
-        return x, y
-    way = x + y  # of a curve that only rises, the length in city blocks
-    wanted = np.linspace(way[0], way[-1], CURVE_POINTS)
-    kept = np.unique(np.clip(np.searchsorted(way, wanted), 0, len(x) - 1))
-    return x[kept], y[kept]
+class _Descending:
+    """Scores in descending order, each with its tag.
 
-
-def _descending(scores: np.ndarray, tags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sort scores in descending order, their tags along with them.
+    float32 scores are sorted together with their tags, as one integer each: NumPy sorts plain
+    integers many times as fast as it finds an order and gathers by it.
 
     Args:
         scores: (n,) float.
         tags: (n,) uint32.
+
+    Raises:
+        ValueError: a score is NaN.
     """
-    if np.isnan(scores).any():
-        raise ValueError("expected scores without NaN")
-    if scores.dtype != np.float32:
-        order = np.argsort(-scores.astype(np.float64), kind="stable")
-        return scores[order], tags[order]
-    # Score and tag in one integer: NumPy sorts plain integers many times as fast as it finds an
-    # order and gathers by it. Bits of floats order like integers once negative ones are inverted
-    # and the sign is flipped; inverted once more, the largest score comes first.
+
+    def __init__(self, scores: np.ndarray, tags: np.ndarray):
+        if any(np.isnan(scores[start : start + BLOCK]).any() for start in _starts(len(scores))):
+            raise ValueError("expected scores without NaN")
+        self._keys = self._scores = self._tags = None
+        if scores.dtype == np.float32:
+            self._keys = np.empty(len(scores), dtype=np.uint64)
+            for start in _starts(len(scores)):
+                block = slice(start, start + BLOCK)
+                self._keys[block] = _pack(scores[block], tags[block])
+            self._keys.sort()
+        else:
+            order = np.argsort(-scores.astype(np.float64), kind="stable")
+            self._scores, self._tags = scores[order], tags[order]
+
+    def __len__(self) -> int:
+        return len(self._scores if self._keys is None else self._keys)
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield each block's start, scores (m,), tags (m,), and whether a score ends there (m,).
+
+        It ends where the next item has another score, so that equal ones count as one threshold.
+        """
+        for start in _starts(len(self)):
+            stop = min(start + BLOCK, len(self))
+            scores, tags = self._read(start, min(stop + 1, len(self)))
+            ends = np.ones(stop - start, dtype=bool)
+            ends[: len(scores) - 1] = scores[1:] != scores[:-1]
+            yield start, scores[: stop - start], tags[: stop - start], ends
+
+    def _read(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._keys is None:
+            return self._scores[start:stop], self._tags[start:stop]
+        return _unpack(self._keys[start:stop])
+
+
+def _starts(count: int) -> range:
+    return range(0, count, BLOCK)
+
+
+def _pack(scores: np.ndarray, tags: np.ndarray) -> np.ndarray:
+    """Return (n,) uint64 that ascend where float32 scores descend, the tag in the lower half."""
+    # The bits of floats ascend like integers once negative ones are inverted and the sign bit is
+    # flipped; all inverted, they descend.
     bits = (scores + np.float32(0)).view(np.uint32)  # + 0 turns -0 into 0
-    ascending = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-    keys = (~ascending).astype(np.uint64) << np.uint64(32)
-    del bits, ascending
-    keys |= tags
-    keys.sort()
-    ordered_tags = keys.astype(np.uint32)  # the lower half
-    keys >>= np.uint64(32)
-    ascending = ~keys.astype(np.uint32)
-    bits = np.where(ascending >> 31, ascending & np.uint32(0x7FFFFFFF), ~ascending)
-    return bits.view(np.float32), ordered_tags
+    descending = np.where(bits >> 31, bits, ~(bits | np.uint32(1 << 31)))
+    return (descending.astype(np.uint64) << np.uint64(32)) | tags
 
 
-def _count(scores: np.ndarray, tags: np.ndarray, areas: np.ndarray | None) -> Ranking:
-    """Count what is found down to each distinct score.
+def _unpack(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    descending = (keys >> np.uint64(32)).astype(np.uint32)
+    bits = np.where(descending >> 31, descending, ~(descending | np.uint32(1 << 31)))
+    return bits.view(np.float32), keys.astype(np.uint32)
+
+
+def _walk(ordered: _Descending, areas: np.ndarray | None, fpr_limit: float) -> Metrics:
+    """Lower the threshold from above all scores to below, and measure on the way.
 
     Args:
-        scores: (n,) descending.
-        tags: (n,) uint32, 0 for good items; for others 1, or the number of their region.
-        areas: (r + 1,) of the regions; None without.
+        ordered: The scores with their tags.
+        areas: (REGION + regions,) items with each tag; None where defective items have no regions.
+        fpr_limit: How far the area under the region overlap goes.
     """
-    if not len(scores):
-        empty = np.zeros(0, dtype=np.int64)
-        return Ranking(scores, empty, empty, None if areas is None else np.zeros(0))
-    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))  # of equal scores
-    true_positives = np.cumsum(tags > 0, dtype=np.int64)[last]
-    overlap = None
+    num_defective, num_beside = _count_classes(ordered, areas)
+    num_good = len(ordered) - num_defective
+    if not num_defective or not num_good:
+        return Metrics()
+    gain = _overlap_gain(areas)
+    area_roc = area_beside = area_pro = precision_sum = 0.0
+    best = (-1.0, math.nan, 0, 0)  # F1, threshold, true and false positives
+    # Found so far: defective, good, good beside defects; mean overlap.
+    state = np.zeros(4)
+    sampled = [np.zeros((1, 4))]
+    for start, scores, tags, ends in ordered.blocks():
+        at = np.flatnonzero(ends)
+        counted = np.empty((4, len(tags)))
+        np.cumsum(tags >= REGION, out=counted[0])
+        np.cumsum(tags == GOOD_BESIDE_DEFECT, out=counted[2])
+        np.cumsum(gain[np.minimum(tags, len(gain) - 1)], out=counted[3])
+        counted[0] += state[0]
+        counted[1] = np.arange(start + 1, start + 1 + len(tags)) - counted[0]
+        counted[2:] += state[2:, None]
+        state = counted[:, -1].copy()
+        if not len(at):
+            continue
+        points = np.concatenate([sampled[-1][-1:].T, counted[:, at]], axis=1)  # (4, m + 1)
+        true, false, beside, overlap = points
+        area_roc += float(np.trapezoid(true, false))
+        area_beside += float(np.trapezoid(true, beside))
+        area_pro += _area_up_to(false / num_good, overlap, fpr_limit)
+        precision_sum += float(np.diff(true) @ (true[1:] / (true[1:] + false[1:])))
+        f1 = 2 * true[1:] / (true[1:] + false[1:] + num_defective)
+        top = int(f1.argmax())
+        if f1[top] > best[0]:
+            best = float(f1[top]), float(scores[at[top]]), int(true[1 + top]), int(false[1 + top])
+        rates = points[[1, 0, 3]].T / (num_good, num_defective, 1)
+        sampled.append(points.T[_worth_drawing(rates)])
+    f1_best, threshold, true_positives, false_positives = best
+    has_regions = areas is not None
+    return Metrics(
+        auroc=area_roc / (num_defective * num_good),
+        auroc_defective=area_beside / (num_defective * num_beside) if num_beside else math.nan,
+        average_precision=precision_sum / num_defective,
+        f1_max=f1_best,
+        threshold=threshold,
+        false_positives=false_positives,
+        false_negatives=num_defective - true_positives,
+        aupro=area_pro / fpr_limit if has_regions else math.nan,
+        curve=_curve(np.concatenate(sampled), num_defective, num_good),
+    )
+
+
+def _count_classes(ordered: _Descending, areas: np.ndarray | None) -> tuple[int, int]:
+    """Return how many items are defective, and how many are good beside defects."""
     if areas is not None:
-        num_regions = max(len(areas) - 1, 1)
-        share = np.zeros(len(areas))  # what a pixel adds to the mean overlap
-        share[1:] = 1 / (areas[1:] * num_regions)
-        overlap = np.cumsum(share[tags])[last]
-    return Ranking(scores[last], true_positives, last + 1 - true_positives, overlap)
+        return int(areas[REGION:].sum()), int(areas[GOOD_BESIDE_DEFECT])
+    return sum(int((tags >= REGION).sum()) for _, _, tags, _ in ordered.blocks()), 0
 
 
-def _from_zero(values: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0.0], values])
+def _overlap_gain(areas: np.ndarray | None) -> np.ndarray:
+    """Return for each tag what finding an item of it adds to the mean overlap of regions."""
+    if areas is None:
+        return np.zeros(REGION + 1)
+    gain = np.zeros(len(areas))
+    gain[REGION:] = 1 / (areas[REGION:] * max(len(areas) - REGION, 1))
+    return gain
 
 
-def _area(x: np.ndarray, y: np.ndarray) -> float:
+def _area_up_to(x: np.ndarray, y: np.ndarray, limit: float) -> float:
+    """Return the area under the points (ascending in x) left of a limit."""
+    if x[0] >= limit:
+        return 0.0
+    if x[-1] > limit:
+        inside = int(np.searchsorted(x, limit, side="right"))
+        # Only the part up to the limit of the stretch that crosses it.
+        share = (limit - x[inside - 1]) / (x[inside] - x[inside - 1])
+        at_limit = y[inside - 1] + share * (y[inside] - y[inside - 1])
+        x, y = np.append(x[:inside], limit), np.append(y[:inside], at_limit)
     return float(np.trapezoid(y, x))
+
+
+def _worth_drawing(rates: np.ndarray) -> np.ndarray:
+    """Return which points (m + 1, 3) after the first reach another step of any rate; the last does.
+
+    The last one stays in any case, as the next block's first.
+    """
+    steps = np.floor(rates * CURVE_STEPS)
+    kept = (steps[1:] != steps[:-1]).any(axis=1)
+    # The point just before a step too, or a long flat stretch would be drawn as a slope.
+    kept[:-1] |= kept[1:]
+    kept[-1] = True
+    return 1 + np.flatnonzero(kept)
+
+
+def _curve(points: np.ndarray, num_defective: int, num_good: int) -> Curve:
+    true, false, _, overlap = points.T
+    found = true + false
+    return Curve(
+        false_positive_rate=false / num_good,
+        true_positive_rate=true / num_defective,
+        precision=np.divide(true, found, out=np.ones(len(found)), where=found > 0),
+        region_overlap=overlap,
+    )

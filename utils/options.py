@@ -6,6 +6,7 @@ and `run.json` records it.
 
 import argparse
 import dataclasses
+import math
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,22 @@ from utils.errors import UsageError
 
 DEVICES = ("auto", "cpu", "cuda")
 PICTURES = ("all", "defective", "none")
+IMAGE_SCORES = ("max_patch", "max_map", "reweighted")
+INTERPOLATIONS = ("bilinear", "area")
+FLIPS = ("horizontal", "vertical")
+PRECISIONS = ("float32", "bfloat16", "float16")
+# What --protocol sets; what it does not name keeps the default, which is the paper's.
+PROTOCOLS = {
+    "paper": {},
+    "patchcore_ex": {"interpolation": "area", "k": 5, "image_score": "max_map"},
+    "anomalib_like": {
+        "size_resize": (256,),
+        "size_crop": (256,),
+        "embed_dim": 1536,
+        "image_score": "reweighted",
+        "num_reweight": 9,
+    },
+}
 
 
 def _flag(
@@ -31,6 +48,21 @@ def _flag(
     """
     details = {"group": group, "text": text, "metavar": metavar, "choices": choices, "most": most}
     return field(default=default, metadata=details)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of a run: an ensemble has several.
+
+    Attributes:
+        backbone: As ``--backbone`` gives it.
+        weights: As ``--weights`` gives it.
+        layers: The modules whose maps are used.
+    """
+
+    backbone: str
+    weights: str
+    layers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -58,10 +90,23 @@ class Options:
     pictures: str = _flag(
         "all",
         "output",
-        "test images to draw localization pictures of; the measured time never includes them",
+        "test images to draw localization pictures of (first seed, every percentage); the measured "
+        "time never includes them",
         choices=PICTURES,
     )
+    save_maps: bool = _flag(
+        False, "output", "write scores, anomaly maps and masks as .npz, to measure them elsewhere"
+    )
+    profile: bool = _flag(False, "output", "print how long each stage took, category by category")
     summary: bool = _flag(False, "output", "print a summary of the cut backbone, layer by layer")
+    protocol: str = _flag(
+        "paper",
+        "method",
+        "whose settings to start from, flags given beside it have their way: the paper's reference "
+        "code; PatchCore-ex's (area resizing, k = 5, maximum of the smoothed map); or as near as "
+        "this method comes to anomalib's (256x256 without crop, 1536 dimensions, reweighted)",
+        choices=tuple(PROTOCOLS),
+    )
     percentage_coreset: tuple[float, ...] = _flag(
         (0.1,),
         "method",
@@ -76,51 +121,98 @@ class Options:
         "paper",
         metavar="N",
     )
-    seed: int = _flag(0, "method", "seed of the selection, and of random weights", metavar="N")
-    backbone: str = _flag(
-        "wide_resnet50_2",
+    seed: tuple[int, ...] = _flag(
+        (0,),
+        "method",
+        "seed of the selection; several share one embedding, and tables show their mean and "
+        "standard deviation; random weights take the first",
+        metavar="N",
+    )
+    image_score: str = _flag(
+        "max_patch",
+        "method",
+        "what scores an image: its largest patch score (the reference code), the largest value of "
+        "its smoothed map, or the paper's equation 7",
+        choices=IMAGE_SCORES,
+    )
+    num_reweight: int = _flag(
+        9, "method", "size b of the neighbourhood in equation 7; 9 as in anomalib", metavar="N"
+    )
+    patch_size: int = _flag(
+        3, "method", "side of a patch's neighbourhood in positions of a layer's map", metavar="N"
+    )
+    embed_dim: int = _flag(1024, "method", "length of a patch embedding", metavar="N")
+    layer_weights: tuple[float, ...] = _flag(
+        (),
+        "method",
+        "a factor for each layer's part of the embedding (default: 1 each)",
+        metavar="W",
+    )
+    sigma: float = _flag(
+        4.0, "method", "Gaussian smoothing of the anomaly map, in pixels; 0 for none", metavar="S"
+    )
+    aupro_limit: float = _flag(
+        0.3,
+        "method",
+        "false positive rate up to which AUPRO is measured; 0.3 is MVTec AD's own",
+        metavar="R",
+    )
+    backbone: tuple[str, ...] = _flag(
+        ("wide_resnet50_2",),
         "backbone",
         "name of a torchvision classification model, or module:factory for a network of your own "
-        "(a callable without arguments in an importable module); default: the paper's",
+        "(a callable without arguments in an importable module); the default is the paper's; "
+        "several are evaluated one by one and as an ensemble",
         metavar="NAME",
     )
-    weights: str = _flag(
-        "default",
+    weights: tuple[str, ...] = _flag(
+        ("default",),
         "backbone",
         "'default' (torchvision's, downloaded by torchvision where not cached; a factory's network "
         "keeps its own), a state-dict file (.pth or .safetensors), or 'random' (seeded, to see "
-        "that the program runs)",
+        "that the program runs); one for all backbones or one each",
         metavar="default|random|FILE",
     )
-    layers: tuple[str, ...] = _flag(
-        ("layer2", "layer3"),
+    layers: tuple[tuple[str, ...], ...] = _flag(
+        (("layer2", "layer3"),),
         "backbone",
-        "modules of the backbone whose maps are used, from large maps to small ones; default: the "
-        "paper's for ResNets",
+        "modules of the backbone whose maps are used, from large maps to small ones; the default "
+        "is the paper's for ResNets; given again for each further backbone, or once for all",
         metavar="NAME",
     )
     size_resize: tuple[int, ...] = _flag(
         (256,),
         "preprocessing",
-        "size in pixels to which images are resized: one number, or height and width; default: "
-        "the paper's",
+        "size in pixels to which images are resized: one number, or height and width; the paper's",
         metavar="N",
         most=2,
     )
     size_crop: tuple[int, ...] = _flag(
         (224,),
         "preprocessing",
-        "size in pixels of the part kept from the middle: one number, or height and width; "
-        "default: the paper's",
+        "size in pixels of the part kept from the middle: one number, or height and width; the "
+        "paper's; that of --size_resize for no crop",
         metavar="N",
         most=2,
     )
-    patch_size: int = _flag(
-        3, "method", "side of a patch's neighbourhood in positions of a layer's map", metavar="N"
+    interpolation: str = _flag(
+        "bilinear",
+        "preprocessing",
+        "how images are resized: bilinear is antialiased, as in the reference code",
+        choices=INTERPOLATIONS,
     )
-    embed_dim: int = _flag(1024, "method", "length of a patch embedding", metavar="N")
-    sigma: float = _flag(
-        4.0, "method", "Gaussian smoothing of the anomaly map, in pixels; 0 for none", metavar="S"
+    flip: tuple[str, ...] = _flag(
+        (),
+        "preprocessing",
+        "learn training images flipped too: horizontal, vertical or both (default: neither)",
+        choices=FLIPS,
+    )
+    precision: str = _flag(
+        "float32",
+        "computing",
+        "in which the backbone computes; the others are faster where the device has them, and "
+        "change results a little",
+        choices=PRECISIONS,
     )
     batch_size: int = _flag(
         8,
@@ -134,6 +226,13 @@ class Options:
         "threads that read images ahead and draw pictures; 0 for none",
         metavar="N",
     )
+    memory_budget: float = _flag(
+        0.0,
+        "computing",
+        "gigabytes for embeddings, selection and coresets; where they do not fit, embeddings are "
+        "kept in float16, then a part of the images at a time; 0 for most of what is free",
+        metavar="GB",
+    )
     device: str = _flag(
         "auto",
         "computing",
@@ -142,21 +241,48 @@ class Options:
     )
 
     def __post_init__(self) -> None:
-        least = {"k": 1, "seed": 0, "patch_size": 1, "embed_dim": 1, "sigma": 0, "batch_size": 1}
-        for name, bound in {**least, "num_workers": 0}.items():
+        least = {"k": 1, "num_reweight": 1, "patch_size": 1, "embed_dim": 1, "sigma": 0}
+        least["memory_budget"] = 0
+        for name, bound in {**least, "batch_size": 1, "num_workers": 0}.items():
             value = getattr(self, name)
             if not value >= bound:
                 raise UsageError(f"expected --{name} of at least {bound}, found {value}")
+        if math.isinf(self.sigma):
+            raise UsageError(f"expected a finite --sigma, found {self.sigma}")
         if not self.percentage_coreset or not all(0 < p <= 1 for p in self.percentage_coreset):
             found = " ".join(f"{p:g}" for p in self.percentage_coreset) or "none"
             raise UsageError(
                 "expected --percentage_coreset in (0, 1], for example 0.1 for 10 %, found " + found
             )
+        if not self.seed or not all(0 <= seed < 2**32 for seed in self.seed):
+            raise UsageError(f"expected --seed from 0 to {2**32 - 1}, found {list(self.seed)}")
+        if not 0 < self.aupro_limit <= 1:
+            raise UsageError(f"expected --aupro_limit in (0, 1], found {self.aupro_limit:g}")
+        self.members()
 
     def size(self, name: str) -> tuple[int, int]:
         """Return ``size_resize`` or ``size_crop`` as (height, width)."""
         values = getattr(self, name)
         return values[0], values[-1]
+
+    def members(self) -> list[Member]:
+        """Return the networks, each with its weights and layers.
+
+        Raises:
+            UsageError: weights or layers are neither one for all nor one for each.
+        """
+        count = len(self.backbone)
+        for name in ("weights", "layers"):
+            given = len(getattr(self, name))
+            if given not in (1, count):
+                what = "--layers groups" if name == "layers" else "--weights"
+                raise UsageError(
+                    f"expected {what} once, or once for each of {count} backbones, found {given}"
+                )
+        weights, layers = (
+            values * count if len(values) == 1 else values for values in (self.weights, self.layers)
+        )
+        return [Member(*member) for member in zip(self.backbone, weights, layers, strict=True)]
 
 
 def parse_options(
@@ -174,15 +300,10 @@ def parse_options(
     Raises:
         UsageError: a flag is unknown or its value cannot be used.
     """
-    parser = _Parser(
-        prog=f"python main.py {command}",
-        description=description,
-        epilog=epilog,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser(command, description, epilog)
     groups: dict[str, argparse._ArgumentGroup] = {}
     types = typing.get_type_hints(Options)
+    defaults = dataclasses.replace(defaults, **PROTOCOLS[_protocol(arguments, defaults)])
     for entry in dataclasses.fields(Options):
         group = entry.metadata["group"]
         if group not in groups:
@@ -191,10 +312,47 @@ def parse_options(
     return Options(**vars(parser.parse_args(arguments)))
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports a mistake as an exception, so that the program has one place that prints errors."""
+def _protocol(arguments: list[str], defaults: Options) -> str:
+    """Read ``--protocol`` before all other flags, since it changes their defaults."""
+    parser = CommandParser("", add_help=False)
+    parser.add_argument("--protocol", default=defaults.protocol)
+    name = parser.parse_known_args(arguments)[0].protocol
+    return name if name in PROTOCOLS else defaults.protocol
+
+
+def flags_as_markdown(defaults: Options) -> str:
+    """Return a table of all flags for the README."""
+    lines = ["| flag | default | meaning |", "|:---|:---|:---|"]
+    for entry in dataclasses.fields(Options):
+        details = entry.metadata
+        choices = f" ({', '.join(details['choices'])})" if details["choices"] else ""
+        shown = _shown(getattr(defaults, entry.name))
+        default = f"`{shown}`" if shown else ""
+        lines.append(f"| `--{entry.name}` | {default} | {details['text']}{choices} |")
+    return "\n".join(lines) + "\n"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Reads a command's arguments; a mistake is an exception, which one place prints.
+
+    Args:
+        command: Its name.
+        description: What it does.
+        epilog: What ``--help`` ends with.
+    """
+
+    def __init__(self, command: str, description: str = "", epilog: str = "", *, add_help=True):
+        super().__init__(
+            prog=f"python main.py {command}".strip(),
+            description=description,
+            epilog=epilog,
+            add_help=add_help,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
 
     def error(self, message: str) -> typing.NoReturn:
+        """Raise UsageError."""
         raise UsageError(f"{message}; {self.prog} --help lists all flags")
 
 
@@ -212,31 +370,46 @@ def _add_flag(
         return
     several = typing.get_origin(kind) is tuple
     item = typing.get_args(kind)[0] if several else kind
-    shown = " ".join(map(str, default)) if several else str(default)
-    text = (
-        details["text"]
-        if "default" in details["text"] and not shown
-        else (f"{details['text']} [{shown}]")
-    )
+    grouped = typing.get_origin(item) is tuple
+    shown = _shown(default)
     group.add_argument(
         f"--{entry.name}",
-        type=item,
+        type=typing.get_args(item)[0] if grouped else item,
         nargs="+" if several else None,
-        action=_at_most(details["most"]) if several else "store",
+        action=_keep_tuple(details["most"], grouped=grouped) if several else "store",
         default=default,
         choices=details["choices"] or None,
         metavar=details["metavar"],
-        help=text.replace("%", "%%"),
+        # Where nothing is the default, the text says what that means.
+        help=f"{details['text']}{f' [{shown}]' if shown else ''}".replace("%", "%%"),
     )
 
 
-def _at_most(most: int) -> type[argparse.Action]:
-    """Return an action that keeps several values as a tuple, no more than ``most`` (0: any)."""
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(_shown, value))
+    return str(value)
+
+
+def _keep_tuple(most: int, *, grouped: bool) -> type[argparse.Action]:
+    """Return an action that keeps several values as a tuple.
+
+    Args:
+        most: How many values at most; 0 for any number.
+        grouped: Whether the flag may be given again, each time for one more tuple.
+    """
 
     class KeepTuple(argparse.Action):
         def __call__(self, parser, namespace, values, option_string=None):
             if most and len(values) > most:
-                parser.error(f"expected one to {most} values for {option_string}, {len(values)}")
-            setattr(namespace, self.dest, tuple(values))
+                parser.error(
+                    f"expected one to {most} values for {option_string}, found {len(values)}"
+                )
+            value = tuple(values)
+            if grouped:
+                before = getattr(namespace, self.dest)
+                # What lies there before the first time is the default, which a flag replaces.
+                value = (value,) if before is self.default else (*before, value)
+            setattr(namespace, self.dest, value)
 
     return KeepTuple

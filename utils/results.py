@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -16,17 +16,24 @@ import numpy as np
 from utils.errors import UsageError
 
 RESULTS_FILE = "results.csv"
+DEFECTS_FILE = "results_defects.csv"
 TABLES_FILE = "tables.md"
 RUN_FILE = "run.json"
 EARLIER_FOLDER = "earlier"
-PICTURE_PATTERNS = ("roc-curve_*.png", "roc_curve.png", "pred-dist_*.png", "localization_*.png")
+OUTPUT_PATTERNS = (
+    *("roc-curve_*.png", "roc_curve.png", "pr-curve_*.png", "pro-curve_*.png"),
+    *("pred-dist_*.png", "localization_*.png", "maps_*.npz"),
+)
+FIXED_COLUMNS = frozenset(
+    {"category", "percentage_coreset", "k", "seed", "num_train", "num_test", "model"}
+)
 # Level 1 of 9: the pictures become a tenth larger, and are written in a third of the time.
 PNG_LEVEL = 1
 
 
 @dataclass(frozen=True)
 class ResultRow:
-    """What was measured of one category with one percentage and seed.
+    """What was measured of one category with one model, percentage and seed.
 
     Attributes:
         category: Its name.
@@ -35,9 +42,11 @@ class ResultRow:
         seed: Of the selection.
         num_train: Training images.
         num_test: Test images.
-        metrics: By name, as fractions; NaN where there was nothing to measure.
-        seconds: By stage, what this percentage alone needs: stages that several percentages share
+        metrics: By name, as fractions or counts; NaN where there was nothing to measure.
+        seconds: By stage, what this percentage and seed alone need: stages that several share
             count in full for each.
+        model: The backbone's name, or ``ensemble``.
+        defects: Image metrics of each defect type (its images against the good ones).
     """
 
     category: str
@@ -48,6 +57,8 @@ class ResultRow:
     num_test: int
     metrics: Mapping[str, float]
     seconds: Mapping[str, float]
+    model: str
+    defects: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def seconds_total(self) -> float:
@@ -56,18 +67,85 @@ class ResultRow:
 
     def to_record(self) -> dict[str, str]:
         """Return the columns of ``results.csv`` as text; empty where nothing was measured."""
-        head = {
+        seconds = {"seconds_total": self.seconds_total}
+        seconds |= {f"seconds_{name}": value for name, value in self.seconds.items()}
+        return {
+            **self._setting(),
+            "num_train": str(self.num_train),
+            "num_test": str(self.num_test),
+            **{name: _number(value) for name, value in self.metrics.items()},
+            **{name: f"{value:.3f}" for name, value in seconds.items()},
+            "model": self.model,
+        }
+
+    def to_defect_records(self) -> list[dict[str, str]]:
+        """Return the rows of ``results_defects.csv``."""
+        return [
+            {
+                **self._setting(),
+                "defect_type": name,
+                **{metric: _number(value) for metric, value in metrics.items()},
+                "model": self.model,
+            }
+            for name, metrics in self.defects.items()
+        ]
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, str]) -> "ResultRow":
+        """Read a row of ``results.csv`` back.
+
+        Raises:
+            KeyError, ValueError: a column is missing or is no number.
+        """
+        rest = {name: value for name, value in record.items() if name not in FIXED_COLUMNS}
+        times = {name for name in rest if name.startswith("seconds_")}
+        return cls(
+            category=record["category"],
+            percentage_coreset=float(record["percentage_coreset"]),
+            k=int(record["k"]),
+            seed=int(record["seed"]),
+            num_train=int(record["num_train"]),
+            num_test=int(record["num_test"]),
+            metrics={name: float(rest[name] or "nan") for name in rest if name not in times},
+            seconds={
+                name.removeprefix("seconds_"): float(rest[name])
+                for name in rest
+                if name in times - {"seconds_total"} and rest[name]
+            },
+            model=record["model"],
+        )
+
+    def _setting(self) -> dict[str, str]:
+        return {
             "category": self.category,
             "percentage_coreset": f"{self.percentage_coreset:g}",
             "k": str(self.k),
             "seed": str(self.seed),
-            "num_train": str(self.num_train),
-            "num_test": str(self.num_test),
         }
-        metrics = {n: "" if math.isnan(v) else f"{v:.6f}" for n, v in self.metrics.items()}
-        seconds = {"seconds_total": self.seconds_total}
-        seconds |= {f"seconds_{name}": value for name, value in self.seconds.items()}
-        return head | metrics | {name: f"{value:.3f}" for name, value in seconds.items()}
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.9g}"
+
+
+def read_rows(folder: Path) -> list[ResultRow]:
+    """Read ``results.csv`` of a result folder.
+
+    Raises:
+        UsageError: there is none, or it is not one that this program wrote.
+    """
+    path = folder / RESULTS_FILE
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [ResultRow.from_record(record) for record in csv.DictReader(file)]
+    except OSError as error:
+        raise UsageError(
+            f"expected a result folder with {RESULTS_FILE}, found none at {path} ({error.strerror})"
+        ) from error
+    except (KeyError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"expected results of this program in {path}, cannot read {error}"
+        ) from error
 
 
 class ResultFolder:
@@ -79,8 +157,7 @@ class ResultFolder:
         path: Where it is.
 
     Args:
-        path: Made where it is missing. Results of an earlier run in it are moved to
-            ``earlier/<start of that run>/``, so that what lies in it is of one run.
+        path: Made where it is missing.
 
     Raises:
         UsageError: the folder cannot be made or written to.
@@ -90,25 +167,53 @@ class ResultFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self.write_bytes(".writable", b"")
-            (path / ".writable").unlink()
-            self._move_earlier_run()
+            replace_file(path / ".writable", b"").unlink()
         except OSError as error:
             raise UsageError(
                 f"expected a folder to write results to, found {path} ({error.strerror or error}; "
                 "--path_result)"
             ) from error
 
-    def write_bytes(self, name: str, data: bytes) -> Path:
-        """Write a file; under its name there is the former or the whole new content, never less."""
-        target = self.path / name
-        partial = target.with_name(f".{name}.{os.getpid()}.partial")
+    def move_earlier_run(self) -> None:
+        """Move an earlier run's files to ``earlier/<its start>/``: what lies here is of one run.
+
+        Raises:
+            UsageError: they cannot be moved.
+        """
+        names = [RESULTS_FILE, DEFECTS_FILE, TABLES_FILE, RUN_FILE]
+        files = [self.path / name for name in names if (self.path / name).is_file()]
+        for pattern in OUTPUT_PATTERNS:
+            files.extend(self.path.glob(pattern))
+        if not files:
+            return
+        started = time.localtime(min(file.stat().st_mtime for file in files))
+        stamp = time.strftime("%Y-%m-%dT%H-%M-%S", started)
+        target = self.path / EARLIER_FOLDER / stamp
+        count = 1
+        while target.exists():
+            count += 1
+            target = target.with_name(f"{stamp}_{count}")
         try:
-            partial.write_bytes(data)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
-        return target
+            target.mkdir(parents=True)
+            for file in files:
+                file.rename(target / file.name)
+        except OSError as error:
+            raise UsageError(
+                f"cannot move an earlier run's results to {target}: {error.strerror or error}"
+            ) from error
+
+    def write_bytes(self, name: str, data: bytes) -> Path:
+        """Write a file; under its name there is the former or the whole new content, never less.
+
+        Raises:
+            UsageError: it cannot be written, for example because the disk is full.
+        """
+        try:
+            return replace_file(self.path / name, data)
+        except OSError as error:
+            raise UsageError(
+                f"cannot write {self.path / name}: {error.strerror or error} (--path_result)"
+            ) from error
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file, as `write_bytes`."""
@@ -120,42 +225,48 @@ class ResultFolder:
         _, data = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL])
         return self.write_bytes(name, data.tobytes())
 
-    def write_rows(self, rows: Sequence[ResultRow]) -> Path:
-        """Write ``results.csv``."""
-        records = [row.to_record() for row in rows]
-        columns = list(dict.fromkeys(name for record in records for name in record))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
-        return self.write_text(RESULTS_FILE, text.getvalue())
+    def write_rows(self, rows: Sequence[ResultRow]) -> None:
+        """Write ``results.csv`` and ``results_defects.csv``."""
+        self._write_csv(RESULTS_FILE, [row.to_record() for row in rows])
+        self._write_csv(
+            DEFECTS_FILE, [record for row in rows for record in row.to_defect_records()]
+        )
+
+    def write_arrays(self, name: str, **arrays: np.ndarray) -> Path:
+        """Write arrays as a compressed ``.npz``, as `write_bytes`."""
+        data = io.BytesIO()
+        np.savez_compressed(data, allow_pickle=False, **arrays)
+        return self.write_bytes(name, data.getvalue())
 
     def write_run(self, record: Mapping[str, object]) -> Path:
         """Write ``run.json``."""
         return self.write_text(RUN_FILE, json.dumps(record, indent=2, default=str) + "\n")
 
-    def _move_earlier_run(self) -> None:
-        names = [RESULTS_FILE, TABLES_FILE, RUN_FILE]
-        files = [self.path / name for name in names if (self.path / name).is_file()]
-        for pattern in PICTURE_PATTERNS:
-            files.extend(self.path.glob(pattern))
-        if not files:
-            return
-        started = time.localtime(min(file.stat().st_mtime for file in files))
-        stamp = time.strftime("%Y-%m-%dT%H-%M-%S", started)
-        target = self.path / EARLIER_FOLDER / stamp
-        count = 1
-        while target.exists():
-            count += 1
-            target = target.with_name(f"{stamp}_{count}")
-        target.mkdir(parents=True)
-        for file in files:
-            file.rename(target / file.name)
+    def _write_csv(self, name: str, records: Sequence[Mapping[str, str]]) -> None:
+        columns = list(dict.fromkeys(column for record in records for column in record))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+        self.write_text(name, text.getvalue())
+
+
+def replace_file(target: Path, data: bytes) -> Path:
+    """Write a file so that its name bears the former or the whole new content, never less."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
 
 
 def picture_tag(percentage_coreset: float, k: int) -> str:
     """Return what picture names say of a setting: per mille of the coreset, and k."""
-    return f"p{round(percentage_coreset * 1000):04d}_k{k:02d}"
+    whole, _, rest = f"{percentage_coreset * 1000:.6f}".partition(".")
+    rest = rest.rstrip("0")  # 0.0125 is p0012.5: no other percentage has its name
+    return f"p{int(whole):04d}{'.' if rest else ''}{rest}_k{k:02d}"
 
 
 def per_mille(value: float) -> str:

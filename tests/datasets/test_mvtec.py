@@ -9,17 +9,17 @@ import pytest
 from datasets.base import DatasetError
 from datasets.mvtec import find_categories, read_category
 
-FILES = """
-train/good/001.png
-train/good/000.png
-test/good/000.png
-test/crack/001.png
-test/crack/000.png
-test/a_hole/000.png
-ground_truth/crack/000_mask.png
-ground_truth/crack/001_mask.png
-ground_truth/a_hole/000_mask.png
-""".split()
+FILES = (
+    "train/good/001.png",
+    "train/good/000.png",
+    "test/good/000.png",
+    "test/crack/001.png",
+    "test/crack/000.png",
+    "test/a_hole/000.png",
+    "ground_truth/crack/000_mask.png",
+    "ground_truth/crack/001_mask.png",
+    "ground_truth/a_hole/000_mask.png",
+)
 
 
 def touch(path: Path) -> None:

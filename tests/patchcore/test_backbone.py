@@ -5,6 +5,7 @@ from torch import nn
 
 from patchcore import PatchCoreError
 from patchcore.backbone import Backbone
+from patchcore.fold import fold_batch_norms
 
 
 class Toy(nn.Module):
@@ -177,3 +178,159 @@ def test_names_missing_and_misshapen_weights(toy):
         backbone.load(state)
     with pytest.raises(PatchCoreError, match=r"stem\.bias of shape \(4,\), found \(7,\)"):
         backbone.load(state | {"stem.bias": torch.zeros(7)})
+
+
+NETWORKS = [
+    ("wide_resnet50_2", ["layer2", "layer3"], 43),
+    ("mobilenet_v2", ["features.6", "features.13"], 39),
+    ("densenet121", ["features.denseblock2", "features.denseblock3"], 43),
+    ("efficientnet_b0", ["features.3", "features.5"], 33),
+    ("googlenet", ["inception3b", "inception4e"], 45),
+    ("shufflenet_v2_x0_5", ["stage2", "stage3"], 41),
+    ("squeezenet1_1", ["features.5", "features.10"], 0),
+]
+
+
+def randomise_batch_norms(network):
+    """Give batch norms something to do, as training does."""
+    generator = torch.Generator().manual_seed(4)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            shape = module.running_mean.shape
+            module.running_mean.copy_(0.1 * torch.randn(shape, generator=generator))
+            module.running_var.copy_(0.5 + torch.rand(shape, generator=generator))
+            if module.affine:
+                module.weight.data.copy_(0.5 + torch.rand(shape, generator=generator))
+                module.bias.data.copy_(0.1 * torch.randn(shape, generator=generator))
+
+
+def check_folding(network, layers, size=(32, 32)):
+    """Fold, compare the maps of other images than the trial's; return how many were folded."""
+    randomise_batch_norms(network)
+    backbone = Backbone(network, layers, size)
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        expected = {name: values.clone() for name, values in backbone(images).items()}
+        count = fold_batch_norms(backbone)
+        maps = backbone(images)
+    for name, values in expected.items():
+        largest = float(values.abs().max())
+        torch.testing.assert_close(maps[name], values, rtol=0, atol=1e-4 * largest)
+    return count
+
+
+@pytest.mark.parametrize(("name", "layers", "count"), NETWORKS)
+def test_folds_torchvisions_networks(name, layers, count):
+    torch.manual_seed(0)
+    network = torchvision.models.get_model(name, weights=None)
+    assert check_folding(network, layers, (64, 64)) == count
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    # DenseNet has norms before an activation: nothing there to fold into.
+    assert norms == (44 if name == "densenet121" else 0)
+
+
+def test_folding_twice_is_folding_once(toy, images):
+    backbone = Backbone(toy, ["stage1", "stage2"], (32, 32))
+    assert [fold_batch_norms(backbone), fold_batch_norms(backbone)] == [1, 0]
+
+
+def test_a_folded_layer_is_still_what_was_not_written_over(toy, images):
+    """The ReLU after stage1 works in place, now on what the convolution itself gave."""
+    randomise_batch_norms(toy)
+    backbone = Backbone(toy, ["stage1", "stage2"], (32, 32))
+    before = backbone(images)["stage1"]
+    fold_batch_norms(backbone)
+    assert (before < 0).any()
+    torch.testing.assert_close(backbone(images)["stage1"], before, rtol=1e-4, atol=1e-5)
+
+
+class Pair(nn.Module):
+    """A convolution and a batch norm, put together in the way that a test needs."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.norm = nn.BatchNorm2d(3)
+        self.last = nn.Conv2d(3, 3, 1)
+        self.course = forward
+
+    def forward(self, images):
+        return self.last(self.course(self, images))
+
+
+def by_values(network, images):
+    maps = network.conv(images)
+    return network.norm(maps) if images.mean() > 100 else maps
+
+
+COURSES = {
+    "plain": (lambda n, x: n.norm(n.conv(x)), 1),
+    "output used twice": (lambda n, x: (y := n.conv(x)) + n.norm(y), 0),
+    "convolution called twice": (lambda n, x: n.norm(n.conv(n.conv(x))), 0),
+    "norm called twice": (lambda n, x: n.norm(n.norm(n.conv(x))), 0),
+    "weights used elsewhere": (lambda n, x: n.norm(n.conv(x)) * n.conv.weight.sum(), 0),
+    "statistics used elsewhere": (lambda n, x: n.norm(n.conv(x)) + n.norm.running_var.sum(), 0),
+    "something in between": (lambda n, x: n.norm(n.conv(x).relu()), 0),
+    "something in place in between": (lambda n, x: n.norm(n.conv(x).mul_(-2)), 0),
+    "decides by values": (by_values, 0),
+    "norm first": (lambda n, x: n.conv(n.norm(x)), 0),
+}
+
+
+@pytest.mark.parametrize("name", COURSES)
+def test_folds_only_where_nothing_else_sees_it(name):
+    torch.manual_seed(0)
+    course, count = COURSES[name]
+    assert check_folding(Pair(course), ["last"]) == count
+
+
+def test_a_module_under_two_names_is_not_folded():
+    torch.manual_seed(0)
+    network = Pair(lambda n, x: n.norm(n.conv(x)) + n.same(x))
+    network.same = network.conv
+    assert check_folding(network, ["last"]) == 0
+
+
+def test_a_convolution_with_a_hook_is_not_folded():
+    network = Pair(lambda n, x: n.norm(n.conv(x)))
+    network.conv.register_forward_hook(lambda module, inputs, output: output.abs())
+    assert check_folding(network, ["last"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("layers", "count"), [(["conv", "last"], 0), (["norm", "last"], 1), (["conv", "norm"], 0)]
+)
+def test_a_layer_that_is_read_keeps_its_meaning(layers, count):
+    network = Pair(lambda n, x: n.norm(n.conv(x)))
+    assert check_folding(network, layers) == count
+
+
+def test_a_layer_that_ends_with_a_convolution_keeps_its_meaning():
+    network = Pair(lambda n, x: n.norm(n.conv(x)))
+    network.conv = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 3, 1))
+    assert check_folding(network, ["conv", "last"]) == 0
+
+
+def test_a_norm_without_running_statistics_is_not_folded():
+    network = Pair(lambda n, x: n.norm(n.conv(x)))
+    network.norm = nn.BatchNorm2d(3, track_running_stats=False)
+    backbone = Backbone(network, ["last"], (32, 32))
+    assert fold_batch_norms(backbone) == 0
+
+
+def test_a_network_that_comes_out_otherwise_is_left_as_it_was():
+    """Counting calls is invisible to the tracer; the trial sees that the maps differ."""
+
+    def alternating(network, images):
+        network.calls += 1
+        maps = network.conv(images)
+        return network.norm(maps) if network.calls % 2 else maps
+
+    network = Pair(alternating)
+    network.calls = 0
+    randomise_batch_norms(network)
+    backbone = Backbone(network, ["last"], (32, 32))
+    network.calls = 0
+    names = list(backbone.network.state_dict())
+    assert fold_batch_norms(backbone) == 0
+    assert list(backbone.network.state_dict()) == names

@@ -33,8 +33,8 @@ def test_shapes_types_and_ranges_of_a_prediction():
     assert prediction.score.dtype == prediction.anomaly_map.dtype == np.float32
     assert (prediction.distance >= 0).all()
     assert (np.diff(prediction.distance, axis=3) >= 0).all()
-    assert len(model.coreset) == int(6 * 64 * 0.2)
-    assert prediction.nearest.max() < len(model.coreset)
+    assert len(model.coreset.indices) == int(6 * 64 * 0.2)
+    assert prediction.nearest.max() < len(model.coreset.indices)
     np.testing.assert_allclose(prediction.score, prediction.distance.mean(3).max((1, 2)), rtol=1e-6)
 
 
@@ -43,7 +43,7 @@ def test_a_training_image_with_the_whole_bank_is_itself_at_distance_zero():
     model = make_model(percentage_coreset=1.0).fit(images)
     prediction = model.predict(images)
     assert (prediction.score == 0).all()
-    own = model.coreset[prediction.nearest.reshape(-1)]
+    own = model.coreset.indices[prediction.nearest.reshape(-1)]
     np.testing.assert_array_equal(own, np.arange(5 * 64))
 
 
@@ -63,12 +63,12 @@ def test_several_percentages_at_once_equal_each_alone(k):
     train, test = make_images(8), np.stack([make_model().crop(i) for i in make_images(4, seed=1)])
     together = make_model(percentage_coreset=[0.5, 0.05, 0.2], k=k).fit(train)
     assert together.percentages == (0.05, 0.2, 0.5)
-    for percentage, found in zip(
-        together.percentages, together.nearest(together.embed(test)), strict=True
-    ):
+    embeddings = together.embed(test)
+    neighbours = list(together.nearest(embeddings, together.coreset))
+    for percentage, found in zip(together.percentages, neighbours, strict=True):
         alone = make_model(percentage_coreset=percentage, k=k).fit(train)
         expected = alone.predict(make_images(4, seed=1))
-        prediction = together.score(*found)
+        prediction = together.score(embeddings, found, together.coreset)
         for name in ("score", "anomaly_map", "distance", "nearest"):
             np.testing.assert_array_equal(getattr(prediction, name), getattr(expected, name))
 
@@ -121,3 +121,79 @@ def test_refuses_another_number_of_training_images_than_announced():
     batch = np.stack([model.crop(image) for image in make_images(3)])
     with pytest.raises(PatchCoreError, match="expected 4 training images, found 3"):
         model.embed_all([batch], 4)
+
+
+def test_flips_are_learned_too():
+    images = make_images(3, size=(36, 36))  # of size_resize: resizing changes nothing
+    model = make_model(percentage_coreset=1.0, flip=("horizontal", "vertical")).fit(images)
+    assert len(model.coreset.indices) == 3 * 3 * 64
+    flipped = [image[:, ::-1] for image in images] + [image[::-1] for image in images]
+    flipped_alone = make_model(percentage_coreset=1.0).fit(images).predict(flipped)
+    assert (flipped_alone.score > 0).all()
+    np.testing.assert_allclose(model.predict(flipped).score, 0, atol=1e-5)
+
+
+def test_the_image_score_can_be_that_of_the_smoothed_map():
+    prediction = make_model(image_score="max_map").fit(make_images(4)).predict(make_images(3, 1))
+    np.testing.assert_array_equal(prediction.score, prediction.anomaly_map.max((1, 2)))
+
+
+def reweight_by_loops(model, prediction, embeddings, b):
+    """The slow twin: equation 7 of the paper, image by image, in float64."""
+    bank = model.coreset.bank.embeddings.double().numpy()
+    results = []
+    for image, distances in enumerate(prediction.distance.mean(3)):
+        row, column = np.unravel_index(distances.argmax(), distances.shape)
+        m_test = embeddings[image, row, column].double().numpy()
+        m_star = bank[prediction.nearest[image, row, column, 0]]
+        order = np.argsort(np.linalg.norm(bank - m_star, axis=1), kind="stable")[:b]
+        total = sum(np.exp(np.linalg.norm(m_test - bank[m])) for m in order)
+        weight = 1 - np.exp(np.linalg.norm(m_test - m_star)) / total
+        results.append(weight * distances[row, column])
+    return np.array(results)
+
+
+@pytest.mark.parametrize("b", [1, 4, 1000])
+@pytest.mark.parametrize("k", [1, 2])
+def test_the_reweighted_score_is_equation_7(b, k):
+    model = make_model(image_score="reweighted", num_reweight=b, k=k).fit(make_images(6))
+    test = make_images(5, seed=1)
+    prediction = model.predict(test)
+    embeddings = model.embed(np.stack([model.crop(image) for image in test]))
+    expected = reweight_by_loops(model, prediction, embeddings, b)
+    np.testing.assert_allclose(prediction.score, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_reweighted_score_does_not_overflow():
+    """exp of a distance of 100 is more than float32 holds."""
+    model = make_model(image_score="reweighted", layer_weights=(500.0, 500.0)).fit(make_images(4))
+    prediction = model.predict(make_images(3, seed=1))
+    assert prediction.distance.max() > 100
+    assert np.isfinite(prediction.score).all()
+
+
+def test_layer_weights_and_interpolation_reach_the_embedding():
+    batch = make_images(1, size=(40, 50))
+    plain, weighted, area = (
+        model.embed(np.stack([model.crop(batch[0])]))
+        for model in (
+            make_model(),
+            make_model(layer_weights=(2.0, 2.0)),
+            make_model(interpolation="area"),
+        )
+    )
+    torch.testing.assert_close(weighted, 2 * plain)
+    assert not torch.allclose(area, plain)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_score": "median"}, "image_score max_patch, max_map, reweighted, found 'median'"),
+        ({"flip": ("diagonal",)}, "flip vertical, horizontal, found diagonal"),
+        ({"interpolation": "cubic"}, "interpolation bilinear or area, found 'cubic'"),
+    ],
+)
+def test_refuses_unknown_choices(options, message):
+    with pytest.raises(PatchCoreError, match=message):
+        make_model(**options)

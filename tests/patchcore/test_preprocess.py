@@ -98,3 +98,10 @@ def test_normalises_as_torchvision_does():
 def test_refuses_sizes_that_cannot_be(size_resize, size_crop, message):
     with pytest.raises(PatchCoreError, match=message):
         Preprocess(size_resize, size_crop)
+
+
+def test_area_interpolation_takes_the_mean_of_the_area_that_a_pixel_covers():
+    image = make_image(64, 96)
+    found = Preprocess((16, 16), (12, 10), interpolation="area").crop_image(image)
+    means = image.reshape(16, 4, 16, 6, 3).mean((1, 3))
+    assert np.abs(found - means[2:14, 3:13]).max() <= 0.5

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
-from patchcore.scoring import AnomalyMap, image_scores, patch_scores
+from patchcore.scoring import AnomalyMap, max_scores, patch_scores
 
 
 @pytest.mark.parametrize("sigma", [0.0, 1.5, 4.0])
@@ -36,4 +36,4 @@ def test_a_patch_is_scored_by_its_mean_distance():
 
 def test_an_image_is_scored_by_its_most_anomalous_patch():
     scores = torch.tensor([[[1.0, 5.0], [2.0, 3.0]], [[0.0, 0.0], [0.0, 0.5]]])
-    assert torch.equal(image_scores(scores), torch.tensor([5.0, 0.5]))
+    assert torch.equal(max_scores(scores), torch.tensor([5.0, 0.5]))

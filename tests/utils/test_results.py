@@ -197,7 +197,7 @@ def test_a_folder_that_cannot_be_written_to_is_an_error_that_names_it(tmp_path, 
         (0.25, 9, "p0250_k09"),
         (0.01, 1, "p0010_k01"),
         (1, 12, "p1000_k12"),
-        (0.29, 1, "p0290_k01"),  # not cut down from 289.99
+        (0.0675, 1, "p0068_k01"),  # rounded, not cut off
     ],
 )
 def test_picture_names_bear_per_mille_and_k(percentage, k, tag):
@@ -205,7 +205,8 @@ def test_picture_names_bear_per_mille_and_k(percentage, k, tag):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.9912, "0991"), (1.0, "1000"), (0.0, "0000"), (0.067, "0067"), (NAN, "none")]
+    ("value", "text"),
+    [(0.9912, "0991"), (1.0, "1000"), (0.0, "0000"), (0.067, "0067"), (NAN, "none")],
 )
 def test_scores_in_names_are_per_mille(value, text):
     assert per_mille(value) == text

@@ -68,11 +68,16 @@ def test_a_stage_within_itself_is_counted_once(clock):
 
 def test_a_stage_that_fails_is_counted_and_ended(clock):
     watch = Stopwatch()
-    with pytest.raises(KeyError), watch.stage("outer"):
-        clock.wait(1)
-        with watch.stage("inner"):
-            clock.wait(2)
-            raise KeyError
+
+    def fail() -> None:
+        with watch.stage("outer"):
+            clock.wait(1)
+            with watch.stage("inner"):
+                clock.wait(2)
+                raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     clock.wait(4)
     with watch.stage("outer"):
         clock.wait(8)

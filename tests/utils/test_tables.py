@@ -58,8 +58,20 @@ def test_processing_time_is_the_sum_of_the_stages_and_has_no_paper_column():
 def test_percentages_stand_side_by_side_in_ascending_order():
     rows = [row("bottle", p, image=p) for p in (0.25, 0.01, 0.1)]
     table = cells(make_tables(rows)[IMAGE])
-    assert table["category"] == ["*Paper* 1 %", "1 %", "*Paper* 10 %", "10 %", "*Paper* 25 %", "25 %"]
+    assert table["category"] == [
+        "*Paper* 1 %",
+        "1 %",
+        "*Paper* 10 %",
+        "10 %",
+        "*Paper* 25 %",
+        "25 %",
+    ]
     assert table["bottle"][1::2] == ["1.00", "10.00", "25.00"]
+
+
+def test_each_percentage_stands_beside_the_papers_figure_for_it():
+    table = cells(make_tables([row("zipper", p) for p in (0.25, 0.01, 0.1)])[IMAGE])
+    assert table["zipper"][::2] == ["99.20", "99.50", "99.40"]
 
 
 def test_a_percentage_that_the_paper_lacks_has_dashes_in_its_column():
@@ -85,10 +97,8 @@ class TestAverage:
         # wood at 25 % is missing: its 10 % would make the two averages incomparable.
         rows = [row("bottle", 0.1, image=0.9), row("wood", 0.1, image=0.1)]
         rows += [row("bottle", 0.25, image=0.8)]
-        assert cells(make_tables(rows)[IMAGE])["**Average**"] == ["100.00", "90.00"] + [
-            "100.00",
-            "80.00",
-        ]
+        table = cells(make_tables(rows)[IMAGE])
+        assert table["**Average**"] == ["100.00", "90.00", "100.00", "80.00"]
 
     def test_an_unknown_category_leaves_the_papers_column_without_a_mean(self):
         table = cells(make_tables([row("widget", image=0.9), row("gadget", image=0.7)])[IMAGE])

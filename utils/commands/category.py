@@ -1,23 +1,27 @@
-"""One category from its files to its metrics, for every percentage at once."""
+"""One category from its files to its metrics, for every seed and percentage at once."""
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from datasets.base import Category, Sample
-from datasets.images import in_batches, map_ahead, read_image, read_sample
-from patchcore import PatchCore, Prediction, explain
+from datasets.base import GOOD, Category, Sample
+from datasets.images import in_batches, map_ahead, read_sample
+from patchcore import PatchCore, Prediction
+from patchcore.ensemble import NormalScores, combine
+from patchcore.memory_plan import MemoryPlan
 from patchcore.model import join
-from utils.metrics import Ranking, rank, rank_pixels, thin_curve
+from utils.commands.progress import show_progress
+from utils.commands.training import Cell, learn
+from utils.metrics import Metrics, measure, measure_pixels
 from utils.options import Options
 from utils.results import ResultRow
 from utils.stopwatch import Stopwatch
 
-Curve = tuple[np.ndarray, np.ndarray, float]
+ENSEMBLE = "ensemble"
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class PictureData:
 
     Attributes:
         images: (B, H, W, 3) uint8, the cropped test images.
-        coreset_patches: (M, ph, pw, 3) uint8, what each coreset patch looks like.
+        coreset_patches: (M, ph, pw, 3) uint8, what each patch of the first seed's coreset looks
+            like.
     """
 
     images: np.ndarray
@@ -35,128 +40,107 @@ class PictureData:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One category with one percentage.
+    """One category with one seed and one percentage.
 
     Attributes:
         row: The numbers.
         prediction: For all test images, in the category's order.
-        image_curve: False and true positive rates (thinned) and AUROC over images.
-        pixel_curve: The same over pixels; None where nothing was to be measured.
+        images: What the image scores are worth.
+        pixels: What the maps are worth; all NaN without masks.
+        normal: How training patches score; None where nothing asks for it.
     """
 
     row: ResultRow
     prediction: Prediction
-    image_curve: Curve | None
-    pixel_curve: Curve | None
+    images: Metrics
+    pixels: Metrics
+    normal: NormalScores | None
 
 
 @dataclass(frozen=True)
 class CategoryResult:
-    """One category with all percentages.
+    """One category with all seeds and percentages of one model.
 
     Attributes:
         category: Its samples.
-        measurements: For each percentage, ascending.
+        measurements: Seed by seed, each with the percentages ascending.
         masks: (B, H, W) bool of the test images, cropped; None where a category has none.
         picture_data: None where no pictures are wanted.
+        plan: How the training embeddings were kept.
     """
 
     category: Category
     measurements: tuple[Measurement, ...]
     masks: np.ndarray | None
     picture_data: PictureData | None
+    plan: MemoryPlan
 
 
-def measure_category(model: PatchCore, category: Category, options: Options) -> CategoryResult:
-    """Fit the model on a category's training images, judge its test images, and measure.
+def measure_category(
+    model: PatchCore, name: str, category: Category, options: Options
+) -> CategoryResult:
+    """Fit a model on a category's training images, judge its test images, and measure.
+
+    Args:
+        model: The method, with its backbone.
+        name: What the tables call it.
+        category: Its samples.
+        options: The run's.
 
     Raises:
         DatasetError: a file cannot be read.
         PatchCoreError: the category is too small for what was asked.
     """
-    keep_images = options.pictures != "none"
     synchronise = torch.cuda.synchronize if model.device.type == "cuda" else lambda: None
     shared = Stopwatch(synchronise)
-    own = [Stopwatch(synchronise) for _ in model.percentages]
-
-    train_images = _fit(model, category, options, shared, own, keep_images=keep_images)
-    patches = None
-    if train_images is not None:
-        places = explain.locate(model.coreset, model.grid)
-        patches = explain.cut_patches(np.concatenate(train_images), places, model.grid)
-        del train_images
-    predictions, masks, test_images = _predict(
-        model, category, options, shared, own, keep_images=keep_images
-    )
-    labels = np.array([sample.is_defective for sample in category.test])
+    learned = learn(model, category, options, shared, synchronise)
+    masks, test_images = _predict(model, category, options, shared, learned.cells)
     measurements = []
-    for percentage, prediction, watch in zip(model.percentages, predictions, own, strict=True):
-        with watch.stage("metrics"):
-            image_ranking = rank(prediction.score, labels)
-            pixel_ranking = None if masks is None else rank_pixels(prediction.anomaly_map, masks)
-            metrics = {
-                "image_auroc": image_ranking.auroc(),
-                "pixel_auroc": math.nan if pixel_ranking is None else pixel_ranking.auroc(),
-            }
+    for cell in learned.cells:
+        prediction = join(cell.parts)
+        with cell.watch.stage("metrics"):
+            images, pixels, defects = _measure(prediction, category, masks, options.aupro_limit)
         row = ResultRow(
             category=category.name,
-            percentage_coreset=percentage,
+            percentage_coreset=cell.percentage,
             k=model.k,
-            seed=model.seed,
+            seed=cell.coreset.seed,
             num_train=len(category.train),
             num_test=len(category.test),
-            metrics=metrics,
-            seconds=shared.seconds | watch.seconds,
+            metrics=_metrics_record(images, pixels, options.aupro_limit),
+            seconds=shared.seconds | cell.watch.seconds,
+            model=name,
+            defects=defects,
         )
-        measurements.append(Measurement(row, prediction, _roc(image_ranking), _roc(pixel_ranking)))
-    picture_data = None if patches is None else PictureData(np.concatenate(test_images), patches)
-    return CategoryResult(category, tuple(measurements), masks, picture_data)
+        measurements.append(Measurement(row, prediction, images, pixels, cell.normal))
+    picture_data = None
+    if learned.coreset_patches is not None:
+        picture_data = PictureData(np.concatenate(test_images), learned.coreset_patches)
+    return CategoryResult(category, tuple(measurements), masks, picture_data, learned.plan)
 
 
-def show_progress(total: int, text: str, unit: str) -> tqdm:
-    """Return a progress bar that a terminal shows and a file does not."""
-    return tqdm(total=total, desc=text, unit=unit, disable=None, leave=False, dynamic_ncols=True)
-
-
-def _fit(
-    model: PatchCore,
-    category: Category,
-    options: Options,
-    shared: Stopwatch,
-    own: list[Stopwatch],
-    *,
-    keep_images: bool,
-) -> list[np.ndarray] | None:
-    """Make the memory bank; return the cropped training images where they are to be kept."""
-    kept: list[np.ndarray] | None = [] if keep_images else None
-
-    def batches() -> Iterator[np.ndarray]:
-        crops = _read(lambda sample: model.crop(read_image(sample.path)), category.train, options)
-        for batch in shared.iterate("read", in_batches(crops, options.batch_size)):
-            images = np.stack(batch)
-            if kept is not None:
-                kept.append(images)
-            bar.update(len(images))
-            yield images
-
-    with (
-        show_progress(len(category.train), f"{category.name}: embed", "image") as bar,
-        shared.stage("embed"),
-    ):
-        embeddings = model.embed_all(batches(), len(category.train))
-    sizes = model.sizes_of_coresets(len(embeddings))
-    start = shared.now()
-    with show_progress(sizes[-1], f"{category.name}: select", "patch") as bar:
-
-        def on_progress(done: int) -> None:
-            bar.update(done - bar.n)
-            # The time of each percentage is that when its own part of the coreset was complete.
-            for size, watch in zip(sizes, own, strict=True):
-                if done >= size and "select" not in watch.seconds:
-                    watch.add("select", shared.now() - start)
-
-        model.select(embeddings, on_progress)
-    return kept
+def combine_members(members: Sequence[CategoryResult], options: Options) -> CategoryResult:
+    """Judge by all members together: scores normalised by each one's training patches."""
+    first = members[0]
+    measurements = []
+    for same in zip(*(member.measurements for member in members), strict=True):
+        start = time.perf_counter()
+        prediction = combine([m.prediction for m in same], [m.normal for m in same])
+        images, pixels, defects = _measure(
+            prediction, first.category, first.masks, options.aupro_limit
+        )
+        stages = dict.fromkeys(stage for m in same for stage in m.row.seconds)
+        seconds = {s: sum(m.row.seconds.get(s, 0.0) for m in same) for s in stages}
+        seconds["combine"] = time.perf_counter() - start
+        row = replace(
+            same[0].row,
+            metrics=_metrics_record(images, pixels, options.aupro_limit),
+            seconds=seconds,
+            model=ENSEMBLE,
+            defects=defects,
+        )
+        measurements.append(Measurement(row, prediction, images, pixels, None))
+    return replace(first, measurements=tuple(measurements))
 
 
 def _predict(
@@ -164,48 +148,90 @@ def _predict(
     category: Category,
     options: Options,
     shared: Stopwatch,
-    own: list[Stopwatch],
-    *,
-    keep_images: bool,
-) -> tuple[list[Prediction], np.ndarray | None, list[np.ndarray]]:
-    """Judge the test images; return predictions per percentage, masks, and images if kept."""
+    cells: Sequence[Cell],
+) -> tuple[np.ndarray | None, list[np.ndarray]]:
+    """Judge the test images into the cells; return the masks, and the images where kept."""
 
     def read(sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
         image, mask = read_sample(sample)
         return model.crop(image), None if mask is None else model.preprocess.crop_mask(mask)
 
-    parts: list[list[Prediction]] = [[] for _ in own]
     masks: list[np.ndarray | None] = []
     images: list[np.ndarray] = []
-    batches = in_batches(_read(read, category.test, options), options.batch_size)
+    items = map_ahead(
+        read,
+        category.test,
+        num_workers=options.num_workers,
+        ahead=2 * options.batch_size + options.num_workers,
+    )
+    batches = in_batches(items, options.batch_size)
     with show_progress(len(category.test), f"{category.name}: score", "image") as bar:
         for batch in shared.iterate("read", batches):
             crops = np.stack([crop for crop, _ in batch])
             masks.extend(mask for _, mask in batch)
-            if keep_images:
+            if options.pictures != "none":
                 images.append(crops)
             with shared.stage("embed"):
                 embeddings = model.embed(crops)
-            start = shared.now()
-            for index, found in enumerate(model.nearest(embeddings)):
-                # What a larger percentage needs includes what the smaller ones needed.
-                lap = shared.now() - start
-                own[index].add("search", lap)
-                with own[index].stage("score"):
-                    parts[index].append(model.score(*found))
-                start = shared.now() - lap
+            for start in range(0, len(cells), len(model.percentages)):
+                _score(model, embeddings, cells[start : start + len(model.percentages)])
             bar.update(len(batch))
     has_masks = category.has_masks and all(mask is not None for mask in masks)
-    return [join(part) for part in parts], np.stack(masks) if has_masks else None, images
+    return np.stack(masks) if has_masks else None, images
 
 
-def _read(function: Callable, samples: tuple[Sample, ...], options: Options) -> Iterator:
-    workers = options.num_workers
-    ahead = 2 * options.batch_size + workers
-    return map_ahead(function, samples, num_workers=workers, ahead=ahead)
+def _score(model: PatchCore, embeddings: torch.Tensor, cells: Sequence[Cell]) -> None:
+    """Score a batch with one seed's coreset, by each percentage of it."""
+    coreset = cells[0].coreset
+    neighbours = model.nearest(embeddings, coreset)
+    searched = 0.0
+    for cell in cells:
+        start = cell.watch.now()
+        found = next(neighbours)
+        # The search of a larger percentage goes on from that of the smaller ones: it needs both.
+        searched += cell.watch.now() - start
+        cell.watch.add("search", searched)
+        with cell.watch.stage("score"):
+            cell.parts.append(model.score(embeddings, found, coreset))
 
 
-def _roc(ranking: Ranking | None) -> Curve | None:
-    if ranking is None or not ranking.has_both_classes:
-        return None
-    return *thin_curve(*ranking.roc_curve()), ranking.auroc()
+def _measure(
+    prediction: Prediction, category: Category, masks: np.ndarray | None, aupro_limit: float
+) -> tuple[Metrics, Metrics, dict[str, dict[str, float]]]:
+    """Measure images, pixels, and the images of each defect type against the good ones."""
+    types = np.array([sample.defect_type for sample in category.test])
+    scores = prediction.score
+    images = measure(scores, types != GOOD)
+    pixels = (
+        Metrics() if masks is None else measure_pixels(prediction.anomaly_map, masks, aupro_limit)
+    )
+    defects = {}
+    for defect_type in dict.fromkeys(types[types != GOOD].tolist()):
+        chosen = (types == GOOD) | (types == defect_type)
+        found = measure(scores[chosen], types[chosen] != GOOD)
+        defects[defect_type] = {
+            "num_test": int((types == defect_type).sum()),
+            "image_auroc": found.auroc,
+            "image_ap": found.average_precision,
+            "image_f1_max": found.f1_max,
+        }
+    return images, pixels, defects
+
+
+def _metrics_record(images: Metrics, pixels: Metrics, aupro_limit: float) -> dict[str, float]:
+    """Return the metrics by the names of their columns."""
+    return {
+        "image_auroc": images.auroc,
+        "pixel_auroc": pixels.auroc,
+        "pixel_aupro": pixels.aupro,
+        "aupro_limit": aupro_limit if not math.isnan(pixels.aupro) else math.nan,
+        "image_ap": images.average_precision,
+        "image_f1_max": images.f1_max,
+        "image_threshold": images.threshold,
+        "image_false_positives": images.false_positives,
+        "image_false_negatives": images.false_negatives,
+        "pixel_ap": pixels.average_precision,
+        "pixel_f1_max": pixels.f1_max,
+        "pixel_threshold": pixels.threshold,
+        "pixel_auroc_defective": pixels.auroc_defective,
+    }

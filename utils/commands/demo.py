@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasets import synthetic
-from patchcore.weights import DEFAULT, RANDOM, WeightsUnavailableError
-from utils.commands.category import show_progress
+from patchcore.weights import RANDOM, WeightsUnavailableError
 from utils.commands.evaluate import evaluate
+from utils.commands.progress import show_progress
 from utils.options import Options, parse_options
 
 DESCRIPTION = """Make procedural categories in MVTec AD's layout (where they are not there yet), and
@@ -32,12 +32,10 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
     try:
         evaluate(options)
     except WeightsUnavailableError as error:
-        if options.weights != DEFAULT:
-            raise
         log.warning("%s", error)
         note = "ImageNet weights could not be had: the demo went on with random ones."
         log.warning("%s", note)
-        evaluate(replace(options, weights=RANDOM), note=note)
+        evaluate(replace(options, weights=(RANDOM,)), note=note)
 
 
 def make_data(options: Options) -> None:

@@ -4,23 +4,31 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 
+import numpy as np
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from datasets.base import Category
 from datasets.mvtec import find_categories, read_category
 from patchcore import PatchCore
 from patchcore.memory_bank import search_method
-from patchcore.weights import RANDOM, digest, load_backbone
-from utils.commands.category import CategoryResult, Measurement, measure_category
+from patchcore.preprocess import Preprocess
+from patchcore.weights import RANDOM, load_backbone
+from utils.commands.category import (
+    CategoryResult,
+    Measurement,
+    combine_members,
+    measure_category,
+)
 from utils.commands.pictures import draw_category, draw_curves
 from utils.errors import UsageError
 from utils.machine import describe_cpu, package_versions, source_commit
 from utils.options import Options, parse_options
-from utils.results import TABLES_FILE, ResultFolder, ResultRow
-from utils.tables import DASH, make_tables
+from utils.results import TABLES_FILE, ResultFolder, ResultRow, picture_tag
+from utils.tables import DASH, describe_run, main_tables, stage_table, tables_text
 
 DESCRIPTION = """Evaluate PatchCore on the categories of a dataset in MVTec AD's layout: for each,
 learn the training images, score the test images, measure, and draw."""
@@ -32,7 +40,7 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
     """Run the command."""
     options = parse_options(
         arguments,
-        command="[evaluate]",
+        command="",
         description=DESCRIPTION,
         defaults=Options(),
         epilog=epilog,
@@ -41,55 +49,69 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
 
 
 def evaluate(options: Options, *, note: str = "") -> list[ResultRow]:
-    """Evaluate all categories; write results after each one, tables and curves at the end.
+    """Evaluate all categories; write results after each one, curves at the end.
 
     Args:
         options: What to do.
         note: A remark that the tables and ``run.json`` carry.
 
     Returns:
-        A row for each category and percentage.
+        A row for each category, model, seed and percentage.
 
     Raises:
         DatasetError, PatchCoreError, UsageError: what a user can mend. Results of categories that
         were finished before are kept.
     """
     device = choose_device(options.device)
-    names = options.categories or find_categories(options.path_data)
+    names = dict.fromkeys(options.categories) or find_categories(options.path_data)
     categories = [read_category(options.path_data, name) for name in names]
-    model = make_model(options, device)
+    folder = ResultFolder(options.path_result)
+    models = make_models(options, device)
+    for model in models.values():
+        for category in categories:  # before the first is embedded, not after
+            model.sizes_of_coresets(model.num_patches(len(category.train)))
     if options.summary:
-        print(summarise(model))
-    run = Run(options, ResultFolder(options.path_result), _start_record(options, model, note))
+        print("\n".join(summarise(model) for model in models.values()))
+    folder.move_earlier_run()
+    run = Run(options, folder, _start_record(options, models, note))
     run.folder.write_run(run.record)
     log.info("on %s; neighbours: %s", run.record["device"], search_method(device))
-    measurements: list[Measurement] = []
     try:
         with logging_redirect_tqdm():
             for category in categories:
                 log.info("%s: %s", category.name, category.describe())
-                result = measure_category(model, category, options)
-                measurements.extend(result.measurements)
-                _finish_category(run, result, measurements)
+                _evaluate_category(run, models, category)
+            for percentage in next(iter(models.values())).percentages:
+                draw_curves(run.drawn(percentage), run.folder, options.aupro_limit)
     except BaseException as error:
-        run.finish(f"stopped: {error or type(error).__name__}")
+        run.finish(f"stopped: {str(error) or type(error).__name__}")
         raise
-    for percentage in model.percentages:
-        of_percentage = [m for m in measurements if m.row.percentage_coreset == percentage]
-        draw_curves(of_percentage, run.folder)
     run.finish("complete")
-    print(_tables_text([m.row for m in measurements], run.record))
-    log.info("results in %s", options.path_result)
-    return [m.row for m in measurements]
+    notes = [f"> {note}\n" for note in run.record["notes"]]
+    print("\n".join([*notes, *(table.to_markdown() for table in main_tables(run.rows))]))
+    if options.profile:
+        print(stage_table(run.rows).to_markdown())
+    log.info("all tables are in %s", run.folder.path / TABLES_FILE)
+    return run.rows
 
 
 @dataclass
 class Run:
-    """A run under way: what was asked, where it writes, and what it records of itself."""
+    """A run under way: what was asked, where it writes, what it records, what it found so far."""
 
     options: Options
     folder: ResultFolder
     record: dict[str, object]
+    rows: list[ResultRow] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
+
+    def drawn(self, percentage: float) -> list[Measurement]:
+        """Return what curves show of a percentage: the first seed of each category."""
+        return [
+            m
+            for m in self.measurements
+            if m.row.percentage_coreset == percentage and m.row.seed == self.options.seed[0]
+        ]
 
     def finish(self, state: str) -> None:
         """Record how the run ended."""
@@ -115,28 +137,39 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda")
 
 
-def make_model(options: Options, device: torch.device) -> PatchCore:
-    """Load the backbone and lay out the method as the options say."""
-    backbone = load_backbone(
-        options.backbone,
-        options.layers,
-        options.weights,
-        size=options.size("size_crop"),
-        seed=options.seed,
-    )
-    return PatchCore(
-        backbone,
-        percentage_coreset=options.percentage_coreset,
-        k=options.k,
-        size_resize=options.size("size_resize"),
-        size_crop=options.size("size_crop"),
-        patch_size=options.patch_size,
-        embed_dim=options.embed_dim,
-        sigma=options.sigma,
-        seed=options.seed,
-        device=device,
-        batch_size=options.batch_size,
-    )
+def make_models(options: Options, device: torch.device) -> dict[str, PatchCore]:
+    """Load the backbones and lay out the method as the options say; by the tables' names."""
+    # Sizes that cannot be are told before weights are fetched for them.
+    Preprocess(options.size("size_resize"), options.size("size_crop"))
+    models: dict[str, PatchCore] = {}
+    for member in options.members():
+        backbone = load_backbone(
+            member.backbone,
+            member.layers,
+            member.weights,
+            size=options.size("size_crop"),
+            seed=options.seed[0],
+        )
+        count = sum(name.partition("#")[0] == member.backbone for name in models)
+        models[f"{member.backbone}#{count + 1}" if count else member.backbone] = PatchCore(
+            backbone,
+            percentage_coreset=options.percentage_coreset,
+            k=options.k,
+            image_score=options.image_score,
+            num_reweight=options.num_reweight,
+            size_resize=options.size("size_resize"),
+            size_crop=options.size("size_crop"),
+            interpolation=options.interpolation,
+            flip=options.flip,
+            patch_size=options.patch_size,
+            embed_dim=options.embed_dim,
+            layer_weights=options.layer_weights or None,
+            sigma=options.sigma,
+            seed=options.seed[0],
+            precision=options.precision,
+            device=device,
+        )
+    return models
 
 
 def summarise(model: PatchCore) -> str:
@@ -147,39 +180,72 @@ def summarise(model: PatchCore) -> str:
     return str(torchinfo.summary(model.backbone, size, depth=3, device=model.device, verbose=0))
 
 
-def _start_record(options: Options, model: PatchCore, note: str) -> dict[str, object]:
+def _start_record(
+    options: Options, models: Mapping[str, PatchCore], note: str
+) -> dict[str, object]:
     notes = [note] if note else []
-    if options.weights == RANDOM:
+    if RANDOM in options.weights:
         notes.append(
             "RANDOM WEIGHTS: these results show that the program runs, and mean nothing else."
         )
-    gpu = torch.cuda.get_device_name() if model.device.type == "cuda" else None
+    device = next(iter(models.values())).device
     return {
         "state": "running",
         "start": _now(),
         "end": None,
         "command": " ".join(["python", *sys.argv]),
         "options": asdict(options),
-        "seed": options.seed,
         "notes": notes,
-        "device": gpu or "CPU",
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
         "cpu": describe_cpu(),
         "threads": torch.get_num_threads(),
         "commit": source_commit(),
-        "weights_digest": digest(model.backbone.network),
-        "patches_per_image": model.patches_per_image,
+        "weights_digest": {n: m.backbone.weights_digest for n, m in models.items()},
+        "patches_per_image": {name: model.patches_per_image for name, model in models.items()},
+        "memory": {},
         "versions": package_versions(),
     }
 
 
-def _finish_category(run: Run, result: CategoryResult, measurements: Sequence[Measurement]) -> None:
-    """Write what is known by now, say it, then draw: a crash while drawing costs no number."""
-    rows = [m.row for m in measurements]
-    run.folder.write_rows(rows)
-    run.folder.write_text(TABLES_FILE, _tables_text(rows, run.record))
-    for measurement in result.measurements:
-        log.info(_line(measurement.row))
-    draw_category(result, run.folder, run.options)
+def _evaluate_category(run: Run, models: Mapping[str, PatchCore], category: Category) -> None:
+    """Measure a category, write what is known by now, say it, then draw.
+
+    In this order, so that a crash while drawing costs no number.
+    """
+    members = [
+        measure_category(model, name, category, run.options) for name, model in models.items()
+    ]
+    results = [*members, combine_members(members, run.options)] if len(members) > 1 else members
+    run.record["memory"][category.name] = results[0].plan.describe()
+    run.rows.extend(m.row for result in results for m in result.measurements)
+    last = results[-1]  # the ensemble, where there is one: pictures and curves are of it
+    # Of what was predicted only this category's pictures need more than the curves.
+    run.measurements.extend(replace(m, prediction=None) for m in last.measurements)
+    run.folder.write_rows(run.rows)
+    run.folder.write_text(TABLES_FILE, tables_text(run.rows, describe_run(run.record)))
+    for result in results:
+        for measurement in result.measurements:
+            log.info(_line(measurement.row))
+            if run.options.save_maps:
+                _save_maps(measurement, result, run.folder)
+    draw_category(last, run.folder, run.options)
+
+
+def _save_maps(measurement: Measurement, result: CategoryResult, folder: ResultFolder) -> None:
+    """Write what the metrics were measured from."""
+    row, prediction = measurement.row, measurement.prediction
+    samples = result.category.test
+    arrays = {
+        "scores": prediction.score,
+        "labels": np.array([sample.is_defective for sample in samples]),
+        "files": np.array([f"{sample.defect_type}/{sample.path.name}" for sample in samples]),
+        "anomaly_maps": prediction.anomaly_map,
+    }
+    if result.masks is not None:
+        arrays["masks"] = result.masks
+    tag = picture_tag(row.percentage_coreset, row.k)
+    model = row.model.replace(":", "-")
+    folder.write_arrays(f"maps_{row.category}_{model}_{tag}_seed{row.seed}.npz", **arrays)
 
 
 def _line(row: ResultRow) -> str:
@@ -188,24 +254,9 @@ def _line(row: ResultRow) -> str:
         for value in (row.metrics["image_auroc"], row.metrics["pixel_auroc"])
     )
     return (
-        f"{row.category}, coreset {100 * row.percentage_coreset:g} %: image AUROC {image}, "
-        f"pixel AUROC {pixel}, {row.seconds_total:.1f} s"
+        f"{row.category}, {row.model}, coreset {100 * row.percentage_coreset:g} %, "
+        f"seed {row.seed}: image AUROC {image}, pixel AUROC {pixel}, {row.seconds_total:.1f} s"
     )
-
-
-def _tables_text(rows: Sequence[ResultRow], record: dict[str, object]) -> str:
-    options = record["options"]
-    head = [
-        "# PatchCore results",
-        "",
-        *(f"> {note}\n" for note in record["notes"]),
-        f"Backbone {options['backbone']}, weights {options['weights']}, layers "
-        f"{' '.join(options['layers'])}, k = {options['k']}, seed {options['seed']}, on "
-        f"{record['device']} ({record['cpu']}). *Paper*: Roth et al. 2022, arXiv 2106.08265, "
-        "WideResNet50.",
-        "",
-    ]
-    return "\n".join(head) + "\n" + "\n".join(table.to_markdown() for table in make_tables(rows))
 
 
 def _now() -> str:

@@ -1,7 +1,13 @@
 """Pictures of the results. NumPy arrays in, RGB uint8 arrays out; callers write the files."""
 
-from utils.plots.curves import draw_roc_curves
+from utils.plots.curves import draw_precision_recall_curves, draw_pro_curves, draw_roc_curves
 from utils.plots.distribution import draw_score_distribution
 from utils.plots.localization import draw_localization
 
-__all__ = ["draw_localization", "draw_roc_curves", "draw_score_distribution"]
+__all__ = [
+    "draw_localization",
+    "draw_precision_recall_curves",
+    "draw_pro_curves",
+    "draw_roc_curves",
+    "draw_score_distribution",
+]

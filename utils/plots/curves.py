@@ -67,6 +67,10 @@ _DIAGONAL = ((0.0, 1.0), (0.0, 1.0))
 _ROC_LABELS = ("AUROC", "false positive rate", "true positive rate")
 IMAGE_ROC = CurveFamily("Image ROC", *_ROC_LABELS, zoom=_ROC_ZOOM, chance=_DIAGONAL)
 PIXEL_ROC = CurveFamily("Pixel ROC", *_ROC_LABELS, zoom=_ROC_ZOOM, chance=_DIAGONAL)
+_PR_LABELS = ("AP", "recall", "precision")
+IMAGE_PR = CurveFamily("Image precision-recall", *_PR_LABELS)
+PIXEL_PR = CurveFamily("Pixel precision-recall", *_PR_LABELS)
+_PRO_LABELS = ("AUPRO", "false positive rate", "mean overlap of defect regions")
 
 
 def draw_roc_curves(
@@ -88,6 +92,46 @@ def draw_roc_curves(
         ValueError: rates of one curve differ in length or have not exactly one axis.
     """
     return draw_curve_families([(IMAGE_ROC, image_curves), (PIXEL_ROC, pixel_curves)], title=title)
+
+
+def draw_precision_recall_curves(
+    image_curves: Mapping[str, Curve], pixel_curves: Mapping[str, Curve], *, title: str
+) -> np.ndarray:
+    """Draw precision over recall, of images at the left and of pixels at the right.
+
+    Args:
+        image_curves: per category recall, (n,) float in [0, 1], rising, precision, (n,) float in
+            [0, 1], and the average precision.
+        pixel_curves: the same for pixels.
+        title: title of the whole figure.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: as `draw_roc_curves`.
+    """
+    return draw_curve_families([(IMAGE_PR, image_curves), (PIXEL_PR, pixel_curves)], title=title)
+
+
+def draw_pro_curves(curves: Mapping[str, Curve], *, fpr_limit: float, title: str) -> np.ndarray:
+    """Draw the per-region overlap up to a false positive rate.
+
+    Args:
+        curves: per category false positive rates, (n,) float in [0, 1], mean overlaps of the
+            defect regions, (n,) float in [0, 1], both rising, and the AUPRO.
+        fpr_limit: where the area under the curve ends, in (0, 1].
+        title: title of the whole figure.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: as `draw_roc_curves`.
+    """
+    heading = f"Per-region overlap up to {fpr_limit:g}"
+    family = CurveFamily(heading, *_PRO_LABELS, x_limits=(0.0, fpr_limit))
+    return draw_curve_families([(family, curves)], title=title)
 
 
 def draw_curve_families(

@@ -1,0 +1,113 @@
+"""Batch norms folded into the convolutions before them.
+
+In inference a batch norm scales and shifts each channel by constants, which the convolution before
+it can do as well: one pass less over every map.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import torch
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from patchcore.backbone import Backbone
+
+# Largest difference of a map, relative to its largest value, that is put down to rounding.
+TOLERANCE = 1e-4
+
+_Pair = tuple[str, str]  # names of a convolution and of the batch norm after it
+
+
+@torch.no_grad()
+def fold_batch_norms(backbone: Backbone) -> int:
+    """Fold each batch norm into the convolution before it, where nothing else sees the difference.
+
+    To be done after the weights have been loaded (`Backbone.load` does not know the folded
+    network) and after their digest has been taken. Twice does no harm.
+
+    A network whose course cannot be traced (`torch.fx`), such as one that decides by its input's
+    values, stays as it is. So does one whose maps come out otherwise on a trial image.
+
+    Args:
+        backbone: With its weights, in float32. It is changed.
+
+    Returns:
+        How many batch norms were folded.
+    """
+    network = backbone.network
+    pairs = list(_foldable_pairs(network, backbone.layers))
+    if not pairs:
+        return 0
+    images = _trial_images(backbone)
+    expected = {name: values.clone() for name, values in backbone(images).items()}
+    originals = {name: network.get_submodule(name) for pair in pairs for name in pair}
+    for convolution, norm in pairs:
+        folded = fuse_conv_bn_eval(originals[convolution], originals[norm])
+        network.set_submodule(convolution, folded)
+        network.set_submodule(norm, nn.Identity())
+    if not _gives(backbone, images, expected):
+        for name, module in originals.items():
+            network.set_submodule(name, module)
+        return 0
+    return len(pairs)
+
+
+def _foldable_pairs(network: nn.Module, layers: tuple[str, ...]) -> Iterator[_Pair]:
+    """Find convolutions whose output goes into one batch norm, and nowhere else."""
+    try:
+        graph = fx.Tracer().trace(network)
+    # Whatever a user's network raises where it meets fx's stand-ins for tensors.
+    except Exception:
+        return
+    modules = dict(network.named_modules())
+    names = Counter(module for _, module in network.named_modules(remove_duplicate=False))
+    calls = Counter(modules[node.target] for node in graph.nodes if node.op == "call_module")
+    # Modules whose weights the network uses without calling them.
+    read = {node.target.rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}
+
+    def can_change(node: object, kind: type[nn.Module]) -> bool:
+        if not isinstance(node, fx.Node) or node.op != "call_module" or node.target in read:
+            return False
+        module = modules[node.target]
+        has_hooks = module._forward_hooks or module._forward_pre_hooks
+        # A subclass may compute something else; a second call or name is a second use.
+        is_plain = type(module) is kind and not module.training and not has_hooks
+        return is_plain and calls[module] == 1 and names[module] == 1
+
+    for node in graph.nodes:
+        if not can_change(node, nn.BatchNorm2d) or modules[node.target].running_mean is None:
+            continue
+        before = node.args[0] if node.args else None
+        if not can_change(before, nn.Conv2d) or len(before.users) != 1:
+            continue
+        if not any(_ends_between(layer, before.target, node.target) for layer in layers):
+            yield before.target, node.target
+
+
+def _ends_between(layer: str, convolution: str, norm: str) -> bool:
+    """Tell whether what is read from a layer may be what the convolution gives to the norm."""
+
+    def holds(name: str) -> bool:
+        return f"{name}.".startswith(f"{layer}.")
+
+    return holds(convolution) and not holds(norm)
+
+
+def _trial_images(backbone: Backbone) -> torch.Tensor:
+    """Draw one image, (1, 3, H, W) float32, with values as a normalised photograph has them."""
+    weight = next(backbone.network.parameters())
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, 3, *backbone.size, generator=generator).to(weight.device, weight.dtype)
+
+
+def _gives(backbone: Backbone, images: torch.Tensor, expected: dict[str, torch.Tensor]) -> bool:
+    """Tell whether the backbone runs and gives these maps, but for rounding."""
+    try:
+        maps = backbone(images)
+    except (RuntimeError, AttributeError, TypeError, ValueError):
+        return False
+    return all(
+        bool((maps[name] - values).abs().max() <= TOLERANCE * values.abs().max())
+        for name, values in expected.items()
+    )

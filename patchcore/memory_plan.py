@@ -1,0 +1,151 @@
+"""How the training patches of a category are kept, when memory is short.
+
+Three ways, the first that fits is taken:
+
+1. all embeddings in float32: the plain method;
+2. all in float16: the plain selection, from embeddings rounded to 3 digits;
+3. a part of the images at a time in float16: each part is reduced to candidates by a selection
+   of its own, and the coreset is selected from all candidates (a composable coreset: every patch is
+   near a candidate, every candidate near the coreset). This is not the plain greedy selection.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from patchcore.coreset import PROJECTION_DIM, greedy_coreset
+from patchcore.errors import PatchCoreError
+from patchcore.memory_bank import MemoryBank
+from patchcore.model import Coreset
+
+# Candidates that a part leaves for each patch that the coreset has room for from it: with more of
+# them the result is nearer to the plain selection, with one there would be nothing to select.
+OVERSAMPLING = 2.0
+GIGABYTE = 1e9
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How training embeddings are kept.
+
+    Attributes:
+        dtype: Of the embeddings.
+        images_per_part: Images whose patches are held at a time.
+        num_images: Of all parts, flipped ones counted.
+    """
+
+    dtype: torch.dtype
+    images_per_part: int
+    num_images: int
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the selection is the plain greedy one, from all patches at once."""
+        return self.images_per_part >= self.num_images
+
+    def describe(self) -> str:
+        """Return the plan in words, for the log and ``run.json``."""
+        kept = str(self.dtype).removeprefix("torch.")
+        if self.is_plain:
+            return f"all embeddings in {kept}, plain greedy selection"
+        parts = math.ceil(self.num_images / self.images_per_part)
+        return (
+            f"embeddings in {kept}, {self.images_per_part} images at a time: the coreset is "
+            f"selected from the selections of {parts} parts, not by the plain greedy selection"
+        )
+
+
+def plan_memory(
+    num_images: int,
+    patches_per_image: int,
+    embed_dim: int,
+    largest_percentage: float,
+    num_seeds: int,
+    budget: float,
+) -> MemoryPlan:
+    """Choose how to keep the embeddings of training images.
+
+    Args:
+        num_images: Training images, flipped ones counted.
+        patches_per_image: h * w.
+        embed_dim: D.
+        largest_percentage: Of the coresets wanted.
+        num_seeds: Coresets that are held at the same time.
+        budget: Memory in gigabytes for embeddings, selection and coresets.
+
+    Raises:
+        PatchCoreError: not even the coresets and one image fit.
+    """
+    patches = num_images * patches_per_image
+    # In bytes: the banks to come (float32), and per patch the projection and its distances.
+    banks = num_seeds * patches * largest_percentage * embed_dim * 4
+    selection = (2 * PROJECTION_DIM + 4) * 4
+    for dtype in (torch.float32, torch.float16):
+        if patches * (embed_dim * dtype.itemsize + selection) + banks <= budget * GIGABYTE:
+            return MemoryPlan(dtype, num_images, num_images)
+    share = min(1.0, OVERSAMPLING * largest_percentage)
+    candidates = num_seeds * patches * share * (embed_dim * 2)
+    # While parts come, their candidates grow; in the end these are reduced to the banks.
+    left = (
+        budget * GIGABYTE - max(candidates, banks) - candidates / num_seeds * selection / embed_dim
+    )
+    images = int(left / (patches_per_image * (embed_dim * 2 + selection)))
+    if images < 1:
+        needed = (max(candidates, banks) * 1.2) / GIGABYTE
+        raise PatchCoreError(
+            f"expected memory for the coresets of {num_images} images, about {needed:.1f} GB, "
+            f"found {budget:.1f} GB (memory_budget, percentage_coreset)"
+        )
+    return MemoryPlan(torch.float16, min(images, num_images), num_images)
+
+
+class ComposableSelection:
+    """Selects a coreset from patches that come in parts.
+
+    Args:
+        num_patches: Of all parts.
+        sizes: How many patches make up each percentage's coreset, ascending.
+        seed: Of the selections.
+    """
+
+    def __init__(self, num_patches: int, sizes: Sequence[int], seed: int):
+        self._share = min(1.0, OVERSAMPLING * sizes[-1] / num_patches)
+        self._sizes = tuple(sizes)
+        self._seed = seed
+        self._indices: list[np.ndarray] = []
+        self._embeddings: list[torch.Tensor] = []
+
+    @torch.inference_mode()
+    def add(self, embeddings: torch.Tensor, first: int) -> np.ndarray:
+        """Reduce a part to its candidates.
+
+        Args:
+            embeddings: (n, D) of the part's patches.
+            first: The number of its first patch among all.
+
+        Returns:
+            (c,) int64, the candidates' numbers within the part, in order of selection.
+        """
+        count = min(len(embeddings), math.ceil(len(embeddings) * self._share))
+        chosen = greedy_coreset(embeddings, count, seed=self._seed)
+        self._embeddings.append(embeddings[chosen])
+        indices = chosen.cpu().numpy()
+        self._indices.append(indices + first)
+        return indices
+
+    @torch.inference_mode()
+    def finish(self) -> tuple[Coreset, np.ndarray]:
+        """Select from all candidates.
+
+        Returns:
+            The coreset; (M,) int64 which of the candidates it took, in the order they came.
+        """
+        candidates = torch.cat(self._embeddings)
+        self._embeddings.clear()
+        chosen = greedy_coreset(candidates, self._sizes[-1], seed=self._seed)
+        order = chosen.cpu().numpy()
+        bank = MemoryBank(candidates[chosen].float())
+        return Coreset(np.concatenate(self._indices)[order], self._sizes, bank, self._seed), order

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+import torch
+
+from patchcore import Prediction
+from patchcore.ensemble import NormalScores, combine, draw_sample, normal_scores
+from patchcore.memory_bank import MemoryBank
+from patchcore.model import Coreset
+
+
+def make_coreset(embeddings, sizes, seed=0):
+    order = np.random.RandomState(seed).permutation(len(embeddings))[: sizes[-1]]
+    return Coreset(order, tuple(sizes), MemoryBank(embeddings[torch.from_numpy(order)]), seed)
+
+
+def make_prediction(score):
+    score = np.array(score, dtype=np.float32)
+    empty = np.zeros((len(score), 1, 1, 1))
+    maps = np.broadcast_to(score[:, None, None], (len(score), 2, 2))
+    return Prediction(score, maps, empty, empty)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_normal_scores_are_those_of_training_patches_without_themselves(k):
+    embeddings = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    coreset = make_coreset(embeddings, [20, 200])
+    sample = draw_sample(200, seed=0)
+    found = normal_scores(embeddings[torch.from_numpy(sample)], sample, coreset, k)
+    for size, result in zip(coreset.sizes, found, strict=True):
+        members = coreset.indices[:size]
+        scores = []
+        for patch in range(200):
+            others = members[members != patch]
+            distances = (embeddings[others] - embeddings[patch]).norm(dim=1)
+            scores.append(float(distances.sort().values[:k].mean()))
+        assert result.mean == pytest.approx(np.mean(scores), rel=1e-5)
+        assert result.deviation == pytest.approx(np.std(scores), rel=1e-5)
+
+
+def test_normal_scores_of_equal_patches_can_still_divide():
+    embeddings = torch.ones(50, 8)
+    (result,) = normal_scores(embeddings, np.arange(50), make_coreset(embeddings, [10]), 1)
+    assert result.mean == 0
+    assert result.deviation > 0
+
+
+def test_members_count_equally_whatever_their_units():
+    small, large = make_prediction([1.0, 2.0, 3.0]), make_prediction([3000.0, 1000.0, 2000.0])
+    result = combine([small, large], [NormalScores(1.0, 0.5), NormalScores(1000.0, 500.0)])
+    np.testing.assert_allclose(result.score, [2.0, 1.0, 3.0])
+    np.testing.assert_allclose(result.anomaly_map[:, 0, 0], result.score)
+
+
+def test_one_member_keeps_its_order():
+    result = combine([make_prediction([1.0, 5.0, 3.0])], [NormalScores(2.0, 0.1)])
+    assert result.score.argsort().tolist() == [0, 2, 1]

@@ -1,0 +1,30 @@
+"""The README says what is so: its example runs, its list of flags is the program's."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from utils.options import Options, flags_as_markdown
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def section(name):
+    return README.partition(f"<!-- {name}:begin -->")[2].partition(f"<!-- {name}:end -->")[0]
+
+
+def test_lists_every_flag_with_its_meaning_and_default():
+    assert section("flags").strip() == flags_as_markdown(Options()).strip()
+
+
+def test_example_runs_as_it_stands():
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = example + "\nassert prediction.score[1] > prediction.score[0]\n"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=300)
+
+
+def test_every_picture_and_file_it_shows_is_there():
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
+        assert (ROOT / target).is_file(), target

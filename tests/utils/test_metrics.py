@@ -1,0 +1,267 @@
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from sklearn import metrics as sklearn_metrics
+
+from utils import metrics
+from utils.metrics import aupro, auroc, average_precision, f1_max, measure, measure_pixels
+
+
+def make_pixels(seed=0, images=6, size=(40, 50), regions=4, levels=None, dtype=np.float32):
+    """Maps and masks with overlapping scores; ``levels`` rounds them, so that many are equal."""
+    generator = np.random.default_rng(seed)
+    maps = generator.gamma(2.0, 1.0, (images, *size))
+    masks = np.zeros(maps.shape, dtype=bool)
+    for image in range(1, images):  # the first is good
+        for _ in range(regions):
+            row, column = generator.integers(0, size[0] - 3), generator.integers(0, size[1] - 3)
+            height, width = generator.integers(1, 9, 2)
+            masks[image, row : row + height, column : column + width] = True
+    maps[masks] += generator.gamma(2.0, 1.0, masks.sum())
+    if levels:
+        maps = np.round(maps * levels) / levels
+    return maps.astype(dtype), masks
+
+
+def aupro_by_loops(maps, masks, fpr_limit):
+    """The slow twin: each distinct threshold, each region, counted anew."""
+    labelled = [ndimage.label(mask, np.ones((3, 3))) for mask in masks]
+    points = [(0.0, 0.0)]
+    for threshold in np.unique(maps)[::-1]:
+        found = maps >= threshold
+        overlaps = [
+            found[i][labels == number].mean()
+            for i, (labels, count) in enumerate(labelled)
+            for number in range(1, count + 1)
+        ]
+        points.append((found[~masks].mean(), np.mean(overlaps)))
+    rates, overlap = np.array(points).T
+    # At a rate that several thresholds share the curve jumps: integrate stretch by stretch.
+    area = 0.0
+    for i in range(1, len(rates)):
+        left, right = rates[i - 1], min(rates[i], fpr_limit)
+        if right <= left:
+            continue
+        at_right = np.interp(right, rates[i - 1 : i + 1], overlap[i - 1 : i + 1])
+        area += (right - left) * (overlap[i - 1] + at_right) / 2
+    return area / fpr_limit
+
+
+scored_items = st.lists(
+    st.tuples(
+        st.floats(-100, 100, width=32) | st.sampled_from([0.0, -0.0, 1.0, 2.0]), st.booleans()
+    ),
+    min_size=2,
+    max_size=60,
+).filter(lambda items: len({label for _, label in items}) == 2)
+
+
+@settings(max_examples=200, deadline=None)
+@given(items=scored_items, dtype=st.sampled_from([np.float32, np.float64]))
+def test_equal_scikit_learn(items, dtype):
+    scores = np.array([score for score, _ in items], dtype=dtype)
+    labels = np.array([label for _, label in items])
+    found = measure(scores, labels)
+    assert found.auroc == pytest.approx(sklearn_metrics.roc_auc_score(labels, scores), abs=1e-12)
+    assert found.average_precision == pytest.approx(
+        sklearn_metrics.average_precision_score(labels, scores), abs=1e-12
+    )
+    f1_of = {t: sklearn_metrics.f1_score(labels, scores >= t) for t in scores}
+    assert found.f1_max == pytest.approx(max(f1_of.values()), abs=1e-12)
+    assert f1_of[found.threshold] == pytest.approx(found.f1_max, abs=1e-12)
+    assert found.false_positives == (scores[~labels] >= found.threshold).sum()
+    assert found.false_negatives == (scores[labels] < found.threshold).sum()
+
+
+@settings(max_examples=50, deadline=None)
+@given(items=scored_items, block=st.integers(1, 9))
+def test_blocks_do_not_change_the_result(items, block):
+    scores = np.array([score for score, _ in items], dtype=np.float32)
+    labels = np.array([label for _, label in items])
+    whole = measure(scores, labels)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "BLOCK", block)
+        parts = measure(scores, labels)
+    for name in ("auroc", "average_precision", "f1_max", "threshold"):
+        assert getattr(parts, name) == pytest.approx(getattr(whole, name), abs=1e-12)
+
+
+@pytest.mark.parametrize("levels", [None, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("block", [997, 1 << 17])
+def test_pixels_equal_scikit_learn(monkeypatch, levels, dtype, block):
+    monkeypatch.setattr(metrics, "BLOCK", block)
+    maps, masks = make_pixels(levels=levels, dtype=dtype)
+    found = measure_pixels(maps, masks)
+    labels, scores = masks.reshape(-1), maps.reshape(-1)
+    assert found.auroc == pytest.approx(sklearn_metrics.roc_auc_score(labels, scores), abs=1e-12)
+    assert found.average_precision == pytest.approx(
+        sklearn_metrics.average_precision_score(labels, scores), abs=1e-12
+    )
+    defective = masks.any(axis=(1, 2))
+    assert found.auroc_defective == pytest.approx(
+        sklearn_metrics.roc_auc_score(masks[defective].ravel(), maps[defective].ravel()), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("fpr_limit", [0.01, 0.3, 1.0])
+@pytest.mark.parametrize("levels", [2, 20])
+def test_aupro_equals_its_slow_twin(levels, fpr_limit):
+    maps, masks = make_pixels(levels=levels)
+    expected = aupro_by_loops(maps, masks, fpr_limit)
+    assert aupro(maps, masks, fpr_limit) == pytest.approx(expected, abs=1e-9)
+
+
+def test_aupro_equals_its_slow_twin_with_hundreds_of_regions(monkeypatch):
+    monkeypatch.setattr(metrics, "BLOCK", 1000)
+    generator = np.random.default_rng(0)
+    masks = generator.random((5, 60, 60)) < 0.08
+    masks = np.stack(
+        [ndimage.binary_dilation(mask) & (generator.random((60, 60)) < 0.7) for mask in masks]
+    )
+    assert sum(ndimage.label(mask, np.ones((3, 3)))[1] for mask in masks) > 300
+    maps = generator.random(masks.shape).astype(np.float32) + 0.5 * masks
+    maps = np.round(maps * 50) / 50
+    assert aupro(maps, masks) == pytest.approx(aupro_by_loops(maps, masks, 0.3), abs=1e-9)
+
+
+def test_aupro_worked_out_by_hand():
+    """Two regions of 1 and 2 pixels, five good pixels, one of which scores second."""
+    masks = np.array([[[1, 0, 0, 1, 1, 0, 0, 0]]], dtype=bool)
+    maps = np.array([[[9, 8, 1, 7, 2, 1, 1, 1]]], dtype=np.float32)
+    # Found in turn: region 1 (overlap 1/2), a good pixel (rate 1/5), half of region 2 (3/4), the
+    # other half (1), the rest. Up to rate 1/5 the curve rises straight from (0, 1/2) to (1/5, 1/2).
+    assert aupro(maps, masks, 0.2) == pytest.approx(0.5)
+    # Beyond it the overlap is 1: at rate 0.3 the area is 0.1 + 0.1.
+    assert aupro(maps, masks, 0.3) == pytest.approx(0.2 / 0.3)
+
+
+def test_diagonal_neighbours_are_one_region():
+    masks = np.zeros((1, 4, 4), dtype=bool)
+    masks[0, 0, 0] = masks[0, 1, 1] = masks[0, 3, 3] = True
+    _, areas = metrics.tag_regions(masks)
+    assert areas.tolist() == [0, 13, 2, 1]
+
+
+def test_a_region_of_one_pixel_weighs_as_much_as_a_large_one():
+    masks = np.zeros((1, 20, 20), dtype=bool)
+    masks[0, :10] = True
+    masks[0, 15, 15] = True
+    maps = np.where(masks, 2.0, 0.0).astype(np.float32)
+    maps[0, 15, 15] = -1  # the small one is found last of all
+    assert aupro(maps, masks) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("where", [np.s_[0, :], np.s_[:, -1], np.s_[-1, -1]])
+def test_regions_that_touch_the_border_count(where):
+    masks = np.zeros((1, 12, 12), dtype=bool)
+    masks[0][where] = True
+    maps = masks.astype(np.float32)
+    assert aupro(maps, masks) == pytest.approx(1.0)
+    assert auroc(maps, masks) == 1.0
+
+
+def test_a_region_that_covers_its_image_is_measured_against_the_other_images():
+    masks = np.zeros((2, 6, 6), dtype=bool)
+    masks[1] = True
+    found = measure_pixels(np.where(masks, 2.0, 1.0).astype(np.float32), masks)
+    assert found.auroc == found.average_precision == 1.0
+    assert found.aupro == pytest.approx(1.0)
+    assert math.isnan(found.auroc_defective)  # a defective image without a good pixel
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels"),
+    [([], []), ([1.0, 2.0], [True, True]), ([1.0, 2.0], [False, False])],
+)
+def test_nothing_is_measured_without_both_classes(scores, labels):
+    scores, labels = np.array(scores, dtype=np.float32), np.array(labels, dtype=bool)
+    for metric in (auroc, average_precision, f1_max):
+        assert math.isnan(metric(scores, labels))
+    assert measure(scores, labels).curve is None
+
+
+@pytest.mark.parametrize("fill", [False, True])
+def test_no_pixel_is_measured_without_both_classes(fill):
+    found = measure_pixels(np.random.rand(2, 3, 4), np.full((2, 3, 4), fill))
+    assert math.isnan(found.auroc)
+    assert math.isnan(found.aupro)
+    assert math.isnan(aupro(np.zeros((0, 3, 4)), np.zeros((0, 3, 4))))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_constant_scores_tell_nothing(dtype):
+    labels = np.array([True, False, False, False])
+    found = measure(np.full(4, 3.5, dtype=dtype), labels)
+    assert found.auroc == 0.5
+    assert found.average_precision == 0.25
+    assert (found.f1_max, found.threshold) == (0.4, 3.5)
+    assert (found.false_positives, found.false_negatives) == (3, 0)
+
+
+def test_infinite_scores_are_the_highest():
+    assert auroc(np.array([np.inf, 1, -np.inf], dtype=np.float32), np.array([1, 0, 0])) == 1.0
+
+
+def test_zero_and_minus_zero_are_equal():
+    assert auroc(np.array([0.0, -0.0], dtype=np.float32), np.array([True, False])) == 0.5
+
+
+@settings(max_examples=50, deadline=None)
+@given(items=scored_items)
+def test_turning_the_scores_around_turns_the_auroc_around(items):
+    scores = np.array([score for score, _ in items], dtype=np.float32)
+    labels = np.array([label for _, label in items])
+    assert auroc(-scores, labels) == pytest.approx(1 - auroc(scores, labels), abs=1e-12)
+    assert auroc(scores, ~labels) == pytest.approx(1 - auroc(scores, labels), abs=1e-12)
+    assert auroc(scores * 2, labels) == auroc(scores, labels)
+
+
+def test_curves_run_from_nothing_to_everything_and_keep_the_areas():
+    maps, masks = make_pixels(images=8)
+    found = measure_pixels(maps, masks)
+    curve = found.curve
+    assert len(curve.precision) < 3.2 * 2 * metrics.CURVE_STEPS < maps.size
+    for rate in (curve.false_positive_rate, curve.true_positive_rate, curve.region_overlap):
+        assert rate[0] == 0
+        assert rate[-1] == pytest.approx(1)
+        assert (np.diff(rate) >= -1e-12).all()
+    drawn = np.trapezoid(curve.true_positive_rate, curve.false_positive_rate)
+    assert drawn == pytest.approx(found.auroc, abs=1e-4)
+
+
+def test_curves_of_few_items_keep_every_point():
+    curve = measure(np.array([4.0, 3, 2, 1]), np.array([1, 0, 1, 0])).curve
+    assert curve.false_positive_rate.tolist() == [0, 0, 0.5, 0.5, 1]
+    assert curve.true_positive_rate.tolist() == [0, 0.5, 0.5, 1, 1]
+    assert curve.precision.tolist() == [1, 1, 0.5, 2 / 3, 0.5]
+
+
+def test_needs_little_memory_beside_the_maps():
+    maps, masks = make_pixels(images=60, size=(224, 224))
+    tracemalloc.start()
+    measure_pixels(maps, masks)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5 * maps.nbytes
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: auroc(np.zeros(3), np.zeros(4)), r"labels of shape \(3,\), found \(4,\)"),
+        (lambda: auroc(np.array([1, np.nan]), np.array([0, 1])), "without NaN"),
+        (lambda: auroc(np.array([1, np.nan], np.float32), np.array([0, 1])), "without NaN"),
+        (lambda: aupro(np.zeros((2, 3)), np.zeros((2, 3))), r"maps and masks \(B, H, W\)"),
+        (lambda: aupro(np.zeros((1, 2, 3)), np.zeros((1, 2, 4))), r"maps and masks"),
+        (lambda: aupro(np.zeros((1, 2, 3)), np.zeros((1, 2, 3)), 0), r"fpr_limit in \(0, 1\]"),
+    ],
+)
+def test_refuses_what_cannot_be_measured(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,134 @@
+"""`main.py tables`: tables again from one or more result folders, for papers and READMEs."""
+
+import argparse
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from utils.errors import UsageError
+from utils.options import CommandParser
+from utils.results import RUN_FILE, TABLES_FILE, ResultRow, read_rows, replace_file
+from utils.tables import all_tables, describe_run, main_tables, records_text
+
+DESCRIPTION = """Rebuild the tables from the results.csv of one or more result folders, so that
+categories, percentages or seeds that were run apart come together."""
+# What a run's options may differ in without its rows being of another method.
+NOT_THE_METHOD = frozenset(
+    {"path_data", "path_result", "categories", "pictures", "save_maps", "summary", "protocol"}
+    | {"profile", "memory_budget"}
+    | {"percentage_coreset", "k", "seed", "batch_size", "num_workers", "device"}
+    | {"backbone", "layers", "weights"}  # rows bear the model's name
+)
+MARKS = "<!-- tables:begin -->", "<!-- tables:end -->"
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: list[str], *, epilog: str = "") -> None:
+    """Run the command."""
+    given = _parse(arguments, epilog)
+    records = [_read_run(folder) for folder in given.results]
+    rows = gather_rows([read_rows(folder) for folder in given.results], records, given.results)
+    tables = all_tables(rows)
+    origin = "\n".join(dict.fromkeys(describe_run(record) for record in records))
+    markdown = "\n".join([origin, *(table.to_markdown() for table in tables)])
+    target = given.path_result or given.results[0]
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        replace_file(target / TABLES_FILE, f"# PatchCore results\n\n{markdown}".encode())
+        replace_file(target / "tables.csv", records_text(tables).encode())
+        latex = "\n".join(table.to_latex() for table in tables)
+        replace_file(target / "tables.tex", latex.encode())
+        if given.readme is not None:
+            shown = "\n".join([origin, *(table.to_markdown() for table in _readme_tables(rows))])
+            replace_section(given.readme, shown)
+    except OSError as error:
+        raise UsageError(f"cannot write tables: {error}") from error
+    print(markdown)
+    log.info("%s, tables.csv and tables.tex are in %s", TABLES_FILE, target)
+
+
+def gather_rows(
+    parts: Sequence[Sequence[ResultRow]],
+    records: Sequence[dict],
+    folders: Sequence[Path],
+) -> list[ResultRow]:
+    """Put the rows of several folders together, each measurement once: the last folder's counts.
+
+    Rows of folders that were run with other settings of the method are kept apart under names of
+    their own.
+
+    Args:
+        parts: The rows of each folder.
+        records: The ``run.json`` of each folder.
+        folders: Their paths, for the names.
+    """
+    settings = [
+        {name: value for name, value in r["options"].items() if name not in NOT_THE_METHOD}
+        for r in records
+    ]
+    same = all(setting == settings[0] for setting in settings)
+    gathered: dict[tuple, ResultRow] = {}
+    for rows, folder in zip(parts, folders, strict=True):
+        for row in rows:
+            kept = row if same else replace(row, model=f"{row.model} ({folder.name})")
+            key = (kept.model, kept.category, kept.percentage_coreset, kept.k, kept.seed)
+            if key in gathered:
+                log.warning("measured more than once, the last counts: %s", key)
+            gathered[key] = kept
+    return sorted(gathered.values(), key=lambda row: (row.model, row.category))
+
+
+def replace_section(readme: Path, text: str) -> None:
+    """Put ``text`` between the two marks in a file, in place of what stands there.
+
+    Raises:
+        UsageError: the file is missing, or does not have both marks in order.
+    """
+    try:
+        content = readme.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot read {readme} (--readme): {error.strerror}") from error
+    begin, end = MARKS
+    before, found_begin, rest = content.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found_begin and found_end):
+        raise UsageError(f"expected the lines {begin} and {end} in {readme} (--readme)")
+    replace_file(readme, f"{before}{begin}\n\n{text}\n{end}{after}".encode())
+
+
+def _readme_tables(rows: Sequence[ResultRow]) -> list:
+    """Return the measures of the paper, and the time: what a README has room for."""
+    shown = {table.title for table in main_tables(rows)}
+    return [t for t in all_tables(rows) if t.title in shown or t.title.startswith("AUPRO")]
+
+
+def _parse(arguments: list[str], epilog: str) -> argparse.Namespace:
+    parser = CommandParser("tables", DESCRIPTION, epilog)
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULT", help="result folder")
+    parser.add_argument(
+        "--path_result",
+        type=Path,
+        metavar="DIR",
+        help="where tables.md, tables.csv and tables.tex are written (default: the first RESULT)",
+    )
+    parser.add_argument(
+        "--readme",
+        type=Path,
+        metavar="FILE",
+        help=f"a Markdown file whose part between {MARKS[0]} and {MARKS[1]} is replaced by the "
+        "tables of the paper's measures",
+    )
+    return parser.parse_args(arguments)
+
+
+def _read_run(folder: Path) -> dict:
+    path = folder / RUN_FILE
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"expected a result folder with {RUN_FILE}, found {path}: {error}"
+        ) from error

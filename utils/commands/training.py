@@ -1,0 +1,231 @@
+"""From a category's training images to its coresets."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from datasets.base import Category, Sample
+from datasets.images import in_batches, map_ahead, read_image
+from patchcore import PatchCore, Prediction, explain
+from patchcore.ensemble import NormalScores, draw_sample, normal_scores
+from patchcore.memory_plan import ComposableSelection, MemoryPlan, plan_memory
+from patchcore.model import Coreset
+from utils.commands.progress import show_progress
+from utils.machine import free_memory
+from utils.options import Options
+from utils.stopwatch import Stopwatch
+
+# Of the memory that is free: the rest is for the backbone, the pictures and everybody else.
+SHARE_OF_FREE_MEMORY = 0.7
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Cell:
+    """One seed and percentage: what measuring it needs and collects.
+
+    Attributes:
+        coreset: The seed's, for all percentages.
+        percentage: This cell's.
+        watch: What this cell alone needed.
+        normal: How training patches score; None where nothing asks for it.
+        parts: Predictions, batch by batch.
+    """
+
+    coreset: Coreset
+    percentage: float
+    watch: Stopwatch
+    normal: NormalScores | None = None
+    parts: list[Prediction] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a category's training images have become.
+
+    Attributes:
+        cells: Seed by seed, each with the percentages ascending.
+        coreset_patches: (M, ph, pw, 3) uint8, what each patch of the first seed's coreset looks
+            like; None where no pictures are wanted.
+        plan: How the embeddings were kept.
+    """
+
+    cells: list[Cell]
+    coreset_patches: np.ndarray | None
+    plan: MemoryPlan
+
+
+def learn(
+    model: PatchCore,
+    category: Category,
+    options: Options,
+    shared: Stopwatch,
+    synchronise: Callable[[], object],
+) -> Learned:
+    """Embed a category's training images and select a coreset for each seed.
+
+    Args:
+        model: The method, with its backbone.
+        category: Its samples.
+        options: The run's.
+        shared: Counts what all cells need.
+        synchronise: For the cells' own stopwatches.
+
+    Raises:
+        DatasetError: a file cannot be read.
+        PatchCoreError: the category is too small for what was asked, or too large for the memory.
+    """
+    plan = plan_memory(
+        num_images=len(category.train) * model.augmentation,
+        patches_per_image=model.patches_per_image,
+        embed_dim=options.embed_dim,
+        largest_percentage=model.percentages[-1],
+        num_seeds=len(set(options.seed)),
+        budget=options.memory_budget or SHARE_OF_FREE_MEMORY * free_memory(model.device),
+    )
+    if plan.dtype != torch.float32:
+        log.warning("%s: memory is short: %s", category.name, plan.describe())
+    if plan.is_plain:
+        return _learn_at_once(model, category, options, plan, shared, synchronise)
+    return _learn_in_parts(model, category, options, plan, shared, synchronise)
+
+
+def _learn_at_once(
+    model: PatchCore,
+    category: Category,
+    options: Options,
+    plan: MemoryPlan,
+    shared: Stopwatch,
+    synchronise: Callable[[], object],
+) -> Learned:
+    embeddings, images = _embed(model, category, category.train, options, plan, shared)
+    cells = []
+    for seed in dict.fromkeys(options.seed):
+        of_seed = _select(model, category, embeddings, seed, synchronise)
+        if len(options.backbone) > 1:
+            sample = draw_sample(len(embeddings), seed)
+            queries = embeddings[torch.from_numpy(sample).to(embeddings.device)].float()
+            _normalise(of_seed, queries, sample, model.k)
+        cells.extend(of_seed)
+    patches = None
+    if images is not None:
+        patches = _cut(model, images, cells[0].coreset.indices)
+    return Learned(cells, patches, plan)
+
+
+def _learn_in_parts(
+    model: PatchCore,
+    category: Category,
+    options: Options,
+    plan: MemoryPlan,
+    shared: Stopwatch,
+    synchronise: Callable[[], object],
+) -> Learned:
+    """Select from the selections of a few images at a time."""
+    num_patches = plan.num_images * model.patches_per_image
+    sizes = model.sizes_of_coresets(num_patches)
+    seeds = list(dict.fromkeys(options.seed))
+    selections = {seed: ComposableSelection(num_patches, sizes, seed) for seed in seeds}
+    samples = {seed: np.sort(draw_sample(num_patches, seed)) for seed in seeds}
+    queries: dict[int, list[torch.Tensor]] = {seed: [] for seed in seeds}
+    watch = Stopwatch(synchronise)
+    patches: list[np.ndarray] = []
+    first = 0
+    per_part = max(1, plan.images_per_part // model.augmentation)
+    for samples_of_part in in_batches(category.train, per_part):
+        embeddings, images = _embed(model, category, samples_of_part, options, plan, shared)
+        for seed in seeds:
+            with watch.stage("select"):
+                candidates = selections[seed].add(embeddings, first)
+            if images is not None and seed == seeds[0]:
+                patches.append(_cut(model, images, candidates))
+            within = samples[seed] - first
+            within = within[(within >= 0) & (within < len(embeddings))]
+            queries[seed].append(embeddings[torch.from_numpy(within).to(embeddings.device)])
+        first += len(embeddings)
+    cells = []
+    taken = None
+    for seed in seeds:
+        with watch.stage("select"):
+            coreset, order = selections[seed].finish()
+        taken = order if taken is None else taken
+        of_seed = [Cell(coreset, p, Stopwatch(synchronise)) for p in model.percentages]
+        if len(options.backbone) > 1:
+            _normalise(of_seed, torch.cat(queries[seed]).float(), samples[seed], model.k)
+        cells.extend(of_seed)
+    for cell in cells:  # one selection served all seeds and percentages, part by part
+        cell.watch.add("select", watch.seconds["select"] / len(seeds))
+    return Learned(cells, np.concatenate(patches)[taken] if patches else None, plan)
+
+
+def _embed(
+    model: PatchCore,
+    category: Category,
+    samples: Sequence[Sample],
+    options: Options,
+    plan: MemoryPlan,
+    shared: Stopwatch,
+) -> tuple[torch.Tensor, np.ndarray | None]:
+    """Embed images; return (n, D), and the cropped images (B, H, W, 3) where pictures need them."""
+    kept: list[np.ndarray] = []
+
+    def batches() -> Iterator[np.ndarray]:
+        crops = map_ahead(
+            lambda sample: model.crop(read_image(sample.path)),
+            samples,
+            num_workers=options.num_workers,
+            ahead=2 * options.batch_size + options.num_workers,
+        )
+        for batch in shared.iterate("read", in_batches(crops, options.batch_size)):
+            for version in model.augment(np.stack(batch)):
+                if options.pictures != "none":
+                    kept.append(version)
+                bar.update(len(version))
+                yield version
+
+    total = len(samples) * model.augmentation
+    with show_progress(total, f"{category.name}: embed", "image") as bar, shared.stage("embed"):
+        embeddings = model.embed_all(batches(), total, plan.dtype)
+    return embeddings, np.concatenate(kept) if kept else None
+
+
+def _select(
+    model: PatchCore,
+    category: Category,
+    embeddings: torch.Tensor,
+    seed: int,
+    synchronise: Callable[[], object],
+) -> list[Cell]:
+    """Select one seed's coreset; return a cell for each percentage."""
+    sizes = model.sizes_of_coresets(len(embeddings))
+    watches = [Stopwatch(synchronise) for _ in sizes]
+    start = watches[0].now()
+    with show_progress(sizes[-1], f"{category.name}: select", "patch") as bar:
+
+        def on_progress(done: int) -> None:
+            bar.update(done - bar.n)
+            # A percentage's time is that when its own part of the coreset was complete.
+            for size, watch in zip(sizes, watches, strict=True):
+                if done >= size and "select" not in watch.seconds:
+                    watch.add("select", watch.now() - start)
+
+        coreset = model.select(embeddings, seed, on_progress)
+    return [Cell(coreset, p, w) for p, w in zip(model.percentages, watches, strict=True)]
+
+
+def _normalise(cells: Sequence[Cell], queries: torch.Tensor, sample: np.ndarray, k: int) -> None:
+    """Measure how training patches score by each percentage of one seed."""
+    start = cells[0].watch.now()
+    found = normal_scores(queries, sample, cells[0].coreset, k)
+    seconds = cells[0].watch.now() - start
+    for cell, normal in zip(cells, found, strict=True):
+        cell.normal = normal
+        cell.watch.add("normalise", seconds)
+
+
+def _cut(model: PatchCore, images: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    return explain.cut_patches(images, explain.locate(indices, model.grid), model.grid)
