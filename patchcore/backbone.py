@@ -22,6 +22,7 @@ class Backbone(nn.Module):
         channels: C of each layer's map.
         grids: (h, w) of each layer's map for images of ``size``.
         size: (H, W) of the images that the backbone was laid out for.
+        weights_digest: SHA-256 of the weights as they were loaded; empty where nobody took it.
 
     Args:
         network: Called with (B, 3, H, W) float32. It is changed: give a copy to keep the whole.
@@ -40,6 +41,7 @@ class Backbone(nn.Module):
         self.network = network.eval()
         self.layers = tuple(layers)
         self.size = size
+        self.weights_digest = ""
         self._overwritten: frozenset[str] = frozenset()
         maps, reached, completed = self._try_out()
         self.channels = tuple(maps[name].shape[1] for name in self.layers)
@@ -113,6 +115,8 @@ class Backbone(nn.Module):
             for handle in handles:
                 handle.remove()
 
+    # Also within somebody's inference mode, whose tensors do not count what is written to them.
+    @torch.inference_mode(False)
     @torch.no_grad()
     def _try_out(self) -> tuple[dict[str, torch.Tensor], set[str], set[str]]:
         """Run once on an empty image, to learn what the network does.

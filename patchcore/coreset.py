@@ -19,7 +19,7 @@ from patchcore.errors import PatchCoreError
 # Patches in a group. Larger: fewer passes over all patches; smaller: a cheaper group.
 GROUP_SIZE = 1024
 # Rows of the distance matrix that are computed at a time: small enough to stay in the cache.
-BLOCK_ROWS = 4096
+BLOCK_ROWS = 2048
 # Length to which the paper's reference code projects embeddings before it selects.
 PROJECTION_DIM = 128
 # Marks a selected patch: below any distance, so that it is never selected twice.
@@ -65,13 +65,13 @@ def greedy_coreset(
             f"expected a coreset of 1 to {count} patches, which is how many there are, found "
             f"{num_samples} (percentage_coreset)"
         )
-    points = project(embeddings, projection_dim, seed)  # (N, P)
-    if not bool(torch.isfinite(points).all()):
+    points = project(embeddings, projection_dim, seed)  # (N, P), the only copy of this size
+    norms = torch.linalg.vector_norm(points, dim=1).square_()  # (N,)
+    if not bool(torch.isfinite(norms).all()):
         raise PatchCoreError("expected finite embeddings, found infinite or undefined values")
     starting_points = _draw_starting_points(count, num_starting_points, seed)
     # From here on squared: the order is the same, and a square root for each pair is saved.
-    distances = torch.cdist(points, points[starting_points]).mean(1).square_()  # (N,)
-    norms = points.square().sum(1)  # (N,)
+    distances = _mean_distances(points, points[starting_points]).square_()  # (N,)
     selected = torch.empty(num_samples, dtype=torch.int64, device=points.device)
     done = 0
     while done < num_samples:
@@ -96,9 +96,12 @@ def project(embeddings: torch.Tensor, projection_dim: int | None, seed: int) -> 
             torch.manual_seed(seed)
             linear = torch.nn.Linear(embeddings.shape[1], projection_dim, bias=False)
         weight = linear.weight.detach().to(embeddings.device)  # (P, D)
+        points = torch.empty(len(embeddings), projection_dim, device=embeddings.device)
         # In blocks, so that float16 is never there as float32 as a whole.
-        blocks = [block.float() @ weight.T for block in embeddings.split(BLOCK_ROWS)]
-        embeddings = torch.cat(blocks)
+        for start in range(0, len(embeddings), BLOCK_ROWS):
+            rows = slice(start, start + BLOCK_ROWS)
+            points[rows] = embeddings[rows].float() @ weight.T  # (rows, P)
+        return points.sub_(points.mean(0))
     return embeddings.float() - embeddings.float().mean(0)
 
 
@@ -107,6 +110,11 @@ def _draw_starting_points(count: int, num_starting_points: int, seed: int) -> to
     generator = np.random.RandomState(seed)
     chosen = generator.choice(count, min(num_starting_points, count), replace=False)
     return torch.from_numpy(chosen)
+
+
+def _mean_distances(points: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Return (N,) mean Euclidean distances to the others, by rows: `cdist` copies what it gets."""
+    return torch.cat([torch.cdist(rows, others).mean(1) for rows in points.split(BLOCK_ROWS)])
 
 
 def _select_group(

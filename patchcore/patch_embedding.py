@@ -17,6 +17,10 @@ from torch import nn
 
 from patchcore.errors import PatchCoreError
 
+# Up to so many channels, where outputs do not take them one after another, a full convolution is
+# faster than picking the channels first: 24 at 28x28 by 6 times, 40 by 4; 96 at 14x14 by half.
+FULL_CONVOLUTION_CHANNELS = 64
+
 
 class PatchEmbedding(nn.Module):
     """Locally aware patch embeddings from a few layers' feature maps.
@@ -121,14 +125,14 @@ class _LayerEmbedding(nn.Module):
         kernel[entries.row - rows[0], offset] = entries.data
         touched = (start[:, None] + np.arange(width)).reshape(-1)  # (outputs * width,)
         in_order = len(touched) == channels and bool((touched == np.arange(channels)).all())
+        kernel = kernel.reshape(-1, 1, patch_size, patch_size)
+        if not in_order and channels <= FULL_CONVOLUTION_CHANNELS:
+            kernel = matrix[rows].toarray().reshape(-1, channels, patch_size, patch_size)
+            width, in_order = 1, True
         self.first_output = int(rows[0])
         self.padding = (patch_size - 1) // 2
         self.width = width
-        self.register_buffer(
-            "kernel",
-            torch.from_numpy(kernel.reshape(-1, 1, patch_size, patch_size)).float(),
-            persistent=False,
-        )
+        self.register_buffer("kernel", torch.from_numpy(kernel).float(), persistent=False)
         self.register_buffer(
             "touched", None if in_order else torch.from_numpy(touched), persistent=False
         )
@@ -137,10 +141,11 @@ class _LayerEmbedding(nn.Module):
         """Pool neighbourhoods and channels at every position, zeros beyond the border."""
         if self.touched is not None:
             feature_map = feature_map.index_select(1, self.touched)
-        kernel = self.kernel.to(feature_map.dtype)  # (outputs * width, 1, p, p)
+        kernel = self.kernel.to(feature_map.dtype)  # (outputs * width, 1 or C, p, p)
         # Each channel by itself, then the sum over each run: on a CPU ten times as fast as one
         # convolution with a few channels to a group.
-        convolved = F.conv2d(feature_map, kernel, padding=self.padding, groups=len(kernel))
+        groups = feature_map.shape[1] // kernel.shape[1]
+        convolved = F.conv2d(feature_map, kernel, padding=self.padding, groups=groups)
         pooled = convolved[:, :: self.width]
         for channel in range(1, self.width):
             pooled = pooled + convolved[:, channel :: self.width]

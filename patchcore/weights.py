@@ -13,6 +13,7 @@ from torch import nn
 
 from patchcore.backbone import Backbone
 from patchcore.errors import PatchCoreError
+from patchcore.fold import fold_batch_norms
 
 DEFAULT = "default"
 RANDOM = "random"
@@ -32,7 +33,7 @@ def load_backbone(
     size: tuple[int, int] = (224, 224),
     seed: int = 0,
 ) -> Backbone:
-    """Build a network, give it its weights, and cut it.
+    """Build a network, cut it, give it its weights, and fold its batch norms.
 
     Args:
         backbone: The name of a torchvision classification model, or ``module:factory``: a
@@ -68,6 +69,7 @@ def load_backbone(
         cut.load(_torchvision_state(backbone))
         _match_torchvision_input(cut.network)
     cut.weights_digest = digest(cut.network)
+    fold_batch_norms(cut)
     return cut
 
 

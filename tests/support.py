@@ -1,12 +1,22 @@
-"""Small data that the tests make themselves, and the flags that make a run on it quick."""
+"""Small data that the tests make themselves, quick runs on it, and what these leave behind."""
 
+import csv
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
 import torch
+
+import main
+
+ROOT = Path(main.__file__).parent
 
 SIDE = 64  # pixels
 NUM_TRAIN = 6
@@ -34,6 +44,63 @@ def quick(*flags: str) -> list[str]:
     """Return the flags of a quick run; those that are given replace the ones of the same name."""
     kept = [word for name in QUICK if name not in flags for word in (name, *QUICK[name])]
     return [*kept, *flags]
+
+
+def call(*arguments: object) -> int:
+    """Run the program within this process, as quickly as small data allow; return its status."""
+    with one_thread():
+        return main.main([str(argument) for argument in arguments])
+
+
+def evaluate(data: Path, result: Path, flags: str = "", *, curves: bool = False) -> Path:
+    """Evaluate with a small network; return the result folder.
+
+    Args:
+        data: For ``--path_data``.
+        result: For ``--path_result``.
+        flags: More of them, as a user types them.
+        curves: Whether the curve pictures are wanted, which take most of a quick run's time.
+    """
+    arguments = quick("--path_data", str(data), "--path_result", str(result), *flags.split())
+    with nullcontext() if curves else without_curves():
+        assert call(*arguments) == 0
+    return result
+
+
+def start(*arguments: str) -> subprocess.CompletedProcess:
+    """Run the program as users do."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Read a CSV file; of a result folder its ``results.csv``."""
+    file_path = path / "results.csv" if path.is_dir() else path
+    with file_path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def read_run(folder: Path) -> dict:
+    """Read the ``run.json`` of a result folder."""
+    return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+
+
+def read_maps(folder: Path, row: dict[str, str]) -> dict[str, np.ndarray]:
+    """Read what ``--save_maps`` wrote for a row of ``results.csv``."""
+    per_mille = round(float(row["percentage_coreset"]) * 1000)
+    name = f"maps_{row['category']}_{row['model']}_p{per_mille:04d}_k{int(row['k']):02d}"
+    with np.load(folder / f"{name}_seed{row['seed']}.npz", allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def names(folder: Path, pattern: str = "*.*") -> set[str]:
+    """Return the names of a folder's files that match."""
+    return {file.name for file in folder.glob(pattern)}
 
 
 def write_image(path: Path, image: np.ndarray) -> Path:
@@ -67,6 +134,13 @@ def make_category(root: Path, name: str = "widget", *, seed: int = 0) -> Path:
     return folder
 
 
+def make_data(root: Path) -> Path:
+    """Write two categories, ``gadget`` and ``widget``."""
+    make_category(root, "gadget", seed=1)
+    make_category(root, "widget")
+    return root
+
+
 def truncate(path: Path) -> Path:
     """Cut off the second half of a file."""
     data = path.read_bytes()
@@ -83,3 +157,10 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def without_curves() -> Iterator[None]:
+    """Leave out the pictures of curves."""
+    with mock.patch("utils.commands.evaluate.draw_curves"):
+        yield

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from patchcore import PatchCoreError, memory_bank
 from patchcore.memory_bank import MemoryBank, search_method, torch_nearest
@@ -62,6 +64,179 @@ def test_the_search_in_torch_finds_what_faiss_finds(monkeypatch, block_floats):
     queries, embeddings = make_points(57, seed=1), make_points(40, seed=2)
     found = torch_nearest(queries, embeddings, 3)
     assert torch.equal(found, MemoryBank(embeddings).search(queries, 3)[1])
+
+
+def exact_distances(queries, embeddings):
+    """Return (Q, M) float64 from the differences, which keeps small ones of large values."""
+    return torch.cdist(
+        queries.double(), embeddings.double(), compute_mode="donot_use_mm_for_euclid_dist"
+    )
+
+
+def assert_nearest(queries, embeddings, k, sizes=None):
+    """Compare with the slow twin; of rows that float32 cannot tell apart any may be found."""
+    bank = MemoryBank(embeddings)
+    sizes = [len(embeddings)] if sizes is None else sizes
+    for size, (found, indices) in zip(sizes, bank.search_prefixes(queries, k, sizes), strict=True):
+        expected = exact_distances(queries, embeddings[:size]).sort(dim=1).values[:, :k]
+        exact = (queries[:, None].double() - embeddings[indices].double()).norm(dim=2)
+        # What was found is as near as the nearest, and as far as it is said to be.
+        torch.testing.assert_close(exact, expected, rtol=2e-6, atol=0)
+        torch.testing.assert_close(found.double(), exact, rtol=2e-6, atol=0)
+        assert all(len(set(row)) == k for row in indices.tolist())
+    return bank
+
+
+def make_embeddings(kind, count, dim, generator):
+    """Data with and without the structure that the bounds live on."""
+    noise = torch.randn(count, dim, generator=generator)
+    few = torch.randn(4, dim, generator=generator)
+    return {
+        "no structure": noise,
+        "low rank": noise[:, :4] @ few,
+        "nearly low rank": noise[:, :4] @ few + 0.01 * noise,
+        "duplicates": (noise[:, :4] @ few + 0.1 * noise)[torch.arange(count) % (count // 3 + 1)],
+        "constant": torch.full((count, dim), 3.7),
+        "zero": torch.zeros(count, dim),
+        "far from the origin": 1e4 + noise[:, :4] @ few + 0.1 * noise,
+        "tiny": 1e-12 * (noise[:, :4] @ few + 0.1 * noise),
+        "huge": 1e12 * (noise[:, :4] @ few + 0.1 * noise),
+        "one outlier": noise[:, :4] @ few + 1e5 * torch.eye(count, dim),
+    }[kind]
+
+
+KINDS = [
+    "no structure",
+    "low rank",
+    "nearly low rank",
+    "duplicates",
+    "constant",
+    "zero",
+    "far from the origin",
+    "tiny",
+    "huge",
+    "one outlier",
+]
+
+
+@pytest.fixture
+def small_bounds(monkeypatch):
+    """Let the bounds search small banks too, in several blocks.
+
+    What they leave to the plain search is found without rounding, so that only they can err.
+    """
+
+    def plain(queries, part, k):
+        return exact_distances(queries, part).sort(dim=1, stable=True).indices[:, :k]
+
+    monkeypatch.setattr(memory_bank, "_faiss_nearest", plain)
+    monkeypatch.setattr(memory_bank, "HEAD", 8)
+    monkeypatch.setattr(memory_bank, "GROUP", 4)
+    monkeypatch.setattr(memory_bank, "BOUND_MIN_ROWS", 8)
+    monkeypatch.setattr(memory_bank, "BOUND_MIN_DIM", 9)
+    monkeypatch.setattr(memory_bank, "BOUND_MIN_QUERIES", 16)
+    monkeypatch.setattr(memory_bank, "BOUND_FLOATS", 4096)
+    monkeypatch.setattr(memory_bank, "MOST_GROUPS", 1 / 8)
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    kind=st.sampled_from(KINDS),
+    count=st.integers(8, 300),
+    dim=st.sampled_from([9, 16, 40, 200]),
+    num_queries=st.integers(16, 80),
+    k=st.integers(1, 4),
+    seed=st.integers(0, 1000),
+    itself=st.booleans(),
+)
+def test_the_bounds_lose_no_neighbour_whatever_the_data(
+    small_bounds, kind, count, dim, num_queries, k, seed, itself
+):
+    generator = torch.Generator().manual_seed(seed)
+    vectors = make_embeddings(kind, count + num_queries, dim, generator)
+    embeddings = vectors[:count].contiguous()
+    queries = vectors[:num_queries] if itself else vectors[count:]
+    assert_nearest(queries.contiguous(), embeddings, k)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("kind", ["nearly low rank", "duplicates", "far from the origin"])
+def test_the_bounds_serve_prefixes_too(small_bounds, kind, k):
+    vectors = make_embeddings(kind, 500, 60, torch.Generator().manual_seed(3))
+    bank = assert_nearest(vectors[400:], vectors[:400], k, sizes=[5, 60, 61, 400])
+    assert list(bank._parts) == [(5, 60), (61, 400)]  # the others are too small
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_on_data_with_structure_the_bounds_settle_every_query(monkeypatch, k):
+    """With the real constants: nothing is left to the plain search."""
+    monkeypatch.delattr(memory_bank, "_faiss_nearest")
+    vectors = make_embeddings("nearly low rank", 2000, 300, torch.Generator().manual_seed(1))
+    bank = assert_nearest(vectors[1500:], vectors[:1500], k)
+    assert [part.pays for part in bank._parts.values()] == [True]
+
+
+def test_rows_that_only_fill_up_a_group_are_never_found(small_bounds):
+    """They would lie in the bank's middle, nearer to these queries than any real row."""
+    vectors = make_embeddings("nearly low rank", 81, 60, torch.Generator().manual_seed(1))
+    embeddings = 10 * torch.nn.functional.normalize(vectors)
+    bank = assert_nearest(embeddings.mean(0) + 0.01 * vectors[:20], embeddings, 1)
+    assert bank._parts
+
+
+def test_bounds_that_spare_nothing_are_given_up_for_good():
+    vectors = make_points(1800, dim=300)
+    bank = assert_nearest(vectors[1500:], vectors[:1500], 1)
+    assert [part.pays for part in bank._parts.values()] == [False]
+    assert bank._shorten(vectors[1500:]) is None
+    assert_nearest(vectors[1500:], vectors[:1500], 1)
+
+
+def test_a_query_that_the_bounds_do_not_settle_is_searched_in_full(small_bounds):
+    """Most queries lie near the bank, where bounds tell much; some so far off that none does."""
+    generator = torch.Generator().manual_seed(2)
+    vectors = make_embeddings("nearly low rank", 400, 60, generator)
+    queries = vectors[300:].clone()
+    queries[60:70] += 1e3 * torch.randn(10, 60, generator=generator)
+    bank = assert_nearest(queries, vectors[:300], 1)
+    assert [part.pays for part in bank._parts.values()] == [True]
+
+
+@pytest.mark.parametrize(
+    ("count", "dim", "num_queries"), [(1023, 300, 300), (1024, 255, 300), (1024, 300, 255)]
+)
+def test_small_searches_are_plain(count, dim, num_queries):
+    bank = assert_nearest(make_points(num_queries, dim, 1), make_points(count, dim, 2), 1)
+    assert not bank._parts
+
+
+def test_of_equally_far_rows_the_bounds_find_the_first(small_bounds):
+    vectors = make_embeddings("nearly low rank", 100, 60, torch.Generator().manual_seed(4))
+    embeddings = vectors[:80].repeat(3, 1)
+    bank = MemoryBank(embeddings)
+    assert bank.search(vectors[80:], 1)[1].max() < 80
+    assert [part.pays for part in bank._parts.values()] == [True]
+
+
+def test_the_bounds_leave_the_global_random_state_alone(small_bounds):
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    MemoryBank(make_points(300)).search(make_points(50), 1)
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_a_query_that_is_not_finite_disturbs_no_other(small_bounds):
+    vectors = make_embeddings("nearly low rank", 400, 60, torch.Generator().manual_seed(2))
+    queries = vectors[300:].clone()
+    queries[7, 3] = torch.nan
+    distances, _ = MemoryBank(vectors[:300]).search(queries, 1)
+    assert not torch.isfinite(distances[7])
+    others = torch.arange(100) != 7
+    expected = exact_distances(queries[others], vectors[:300]).amin(1)
+    torch.testing.assert_close(distances[others, 0].double(), expected, rtol=2e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("k", [0, 6])

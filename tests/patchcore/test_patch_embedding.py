@@ -42,6 +42,8 @@ def make_maps(channels, grids, seed=0, channels_last=True):
     [
         pytest.param((512, 1024), [(28, 28), (14, 14)], 3, 1024, 1024, id="wide_resnet50_2"),
         pytest.param((32, 96), [(28, 28), (14, 14)], 3, 1024, 1024, id="pooling enlarges"),
+        pytest.param((24, 96), [(28, 28), (14, 14)], 3, 1024, 1024, id="mobilenet_v2"),
+        pytest.param((65, 64), [(6, 6), (3, 3)], 3, 100, 90, id="around the full convolution"),
         pytest.param((7, 5, 11), [(9, 7), (5, 4), (3, 2)], 3, 10, 17, id="nothing divides"),
         pytest.param((64, 128), [(12, 12), (6, 6)], 5, 100, 99, id="a bin spans two layers"),
         pytest.param((16, 32), [(12, 12), (6, 6)], 2, 64, 64, id="even patch size"),

@@ -1,36 +1,17 @@
-"""Every flag is read, explained, and arrives where it changes what is done.
+"""Every flag is read and explained; that it arrives is shown in test_flag_destinations.py.
 
-`EXAMPLES` and `TestDestinations` are complete by a test each: who adds a flag adds it to both.
+`EXAMPLES` is complete by a test: who adds a flag adds it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-import torchvision
 
 import main
-from datasets.images import map_ahead
-from patchcore import PatchCore, PatchCoreError
-from patchcore import model as model_module
-from tests.support import (
-    DEFECT_TYPES,
-    NUM_PATCHES,
-    NUM_TEST_PER_TYPE,
-    NUM_TRAIN,
-    make_category,
-    one_thread,
-    quick,
-)
-from utils.commands import category as category_module
-from utils.commands import evaluate as evaluate_module
-from utils.commands import pictures as pictures_module
-from utils.commands.category import CategoryResult
 from utils.errors import UsageError
-from utils.options import Options, parse_options
+from utils.options import PROTOCOLS, Member, Options, parse_options
 
 FLAGS = {field.name for field in fields(Options)}
 EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the program gets
@@ -38,18 +19,29 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "categories": ("wood bottle", ("wood", "bottle")),
     "path_result": ("out", Path("out")),
     "pictures": ("defective", "defective"),
+    "save_maps": ("", True),
+    "profile": ("", True),
     "summary": ("", True),
+    "protocol": ("patchcore_ex", "patchcore_ex"),
     "percentage_coreset": ("0.01 0.1 1", (0.01, 0.1, 1.0)),
     "k": ("9", 9),
-    "seed": ("7", 7),
-    "backbone": ("resnet18", "resnet18"),
-    "weights": ("file.pth", "file.pth"),
-    "layers": ("features.6 features.13", ("features.6", "features.13")),
+    "seed": ("7 0", (7, 0)),
+    "image_score": ("reweighted", "reweighted"),
+    "num_reweight": ("3", 3),
+    "layer_weights": ("1 0.5", (1.0, 0.5)),
+    "aupro_limit": ("0.05", 0.05),
+    "backbone": ("resnet18 resnet34", ("resnet18", "resnet34")),
+    "weights": ("file.pth", ("file.pth",)),
+    "layers": ("features.6 features.13", (("features.6", "features.13"),)),
     "size_resize": ("320", (320,)),
     "size_crop": ("200 300", (200, 300)),
+    "interpolation": ("area", "area"),
+    "flip": ("vertical horizontal", ("vertical", "horizontal")),
     "patch_size": ("5", 5),
     "embed_dim": ("384", 384),
     "sigma": ("2.5", 2.5),
+    "precision": ("bfloat16", "bfloat16"),
+    "memory_budget": ("1.5", 1.5),
     "batch_size": ("32", 32),
     "num_workers": ("0", 0),
     "device": ("cpu", "cpu"),
@@ -66,7 +58,7 @@ class TestParsing:
     def test_every_flag_has_an_example(self):
         assert set(EXAMPLES) == FLAGS
 
-    @pytest.mark.parametrize("flag", EXAMPLES)
+    @pytest.mark.parametrize("flag", sorted(FLAGS - {"protocol"}))  # which is there to set others
     def test_a_flag_sets_its_own_option_and_no_other(self, flag):
         words, value = EXAMPLES[flag]
         options = parse(f"--{flag} {words}")
@@ -87,15 +79,91 @@ class TestParsing:
 
     def test_the_defaults_are_the_papers(self):
         options = Options()
-        assert options.backbone == "wide_resnet50_2"
-        assert options.layers == ("layer2", "layer3")
+        assert options.backbone == ("wide_resnet50_2",)
+        assert options.layers == (("layer2", "layer3"),)
         assert options.size("size_resize") == (256, 256)
         assert options.size("size_crop") == (224, 224)
         assert (options.k, options.patch_size, options.embed_dim, options.sigma) == (1, 3, 1024, 4)
         assert options.percentage_coreset == (0.1,)
+        assert (options.image_score, options.interpolation) == ("max_patch", "bilinear")
+        assert options.aupro_limit == 0.3
 
     def test_two_sizes_are_height_and_width(self):
         assert parse("--size_crop 200 300").size("size_crop") == (200, 300)
+
+
+class TestMembers:
+    """Several backbones: what they have in common is given once, else once for each."""
+
+    def test_one_network(self):
+        assert parse("--backbone a --weights w --layers x y").members() == [
+            Member("a", "w", ("x", "y"))
+        ]
+
+    def test_weights_and_layers_for_all(self):
+        assert parse("--backbone a b --weights w --layers x y").members() == [
+            Member("a", "w", ("x", "y")),
+            Member("b", "w", ("x", "y")),
+        ]
+
+    def test_weights_and_layers_for_each(self):
+        options = parse("--layers x y --backbone a b --layers z --weights v w")
+        assert options.members() == [Member("a", "v", ("x", "y")), Member("b", "w", ("z",))]
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("--backbone a b c --weights v w", "--weights once, or once for each of 3 .* found 2"),
+            ("--weights v w", "--weights once, or once for each of 1 .* found 2"),
+            ("--layers x --layers y", "--layers groups once, or once for each of 1 .* found 2"),
+            ("--backbone a b c --layers x --layers y", "--layers groups .* of 3 .* found 2"),
+        ],
+    )
+    def test_neither_for_all_nor_for_each(self, text, message):
+        with pytest.raises(UsageError, match=message):
+            parse(text)
+
+
+class TestProtocol:
+    """A protocol changes the defaults of other flags, whatever the order they are given in."""
+
+    @pytest.mark.parametrize("name", PROTOCOLS)
+    def test_it_sets_what_it_is_known_for_and_nothing_else(self, name):
+        assert parse(f"--protocol {name}") == replace(Options(), protocol=name, **PROTOCOLS[name])
+
+    def test_the_papers_is_the_default(self):
+        assert parse("--protocol paper") == Options()
+
+    def test_patchcore_ex(self):
+        options = parse("--protocol patchcore_ex")
+        assert (options.interpolation, options.k, options.image_score) == ("area", 5, "max_map")
+
+    def test_anomalib_like(self):
+        options = parse("--protocol anomalib_like")
+        assert options.size("size_resize") == options.size("size_crop") == (256, 256)
+        assert (options.embed_dim, options.image_score, options.num_reweight) == (
+            *(1536, "reweighted", 9),
+        )
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "--protocol patchcore_ex --k 2",
+            "--k 2 --protocol patchcore_ex",
+            "--k 2 --protocol=patchcore_ex",
+        ],
+    )
+    def test_flags_that_are_given_have_their_way(self, text):
+        options = parse(text)
+        assert (options.k, options.interpolation) == (2, "area")
+
+    def test_a_default_that_is_given_counts_too(self):
+        assert parse("--protocol patchcore_ex --k 1").k == 1
+
+    def test_a_commands_own_defaults_give_way(self):
+        defaults = Options(k=3, percentage_coreset=(0.25,))
+        options = parse("--protocol patchcore_ex", defaults)
+        assert (options.k, options.percentage_coreset) == (5, (0.25,))
 
 
 class TestMistakes:
@@ -112,8 +180,12 @@ class TestMistakes:
             ("--size_crop big", "--size_crop: invalid int value: 'big'"),
             ("--device tpu", r"--device: invalid choice: '?tpu'? .*auto.*cpu.*cuda"),
             ("--pictures some", r"--pictures: invalid choice: '?some'? .*all.*defective.*none"),
+            ("--protocol mine", r"--protocol: invalid choice: '?mine'? .*paper.*patchcore_ex"),
+            ("--flip up", r"--flip: invalid choice: '?up'? .*horizontal.*vertical"),
+            ("--seed 0 one", "--seed: invalid int value: 'one'"),
             ("--categories", "--categories: expected at least one argument"),
-            ("--backbone", "--backbone: expected one argument"),
+            ("--backbone", "--backbone: expected at least one argument"),
+            ("--precision", "--precision: expected one argument"),
             ("--size_resize 1 2 3", "one to 2 values for --size_resize, .*3"),
             ("--size_crop 1 2 3 4", "one to 2 values for --size_crop, .*4"),
         ],
@@ -133,12 +205,13 @@ class TestMistakes:
         ("flag", "least"),
         [
             ("k", 1),
-            ("seed", 0),
+            ("num_reweight", 1),
             ("patch_size", 1),
             ("embed_dim", 1),
             ("sigma", 0),
             ("batch_size", 1),
             ("num_workers", 0),
+            ("memory_budget", 0),
         ],
     )
     def test_a_number_below_its_least(self, flag, least):
@@ -146,15 +219,28 @@ class TestMistakes:
             parse(f"--{flag} {least - 1}")
         assert getattr(parse(f"--{flag} {least}"), flag) == least
 
-    @pytest.mark.parametrize("value", ["nan", "inf"])
-    def test_a_smoothing_that_is_no_number(self, value):
-        with pytest.raises(UsageError, match=f"--sigma.*{value}"):
-            parse(f"--sigma {value}")
+    @pytest.mark.parametrize(
+        ("flag", "value"), [("sigma", "nan"), ("sigma", "inf"), ("memory_budget", "nan")]
+    )
+    def test_what_is_no_number(self, flag, value):
+        with pytest.raises(UsageError, match=f"--{flag}.*{value}"):
+            parse(f"--{flag} {value}")
 
-    def test_a_seed_that_no_generator_takes(self):
-        assert parse(f"--seed {2**32 - 1}").seed == 2**32 - 1
-        with pytest.raises(UsageError, match=f"--seed.*{2**32}"):
-            parse(f"--seed {2**32}")
+    @pytest.mark.parametrize("value", ["0", "-0.1", "1.5", "nan"])
+    def test_a_false_positive_rate_outside_its_range(self, value):
+        with pytest.raises(UsageError, match=rf"--aupro_limit in \(0, 1\], found {value}"):
+            parse(f"--aupro_limit {value}")
+        assert parse("--aupro_limit 1").aupro_limit == 1
+
+    @pytest.mark.parametrize("value", [-1, 2**32])
+    def test_a_seed_that_no_generator_takes(self, value):
+        with pytest.raises(UsageError, match=f"--seed from 0 to {2**32 - 1}.*{value}"):
+            parse(f"--seed 3 {value}")
+        assert parse(f"--seed 0 {2**32 - 1}").seed == (0, 2**32 - 1)
+
+
+def as_typed(value: object) -> str:
+    return " ".join(map(as_typed, value)) if isinstance(value, tuple) else str(value)
 
 
 class TestHelp:
@@ -180,10 +266,9 @@ class TestHelp:
         for field in fields(Options):
             assert len(field.metadata["text"]) > 20
             assert " ".join(field.metadata["text"].split()) in shown[field.name]
-            default = getattr(Options(), field.name)
-            values = default if isinstance(default, tuple) else (default,)
-            if values and default is not False:  # a switch says what it switches on
-                assert shown[field.name].endswith(f"[{' '.join(map(str, values))}]")
+            default = as_typed(getattr(Options(), field.name))
+            if default and default != "False":  # a switch says what it switches on
+                assert shown[field.name].endswith(f"[{default}]")
 
     def test_flags_are_grouped(self, show):
         show()
@@ -199,238 +284,10 @@ class TestHelp:
         show("evaluate")
         assert all(f"\n  {name} " in self.text for name in main.COMMANDS)
 
+    def test_a_protocols_defaults_are_shown(self, show):
+        shown = show("--protocol", "patchcore_ex")
+        assert shown["k"].endswith("[5]")
+        assert shown["image_score"].endswith("[max_map]")
+
     def test_a_commands_own_defaults_are_shown(self, show):
         assert show("demo")["percentage_coreset"].endswith("[0.01 0.1]")
-
-
-@dataclass
-class Seen:
-    """What one category's evaluation came to."""
-
-    model: PatchCore
-    result: CategoryResult
-    coreset: list[int]  # training patches in order of selection
-    bank: torch.Tensor  # (M, D)
-
-    @property
-    def prediction(self):
-        return self.result.measurements[-1].prediction
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    make_category(folder, "gadget", seed=1)
-    make_category(folder, "widget")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def weights_file(tmp_path_factory) -> Path:
-    torch.manual_seed(3)
-    path = tmp_path_factory.mktemp("weights") / "squeezenet.pth"
-    torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), path)
-    return path
-
-
-class TestDestinations:
-    """`test_<flag>` shows, through the whole program, that the flag changes what is done."""
-
-    @pytest.fixture(autouse=True)
-    def in_one_thread(self):
-        with one_thread():
-            yield
-
-    @pytest.fixture(autouse=True)
-    def spies(self, data, tmp_path, monkeypatch):
-        self.data, self.folder, self.patch = data, tmp_path / "result", monkeypatch
-        self.seen: list[Seen] = []
-        coresets, banks = [], []
-        measure, select = evaluate_module.measure_category, model_module.greedy_coreset
-
-        def measure_spy(model, *arguments):
-            result = measure(model, *arguments)
-            self.seen.append(Seen(model, result, coresets[-1].tolist(), banks[-1]))
-            return result
-
-        def select_spy(embeddings, *arguments, **options):
-            coresets.append(select(embeddings, *arguments, **options))
-            banks.append(embeddings[coresets[-1]])
-            return coresets[-1]
-
-        monkeypatch.setattr(evaluate_module, "measure_category", measure_spy)
-        monkeypatch.setattr(model_module, "greedy_coreset", select_spy)
-
-    def run(self, text: str = "", status: int = 0) -> Seen:
-        """Evaluate one category (or those that the flags name) with these flags."""
-        base = f"--path_data {self.data} --path_result {self.folder} --categories widget"
-        assert main.main(quick(*base.split(), *text.split())) == status
-        return self.seen[-1]
-
-    def names_like(self, pattern: str) -> set[str]:
-        return {file.name for file in self.folder.glob(pattern)}
-
-    def test_path_data(self, tmp_path):
-        make_category(tmp_path / "other", "widget", seed=5)
-        ours = self.run().result.category
-        other = self.run(f"--path_data {tmp_path / 'other'}").result.category
-        assert ours.train[0].path.is_relative_to(self.data)
-        assert other.train[0].path.is_relative_to(tmp_path / "other")
-
-    def test_categories(self):
-        self.run("--categories widget gadget")
-        assert [seen.result.category.name for seen in self.seen] == ["widget", "gadget"]
-
-    def test_path_result(self, tmp_path):
-        self.run(f"--path_result {tmp_path / 'elsewhere'}")
-        assert (tmp_path / "elsewhere/results.csv").is_file()
-        assert not self.folder.exists()
-
-    @pytest.mark.parametrize(
-        ("choice", "types"),
-        [("none", ()), ("defective", DEFECT_TYPES), ("all", ("good", *DEFECT_TYPES))],
-    )
-    def test_pictures(self, choice, types):
-        self.run(f"--pictures {choice}")
-        drawn = {name.rsplit("_p0100", 1)[0] for name in self.names_like("localization_*.png")}
-        assert drawn == {
-            f"localization_widget_{kind}_{index:03d}"
-            for kind in types
-            for index in range(NUM_TEST_PER_TYPE)
-        }
-
-    def test_summary(self, capsys):
-        self.run()
-        assert "Total params" not in capsys.readouterr().out
-        self.run("--summary")
-        shown = capsys.readouterr().out
-        assert "Total params" in shown
-        assert "Fire" in shown
-        assert "Linear" not in shown
-
-    def test_percentage_coreset(self):
-        patches = NUM_TRAIN * NUM_PATCHES
-        seen = self.run("--percentage_coreset 0.2 0.02")
-        assert [m.row.percentage_coreset for m in seen.result.measurements] == [0.02, 0.2]
-        small, large = (m.prediction.nearest.max() for m in seen.result.measurements)
-        assert small < patches * 2 // 100 <= large  # patches of the coreset that were found
-        assert len(seen.coreset) == patches * 20 // 100
-
-    def test_k(self):
-        one, three = self.run("--k 1"), self.run("--k 3")
-        assert one.prediction.distance.shape[3] == 1
-        assert three.prediction.distance.shape[3] == 3
-        assert three.result.measurements[0].row.to_record()["k"] == "3"
-        assert (three.prediction.score > one.prediction.score).all()
-        assert all("_k03_" in name for name in self.names_like("*_p0100_*"))
-        assert self.names_like("pred-dist_*_k03_*")
-
-    def test_seed(self, weights_file):
-        # Weights from a file: only the selection is left to chance.
-        first, again, other = (
-            self.run(f"--weights {weights_file} --seed {seed}") for seed in (0, 0, 1)
-        )
-        assert first.coreset == again.coreset != other.coreset
-        assert other.result.measurements[0].row.to_record()["seed"] == "1"
-
-    def test_seed_draws_random_weights(self):
-        first, again, other = (self.run(f"--seed {seed}").model.backbone for seed in (0, 0, 1))
-        weights = [next(b.network.parameters()).detach() for b in (first, again, other)]
-        assert torch.equal(weights[0], weights[1])
-        assert not torch.equal(weights[0], weights[2])
-
-    def test_backbone(self):
-        seen = self.run("--backbone resnet18 --layers layer1 layer2")
-        assert isinstance(seen.model.backbone.network, torchvision.models.ResNet)
-        assert seen.model.backbone.channels == (64, 128)
-
-    def test_weights(self, weights_file):
-        network = self.run(f"--weights {weights_file}").model.backbone.network
-        expected = torch.load(weights_file)
-        assert network.state_dict()
-        for name, tensor in network.state_dict().items():
-            assert torch.equal(tensor, expected[name])
-
-    def test_layers(self):
-        seen = self.run("--layers features.4 features.7")
-        assert seen.model.backbone.layers == ("features.4", "features.7")
-        assert seen.model.backbone.channels == (128, 256)
-
-    def test_size_resize(self):
-        # The crop of a larger image shows less of it.
-        seen, larger = self.run("--pictures all"), self.run("--pictures all --size_resize 128 96")
-        assert larger.model.preprocess.size_resize == (128, 96)
-        assert larger.result.masks.shape == seen.result.masks.shape
-        assert larger.result.masks.sum() != seen.result.masks.sum()
-
-    def test_size_crop(self):
-        seen = self.run("--size_crop 48 56")
-        assert seen.prediction.anomaly_map.shape[1:] == (48, 56)
-        assert seen.result.masks.shape[1:] == (48, 56)
-
-    def test_patch_size(self):
-        usual, wide, even = (self.run(f"--patch_size {size}") for size in (3, 5, 2))
-        assert usual.prediction.distance.shape == wide.prediction.distance.shape
-        assert not np.allclose(usual.prediction.distance, wide.prediction.distance, rtol=0.01)
-        assert even.prediction.distance.shape[1:3] == (14, 14)
-
-    def test_embed_dim(self):
-        assert self.run("--embed_dim 48").bank.shape[1] == 48
-
-    def test_sigma(self):
-        sharp, smooth = (self.run(f"--sigma {sigma}").prediction for sigma in (0, 8))
-        np.testing.assert_array_equal(sharp.score, smooth.score)
-        assert sharp.anomaly_map.max() > 1.1 * smooth.anomaly_map.max()
-        assert sharp.anomaly_map.std() > smooth.anomaly_map.std()
-
-    def test_batch_size(self):
-        sizes, embed = [], PatchCore.embed
-
-        def spy(model, batch):
-            sizes.append(len(batch))
-            return embed(model, batch)
-
-        self.patch.setattr(PatchCore, "embed", spy)
-        self.run("--batch_size 4")
-        assert sizes == [4, 2, 4, 2]  # 6 training and 6 test images
-
-    @pytest.mark.parametrize("workers", [0, 3])
-    def test_num_workers(self, workers):
-        given = []
-
-        def spy(*arguments, num_workers, **options):
-            given.append(num_workers)
-            return map_ahead(*arguments, num_workers=num_workers, **options)
-
-        self.patch.setattr(category_module, "map_ahead", spy)
-        self.patch.setattr(pictures_module, "map_ahead", spy)
-        self.run(f"--num_workers {workers} --pictures defective")
-        assert given == [workers] * 3  # training images, test images, pictures
-
-    @pytest.mark.parametrize(
-        ("choice", "gpu", "expected"),
-        [
-            ("auto", False, "cpu"),
-            ("auto", True, "cuda"),
-            ("cpu", True, "cpu"),
-            ("cuda", True, "cuda"),
-        ],
-    )
-    def test_device(self, choice, gpu, expected):
-        given = []
-
-        def stop(*arguments, device, **options):
-            given.append(torch.device(device).type)
-            raise PatchCoreError("far enough")
-
-        self.patch.setattr(torch.cuda, "is_available", lambda: gpu)
-        self.patch.setattr(torch.backends.cudnn, "allow_tf32", True)  # put back at the end
-        self.patch.setattr(evaluate_module, "PatchCore", stop)
-        arguments = f"--path_data {self.data} --device {choice}".split()
-        assert main.main(quick(*arguments)) == main.USER_MISTAKE
-        assert given == [expected]
-
-
-def test_every_flag_has_a_test_of_its_destination():
-    tests = {name.removeprefix("test_") for name in vars(TestDestinations) if "test_" in name}
-    assert FLAGS - tests == set()

@@ -14,12 +14,12 @@ from utils.tables import all_tables, describe_run, main_tables, records_text
 
 DESCRIPTION = """Rebuild the tables from the results.csv of one or more result folders, so that
 categories, percentages or seeds that were run apart come together."""
-# What a run's options may differ in without its rows being of another method.
+# What runs of one method may differ in: where, of what, how fast, and how they are looked at.
+# Backbone, weights and layers are looked at model by model.
 NOT_THE_METHOD = frozenset(
-    {"path_data", "path_result", "categories", "pictures", "save_maps", "summary", "protocol"}
-    | {"profile", "memory_budget"}
-    | {"percentage_coreset", "k", "seed", "batch_size", "num_workers", "device"}
-    | {"backbone", "layers", "weights"}  # rows bear the model's name
+    {"path_data", "path_result", "categories", "pictures", "save_maps", "summary", "profile"}
+    | {"protocol", "percentage_coreset", "seed", "backbone", "weights", "layers"}
+    | {"batch_size", "num_workers", "memory_budget", "device"}
 )
 MARKS = "<!-- tables:begin -->", "<!-- tables:end -->"
 
@@ -65,20 +65,34 @@ def gather_rows(
         records: The ``run.json`` of each folder.
         folders: Their paths, for the names.
     """
-    settings = [
-        {name: value for name, value in r["options"].items() if name not in NOT_THE_METHOD}
-        for r in records
-    ]
-    same = all(setting == settings[0] for setting in settings)
+    methods: dict[str, list[object]] = {}
+    for rows, record in zip(parts, records, strict=True):
+        for model in dict.fromkeys(row.model for row in rows):
+            known = methods.setdefault(model, [])
+            if _method(record, model) not in known:
+                known.append(_method(record, model))
+    unique = len({folder.name for folder in folders}) == len(folders)
     gathered: dict[tuple, ResultRow] = {}
     for rows, folder in zip(parts, folders, strict=True):
         for row in rows:
-            kept = row if same else replace(row, model=f"{row.model} ({folder.name})")
+            name = f"{row.model} ({folder.name if unique else folder})"
+            kept = row if len(methods[row.model]) == 1 else replace(row, model=name)
             key = (kept.model, kept.category, kept.percentage_coreset, kept.k, kept.seed)
             if key in gathered:
                 log.warning("measured more than once, the last counts: %s", key)
             gathered[key] = kept
     return sorted(gathered.values(), key=lambda row: (row.model, row.category))
+
+
+def _method(record: dict, model: str) -> object:
+    """Return what makes a model's results those of one method: settings, weights, layers."""
+    options = record["options"]
+    settings = {name: value for name, value in options.items() if name not in NOT_THE_METHOD}
+    digests = record["weights_digest"]
+    layers = options["layers"] * (len(digests) if len(options["layers"]) == 1 else 1)
+    members = dict(zip(digests, zip(digests.values(), layers, strict=True), strict=True))
+    # An ensemble is what all its members are.
+    return settings, members.get(model, members)
 
 
 def replace_section(readme: Path, text: str) -> None:
@@ -127,8 +141,11 @@ def _parse(arguments: list[str], epilog: str) -> argparse.Namespace:
 def _read_run(folder: Path) -> dict:
     path = folder / RUN_FILE
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"expected a result folder with {RUN_FILE}, found {path}: {error}"
+            f"expected a result folder with {RUN_FILE}, cannot read {path}: {error}"
         ) from error
+    if not isinstance(record, dict) or not {"options", "weights_digest", "notes"} <= set(record):
+        raise UsageError(f"expected the record of a run of this program, found another: {path}")
+    return record

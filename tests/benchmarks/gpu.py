@@ -1,0 +1,193 @@
+"""A dataset of MVTec AD's sizes on a GPU: seconds per category, and the same scores as on a CPU.
+
+    python -m tests.benchmarks.gpu                 # everything, under 5 minutes with 16 cores
+    python -m tests.benchmarks.gpu --quick --device cpu    # a small one, to see that it works
+
+Fifteen procedural categories with the numbers of training and test images of MVTec AD's, as PNG of
+1024x1024, are written to a temporary folder and evaluated by `main.py` (random weights: for the
+time they are as good as any), once for each percentage. The smallest is then evaluated on the
+CPU too, and its scores are compared.
+"""
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from datasets import synthetic
+
+ROOT = Path(__file__).resolve().parents[2]
+# Training and test images of MVTec AD's categories: 3,629 and 1,725 in all.
+SIZES = (
+    *((209, 83), (224, 150), (219, 132), (280, 117), (264, 78), (391, 110), (245, 124), (220, 115)),
+    *((267, 167), (320, 160), (230, 117), (60, 42), (213, 100), (247, 79), (240, 151)),
+)
+SMALLEST = 11
+# Percentage and the seconds per category that are aimed at.
+TARGETS = {0.01: 1.0, 0.1: 1.0, 0.25: 1.5}
+# Pictures that are rendered for each folder; all others are these, shifted and with other noise.
+NUM_RENDERED = 6
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Job:
+    """Pictures of one folder of one category, to be written by a process of its own."""
+
+    folder: Path
+    category: str
+    defect_type: str | None
+    count: int
+    side: int
+    seed: int
+
+
+def main() -> None:
+    """Measure, print a table, and write it as JSON where asked for."""
+    given = _parse()
+    sizes = [(12, 8), (8, 6)] if given.quick else list(SIZES)
+    side = 256 if given.quick else 1024
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        start = time.perf_counter()
+        with ProcessPoolExecutor() as pool:
+            written = sum(pool.map(_write_pictures, _jobs(root / "data", sizes, side)))
+        print(f"wrote {written} pictures in {time.perf_counter() - start:.0f} s", flush=True)
+        record = {"device": None, "categories": len(sizes), "side": side, "rows": []}
+        print("| coreset | mean s per category | median | target |\n|---:|---:|---:|---:|")
+        for percentage, target in TARGETS.items():
+            result = root / f"result_{percentage:g}"
+            _evaluate(root / "data", result, given, percentage)
+            seconds = [float(row["seconds_total"]) for row in _rows(result)]
+            row = {
+                "percentage": percentage,
+                "mean": statistics.fmean(seconds),
+                "median": statistics.median(seconds),
+                "target": target,
+                "stages": _stages(result),
+            }
+            record["rows"].append(row)
+            print(
+                f"| {100 * percentage:g} % | {row['mean']:.2f} | {row['median']:.2f} | {target} |",
+                flush=True,
+            )
+        run = json.loads((root / "result_0.1" / "run.json").read_text())
+        record |= {"device": run["device"], "cpu": run["cpu"], "versions": run["versions"]}
+        smallest = _name(1 if given.quick else SMALLEST)
+        record["largest_difference"] = _compare_with_cpu(root, given, smallest)
+    print(f"\n{record['device']}, {record['cpu']}")
+    print(
+        f"largest relative difference of scores from the CPU's: {record['largest_difference']:.1e}"
+    )
+    if given.json:
+        given.json.write_text(json.dumps(record, indent=2) + "\n")
+    if record["largest_difference"] > TOLERANCE:
+        sys.exit(f"expected scores within {TOLERANCE:g} of the CPU's")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--backbone", default="wide_resnet50_2")
+    parser.add_argument("--batch_size", default=32, type=int)
+    parser.add_argument("--quick", action="store_true", help="two small categories")
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    return parser.parse_args()
+
+
+def _name(number: int) -> str:
+    return f"category_{number:02d}"
+
+
+def _jobs(root: Path, sizes: list[tuple[int, int]], side: int) -> Iterator[Job]:
+    """Yield what is to be written: a quarter of the test images is good, as in MVTec AD."""
+    names = list(synthetic.CATEGORIES)
+    for number, (num_train, num_test) in enumerate(sizes):
+        name = names[number % len(names)]
+        defect_type = synthetic.CATEGORIES[name].defect_types[0]
+        folder = root / _name(number)
+        num_good = max(1, num_test // 4)
+        yield Job(folder / "train" / "good", name, None, num_train, side, 3 * number)
+        yield Job(folder / "test" / "good", name, None, num_good, side, 3 * number + 1)
+        num_defective = num_test - num_good
+        yield Job(
+            folder / "test" / defect_type, name, defect_type, num_defective, side, 3 * number + 2
+        )
+
+
+def _write_pictures(job: Job) -> int:
+    """Write a folder's pictures and masks; return how many pictures."""
+    cv2.setNumThreads(1)
+    generator = np.random.default_rng(job.seed)
+    rendered = [
+        synthetic.render(job.category, job.defect_type, seed=1000 * job.seed + i, size=job.side)
+        for i in range(min(NUM_RENDERED, job.count))
+    ]
+    job.folder.mkdir(parents=True)
+    for index in range(job.count):
+        image, mask = rendered[index % len(rendered)]
+        shift = generator.integers(-job.side // 32, job.side // 32 + 1, 2).tolist()
+        noise = generator.integers(-4, 5, image.shape, dtype=np.int16)
+        shifted = np.roll(image, shift, (0, 1)) + noise
+        picture = np.clip(shifted, 0, 255).astype(np.uint8)
+        cv2.imwrite(str(job.folder / f"{index:03d}.png"), picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        if job.defect_type is not None:
+            masks = job.folder.parents[1] / "ground_truth" / job.defect_type
+            masks.mkdir(parents=True, exist_ok=True)
+            shifted_mask = np.roll(mask, shift, (0, 1)).astype(np.uint8) * 255
+            cv2.imwrite(str(masks / f"{index:03d}_mask.png"), shifted_mask)
+    return job.count
+
+
+def _evaluate(
+    data: Path, result: Path, given: argparse.Namespace, percentage: float, *more: str
+) -> None:
+    command = [
+        *(sys.executable, str(ROOT / "main.py"), "--path_data", str(data)),
+        *("--path_result", str(result), "--percentage_coreset", str(percentage)),
+        *("--backbone", given.backbone, "--weights", "random", "--pictures", "none"),
+        *("--batch_size", str(given.batch_size), "--num_workers", str(os.cpu_count())),
+        *("--device", given.device, *more),  # what comes last counts
+    ]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _rows(result: Path) -> list[dict[str, str]]:
+    with (result / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _stages(result: Path) -> dict[str, float]:
+    """Return the mean seconds of each stage."""
+    rows = _rows(result)
+    names = [name for name in rows[0] if name.startswith("seconds_")]
+    return {name: statistics.fmean(float(row[name]) for row in rows) for name in names}
+
+
+def _compare_with_cpu(root: Path, given: argparse.Namespace, category: str) -> float:
+    """Return the largest relative difference of any image score of one category."""
+    scores = []
+    for device in (given.device, "cpu"):
+        result = root / f"compared_{device}_{len(scores)}"
+        more = ("--categories", category, "--save_maps", "--device", device)
+        _evaluate(root / "data", result, given, 0.1, *more)
+        (file,) = result.glob("maps_*.npz")
+        with np.load(file, allow_pickle=False) as arrays:
+            scores.append(arrays["scores"])
+    return float(np.max(np.abs(scores[0] - scores[1]) / scores[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""`main.py tables`: what runs measured apart comes together, and what must not mix stays apart."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from tests.support import QUICK_NETWORK, call, evaluate, make_data, read_run, read_table
+
+SETTING = "--categories widget"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def seeds(data, tmp_path_factory):
+    flags = f"{SETTING} --percentage_coreset 0.05 0.2 --seed 0 3"
+    return evaluate(data, tmp_path_factory.mktemp("seeds"), flags)
+
+
+@pytest.fixture(scope="module")
+def plain(data, tmp_path_factory):
+    return evaluate(data, tmp_path_factory.mktemp("one") / "result", SETTING)
+
+
+@pytest.fixture(scope="module")
+def weights_file(tmp_path_factory):
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("weights") / "squeezenet.pth"
+    torch.save(torchvision.models.get_model(QUICK_NETWORK, weights=None).state_dict(), path)
+    return path
+
+
+def copy_run(source, target, pattern="$^", replacement=""):
+    """Copy what the command reads of a result folder, with a change of its results."""
+    target.mkdir(exist_ok=True)
+    text = (source / "results.csv").read_text()
+    (target / "results.csv").write_text(re.sub(pattern, replacement, text))
+    (target / "run.json").write_bytes((source / "run.json").read_bytes())
+    return target
+
+
+@pytest.fixture
+def gather(tmp_path, capsys):
+    """Run the command on result folders; return the Markdown that it prints."""
+
+    def gather(*folders, path_result=tmp_path / "tables"):
+        capsys.readouterr()
+        assert call("tables", *folders, "--path_result", path_result) == 0
+        printed = capsys.readouterr().out
+        assert printed.strip() in (path_result / "tables.md").read_text()
+        return printed
+
+    return gather
+
+
+def section(text, title):
+    return text.partition(f"### {title}")[2].partition("###")[0].strip()
+
+
+class TestTogether:
+    """One run of several, and several runs of one, give the same tables."""
+
+    @pytest.mark.parametrize(
+        ("whole", "parts"),
+        [
+            (
+                "--categories widget --percentage_coreset 0.05 0.2",
+                [f"--categories widget --percentage_coreset {p}" for p in (0.2, 0.05)],
+            ),
+            ("--categories gadget widget", ["--categories widget", "--categories gadget"]),
+        ],
+        ids=["percentages", "categories"],
+    )
+    def test_runs_apart_come_together(self, data, tmp_path, gather, whole, parts):
+        together = evaluate(data, tmp_path / "whole", whole)
+        folders = [
+            evaluate(data, tmp_path / f"part{number}", part) for number, part in enumerate(parts)
+        ]
+        expected = (together / "tables.md").read_text()
+        printed = gather(*folders)
+        for title in ("Image AUROC (%)", "Pixel AP (%)", "AUPRO (%)"):
+            assert section(printed, title) == section(expected, title) != ""
+        for folder in folders:  # each run's command is told
+            assert read_run(folder)["command"] in printed
+
+    def test_seeds_apart_come_together(self, plain, tmp_path, gather):
+        # Two runs with random weights would draw other ones: here the second is made up.
+        value = 100 * float(read_table(plain)[0]["pixel_auroc"])
+        other = copy_run(plain, tmp_path / "other", "(widget,0.1,1),0,", r"\1,7,")
+        printed = gather(plain, other)
+        assert f"| widget | - | {value:.2f} ± 0.00 |" in section(printed, "Pixel AUROC (%)")
+
+    def test_what_was_measured_twice_is_told_and_the_last_counts(
+        self, plain, tmp_path, gather, caplog
+    ):
+        measured = read_table(plain)[0]["pixel_auroc"]
+        later = copy_run(plain, tmp_path / "later", f",{measured},", ",0.125,")
+        assert "| widget | - | 12.50 |" in section(gather(plain, later), "Pixel AUROC (%)")
+        assert "measured more than once" in caplog.text
+
+
+class TestApart:
+    """Rows of other settings never stand in one column, nor take another's place."""
+
+    def test_other_settings_are_kept_apart(self, data, plain, tmp_path, gather):
+        sharp = evaluate(data, tmp_path / "sharp", f"{SETTING} --sigma 1")
+        printed = gather(plain, sharp)
+        assert "squeezenet1_1 (result)" in printed
+        assert "squeezenet1_1 (sharp)" in printed
+
+    def test_folders_of_the_same_name_too(self, data, plain, tmp_path, gather):
+        sharp = evaluate(data, tmp_path / "two/result", f"{SETTING} --sigma 1")
+        assert plain.name == sharp.name
+        assert gather(plain, sharp).count("### Pixel AUROC (%): ") == 2
+
+    @pytest.mark.parametrize("flags", ["--k 5", "--layers features.4 features.7", "--weights FILE"])
+    def test_another_k_or_other_layers_or_weights_too(
+        self, data, plain, tmp_path, gather, flags, weights_file
+    ):
+        flags = flags.replace("FILE", str(weights_file))
+        other = evaluate(data, tmp_path / "other", f"{SETTING} {flags}")
+        printed = gather(plain, other)
+        for folder in (plain, other):
+            value = 100 * float(read_table(folder)[0]["pixel_ap"])
+            assert f"{value:.2f}" in printed.partition("### Pixel AP (%)")[2]
+
+
+class TestForms:
+    def test_as_csv_and_latex_too(self, seeds, tmp_path, gather):
+        gather(seeds, path_result=tmp_path)
+        (row, *_) = [r for r in read_table(tmp_path / "tables.csv") if r["column"] == "5 %"]
+        values = [100 * float(r["image_auroc"]) for r in read_table(seeds)[::2]]
+        assert row["table"] == "Image AUROC (%)"
+        assert float(row["value"]) == pytest.approx(np.mean(values), abs=0.005)
+        assert float(row["deviation"]) == pytest.approx(np.std(values, ddof=1), abs=0.005)
+        latex = (tmp_path / "tables.tex").read_text()
+        assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") > 5
+        assert r"5 \%" in latex
+
+    def test_the_readmes_section_is_replaced_and_nothing_else(self, seeds, tmp_path):
+        readme = tmp_path / "README.md"
+        readme.write_text("before\n<!-- tables:begin -->\nold\n<!-- tables:end -->\nafter\n")
+        for _ in range(2):  # twice changes nothing more
+            assert call("tables", seeds, "--path_result", tmp_path, "--readme", readme) == 0
+            text = readme.read_text()
+            assert text.startswith("before\n<!-- tables:begin -->\n")
+            assert text.endswith("<!-- tables:end -->\nafter\n")
+            assert "old" not in text
+            assert text.count("### Image AUROC (%)") == text.count("### AUPRO (%)") == 1
+
+
+class TestMistakes:
+    """One line of error, and nothing is changed."""
+
+    @pytest.fixture
+    def copy(self, plain, tmp_path):
+        """Return a result folder to be spoilt."""
+        return copy_run(plain, tmp_path)
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("results.csv", None, "results.csv"),
+            ("results.csv", "a,b\n1,2\n", "expected results of this program"),
+            ("run.json", None, "run.json"),
+            ("run.json", "{", "run.json"),
+            ("run.json", "[]", "run.json"),
+            ("run.json", json.dumps({"command": "another program's"}), "run.json"),
+        ],
+    )
+    def test_a_folder_without_results_is_named(self, copy, capsys, name, content, message):
+        (copy / name).unlink() if content is None else (copy / name).write_text(content)
+        assert call("tables", copy) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert message in error
+        assert str(copy) in error
+
+    @pytest.mark.parametrize("text", ["no marks", "<!-- tables:end --><!-- tables:begin -->"])
+    def test_a_readme_without_marks_is_left_alone(self, copy, capsys, text):
+        readme = copy / "README.md"
+        readme.write_text(text)
+        assert call("tables", copy, "--readme", readme) == 2
+        assert "tables:begin" in capsys.readouterr().err
+        assert readme.read_text() == text
+
+    def test_a_missing_readme_is_named(self, copy, capsys):
+        assert call("tables", copy, "--readme", copy / "nowhere.md") == 2
+        assert re.search(r"nowhere\.md \(--readme\)", capsys.readouterr().err)
+
+    def test_without_a_folder_the_command_explains_itself(self, capsys):
+        assert call("tables") == 2
+        assert "RESULT; python main.py tables --help" in capsys.readouterr().err

@@ -1,0 +1,359 @@
+"""Every flag arrives where it changes what is done: the results, the files, or the model.
+
+`TestDestinations` is complete by a test: who adds a flag adds its test.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+import main
+from datasets.images import map_ahead
+from patchcore import PatchCore, PatchCoreError
+from patchcore import model as model_module
+from tests.support import (
+    DEFECT_TYPES,
+    NUM_PATCHES,
+    NUM_TEST_PER_TYPE,
+    NUM_TRAIN,
+    call,
+    make_category,
+    make_data,
+    names,
+    quick,
+    read_maps,
+    read_table,
+    without_curves,
+)
+from utils.commands import category as category_module
+from utils.commands import evaluate as evaluate_module
+from utils.commands import pictures as pictures_module
+from utils.commands import training as training_module
+from utils.commands.category import CategoryResult
+from utils.options import Options
+
+
+@dataclass
+class Seen:
+    """What one category's evaluation came to."""
+
+    model: PatchCore
+    result: CategoryResult
+    coreset: list[int]  # training patches in order of selection
+    bank: torch.Tensor  # (M, D)
+
+    @property
+    def prediction(self):
+        return self.result.measurements[-1].prediction
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def weights_file(tmp_path_factory) -> Path:
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("weights") / "squeezenet.pth"
+    torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), path)
+    return path
+
+
+class TestDestinations:
+    """`test_<flag>` shows, through the whole program, that the flag changes what is done."""
+
+    @pytest.fixture(autouse=True)
+    def no_curves(self):
+        with without_curves():
+            yield
+
+    @pytest.fixture(autouse=True)
+    def spies(self, data, tmp_path, monkeypatch):
+        self.data, self.folder, self.patch = data, tmp_path / "result", monkeypatch
+        self.seen: list[Seen] = []
+        coresets, banks = [], []
+        measure, select = evaluate_module.measure_category, model_module.greedy_coreset
+
+        def measure_spy(model, *arguments):
+            result = measure(model, *arguments)
+            self.seen.append(Seen(model, result, coresets[-1].tolist(), banks[-1]))
+            return result
+
+        def select_spy(embeddings, *arguments, **options):
+            coresets.append(select(embeddings, *arguments, **options))
+            banks.append(embeddings[coresets[-1]])
+            return coresets[-1]
+
+        monkeypatch.setattr(evaluate_module, "measure_category", measure_spy)
+        monkeypatch.setattr(model_module, "greedy_coreset", select_spy)
+
+    def run(self, text: str = "", status: int = 0) -> Seen:
+        """Evaluate one category (or those that the flags name) with these flags."""
+        base = f"--path_data {self.data} --path_result {self.folder} --categories widget"
+        assert call(*quick(*base.split(), *text.split())) == status
+        return self.seen[-1]
+
+    def names_like(self, pattern: str) -> set[str]:
+        return names(self.folder, pattern)
+
+    def test_path_data(self, tmp_path):
+        make_category(tmp_path / "other", "widget", seed=5)
+        ours = self.run().result.category
+        other = self.run(f"--path_data {tmp_path / 'other'}").result.category
+        assert ours.train[0].path.is_relative_to(self.data)
+        assert other.train[0].path.is_relative_to(tmp_path / "other")
+
+    def test_categories(self):
+        self.run("--categories widget gadget")
+        assert [seen.result.category.name for seen in self.seen] == ["widget", "gadget"]
+
+    def test_path_result(self, tmp_path):
+        self.run(f"--path_result {tmp_path / 'elsewhere'}")
+        assert (tmp_path / "elsewhere/results.csv").is_file()
+        assert not self.folder.exists()
+
+    @pytest.mark.parametrize(
+        ("choice", "types"),
+        [("none", ()), ("defective", DEFECT_TYPES), ("all", ("good", *DEFECT_TYPES))],
+    )
+    def test_pictures(self, choice, types):
+        self.run(f"--pictures {choice}")
+        drawn = {name.rsplit("_p0100", 1)[0] for name in self.names_like("localization_*.png")}
+        assert drawn == {
+            f"localization_widget_{kind}_{index:03d}"
+            for kind in types
+            for index in range(NUM_TEST_PER_TYPE)
+        }
+
+    def test_summary(self, capsys):
+        self.run()
+        assert "Total params" not in capsys.readouterr().out
+        self.run("--summary")
+        shown = capsys.readouterr().out
+        assert "Total params" in shown
+        assert "Fire" in shown
+        assert "Linear" not in shown
+
+    def test_save_maps(self):
+        self.run()
+        assert not self.names_like("*.npz")
+        seen = self.run("--save_maps")
+        (row,) = read_table(self.folder)
+        saved = read_maps(self.folder, row)
+        np.testing.assert_array_equal(saved["anomaly_maps"], seen.prediction.anomaly_map)
+        np.testing.assert_array_equal(saved["masks"], seen.result.masks)
+
+    def test_profile(self, capsys):
+        self.run()
+        assert "Seconds by stage" not in capsys.readouterr().out
+        self.run("--profile")
+        shown = capsys.readouterr().out.partition("### Seconds by stage")[2]
+        assert "| embed | read | select | search | score | metrics | total |" in shown
+        assert "| widget, squeezenet1_1, 10 %, seed 0 |" in shown
+
+    def test_protocol(self):
+        seen = self.run("--protocol patchcore_ex --interpolation bilinear")
+        assert seen.prediction.distance.shape[3] == 5
+        assert (seen.model.k, seen.model.image_score) == (5, "max_map")
+        assert seen.model.preprocess.interpolation == "bilinear"
+
+    def test_percentage_coreset(self):
+        patches = NUM_TRAIN * NUM_PATCHES
+        seen = self.run("--percentage_coreset 0.2 0.02")
+        assert [m.row.percentage_coreset for m in seen.result.measurements] == [0.02, 0.2]
+        small, large = (m.prediction.nearest.max() for m in seen.result.measurements)
+        assert small < patches * 2 // 100 <= large  # patches of the coreset that were found
+        assert len(seen.coreset) == patches * 20 // 100
+
+    def test_k(self):
+        one, three = self.run("--k 1"), self.run("--k 3")
+        assert one.prediction.distance.shape[3] == 1
+        assert three.prediction.distance.shape[3] == 3
+        assert three.result.measurements[0].row.to_record()["k"] == "3"
+        assert (three.prediction.score > one.prediction.score).all()
+        assert all("_k03_" in name for name in self.names_like("*_p0100_*"))
+        assert self.names_like("pred-dist_*_k03_*")
+
+    def test_seed(self, weights_file):
+        # Weights from a file: only the selection is left to chance.
+        zero, one, both = (
+            self.run(f"--weights {weights_file} --seed {seed}") for seed in ("0", "1", "0 1")
+        )
+        assert zero.coreset != one.coreset == both.coreset  # the last that was selected
+        assert one.result.measurements[0].row.to_record()["seed"] == "1"
+        assert [m.row.seed for m in both.result.measurements] == [0, 1]
+        for alone, among_others in zip((zero, one), both.result.measurements, strict=True):
+            np.testing.assert_array_equal(
+                alone.prediction.anomaly_map, among_others.prediction.anomaly_map
+            )
+
+    def test_seed_draws_random_weights(self):
+        first, again, other = (self.run(f"--seed {seed}").model.backbone for seed in (0, 0, 1))
+        weights = [next(b.network.parameters()).detach() for b in (first, again, other)]
+        assert torch.equal(weights[0], weights[1])
+        assert not torch.equal(weights[0], weights[2])
+
+    @pytest.mark.parametrize("choice", ["max_patch", "max_map", "reweighted"])
+    def test_image_score(self, choice):
+        prediction = self.run(f"--image_score {choice}").prediction
+        largest_patch = prediction.distance.mean(3).max((1, 2))
+        largest_pixel = prediction.anomaly_map.max((1, 2))
+        if choice == "reweighted":  # the paper's weight is below 1
+            assert (prediction.score < largest_patch).all()
+            assert not np.allclose(prediction.score, largest_pixel)
+        else:
+            expected = largest_patch if choice == "max_patch" else largest_pixel
+            np.testing.assert_allclose(prediction.score, expected, rtol=1e-6)
+
+    def test_num_reweight(self):
+        few, many = (
+            self.run(f"--image_score reweighted --num_reweight {b}").prediction for b in (2, 9)
+        )
+        # More neighbours make the weight's quotient smaller.
+        assert (few.score < many.score).all()
+        np.testing.assert_array_equal(few.anomaly_map, many.anomaly_map)
+
+    def test_layer_weights(self):
+        # The first layer's part of an embedding is its first half.
+        plain, weighted = self.run().bank, self.run("--layer_weights 2 0").bank
+        assert (plain[:, 32:] != 0).any()
+        assert (weighted[:, 32:] == 0).all()
+        assert weighted[:, :32].mean() > 1.5 * plain[:, :32].mean() > 0
+
+    def test_aupro_limit(self):
+        usual, small = (
+            self.run(f"--aupro_limit {limit}").result.measurements[0].row.metrics
+            for limit in (0.3, 0.01)
+        )
+        assert (usual["aupro_limit"], small["aupro_limit"]) == (0.3, 0.01)
+        assert usual["pixel_aupro"] > small["pixel_aupro"]
+
+    def test_backbone(self):
+        seen = self.run("--backbone resnet18 --layers layer1 layer2")
+        assert isinstance(seen.model.backbone.network, torchvision.models.ResNet)
+        assert seen.model.backbone.channels == (64, 128)
+
+    def test_weights(self, weights_file):
+        network = self.run(f"--weights {weights_file}").model.backbone.network
+        expected = torch.load(weights_file)
+        assert network.state_dict()
+        for name, tensor in network.state_dict().items():
+            assert torch.equal(tensor, expected[name])
+
+    def test_layers(self):
+        seen = self.run("--layers features.4 features.7")
+        assert seen.model.backbone.layers == ("features.4", "features.7")
+        assert seen.model.backbone.channels == (128, 256)
+
+    def test_size_resize(self):
+        # The crop of a larger image shows less of it.
+        seen, larger = self.run("--pictures all"), self.run("--pictures all --size_resize 128 96")
+        assert larger.model.preprocess.size_resize == (128, 96)
+        assert larger.result.masks.shape == seen.result.masks.shape
+        assert larger.result.masks.sum() != seen.result.masks.sum()
+
+    def test_size_crop(self):
+        seen = self.run("--size_crop 48 56")
+        assert seen.prediction.anomaly_map.shape[1:] == (48, 56)
+        assert seen.result.masks.shape[1:] == (48, 56)
+
+    def test_interpolation(self):
+        bilinear, area = self.run(), self.run("--interpolation area")
+        assert area.model.preprocess.interpolation == "area"
+        assert not np.array_equal(bilinear.prediction.score, area.prediction.score)
+
+    def test_flip(self):
+        plain, flipped, both = (
+            self.run(flags) for flags in ("", "--flip vertical", "--flip vertical horizontal")
+        )
+        for seen, versions in ((plain, 1), (flipped, 2), (both, 3)):
+            assert len(seen.coreset) == versions * NUM_TRAIN * NUM_PATCHES // 10
+        assert max(both.coreset) >= 2 * NUM_TRAIN * NUM_PATCHES
+
+    @pytest.mark.parametrize("choice", ["bfloat16", "float16"])
+    def test_precision(self, choice):
+        exact, rounded = self.run(), self.run(f"--precision {choice}")
+        weights = next(rounded.model.backbone.network.parameters())
+        assert weights.dtype == getattr(torch, choice)
+        assert not np.array_equal(exact.prediction.score, rounded.prediction.score)
+        assert rounded.prediction.score.mean() == pytest.approx(
+            exact.prediction.score.mean(), rel=0.05
+        )
+
+    def test_memory_budget(self):
+        # A tenth less than what all embeddings and their selection take in float32.
+        plain, short = self.run(), self.run("--memory_budget 0.0017")
+        assert plain.result.plan.dtype == torch.float32
+        assert short.result.plan.dtype == torch.float16
+
+    def test_patch_size(self):
+        usual, wide, even = (self.run(f"--patch_size {size}") for size in (3, 5, 2))
+        assert usual.prediction.distance.shape == wide.prediction.distance.shape
+        assert not np.allclose(usual.prediction.distance, wide.prediction.distance, rtol=0.01)
+        assert even.prediction.distance.shape[1:3] == (14, 14)
+
+    def test_embed_dim(self):
+        assert self.run("--embed_dim 48").bank.shape[1] == 48
+
+    def test_sigma(self):
+        sharp, smooth = (self.run(f"--sigma {sigma}").prediction for sigma in (0, 8))
+        np.testing.assert_array_equal(sharp.score, smooth.score)
+        assert sharp.anomaly_map.max() > 1.1 * smooth.anomaly_map.max()
+        assert sharp.anomaly_map.std() > smooth.anomaly_map.std()
+
+    def test_batch_size(self):
+        sizes, embed = [], PatchCore.embed
+
+        def spy(model, batch):
+            sizes.append(len(batch))
+            return embed(model, batch)
+
+        self.patch.setattr(PatchCore, "embed", spy)
+        self.run("--batch_size 4")
+        assert sizes == [4, 2, 4, 2]  # 6 training and 6 test images
+
+    @pytest.mark.parametrize("workers", [0, 3])
+    def test_num_workers(self, workers):
+        given = []
+
+        def spy(*arguments, num_workers, **options):
+            given.append(num_workers)
+            return map_ahead(*arguments, num_workers=num_workers, **options)
+
+        for module in (training_module, category_module, pictures_module):
+            self.patch.setattr(module, "map_ahead", spy)
+        self.run(f"--num_workers {workers} --pictures defective")
+        assert given == [workers] * 3  # training images, test images, pictures
+
+    @pytest.mark.parametrize(
+        ("choice", "gpu", "expected"),
+        [
+            ("auto", False, "cpu"),
+            ("auto", True, "cuda"),
+            ("cpu", True, "cpu"),
+            ("cuda", True, "cuda"),
+        ],
+    )
+    def test_device(self, choice, gpu, expected):
+        given = []
+
+        def stop(*arguments, device, **options):
+            given.append(torch.device(device).type)
+            raise PatchCoreError("far enough")
+
+        self.patch.setattr(torch.cuda, "is_available", lambda: gpu)
+        self.patch.setattr(torch.backends.cudnn, "allow_tf32", True)  # put back at the end
+        self.patch.setattr(evaluate_module, "PatchCore", stop)
+        arguments = f"--path_data {self.data} --device {choice}".split()
+        assert call(*quick(*arguments)) == main.USER_MISTAKE
+        assert given == [expected]
+
+
+def test_every_flag_has_a_test_of_its_destination():
+    tests = {name.removeprefix("test_") for name in vars(TestDestinations) if "test_" in name}
+    assert {field.name for field in fields(Options)} - tests == set()

@@ -1,0 +1,127 @@
+"""What a machine tells of itself, and what is assumed where it tells nothing."""
+
+import os
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from utils import machine
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def no_listings(monkeypatch):
+    """Hide /proc, as on a system without it."""
+    monkeypatch.setattr(Path, "is_file", lambda path: False)
+
+
+class TestFreeMemory:
+    @pytest.fixture
+    def installed(self) -> float:
+        """Return the machine's whole memory in gigabytes."""
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+
+    def test_some_is_free_and_no_more_than_there_is(self, installed):
+        assert 0.05 < machine.free_memory(CPU) <= installed
+
+    def test_it_is_the_available_memory_in_gigabytes(self, monkeypatch):
+        listing = "MemTotal:  9000000 kB\nMemFree: 1000 kB\nMemAvailable:    2000000 kB\n"
+        monkeypatch.setattr(Path, "is_file", lambda path: True)
+        monkeypatch.setattr(Path, "read_text", lambda path: listing)
+        assert machine.free_memory(CPU) == pytest.approx(2.048)
+
+    @pytest.mark.usefixtures("no_listings")
+    def test_where_it_is_not_told_half_of_what_there_is(self, installed):
+        assert machine.free_memory(CPU) == pytest.approx(installed / 2)
+
+    @pytest.mark.usefixtures("no_listings")
+    def test_where_nothing_is_told_a_usual_machine(self, monkeypatch):
+        monkeypatch.delattr(os, "sysconf")
+        assert machine.free_memory(CPU) == machine.UNKNOWN_MEMORY
+
+    def test_on_a_gpu_it_is_the_gpus(self, monkeypatch):
+        asked = []
+
+        def free_and_total(device: torch.device) -> tuple[int, int]:
+            asked.append(device)
+            return 3_000_000_000, 80_000_000_000
+
+        monkeypatch.setattr(torch.cuda, "mem_get_info", free_and_total)
+        assert machine.free_memory(torch.device("cuda", 1)) == 3.0
+        assert asked == [torch.device("cuda", 1)]
+
+
+class TestUsableCores:
+    def test_they_are_those_of_this_process(self, monkeypatch):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 6}, raising=False)
+        monkeypatch.setattr(os, "cpu_count", lambda: 64)
+        assert machine.usable_cores() == 3
+
+    @pytest.mark.parametrize(("count", "cores"), [(6, 6), (None, 1)])
+    def test_where_a_process_has_none_of_its_own_the_machines(self, monkeypatch, count, cores):
+        monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+        monkeypatch.setattr(os, "cpu_count", lambda: count)
+        assert machine.usable_cores() == cores
+
+    def test_on_this_machine(self):
+        assert 1 <= machine.usable_cores() <= os.cpu_count()
+
+
+def test_the_cpu_is_described_with_its_cores(monkeypatch):
+    monkeypatch.setattr(machine, "usable_cores", lambda: 12)
+    name, _, cores = machine.describe_cpu().rpartition(", ")
+    assert name
+    assert cores == "12 cores"
+
+
+@pytest.mark.usefixtures("no_listings")
+def test_without_a_listing_the_cpu_is_described_all_the_same():
+    assert re.fullmatch(r".+, \d+ cores", machine.describe_cpu())
+
+
+def test_versions_are_of_what_is_installed(monkeypatch):
+    versions = machine.package_versions()
+    assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert versions["numpy"] == np.__version__
+    assert versions["torch"] == metadata.version("torch")
+    monkeypatch.setattr(machine, "PACKAGES", ("numpy", "no-such-package"))
+    assert set(machine.package_versions()) == {"python", "numpy"}
+
+
+class TestSourceCommit:
+    @pytest.fixture
+    def git(self, monkeypatch, tmp_path) -> dict[str, str]:
+        """Let git answer what a test says, for a source that lies in tmp_path."""
+        (tmp_path / ".git").mkdir()
+        monkeypatch.setattr(machine, "__file__", str(tmp_path / "utils/machine.py"))
+        answers = {"status": "", "rev-parse": "abc123"}
+
+        def run(command, **options):
+            if not answers:
+                raise FileNotFoundError("no git here")
+            text = next(answer for word, answer in answers.items() if word in command)
+            return machine.subprocess.CompletedProcess(command, 0, f"{text}\n")
+
+        monkeypatch.setattr(machine.subprocess, "run", run)
+        return answers
+
+    def test_it_is_that_of_the_checkout(self, git):
+        assert machine.source_commit() == "abc123"
+
+    def test_changed_files_are_told(self, git):
+        git["status"] = " M main.py"
+        assert machine.source_commit() == "abc123+changes"
+
+    def test_without_git_there_is_none(self, git):
+        git.clear()
+        assert machine.source_commit() is None
+
+    def test_outside_a_checkout_there_is_none(self, git, tmp_path):
+        (tmp_path / ".git").rmdir()
+        assert machine.source_commit() is None
