@@ -1,17 +1,20 @@
-# make demo | make test: each sets up its own environment first. VENV=... keeps it elsewhere.
+# make demo | make test | make bench: each sets up its own environment first. VENV=... keeps it elsewhere.
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 # pytest markers to select, e.g. MARKERS="not slow" for the real data too; see pyproject.toml
 MARKERS ?=
 
-.PHONY: demo test lint format clean
+.PHONY: demo test bench lint format clean
 
 demo: $(VENV)/installed
 	$(BIN)/python main.py demo
 
 test: lint
 	$(BIN)/python -m pytest $(if $(MARKERS),-m "$(MARKERS)")
+
+bench: $(VENV)/installed-tests
+	$(BIN)/python -m tests.benchmarks --json bench.json
 
 lint: $(VENV)/installed-tests
 	$(BIN)/ruff check .

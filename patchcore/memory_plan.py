@@ -90,14 +90,16 @@ def plan_memory(
     candidates = num_seeds * patches * share * (embed_dim * 2)
     # While parts come, their candidates grow; in the end these are reduced to the banks.
     left = (
-        budget * GIGABYTE - max(candidates, banks) - candidates / num_seeds * selection / embed_dim
+        budget * GIGABYTE
+        - max(candidates, banks)
+        - candidates / num_seeds * selection / (2 * embed_dim)  # one seed's at a time
     )
     images = int(left / (patches_per_image * (embed_dim * 2 + selection)))
     if images < 1:
         needed = (max(candidates, banks) * 1.2) / GIGABYTE
         raise PatchCoreError(
-            f"expected memory for the coresets of {num_images} images, about {needed:.1f} GB, "
-            f"found {budget:.1f} GB (memory_budget, percentage_coreset)"
+            f"expected memory for the coresets of {num_images} images, about {needed:.2g} GB, "
+            f"found {budget:.2g} GB (memory_budget, percentage_coreset)"
         )
     return MemoryPlan(torch.float16, min(images, num_images), num_images)
 

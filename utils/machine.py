@@ -1,5 +1,6 @@
 """What a run was made with and on, for its records."""
 
+import math
 import os
 import platform
 import subprocess
@@ -58,11 +59,23 @@ def free_memory(device: torch.device) -> float:
     listing = Path("/proc/meminfo")
     if listing.is_file():
         fields = dict(line.split(":") for line in listing.read_text().splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024 / 1e9
+        free = int(fields["MemAvailable"].split()[0]) * 1024
+        return min(free, _left_in_container()) / 1e9
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         # What is free is not told everywhere: half of what there is.
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2e9
     return UNKNOWN_MEMORY
+
+
+def _left_in_container() -> float:
+    """Return the bytes that a container's limit leaves; infinite without one."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        used = int((folder / "memory.current").read_text())
+    except (OSError, ValueError):
+        return math.inf
+    return math.inf if limit == "max" else max(int(limit) - used, 0)
 
 
 def source_commit() -> str | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.errors import UsageError
+from utils.machine import usable_cores
 
 DEVICES = ("auto", "cpu", "cuda")
 PICTURES = ("all", "defective", "none")
@@ -221,9 +222,9 @@ class Options:
         metavar="N",
     )
     num_workers: int = _flag(
-        4,
+        -1,
         "computing",
-        "threads that read images ahead and draw pictures; 0 for none",
+        "threads that read images ahead and draw pictures; 0 for none, -1 for one per core",
         metavar="N",
     )
     memory_budget: float = _flag(
@@ -243,7 +244,7 @@ class Options:
     def __post_init__(self) -> None:
         least = {"k": 1, "num_reweight": 1, "patch_size": 1, "embed_dim": 1, "sigma": 0}
         least["memory_budget"] = 0
-        for name, bound in {**least, "batch_size": 1, "num_workers": 0}.items():
+        for name, bound in {**least, "batch_size": 1, "num_workers": -1}.items():
             value = getattr(self, name)
             if not value >= bound:
                 raise UsageError(f"expected --{name} of at least {bound}, found {value}")
@@ -264,6 +265,11 @@ class Options:
         """Return ``size_resize`` or ``size_crop`` as (height, width)."""
         values = getattr(self, name)
         return values[0], values[-1]
+
+    @property
+    def threads(self) -> int:
+        """How many threads read and draw."""
+        return usable_cores() if self.num_workers < 0 else self.num_workers
 
     def members(self) -> list[Member]:
         """Return the networks, each with its weights and layers.

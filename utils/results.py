@@ -118,7 +118,7 @@ class ResultRow:
     def _setting(self) -> dict[str, str]:
         return {
             "category": self.category,
-            "percentage_coreset": f"{self.percentage_coreset:g}",
+            "percentage_coreset": str(self.percentage_coreset),
             "k": str(self.k),
             "seed": str(self.seed),
         }
@@ -235,7 +235,7 @@ class ResultFolder:
     def write_arrays(self, name: str, **arrays: np.ndarray) -> Path:
         """Write arrays as a compressed ``.npz``, as `write_bytes`."""
         data = io.BytesIO()
-        np.savez_compressed(data, allow_pickle=False, **arrays)
+        np.savez_compressed(data, **arrays)
         return self.write_bytes(name, data.getvalue())
 
     def write_run(self, record: Mapping[str, object]) -> Path:

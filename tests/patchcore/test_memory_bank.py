@@ -4,7 +4,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from patchcore import PatchCoreError, memory_bank
+from patchcore import PatchCoreError, lower_bounds, memory_bank
 from patchcore.memory_bank import MemoryBank, search_method, torch_nearest
 
 
@@ -129,14 +129,15 @@ def small_bounds(monkeypatch):
     def plain(queries, part, k):
         return exact_distances(queries, part).sort(dim=1, stable=True).indices[:, :k]
 
-    monkeypatch.setattr(memory_bank, "_faiss_nearest", plain)
-    monkeypatch.setattr(memory_bank, "HEAD", 8)
-    monkeypatch.setattr(memory_bank, "GROUP", 4)
-    monkeypatch.setattr(memory_bank, "BOUND_MIN_ROWS", 8)
-    monkeypatch.setattr(memory_bank, "BOUND_MIN_DIM", 9)
-    monkeypatch.setattr(memory_bank, "BOUND_MIN_QUERIES", 16)
-    monkeypatch.setattr(memory_bank, "BOUND_FLOATS", 4096)
-    monkeypatch.setattr(memory_bank, "MOST_GROUPS", 1 / 8)
+    for module in (memory_bank, lower_bounds):
+        monkeypatch.setattr(module, "faiss_nearest", plain)
+    monkeypatch.setattr(lower_bounds, "HEAD", 8)
+    monkeypatch.setattr(lower_bounds, "GROUP", 4)
+    monkeypatch.setattr(lower_bounds, "BOUND_MIN_ROWS", 8)
+    monkeypatch.setattr(lower_bounds, "BOUND_MIN_DIM", 9)
+    monkeypatch.setattr(lower_bounds, "BOUND_MIN_QUERIES", 16)
+    monkeypatch.setattr(lower_bounds, "BOUND_FLOATS", 4096)
+    monkeypatch.setattr(lower_bounds, "MOST_GROUPS", 1 / 8)
 
 
 @settings(
@@ -166,16 +167,17 @@ def test_the_bounds_lose_no_neighbour_whatever_the_data(
 def test_the_bounds_serve_prefixes_too(small_bounds, kind, k):
     vectors = make_embeddings(kind, 500, 60, torch.Generator().manual_seed(3))
     bank = assert_nearest(vectors[400:], vectors[:400], k, sizes=[5, 60, 61, 400])
-    assert list(bank._parts) == [(5, 60), (61, 400)]  # the others are too small
+    assert list(bank._bounds._parts) == [(5, 60), (61, 400)]  # the others are too small
 
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_on_data_with_structure_the_bounds_settle_every_query(monkeypatch, k):
     """With the real constants: nothing is left to the plain search."""
-    monkeypatch.delattr(memory_bank, "_faiss_nearest")
+    for module in (memory_bank, lower_bounds):
+        monkeypatch.delattr(module, "faiss_nearest")
     vectors = make_embeddings("nearly low rank", 2000, 300, torch.Generator().manual_seed(1))
     bank = assert_nearest(vectors[1500:], vectors[:1500], k)
-    assert [part.pays for part in bank._parts.values()] == [True]
+    assert [part.pays for part in bank._bounds._parts.values()] == [True]
 
 
 def test_rows_that_only_fill_up_a_group_are_never_found(small_bounds):
@@ -183,14 +185,14 @@ def test_rows_that_only_fill_up_a_group_are_never_found(small_bounds):
     vectors = make_embeddings("nearly low rank", 81, 60, torch.Generator().manual_seed(1))
     embeddings = 10 * torch.nn.functional.normalize(vectors)
     bank = assert_nearest(embeddings.mean(0) + 0.01 * vectors[:20], embeddings, 1)
-    assert bank._parts
+    assert bank._bounds._parts
 
 
 def test_bounds_that_spare_nothing_are_given_up_for_good():
     vectors = make_points(1800, dim=300)
     bank = assert_nearest(vectors[1500:], vectors[:1500], 1)
-    assert [part.pays for part in bank._parts.values()] == [False]
-    assert bank._shorten(vectors[1500:]) is None
+    assert [part.pays for part in bank._bounds._parts.values()] == [False]
+    assert bank._bounds.shorten(vectors[1500:]) is None
     assert_nearest(vectors[1500:], vectors[:1500], 1)
 
 
@@ -201,7 +203,7 @@ def test_a_query_that_the_bounds_do_not_settle_is_searched_in_full(small_bounds)
     queries = vectors[300:].clone()
     queries[60:70] += 1e3 * torch.randn(10, 60, generator=generator)
     bank = assert_nearest(queries, vectors[:300], 1)
-    assert [part.pays for part in bank._parts.values()] == [True]
+    assert [part.pays for part in bank._bounds._parts.values()] == [True]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ def test_a_query_that_the_bounds_do_not_settle_is_searched_in_full(small_bounds)
 )
 def test_small_searches_are_plain(count, dim, num_queries):
     bank = assert_nearest(make_points(num_queries, dim, 1), make_points(count, dim, 2), 1)
-    assert not bank._parts
+    assert not bank._bounds._parts
 
 
 def test_of_equally_far_rows_the_bounds_find_the_first(small_bounds):
@@ -217,7 +219,7 @@ def test_of_equally_far_rows_the_bounds_find_the_first(small_bounds):
     embeddings = vectors[:80].repeat(3, 1)
     bank = MemoryBank(embeddings)
     assert bank.search(vectors[80:], 1)[1].max() < 80
-    assert [part.pays for part in bank._parts.values()] == [True]
+    assert [part.pays for part in bank._bounds._parts.values()] == [True]
 
 
 def test_the_bounds_leave_the_global_random_state_alone(small_bounds):
@@ -252,7 +254,7 @@ def test_refuses_what_is_no_bank(shape):
 
 
 def test_says_what_searches(monkeypatch):
-    assert search_method(torch.device("cpu")) == "faiss on the CPU"
+    assert search_method(torch.device("cpu")) == "lower bounds and faiss on the CPU"
     for has_gpu, text in ((True, "faiss on the GPU"), (False, "torch on the GPU")):
         monkeypatch.setattr(memory_bank, "_faiss_has_gpu", lambda has_gpu=has_gpu: has_gpu)
         assert search_method(torch.device("cuda")).startswith(text)

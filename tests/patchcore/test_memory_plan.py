@@ -59,7 +59,9 @@ def test_ten_thousand_images_fit_a_machine_of_24_gigabytes():
 
 
 def test_says_how_much_is_needed_where_not_even_the_coreset_fits():
-    with pytest.raises(PatchCoreError, match=r"coresets of 1000 images, about 0\.4 GB, found 0\.1"):
+    with pytest.raises(
+        PatchCoreError, match=r"coresets of 1000 images, about 0\.39 GB, found 0\.1"
+    ):
         plan(budget=0.1)
 
 

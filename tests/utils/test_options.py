@@ -210,7 +210,7 @@ class TestMistakes:
             ("embed_dim", 1),
             ("sigma", 0),
             ("batch_size", 1),
-            ("num_workers", 0),
+            ("num_workers", -1),
             ("memory_budget", 0),
         ],
     )

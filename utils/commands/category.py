@@ -161,8 +161,8 @@ def _predict(
     items = map_ahead(
         read,
         category.test,
-        num_workers=options.num_workers,
-        ahead=2 * options.batch_size + options.num_workers,
+        num_workers=options.threads,
+        ahead=2 * options.batch_size + options.threads,
     )
     batches = in_batches(items, options.batch_size)
     with show_progress(len(category.test), f"{category.name}: score", "image") as bar:

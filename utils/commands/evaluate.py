@@ -216,7 +216,9 @@ def _evaluate_category(run: Run, models: Mapping[str, PatchCore], category: Cate
         measure_category(model, name, category, run.options) for name, model in models.items()
     ]
     results = [*members, combine_members(members, run.options)] if len(members) > 1 else members
-    run.record["memory"][category.name] = results[0].plan.describe()
+    run.record["memory"][category.name] = {
+        name: member.plan.describe() for name, member in zip(models, members, strict=True)
+    }
     run.rows.extend(m.row for result in results for m in result.measurements)
     last = results[-1]  # the ensemble, where there is one: pictures and curves are of it
     # Of what was predicted only this category's pictures need more than the curves.

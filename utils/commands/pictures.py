@@ -44,8 +44,8 @@ def draw_category(result: CategoryResult, folder: ResultFolder, options: Options
             drawn = map_ahead(
                 lambda index, m=measurement: _draw_sample(result, m, index, folder),
                 chosen,
-                num_workers=options.num_workers,
-                ahead=2 * options.num_workers,
+                num_workers=options.threads,
+                ahead=2 * options.threads,
             )
             for _ in drawn:
                 bar.update()

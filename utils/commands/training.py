@@ -177,8 +177,8 @@ def _embed(
         crops = map_ahead(
             lambda sample: model.crop(read_image(sample.path)),
             samples,
-            num_workers=options.num_workers,
-            ahead=2 * options.batch_size + options.num_workers,
+            num_workers=options.threads,
+            ahead=2 * options.batch_size + options.threads,
         )
         for batch in shared.iterate("read", in_batches(crops, options.batch_size)):
             for version in model.augment(np.stack(batch)):

@@ -135,6 +135,13 @@ class TestLearn:
         assert len(indices) == 3 * NUM_TRAIN * NUM_PATCHES // 10
         assert indices.max() >= 2 * NUM_TRAIN * NUM_PATCHES
 
+    @pytest.mark.parametrize(("seeds", "told"), [("0", PLAIN), ("0 3", ROUNDED)])
+    def test_the_coresets_of_all_seeds_count(self, parts, seeds, told):
+        budget = find_budget(is_rounded, num_seeds=2)
+        model, category, options = parts(f"--seed {seeds} {budget}")
+        learned = learn(model, category, options, Stopwatch(), lambda: None)
+        assert learned.plan.describe() == told
+
     def test_what_is_free_is_the_budget_where_none_is_given(self, parts, monkeypatch, caplog):
         model, category, options = parts("")
         megabytes = 1.7 / training_module.SHARE_OF_FREE_MEMORY
@@ -172,7 +179,8 @@ class TestProgram:
 
     def test_the_run_says_how_patches_were_kept(self, case):
         folder, _, told = case
-        assert told in read_run(folder)["memory"]["widget"]
+        plans = read_run(folder)["memory"]["widget"].values()
+        assert all(told in plan for plan in plans)
 
     def test_results_are_those_of_blatant_defects(self, case):
         folder, num_rows, _ = case
@@ -190,4 +198,4 @@ class TestProgram:
 
     def test_without_a_budget_the_run_says_so(self, data, tmp_path):
         folder = evaluate(data, tmp_path)
-        assert read_run(folder)["memory"] == {"widget": PLAIN}
+        assert read_run(folder)["memory"] == {"widget": {"squeezenet1_1": PLAIN}}
