@@ -6,6 +6,7 @@ PATH/<category>/test/<defect type>/000.png
 PATH/<category>/ground_truth/<defect type>/000_mask.png
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 from datasets.base import GOOD, Category, DatasetError, Sample
@@ -74,7 +75,8 @@ def _looks_like_category(folder: Path) -> bool:
 
 
 def _list_folders(path: Path, meaning: str) -> list[Path]:
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir()) if path.is_dir() else []
+    entries = path.iterdir() if path.is_dir() else []
+    folders = sorted(e for e in entries if e.is_dir() and not e.name.startswith("."))
     if not folders:
         raise DatasetError(f"expected {meaning} in {path}, found none")
     # Good images first: the order in which pictures and tables are read.
@@ -88,6 +90,11 @@ def _list_images(path: Path, meaning: str) -> list[Path]:
     if not files:
         endings = ", ".join(sorted(IMAGE_SUFFIXES))
         raise DatasetError(f"expected {meaning} in {path}, found no file ending in {endings}")
+    for file, following in pairwise(files):
+        if file.stem == following.stem:  # they would share a mask, and the names of pictures
+            raise DatasetError(
+                f"expected one image of each name, found {file} and {following.name}"
+            )
     return files
 
 

@@ -91,6 +91,9 @@ class MemoryBank:
         short = self._bounds.shorten(queries)
         best = None
         for start, stop in pairwise([0, *sizes]):
+            if start == stop:  # two percentages of the same size
+                yield best
+                continue
             part = self.embeddings[start:stop]
             indices = self._bounds.nearest(queries, short, start, stop, k)
             if indices is None:
@@ -102,7 +105,7 @@ class MemoryBank:
     def _nearest(self, queries: torch.Tensor, part: torch.Tensor, k: int) -> torch.Tensor:
         """Return (Q, k) indices of the nearest rows of ``part``, nearest first."""
         if self._gpu is not None:
-            return faiss.knn_gpu(self._gpu, queries, part, k)[1]
+            return faiss.knn_gpu(self._gpu, queries, part, k, device=queries.device.index)[1]
         if queries.is_cuda:
             return torch_nearest(queries, part, k)
         return faiss_nearest(queries, part, k)

@@ -145,8 +145,13 @@ class ComposableSelection:
         Returns:
             The coreset; (M,) int64 which of the candidates it took, in the order they came.
         """
-        candidates = torch.cat(self._embeddings)
-        self._embeddings.clear()
+        first = self._embeddings[0]
+        candidates = first.new_empty(sum(map(len, self._embeddings)), first.shape[1])
+        done = 0
+        while self._embeddings:  # each part is let go as it is taken over
+            part = self._embeddings.pop(0)
+            candidates[done : done + len(part)] = part
+            done += len(part)
         chosen = greedy_coreset(candidates, self._sizes[-1], seed=self._seed)
         order = chosen.cpu().numpy()
         bank = MemoryBank(candidates[chosen].float())

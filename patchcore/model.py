@@ -360,7 +360,7 @@ class PatchCore:
         elif self.image_score == "max_map":
             score = max_scores(maps)
         else:
-            bank = MemoryBank(coreset.bank.embeddings[: neighbours.size])
+            bank = coreset.bank.embeddings[: neighbours.size]
             nearest = neighbours.nearest[..., 0]
             score = reweighted_scores(scores, embeddings, nearest, bank, self.num_reweight)
         return Prediction(

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter1d
 from torch import nn
 
-from patchcore.memory_bank import MemoryBank
+from patchcore.memory_bank import torch_nearest
 
 IMAGE_SCORES = ("max_patch", "max_map", "reweighted")
 
@@ -27,7 +27,7 @@ def reweighted_scores(
     scores: torch.Tensor,
     embeddings: torch.Tensor,
     nearest: torch.Tensor,
-    bank: MemoryBank,
+    bank: torch.Tensor,
     num_reweight: int,
 ) -> torch.Tensor:
     """Score each image by its most anomalous patch, weighted by how rare its neighbour is.
@@ -40,7 +40,7 @@ def reweighted_scores(
         scores: (B, h, w) patch scores.
         embeddings: (B, h, w, D) of the same patches.
         nearest: (B, h, w) the nearest coreset patch of each.
-        bank: The coreset.
+        bank: (M, D) the coreset's embeddings.
         num_reweight: b; all of the coreset where it is smaller.
 
     Returns:
@@ -50,9 +50,9 @@ def reweighted_scores(
     images = torch.arange(len(scores), device=scores.device)
     m_test = embeddings.flatten(1, 2)[images, position]  # (B, D)
     m_star = nearest.flatten(1)[images, position]  # (B,)
-    _, neighbourhood = bank.search(bank.embeddings[m_star], min(num_reweight, len(bank)))  # (B, b)
-    distances = (m_test[:, None] - bank.embeddings[neighbourhood]).norm(dim=2)  # (B, b)
-    d_star = (m_test - bank.embeddings[m_star]).norm(dim=1)  # (B,)
+    neighbourhood = torch_nearest(bank[m_star], bank, min(num_reweight, len(bank)))  # (B, b)
+    distances = (m_test[:, None] - bank[neighbourhood]).norm(dim=2)  # (B, b)
+    d_star = (m_test - bank[m_star]).norm(dim=1)  # (B,)
     # exp of a distance overflows soon: the quotient as the exponential of a difference.
     weight = 1 - torch.exp(d_star - distances.logsumexp(1))
     return weight * s_star

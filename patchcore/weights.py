@@ -3,7 +3,6 @@
 import hashlib
 import importlib
 import logging
-import urllib.error
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -143,19 +142,18 @@ def _torchvision_state(name: str) -> Mapping[str, torch.Tensor]:
     cached = file.is_file()
     try:
         return chosen.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except (urllib.error.URLError, OSError) as error:
+    # What the readers raise for a damaged file, and torch for a download with another digest.
+    except Exception as error:
         if cached:
-            raise PatchCoreError(f"cannot read {file}: {_first_line(error)}") from error
+            raise PatchCoreError(
+                f"expected torchvision's weights, found a damaged file: {file} "
+                f"({type(error).__name__}). Delete it and start again"
+            ) from error
         raise WeightsUnavailableError(
             f"expected torchvision's weights {file.name} for {name}, found none in its cache, and "
             f"the download failed ({_first_line(error)}). Put the file at {file}, or give "
             f"--weights FILE (a state dict of your own) or --weights {RANDOM} (to see that the "
             "program runs)"
-        ) from error
-    except Exception as error:
-        raise PatchCoreError(
-            f"expected torchvision's weights, found a damaged file: {file}. Delete it and start "
-            "again"
         ) from error
 
 

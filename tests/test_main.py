@@ -242,9 +242,17 @@ class TestResults:
         lines = errors.splitlines()
         assert not re.search(r"\r|\x1b|%\||it/s|image/s|patch/s", errors)
         for category in ("gadget", "widget"):
-            pattern = rf"{category}, {QUICK_NETWORK}, coreset (2|10) %, seed 0: image AUROC .* s"
+            pattern = (
+                rf"{category}, {QUICK_NETWORK}, coreset (2|10) %, seed 0, .* s: image AUROC .*"
+            )
             assert sum(re.fullmatch(pattern, line) is not None for line in lines) == 2
         assert len(lines) <= 10
+
+    def test_the_log_tells_every_metric(self, finished):
+        *_, errors = finished
+        (line, *_) = [line for line in errors.splitlines() if "coreset 2 %" in line]
+        for name in ("image AUROC", "AP", "F1-max", "wrong", "pixel AUROC", "AUPRO to 0.3"):
+            assert name in line
 
 
 @pytest.fixture

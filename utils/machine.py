@@ -55,7 +55,9 @@ def usable_cores() -> int:
 def free_memory(device: torch.device) -> float:
     """Return the memory in gigabytes that is free where a device computes."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] / 1e9
+        # What torch holds back for its next tensors is free as well.
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (torch.cuda.mem_get_info(device)[0] + held) / 1e9
     listing = Path("/proc/meminfo")
     if listing.is_file():
         fields = dict(line.split(":") for line in listing.read_text().splitlines())
@@ -73,6 +75,11 @@ def _left_in_container() -> float:
     try:
         limit = (folder / "memory.max").read_text().strip()
         used = int((folder / "memory.current").read_text())
+        lines = (folder / "memory.stat").read_text().splitlines()
+        # Files that were read lately count as used, and make room when it is needed.
+        used -= sum(
+            int(x.split()[1]) for x in lines if x.startswith(("inactive_file", "active_file"))
+        )
     except (OSError, ValueError):
         return math.inf
     return math.inf if limit == "max" else max(int(limit) - used, 0)

@@ -242,7 +242,7 @@ class Options:
     )
 
     def __post_init__(self) -> None:
-        least = {"k": 1, "num_reweight": 1, "patch_size": 1, "embed_dim": 1, "sigma": 0}
+        least = {"k": 1, "num_reweight": 2, "patch_size": 1, "embed_dim": 1, "sigma": 0}
         least["memory_budget"] = 0
         for name, bound in {**least, "batch_size": 1, "num_workers": -1}.items():
             value = getattr(self, name)

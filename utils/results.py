@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -64,6 +64,11 @@ class ResultRow:
     def seconds_total(self) -> float:
         """From reading the first image until the metrics are known, without pictures."""
         return sum(self.seconds.values())
+
+    @property
+    def key(self) -> tuple:
+        """What tells a row from all others: model, category, percentage, k, seed."""
+        return self.model, self.category, self.percentage_coreset, self.k, self.seed
 
     def to_record(self) -> dict[str, str]:
         """Return the columns of ``results.csv`` as text; empty where nothing was measured."""
@@ -128,6 +133,24 @@ def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.9g}"
 
 
+def _read_defects(path: Path) -> dict[tuple, dict[str, dict[str, float]]]:
+    """Return the metrics of defect types by the keys of their rows; empty without the file."""
+    found: dict[tuple, dict[str, dict[str, float]]] = {}
+    if not path.is_file():
+        return found
+    with path.open(newline="", encoding="utf-8") as file:
+        for record in csv.DictReader(file):
+            metrics = {
+                name: float(value or "nan")
+                for name, value in record.items()
+                if name not in FIXED_COLUMNS - {"num_test"} | {"defect_type"}
+            }
+            key = (record["model"], record["category"], float(record["percentage_coreset"]))
+            key += (int(record["k"]), int(record["seed"]))
+            found.setdefault(key, {})[record["defect_type"]] = metrics
+    return found
+
+
 def read_rows(folder: Path) -> list[ResultRow]:
     """Read ``results.csv`` of a result folder.
 
@@ -137,7 +160,9 @@ def read_rows(folder: Path) -> list[ResultRow]:
     path = folder / RESULTS_FILE
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [ResultRow.from_record(record) for record in csv.DictReader(file)]
+            rows = [ResultRow.from_record(record) for record in csv.DictReader(file)]
+        defects = _read_defects(folder / DEFECTS_FILE)
+        return [replace(row, defects=defects.get(row.key, {})) for row in rows]
     except OSError as error:
         raise UsageError(
             f"expected a result folder with {RESULTS_FILE}, found none at {path} ({error.strerror})"
@@ -180,7 +205,7 @@ class ResultFolder:
         Raises:
             UsageError: they cannot be moved.
         """
-        names = [RESULTS_FILE, DEFECTS_FILE, TABLES_FILE, RUN_FILE]
+        names = [RESULTS_FILE, DEFECTS_FILE, TABLES_FILE, "tables.csv", "tables.tex", RUN_FILE]
         files = [self.path / name for name in names if (self.path / name).is_file()]
         for pattern in OUTPUT_PATTERNS:
             files.extend(self.path.glob(pattern))

@@ -297,8 +297,16 @@ def _by_seed(
 
 
 def _average(measured: Sequence[Mapping[str, float]], categories: Sequence[str]) -> Cell:
-    """Average over categories seed by seed, so that the spread is that of the average."""
-    return _cell([_mean([values.get(c, math.nan) for c in categories]) for values in measured])
+    """Average the categories' means; the spread is that of the average of each complete seed."""
+    means = [_mean([values.get(c, math.nan) for values in measured]) for c in categories]
+    counted = [c for c, mean in zip(categories, means, strict=True) if not math.isnan(mean)]
+    complete = [
+        values
+        for values in measured
+        if all(not math.isnan(values.get(c, math.nan)) for c in counted)
+    ]
+    spread = _cell([_mean([values[c] for c in counted]) for values in complete]).deviation
+    return Cell(_mean(means), spread)
 
 
 def _cell(values: Sequence[float]) -> Cell:

@@ -161,7 +161,9 @@ def _evaluate(
         *("--batch_size", str(given.batch_size), "--num_workers", str(os.cpu_count())),
         *("--device", given.device, *more),  # what comes last counts
     ]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit("\n".join(["a run failed:", *done.stderr.splitlines()[-30:]]))
 
 
 def _rows(result: Path) -> list[dict[str, str]]:

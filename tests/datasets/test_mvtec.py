@@ -118,6 +118,20 @@ def test_hidden_and_other_files_are_ignored(root, folder, stray):
     assert read_category(root, "widget") == expected
 
 
+def test_hidden_folders_are_ignored(root):
+    expected = read_category(root, "widget")
+    (root / "widget/test/.ipynb_checkpoints").mkdir()
+    assert read_category(root, "widget") == expected
+
+
+def test_two_images_of_one_name_are_refused(root):
+    """They would share a mask, and the names of their pictures."""
+    (image, *_) = (root / "widget/test/crack").iterdir()
+    touch(image.with_suffix(".bmp"))
+    with pytest.raises(DatasetError, match="one image of each name"):
+        read_category(root, "widget")
+
+
 def test_a_category_without_ground_truth_has_no_masks(root):
     shutil.rmtree(root / "widget/ground_truth")
     category = read_category(root, "widget")

@@ -44,6 +44,13 @@ def test_a_prefix_is_searched_as_a_bank_of_its_own(k):
         assert torch.equal(indices, alone[1])
 
 
+def test_prefixes_of_the_same_size_are_the_same():
+    queries, embeddings = make_points(57, seed=1), make_points(40, seed=2)
+    first, second, _ = MemoryBank(embeddings).search_prefixes(queries, 2, [20, 20, 40])
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+
+
 def test_of_equally_far_neighbours_a_prefix_keeps_the_first_selected():
     embeddings = make_points(10).repeat(3, 1)
     found = list(MemoryBank(embeddings).search_prefixes(make_points(20, seed=5), 1, [10, 20, 30]))

@@ -119,6 +119,17 @@ def test_a_damaged_file_in_the_cache_is_named(no_network):
     assert not isinstance(caught.value, WeightsUnavailableError)
 
 
+def test_a_download_that_is_cut_short_is_no_damaged_file(monkeypatch, no_network):
+    """Torch finds another digest than the name says, and keeps nothing."""
+
+    def cut_short(url, **options):
+        raise RuntimeError('invalid hash value (expected "b8a52dc0", got "0")')
+
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", cut_short)
+    with pytest.raises(WeightsUnavailableError, match="download failed"):
+        load("default")
+
+
 def test_the_default_of_the_papers_backbone_is_the_papers_weights(monkeypatch):
     """Torchvision's own default of today is a later training, with other results."""
     asked = []

@@ -130,6 +130,10 @@ class TestDestinations:
             for index in range(NUM_TEST_PER_TYPE)
         }
 
+    def test_summary_in_another_precision(self, capsys):
+        self.run("--summary --precision bfloat16")
+        assert "Total params" in capsys.readouterr().out
+
     def test_summary(self, capsys):
         self.run()
         assert "Total params" not in capsys.readouterr().out

@@ -205,7 +205,7 @@ class TestMistakes:
         ("flag", "least"),
         [
             ("k", 1),
-            ("num_reweight", 1),
+            ("num_reweight", 2),
             ("patch_size", 1),
             ("embed_dim", 1),
             ("sigma", 0),

@@ -311,6 +311,23 @@ class TestText:
             assert part in text
 
 
+class TestSeedsThatDiffer:
+    """Runs that came together may have other seeds: an average is still one of categories."""
+
+    def test_the_average_is_that_of_the_categories_means(self):
+        rows = [row("a", seed=seed, image=1.0) for seed in (0, 1, 2)] + [row("b", image=0.5)]
+        assert image_table(*rows)["**Average**"][-1] == "75.00"
+
+    def test_the_spread_is_not_that_between_categories(self):
+        table = image_table(row("a", seed=0, image=1.0), row("b", seed=1, image=0.5))
+        assert table["**Average**"][-1] == "75.00"
+
+    def test_the_spread_is_that_of_the_seeds_that_all_have(self):
+        rows = [row(c, seed=s, image=v) for c in "ab" for s, v in ((0, 0.5), (1, 0.6))]
+        table = image_table(*rows, row("a", seed=2, image=0.55))
+        assert table["**Average**"][-1] == "55.00 ± 7.07"
+
+
 def test_the_stage_table_shows_where_the_time_goes():
     rows = [
         row("bottle", 0.01, seed=3, seconds={"read": 1.0, "embed": 2.5}),

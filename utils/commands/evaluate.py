@@ -2,10 +2,12 @@
 
 import logging
 import math
+import shlex
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -177,7 +179,12 @@ def summarise(model: PatchCore) -> str:
     import torchinfo
 
     size = (1, 3, *model.backbone.size)
-    return str(torchinfo.summary(model.backbone, size, depth=3, device=model.device, verbose=0))
+    dtypes = [next(model.backbone.parameters()).dtype]
+    return str(
+        torchinfo.summary(
+            model.backbone, size, dtypes=dtypes, depth=3, device=model.device, verbose=0
+        )
+    )
 
 
 def _start_record(
@@ -193,7 +200,7 @@ def _start_record(
         "state": "running",
         "start": _now(),
         "end": None,
-        "command": " ".join(["python", *sys.argv]),
+        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
         "options": asdict(options),
         "notes": notes,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
@@ -219,6 +226,11 @@ def _evaluate_category(run: Run, models: Mapping[str, PatchCore], category: Cate
     run.record["memory"][category.name] = {
         name: member.plan.describe() for name, member in zip(models, members, strict=True)
     }
+    run.record["notes"].extend(
+        f"{category.name}, {name}: {member.plan.describe()}."
+        for name, member in zip(models, members, strict=True)
+        if member.plan.dtype != torch.float32
+    )
     run.rows.extend(m.row for result in results for m in result.measurements)
     last = results[-1]  # the ensemble, where there is one: pictures and curves are of it
     # Of what was predicted only this category's pictures need more than the curves.
@@ -251,14 +263,24 @@ def _save_maps(measurement: Measurement, result: CategoryResult, folder: ResultF
 
 
 def _line(row: ResultRow) -> str:
-    image, pixel = (
-        DASH if math.isnan(value) else f"{100 * value:.2f} %"
-        for value in (row.metrics["image_auroc"], row.metrics["pixel_auroc"])
+    """Return what the log says of a category: its setting, then every metric."""
+    value = row.metrics
+    names = {"AUROC": "auroc", "AP": "ap", "F1-max": "f1_max"}
+    images, pixels = (
+        ", ".join(f"{name} {_percent(value[f'{kind}_{key}'])}" for name, key in names.items())
+        for kind in ("image", "pixel")
     )
+    setting = f"{row.model}, coreset {100 * row.percentage_coreset:g} %, seed {row.seed}"
+    errors = f"{value['image_false_positives']:g} + {value['image_false_negatives']:g}"
     return (
-        f"{row.category}, {row.model}, coreset {100 * row.percentage_coreset:g} %, "
-        f"seed {row.seed}: image AUROC {image}, pixel AUROC {pixel}, {row.seconds_total:.1f} s"
-    )
+        f"{row.category}, {setting}, {row.seconds_total:.1f} s: "
+        f"image {images} at {value['image_threshold']:.4g} ({errors} wrong: good + defective); "
+        f"pixel {pixels}, AUPRO to {value['aupro_limit']:g} {_percent(value['pixel_aupro'])}"
+    ).replace("nan", DASH)
+
+
+def _percent(value: float) -> str:
+    return DASH if math.isnan(value) else f"{100 * value:.2f} %"
 
 
 def _now() -> str:

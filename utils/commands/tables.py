@@ -10,7 +10,7 @@ from pathlib import Path
 from utils.errors import UsageError
 from utils.options import CommandParser
 from utils.results import RUN_FILE, TABLES_FILE, ResultRow, read_rows, replace_file
-from utils.tables import all_tables, describe_run, main_tables, records_text
+from utils.tables import all_tables, describe_run, main_tables, records_text, tables_text
 
 DESCRIPTION = """Rebuild the tables from the results.csv of one or more result folders, so that
 categories, percentages or seeds that were run apart come together."""
@@ -23,6 +23,9 @@ NOT_THE_METHOD = frozenset(
 )
 MARKS = "<!-- tables:begin -->", "<!-- tables:end -->"
 
+# How the plan of memory begins that changes nothing.
+PLAIN = "all embeddings in float32"
+
 log = logging.getLogger(__name__)
 
 
@@ -32,12 +35,12 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
     records = [_read_run(folder) for folder in given.results]
     rows = gather_rows([read_rows(folder) for folder in given.results], records, given.results)
     tables = all_tables(rows)
-    origin = "\n".join(dict.fromkeys(describe_run(record) for record in records))
-    markdown = "\n".join([origin, *(table.to_markdown() for table in tables)])
+    origin = "\n".join(dict.fromkeys(map(describe_run, records)))
     target = given.path_result or given.results[0]
     try:
         target.mkdir(parents=True, exist_ok=True)
-        replace_file(target / TABLES_FILE, f"# PatchCore results\n\n{markdown}".encode())
+        markdown = tables_text(rows, origin)
+        replace_file(target / TABLES_FILE, markdown.encode())
         replace_file(target / "tables.csv", records_text(tables).encode())
         latex = "\n".join(table.to_latex() for table in tables)
         replace_file(target / "tables.tex", latex.encode())
@@ -77,10 +80,9 @@ def gather_rows(
         for row in rows:
             name = f"{row.model} ({folder.name if unique else folder})"
             kept = row if len(methods[row.model]) == 1 else replace(row, model=name)
-            key = (kept.model, kept.category, kept.percentage_coreset, kept.k, kept.seed)
-            if key in gathered:
-                log.warning("measured more than once, the last counts: %s", key)
-            gathered[key] = kept
+            if kept.key in gathered:
+                log.warning("measured more than once, the last counts: %s", kept.key)
+            gathered[kept.key] = kept
     return sorted(gathered.values(), key=lambda row: (row.model, row.category))
 
 
@@ -92,7 +94,10 @@ def _method(record: dict, model: str) -> object:
     layers = options["layers"] * (len(digests) if len(options["layers"]) == 1 else 1)
     members = dict(zip(digests, zip(digests.values(), layers, strict=True), strict=True))
     # An ensemble is what all its members are.
-    return settings, members.get(model, members)
+    plans = {text for plan in record.get("memory", {}).values() for text in plan.values()}
+    # Embeddings that were rounded, or selected in parts, are another method.
+    other = sorted(plan for plan in plans if not plan.startswith(PLAIN))
+    return settings, members.get(model, members), other
 
 
 def replace_section(readme: Path, text: str) -> None:
@@ -146,6 +151,14 @@ def _read_run(folder: Path) -> dict:
         raise UsageError(
             f"expected a result folder with {RUN_FILE}, cannot read {path}: {error}"
         ) from error
-    if not isinstance(record, dict) or not {"options", "weights_digest", "notes"} <= set(record):
-        raise UsageError(f"expected the record of a run of this program, found another: {path}")
+    try:
+        describe_run(record)
+        for model in record["weights_digest"]:
+            _method(record, model)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(
+            f"expected the record of a run of this program, found another: {path}"
+        ) from error
+    if record.get("state") != "complete":
+        log.warning("the run of %s did not come to its end: %s", folder, record.get("state"))
     return record

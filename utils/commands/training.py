@@ -147,6 +147,7 @@ def _learn_in_parts(
             within = within[(within >= 0) & (within < len(embeddings))]
             queries[seed].append(embeddings[torch.from_numpy(within).to(embeddings.device)])
         first += len(embeddings)
+        del embeddings, images  # before the next part, or the last selection, needs the room
     cells = []
     taken = None
     for seed in seeds:
