@@ -231,7 +231,7 @@ def _pack(scores: np.ndarray, tags: np.ndarray) -> np.ndarray:
     """Return (n,) uint64 that ascend where float32 scores descend, the tag in the lower half."""
     # The bits of floats ascend like integers once negative ones are inverted and the sign bit is
     # flipped; all inverted, they descend.
-    bits = (scores + np.float32(0)).view(np.uint32)  # + 0 turns -0 into 0
+    bits = scores.view(np.uint32)  # -0 comes right behind 0, which equals it: one threshold
     descending = np.where(bits >> 31, bits, ~(bits | np.uint32(1 << 31)))
     return (descending.astype(np.uint64) << np.uint64(32)) | tags
 

@@ -44,9 +44,18 @@ def test_a_prefix_is_searched_as_a_bank_of_its_own(k):
         assert torch.equal(indices, alone[1])
 
 
-def test_prefixes_of_the_same_size_are_the_same():
+def test_prefixes_of_the_same_size_are_the_same(monkeypatch):
+    """Nothing is searched for the second one: on a GPU an empty search is an error."""
+    searched = []
+
+    def search(queries, part, k):
+        searched.append(len(part))
+        return torch_nearest(queries, part, k)
+
+    monkeypatch.setattr(memory_bank, "faiss_nearest", search)
     queries, embeddings = make_points(57, seed=1), make_points(40, seed=2)
     first, second, _ = MemoryBank(embeddings).search_prefixes(queries, 2, [20, 20, 40])
+    assert searched == [20, 20]
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
 
