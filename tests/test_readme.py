@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from utils.options import Options, flags_as_markdown
+from utils.flags import flags_as_markdown
+from utils.options import Options
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -4,14 +4,13 @@
 and `run.json` records it.
 """
 
-import argparse
 import dataclasses
 import math
-import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import UsageError
+from utils.flags import CommandParser, flag, parse_flags
 from utils.machine import usable_cores
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -34,23 +33,6 @@ PROTOCOLS = {
 }
 
 
-def _flag(
-    default: object, group: str, text: str, *, metavar: str | None = None, choices=(), most: int = 0
-) -> typing.Any:
-    """Declare a flag.
-
-    Args:
-        default: Its value when not given; a tuple for a flag that takes several.
-        group: The heading under which ``--help`` shows it.
-        text: What it means, and why the default is what it is.
-        metavar: What stands for its value in ``--help``.
-        choices: The only values, where it has such.
-        most: For a tuple: how many values at most; 0 for any number.
-    """
-    details = {"group": group, "text": text, "metavar": metavar, "choices": choices, "most": most}
-    return field(default=default, metadata=details)
-
-
 @dataclass(frozen=True)
 class Member:
     """One network of a run: an ensemble has several.
@@ -70,37 +52,37 @@ class Member:
 class Options:
     """What a run is asked to do."""
 
-    path_data: Path = _flag(
+    path_data: Path = flag(
         Path("mvtec_anomaly_detection"),
         "input",
         "folder with one folder per category in MVTec AD's layout",
         metavar="DIR",
     )
-    categories: tuple[str, ...] = _flag(
+    categories: tuple[str, ...] = flag(
         (),
         "input",
         "the categories to evaluate, in this order (default: all, sorted)",
         metavar="NAME",
     )
-    path_result: Path = _flag(
+    path_result: Path = flag(
         Path("result"),
         "output",
         "folder for tables and pictures; an earlier run's move to its subfolder 'earlier'",
         metavar="DIR",
     )
-    pictures: str = _flag(
+    pictures: str = flag(
         "all",
         "output",
         "test images to draw localization pictures of (first seed, every percentage); the measured "
         "time never includes them",
         choices=PICTURES,
     )
-    save_maps: bool = _flag(
+    save_maps: bool = flag(
         False, "output", "write scores, anomaly maps and masks as .npz, to measure them elsewhere"
     )
-    profile: bool = _flag(False, "output", "print how long each stage took, category by category")
-    summary: bool = _flag(False, "output", "print a summary of the cut backbone, layer by layer")
-    protocol: str = _flag(
+    profile: bool = flag(False, "output", "print how long each stage took, category by category")
+    summary: bool = flag(False, "output", "print a summary of the cut backbone, layer by layer")
+    protocol: str = flag(
         "paper",
         "method",
         "whose settings to start from, flags given beside it have their way: the paper's reference "
@@ -108,57 +90,57 @@ class Options:
         "this method comes to anomalib's (256x256 without crop, 1536 dimensions, reweighted)",
         choices=tuple(PROTOCOLS),
     )
-    percentage_coreset: tuple[float, ...] = _flag(
+    percentage_coreset: tuple[float, ...] = flag(
         (0.1,),
         "method",
         "share of the training patches to keep, in (0, 1]: 0.1 is the paper's middle case; several "
         "share one reading, embedding and selection",
         metavar="P",
     )
-    k: int = _flag(
+    k: int = flag(
         1,
         "method",
         "a patch is scored by its mean distance to this many nearest coreset patches; 1 as in the "
         "paper",
         metavar="N",
     )
-    seed: tuple[int, ...] = _flag(
+    seed: tuple[int, ...] = flag(
         (0,),
         "method",
         "seed of the selection; several share one embedding, and tables show their mean and "
         "standard deviation; random weights take the first",
         metavar="N",
     )
-    image_score: str = _flag(
+    image_score: str = flag(
         "max_patch",
         "method",
         "what scores an image: its largest patch score (the reference code), the largest value of "
         "its smoothed map, or the paper's equation 7",
         choices=IMAGE_SCORES,
     )
-    num_reweight: int = _flag(
+    num_reweight: int = flag(
         9, "method", "size b of the neighbourhood in equation 7; 9 as in anomalib", metavar="N"
     )
-    patch_size: int = _flag(
+    patch_size: int = flag(
         3, "method", "side of a patch's neighbourhood in positions of a layer's map", metavar="N"
     )
-    embed_dim: int = _flag(1024, "method", "length of a patch embedding", metavar="N")
-    layer_weights: tuple[float, ...] = _flag(
+    embed_dim: int = flag(1024, "method", "length of a patch embedding", metavar="N")
+    layer_weights: tuple[float, ...] = flag(
         (),
         "method",
         "a factor for each layer's part of the embedding (default: 1 each)",
         metavar="W",
     )
-    sigma: float = _flag(
+    sigma: float = flag(
         4.0, "method", "Gaussian smoothing of the anomaly map, in pixels; 0 for none", metavar="S"
     )
-    aupro_limit: float = _flag(
+    aupro_limit: float = flag(
         0.3,
         "method",
         "false positive rate up to which AUPRO is measured; 0.3 is MVTec AD's own",
         metavar="R",
     )
-    backbone: tuple[str, ...] = _flag(
+    backbone: tuple[str, ...] = flag(
         ("wide_resnet50_2",),
         "backbone",
         "name of a torchvision classification model, or module:factory for a network of your own "
@@ -166,7 +148,7 @@ class Options:
         "several are evaluated one by one and as an ensemble",
         metavar="NAME",
     )
-    weights: tuple[str, ...] = _flag(
+    weights: tuple[str, ...] = flag(
         ("default",),
         "backbone",
         "'default' (torchvision's, downloaded by torchvision where not cached; a factory's network "
@@ -174,21 +156,21 @@ class Options:
         "that the program runs); one for all backbones or one each",
         metavar="default|random|FILE",
     )
-    layers: tuple[tuple[str, ...], ...] = _flag(
+    layers: tuple[tuple[str, ...], ...] = flag(
         (("layer2", "layer3"),),
         "backbone",
         "modules of the backbone whose maps are used, from large maps to small ones; the default "
         "is the paper's for ResNets; given again for each further backbone, or once for all",
         metavar="NAME",
     )
-    size_resize: tuple[int, ...] = _flag(
+    size_resize: tuple[int, ...] = flag(
         (256,),
         "preprocessing",
         "size in pixels to which images are resized: one number, or height and width; the paper's",
         metavar="N",
         most=2,
     )
-    size_crop: tuple[int, ...] = _flag(
+    size_crop: tuple[int, ...] = flag(
         (224,),
         "preprocessing",
         "size in pixels of the part kept from the middle: one number, or height and width; the "
@@ -196,45 +178,45 @@ class Options:
         metavar="N",
         most=2,
     )
-    interpolation: str = _flag(
+    interpolation: str = flag(
         "bilinear",
         "preprocessing",
         "how images are resized: bilinear is antialiased, as in the reference code",
         choices=INTERPOLATIONS,
     )
-    flip: tuple[str, ...] = _flag(
+    flip: tuple[str, ...] = flag(
         (),
         "preprocessing",
         "learn training images flipped too: horizontal, vertical or both (default: neither)",
         choices=FLIPS,
     )
-    precision: str = _flag(
+    precision: str = flag(
         "float32",
         "computing",
         "in which the backbone computes; the others are faster where the device has them, and "
         "change results a little",
         choices=PRECISIONS,
     )
-    batch_size: int = _flag(
+    batch_size: int = flag(
         8,
         "computing",
         "images at a time; more gain nothing on a CPU, a GPU may take 32 or more",
         metavar="N",
     )
-    num_workers: int = _flag(
+    num_workers: int = flag(
         -1,
         "computing",
         "threads that read images ahead and draw pictures; 0 for none, -1 for one per core",
         metavar="N",
     )
-    memory_budget: float = _flag(
+    memory_budget: float = flag(
         0.0,
         "computing",
         "gigabytes for embeddings, selection and coresets; where they do not fit, embeddings are "
         "kept in float16, then a part of the images at a time; 0 for most of what is free",
         metavar="GB",
     )
-    device: str = _flag(
+    device: str = flag(
         "auto",
         "computing",
         "where to compute; auto takes the GPU where there is one",
@@ -306,16 +288,8 @@ def parse_options(
     Raises:
         UsageError: a flag is unknown or its value cannot be used.
     """
-    parser = CommandParser(command, description, epilog)
-    groups: dict[str, argparse._ArgumentGroup] = {}
-    types = typing.get_type_hints(Options)
     defaults = dataclasses.replace(defaults, **PROTOCOLS[_protocol(arguments, defaults)])
-    for entry in dataclasses.fields(Options):
-        group = entry.metadata["group"]
-        if group not in groups:
-            groups[group] = parser.add_argument_group(group)
-        _add_flag(groups[group], entry, types[entry.name], getattr(defaults, entry.name))
-    return Options(**vars(parser.parse_args(arguments)))
+    return parse_flags(arguments, defaults, command=command, description=description, epilog=epilog)
 
 
 def _protocol(arguments: list[str], defaults: Options) -> str:
@@ -324,98 +298,3 @@ def _protocol(arguments: list[str], defaults: Options) -> str:
     parser.add_argument("--protocol", default=defaults.protocol)
     name = parser.parse_known_args(arguments)[0].protocol
     return name if name in PROTOCOLS else defaults.protocol
-
-
-def flags_as_markdown(defaults: Options) -> str:
-    """Return a table of all flags for the README."""
-    lines = ["| flag | default | meaning |", "|:---|:---|:---|"]
-    for entry in dataclasses.fields(Options):
-        details = entry.metadata
-        choices = f" ({', '.join(details['choices'])})" if details["choices"] else ""
-        shown = _shown(getattr(defaults, entry.name))
-        default = f"`{shown}`" if shown else ""
-        lines.append(f"| `--{entry.name}` | {default} | {details['text']}{choices} |")
-    return "\n".join(lines) + "\n"
-
-
-class CommandParser(argparse.ArgumentParser):
-    """Reads a command's arguments; a mistake is an exception, which one place prints.
-
-    Args:
-        command: Its name.
-        description: What it does.
-        epilog: What ``--help`` ends with.
-    """
-
-    def __init__(self, command: str, description: str = "", epilog: str = "", *, add_help=True):
-        super().__init__(
-            prog=f"python main.py {command}".strip(),
-            description=description,
-            epilog=epilog,
-            add_help=add_help,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-
-    def error(self, message: str) -> typing.NoReturn:
-        """Raise UsageError."""
-        raise UsageError(f"{message}; {self.prog} --help lists all flags")
-
-
-def _add_flag(
-    group: "argparse._ArgumentGroup", entry: dataclasses.Field, kind: type, default: object
-) -> None:
-    details = entry.metadata
-    if kind is bool:
-        group.add_argument(
-            f"--{entry.name}",
-            action=argparse.BooleanOptionalAction if default else "store_true",
-            default=default,
-            help=details["text"],
-        )
-        return
-    several = typing.get_origin(kind) is tuple
-    item = typing.get_args(kind)[0] if several else kind
-    grouped = typing.get_origin(item) is tuple
-    shown = _shown(default)
-    group.add_argument(
-        f"--{entry.name}",
-        type=typing.get_args(item)[0] if grouped else item,
-        nargs="+" if several else None,
-        action=_keep_tuple(details["most"], grouped=grouped) if several else "store",
-        default=default,
-        choices=details["choices"] or None,
-        metavar=details["metavar"],
-        # Where nothing is the default, the text says what that means.
-        help=f"{details['text']}{f' [{shown}]' if shown else ''}".replace("%", "%%"),
-    )
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return " ".join(map(_shown, value))
-    return str(value)
-
-
-def _keep_tuple(most: int, *, grouped: bool) -> type[argparse.Action]:
-    """Return an action that keeps several values as a tuple.
-
-    Args:
-        most: How many values at most; 0 for any number.
-        grouped: Whether the flag may be given again, each time for one more tuple.
-    """
-
-    class KeepTuple(argparse.Action):
-        def __call__(self, parser, namespace, values, option_string=None):
-            if most and len(values) > most:
-                parser.error(
-                    f"expected one to {most} values for {option_string}, found {len(values)}"
-                )
-            value = tuple(values)
-            if grouped:
-                before = getattr(namespace, self.dest)
-                # What lies there before the first time is the default, which a flag replaces.
-                value = (value,) if before is self.default else (*before, value)
-            setattr(namespace, self.dest, value)
-
-    return KeepTuple

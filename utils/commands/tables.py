@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from utils.errors import UsageError
-from utils.options import CommandParser
+from utils.flags import CommandParser
 from utils.results import RUN_FILE, TABLES_FILE, ResultRow, read_rows, replace_file
 from utils.tables import all_tables, describe_run, main_tables, records_text, tables_text
 
