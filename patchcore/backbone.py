@@ -22,6 +22,8 @@ class Backbone(nn.Module):
         channels: C of each layer's map.
         grids: (h, w) of each layer's map for images of ``size``.
         size: (H, W) of the images that the backbone was laid out for.
+        name: What `load_backbone` built it by; empty where somebody else built it.
+        weights: Where its weights came from, in the words of `load_backbone`; empty likewise.
         weights_digest: SHA-256 of the weights as they were loaded; empty where nobody took it.
 
     Args:
@@ -41,6 +43,8 @@ class Backbone(nn.Module):
         self.network = network.eval()
         self.layers = tuple(layers)
         self.size = size
+        self.name = ""
+        self.weights = ""
         self.weights_digest = ""
         self._overwritten: frozenset[str] = frozenset()
         maps, reached, completed = self._try_out()

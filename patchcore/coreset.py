@@ -85,17 +85,26 @@ def greedy_coreset(
     return selected
 
 
-def project(embeddings: torch.Tensor, projection_dim: int | None, seed: int) -> torch.Tensor:
-    """Project (N, D) to (N, projection_dim) by the seeded random map of the reference code.
+def projection(embed_dim: int, projection_dim: int, seed: int) -> torch.Tensor:
+    """Draw the random map of the reference code, on the CPU, so that every device gets the same.
 
-    The map is drawn on the CPU, so that every device gets the same. The result is centred, which
-    changes no distance and keeps the digits that large common values would cost.
+    Returns:
+        (projection_dim, embed_dim) float32.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        linear = torch.nn.Linear(embed_dim, projection_dim, bias=False)
+    return linear.weight.detach()
+
+
+def project(embeddings: torch.Tensor, projection_dim: int | None, seed: int) -> torch.Tensor:
+    """Project (N, D) to (N, projection_dim) by the seeded `projection`.
+
+    The result is centred, which changes no distance and keeps the digits that large common values
+    would cost.
     """
     if projection_dim is not None and projection_dim != embeddings.shape[1]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            linear = torch.nn.Linear(embeddings.shape[1], projection_dim, bias=False)
-        weight = linear.weight.detach().to(embeddings.device)  # (P, D)
+        weight = projection(embeddings.shape[1], projection_dim, seed).to(embeddings.device)
         points = torch.empty(len(embeddings), projection_dim, device=embeddings.device)
         # In blocks, so that float16 is never there as float32 as a whole.
         for start in range(0, len(embeddings), BLOCK_ROWS):

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from patchcore.errors import PatchCoreError
-from patchcore.model import Coreset, Prediction
+from patchcore.memory_bank import Coreset
+from patchcore.prediction import Prediction
 
 # Training patches whose scores are looked at: mean and deviation are known to 1 % from so many.
 NUM_SAMPLES = 10_000

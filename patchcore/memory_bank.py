@@ -2,9 +2,11 @@
 
 import importlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import faiss
+import numpy as np
 import torch
 
 from patchcore.distances import faiss_nearest, true_distances
@@ -109,6 +111,28 @@ class MemoryBank:
         if queries.is_cuda:
             return torch_nearest(queries, part, k)
         return faiss_nearest(queries, part, k)
+
+
+@dataclass(frozen=True)
+class Coreset:
+    """The selected training patches, for several sizes at once: each is a beginning of the next.
+
+    Attributes:
+        indices: (M,) int64, which training patches were selected, in order of selection.
+        sizes: How many of them make up the coreset of each percentage, ascending.
+        bank: Their embeddings.
+        seed: Of the selection.
+    """
+
+    indices: np.ndarray
+    sizes: tuple[int, ...]
+    bank: MemoryBank
+    seed: int
+
+    def of_size(self, size: int) -> "Coreset":
+        """Return the coreset of one percentage alone: the first ``size`` patches."""
+        bank = self.bank if size == len(self.bank) else MemoryBank(self.bank.embeddings[:size])
+        return Coreset(self.indices[:size], (size,), bank, self.seed)
 
 
 def torch_nearest(queries: torch.Tensor, part: torch.Tensor, k: int) -> torch.Tensor:

@@ -18,8 +18,7 @@ import torch
 
 from patchcore.coreset import PROJECTION_DIM, greedy_coreset
 from patchcore.errors import PatchCoreError
-from patchcore.memory_bank import MemoryBank
-from patchcore.model import Coreset
+from patchcore.memory_bank import Coreset, MemoryBank
 
 # Candidates that a part leaves for each patch that the coreset has room for from it: with more of
 # them the result is nearer to the plain selection, with one there would be nothing to select.

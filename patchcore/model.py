@@ -1,17 +1,23 @@
 """PatchCore from images to scores: the parts of this package in their order."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from patchcore import storage
 from patchcore.backbone import Backbone
 from patchcore.coreset import greedy_coreset
 from patchcore.errors import PatchCoreError
-from patchcore.memory_bank import MemoryBank
+from patchcore.explain import cut_patches, locate
+from patchcore.held_out import held_out_scores
+from patchcore.images import each_image
+from patchcore.memory_bank import Coreset, MemoryBank
+from patchcore.origins import OriginsOfBatches
 from patchcore.patch_embedding import PatchEmbedding
+from patchcore.prediction import Neighbours, Prediction, join
 from patchcore.preprocess import Preprocess
 from patchcore.scoring import (
     IMAGE_SCORES,
@@ -20,6 +26,8 @@ from patchcore.scoring import (
     patch_scores,
     reweighted_scores,
 )
+from patchcore.thresholds import BestThresholds, Thresholds, choose_thresholds
+from patchcore.trained import Trained
 from patchcore.weights import DEFAULT, load_backbone
 
 DEFAULT_BACKBONE = "wide_resnet50_2"
@@ -31,56 +39,6 @@ PRECISIONS = {
 }
 # Which axis of (B, H, W, 3) each flip turns around.
 FLIPS = {"vertical": 1, "horizontal": 2}
-
-
-@dataclass(frozen=True)
-class Coreset:
-    """The selected training patches, for several sizes at once: each is a beginning of the next.
-
-    Attributes:
-        indices: (M,) int64, which training patches were selected, in order of selection.
-        sizes: How many of them make up the coreset of each percentage, ascending.
-        bank: Their embeddings.
-        seed: Of the selection.
-    """
-
-    indices: np.ndarray
-    sizes: tuple[int, ...]
-    bank: MemoryBank
-    seed: int
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """The nearest coreset patches of each patch of B images.
-
-    Attributes:
-        distance: (B, h, w, k) float32 Euclidean distances, ascending.
-        nearest: (B, h, w, k) int64 positions in the coreset.
-        size: Of the coreset that was searched.
-    """
-
-    distance: torch.Tensor
-    nearest: torch.Tensor
-    size: int
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What PatchCore says of B images.
-
-    Attributes:
-        score: (B,) float32, the anomaly score, >= 0, in units of the embedding's distance.
-        anomaly_map: (B, H, W) float32 in the same units, of the cropped image.
-        distance: (B, h, w, k) float32, each patch's Euclidean distances to its nearest coreset
-            patches, ascending.
-        nearest: (B, h, w, k) int64, these coreset patches: positions in `Coreset.indices`.
-    """
-
-    score: np.ndarray
-    anomaly_map: np.ndarray
-    distance: np.ndarray
-    nearest: np.ndarray
 
 
 class PatchCore:
@@ -99,7 +57,8 @@ class PatchCore:
         grid: (h, w) patches of an image.
         device: Where it computes.
         percentages: The coreset's shares of the training patches, ascending.
-        coreset: What `fit` selected; None before.
+        trained: What `fit` learned, or `load` read; None before.
+        settings: The method's arguments, as JSON knows them.
 
     Args:
         backbone: A `Backbone`, or what `load_backbone` takes: a torchvision model's name or
@@ -181,7 +140,34 @@ class PatchCore:
         # An even patch_size has no middle: its grid is one smaller.
         self.grid = tuple(length - 1 + patch_size % 2 for length in backbone.grids[0])
         self._anomaly_map = AnomalyMap(self.grid, size_crop, sigma).to(self.device)
-        self.coreset: Coreset | None = None
+        self.trained: Trained | None = None
+        # The arguments again, as JSON knows them: a saved model is built anew from them.
+        self.settings = {
+            "percentage_coreset": list(self.percentages),
+            "k": k,
+            "image_score": image_score,
+            "num_reweight": num_reweight,
+            "size_resize": list(size_resize),
+            "size_crop": list(size_crop),
+            "interpolation": interpolation,
+            "flip": list(flip),
+            "patch_size": patch_size,
+            "embed_dim": embed_dim,
+            "layer_weights": None if layer_weights is None else list(layer_weights),
+            "sigma": sigma,
+            "seed": seed,
+            "precision": precision,
+        }
+
+    @property
+    def coreset(self) -> Coreset | None:
+        """What `fit` selected; None before."""
+        return None if self.trained is None else self.trained.coreset
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """From which scores on an image and a pixel are anomalous, as far as `fit` could tell."""
+        return Thresholds(None, None) if self.trained is None else self.trained.thresholds
 
     @property
     def patches_per_image(self) -> int:
@@ -197,45 +183,141 @@ class PatchCore:
         """Return how many training patches so many images have, their flips counted."""
         return num_images * self.augmentation * self.patches_per_image
 
-    def fit(self, images: Sequence[np.ndarray]) -> "PatchCore":
+    def fit(self, images: Iterable, names: Sequence[str] = ()) -> "PatchCore":
         """Learn what is normal.
 
         Args:
-            images: Normal images, each (H, W, 3) uint8 RGB of any size.
+            images: Normal images of any size, or a loader of batches of them: arrays (H, W, 3)
+                uint8 RGB, PIL images or tensors, as `patchcore.images.each_image` takes them.
+            names: What each image is called, for explanations; may be left out.
 
         Returns:
             Itself.
 
         Raises:
-            PatchCoreError: no image, or fewer patches than the percentage needs.
+            PatchCoreError: no image, something else than images, or fewer patches than the
+                percentage needs.
         """
-        batches = (version for batch in self._batches(images) for version in self.augment(batch))
-        embeddings = self.embed_all(batches, len(images) * self.augmentation)
-        self.coreset = self.select(embeddings)
+        crops = [self.crop(image) for image in each_image(images)]
+        if names and len(names) != len(crops):
+            raise PatchCoreError(f"expected {len(crops)} names, found {len(names)}")
+        collected, versions = OriginsOfBatches(), []
+
+        def batches() -> Iterator[np.ndarray]:
+            for first in range(0, len(crops), self.batch_size):
+                batch = np.stack(crops[first : first + self.batch_size])
+                for flip, version in enumerate(self.augment(batch)):
+                    collected.add(first, len(version), flip)
+                    versions.append(version)
+                    yield version
+
+        embeddings = self.embed_all(batches(), len(crops) * self.augmentation)
+        coreset, origins = self.select(embeddings), collected.finish()
+        places = locate(coreset.indices, self.grid)
+        *_, held_out = held_out_scores(self, coreset, origins, self.embedded(embeddings))
+        self.trained = Trained(
+            coreset=coreset,
+            origins=origins,
+            held_out=held_out,
+            thresholds=choose_thresholds(held_out, BestThresholds()),
+            names=tuple(names),
+            patches=cut_patches(np.concatenate(versions), places, self.grid),
+        )
         return self
 
-    def predict(self, images: Iterable[np.ndarray]) -> Prediction:
+    def predict(self, images: Iterable) -> Prediction:
         """Judge images by the coreset of the largest percentage.
 
         Args:
-            images: Each (H, W, 3) uint8 RGB of any size.
+            images: Of any size, in the forms that `fit` takes.
 
         Returns:
             The prediction for all of them.
 
         Raises:
-            PatchCoreError: nothing has been fitted, or there is no image.
+            PatchCoreError: nothing has been fitted or loaded, or there is no image.
         """
         if self.coreset is None:
-            raise PatchCoreError("expected a fitted PatchCore: call fit first")
+            raise PatchCoreError("expected a fitted PatchCore: call fit or load first")
+        crops = (self.crop(image) for image in each_image(images))
         parts = []
-        for batch in self._batches(images):
-            embeddings = self.embed(batch)
-            *_, of_largest = self.nearest(embeddings, self.coreset)
-            parts.append(self.score(embeddings, of_largest, self.coreset))
+        while batch := list(islice(crops, self.batch_size)):
+            parts.append(self.judge(np.stack(batch), self.coreset))
         if not parts:
             raise PatchCoreError("expected at least one image to predict, found none")
         return join(parts)
+
+    def judge(self, batch: np.ndarray, coreset: Coreset) -> Prediction:
+        """Judge one batch by a coreset's largest percentage.
+
+        Args:
+            batch: (B, *size_crop, 3) uint8 RGB, as `crop` gives them.
+            coreset: As `select` gives it.
+        """
+        embeddings = self.embed(batch)
+        *_, of_largest = self.nearest(embeddings, coreset)
+        return self.score(embeddings, of_largest, coreset)
+
+    def save(
+        self, folder: str | Path, *, dtype: str = "float32", faiss_index: bool = False
+    ) -> None:
+        """Write what was fitted to a folder, from which `load` builds the same model again.
+
+        Args:
+            folder: Made where it is missing; a model that was there is replaced.
+            dtype: Of the stored embeddings, ``float32`` or ``float16``.
+            faiss_index: Also write the embeddings as a flat faiss index, for other programs.
+
+        Raises:
+            PatchCoreError: nothing has been fitted, or the folder cannot be written.
+        """
+        if self.trained is None:
+            raise PatchCoreError("expected a fitted PatchCore to save: call fit first")
+        storage.write_folder(
+            Path(folder),
+            self.backbone,
+            self.settings,
+            self.trained,
+            dtype=dtype,
+            faiss_index=faiss_index,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        backbone: str | Backbone | None = None,
+        weights: str | None = None,
+        device: str | torch.device = "cpu",
+        batch_size: int = 8,
+    ) -> "PatchCore":
+        """Build a model from a folder that `save` wrote; nothing in it is executed.
+
+        The same scores come out, to the last bit on the same device with batches of the same size.
+
+        Args:
+            folder: With ``model.json``.
+            backbone: In place of the recorded one: its name, or the network itself. Needed where
+                the model was trained with a network of the user's own, since code is not imported
+                because a file names it.
+            weights: In place of the recorded words: ``default``, ``random`` or a file. They must
+                be the same weights.
+            device: Where it is to compute.
+            batch_size: Images at a time.
+
+        Raises:
+            PatchCoreError: the folder holds no trained model, or one that does not fit this
+                program, its own files, or the backbone's weights.
+        """
+        folder = Path(folder)
+        record = storage.read_record(folder)
+        with storage.checked(folder):
+            network = storage.read_backbone(record, backbone, weights)
+            arguments = storage.read_settings(record)
+            model = cls(network, **arguments, device=device, batch_size=batch_size)
+            model.trained = storage.read_trained(folder, record, model.device)
+        return model
 
     def crop(self, image: np.ndarray) -> np.ndarray:
         """Resize and crop one image: (H, W, 3) uint8 to (*size_crop, 3) uint8."""
@@ -370,20 +452,10 @@ class PatchCore:
             nearest=neighbours.nearest.cpu().numpy(),
         )
 
-    def _batches(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        remaining = iter(images)
-        while batch := [self.crop(image) for image in islice(remaining, self.batch_size)]:
-            yield np.stack(batch)
-
-
-def join(parts: Sequence[Prediction]) -> Prediction:
-    """Put the predictions of several batches together, in their order."""
-    return Prediction(
-        score=np.concatenate([part.score for part in parts]),
-        anomaly_map=np.concatenate([part.anomaly_map for part in parts]),
-        distance=np.concatenate([part.distance for part in parts]),
-        nearest=np.concatenate([part.nearest for part in parts]),
-    )
+    def embedded(self, embeddings: torch.Tensor) -> Callable[[np.ndarray], torch.Tensor]:
+        """Return what gives single images' embeddings (b, h, w, D) float32 out of all (N, D)."""
+        by_image = embeddings.view(-1, *self.grid, embeddings.shape[1])
+        return lambda numbers: by_image[torch.from_numpy(numbers).to(embeddings.device)].float()
 
 
 def check_percentages(percentage_coreset: float | Sequence[float]) -> tuple[float, ...]:

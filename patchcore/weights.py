@@ -67,6 +67,7 @@ def load_backbone(
     elif not own_network:
         cut.load(_torchvision_state(backbone))
         _match_torchvision_input(cut.network)
+    cut.name, cut.weights = backbone, weights
     cut.weights_digest = digest(cut.network)
     fold_batch_norms(cut)
     return cut

@@ -4,8 +4,7 @@ import torch
 
 from patchcore import Prediction
 from patchcore.ensemble import NormalScores, combine, draw_sample, normal_scores
-from patchcore.memory_bank import MemoryBank
-from patchcore.model import Coreset
+from patchcore.memory_bank import Coreset, MemoryBank
 
 
 def make_coreset(embeddings, sizes, seed=0):

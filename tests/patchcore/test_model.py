@@ -105,7 +105,7 @@ def test_refuses_a_coreset_smaller_than_k():
 
 
 def test_refuses_to_predict_before_it_was_fitted():
-    with pytest.raises(PatchCoreError, match="call fit first"):
+    with pytest.raises(PatchCoreError, match="call fit or load first"):
         make_model().predict(make_images(1))
 
 

@@ -13,7 +13,7 @@ from datasets.images import in_batches, map_ahead, read_sample
 from patchcore import PatchCore, Prediction
 from patchcore.ensemble import NormalScores, combine
 from patchcore.memory_plan import MemoryPlan
-from patchcore.model import join
+from patchcore.prediction import join
 from utils.commands.progress import show_progress
 from utils.commands.training import Cell, learn
 from utils.metrics import Metrics, measure, measure_pixels

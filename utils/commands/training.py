@@ -11,8 +11,8 @@ from datasets.base import Category, Sample
 from datasets.images import in_batches, map_ahead, read_image
 from patchcore import PatchCore, Prediction, explain
 from patchcore.ensemble import NormalScores, draw_sample, normal_scores
+from patchcore.memory_bank import Coreset
 from patchcore.memory_plan import ComposableSelection, MemoryPlan, plan_memory
-from patchcore.model import Coreset
 from utils.commands.progress import show_progress
 from utils.machine import free_memory
 from utils.options import Options

@@ -1,0 +1,84 @@
+"""What callers have for images -> (H, W, 3) uint8 RGB arrays."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from PIL import Image
+
+from patchcore.errors import PatchCoreError
+
+Picture = np.ndarray | Image.Image | torch.Tensor
+EXPECTED = (
+    "(H, W, 3) or (H, W) uint8 arrays, PIL images, or (3, H, W) or (1, H, W) tensors (uint8, or "
+    "floats in [0, 1])"
+)
+
+
+def as_rgb(image: Picture) -> np.ndarray:
+    """Return an image as (H, W, 3) uint8 RGB.
+
+    Args:
+        image: One of
+
+            - an array (H, W, 3) uint8 RGB, or (H, W) uint8 grey;
+            - a PIL image of any mode (a palette becomes its colours, transparency is dropped);
+            - a tensor (3, H, W) RGB or (1, H, W) grey: uint8, or floats in [0, 1] that are *not*
+              normalised by a mean and a deviation, which PatchCore does itself.
+
+    Raises:
+        PatchCoreError: it is none of these.
+    """
+    if isinstance(image, Image.Image):
+        return np.asarray(image.convert("RGB"))
+    if isinstance(image, torch.Tensor):
+        return _from_tensor(image)
+    if not isinstance(image, np.ndarray):
+        raise PatchCoreError(f"expected {EXPECTED}, found {type(image).__name__}")
+    if image.ndim == 2:
+        image = np.repeat(image[:, :, None], 3, axis=2)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise PatchCoreError(f"expected {EXPECTED}, found {image.dtype} {image.shape}")
+    return image
+
+
+def each_image(images: Iterable) -> Iterator[np.ndarray]:
+    """Yield the images of a list, a batch or a loader as (H, W, 3) uint8 RGB, one by one.
+
+    Args:
+        images: Single images as `as_rgb` takes them; batches of them, (B, 3, H, W) tensors or
+            (B, H, W, 3) arrays; or what data loaders yield for (image, label) data sets: a list
+            or tuple whose first entry is such a batch.
+
+    Raises:
+        PatchCoreError: something else is among them, or a single image was given for all.
+    """
+    if isinstance(images, np.ndarray | torch.Tensor) and images.ndim != 4:
+        raise PatchCoreError(
+            f"expected several images, found one array of shape {tuple(images.shape)}: put a "
+            "single image into a list"
+        )
+    if isinstance(images, Image.Image | str):
+        raise PatchCoreError(f"expected several images, found one {type(images).__name__}")
+    for entry in images:
+        item = entry[0] if isinstance(entry, list | tuple) and entry else entry
+        if isinstance(item, np.ndarray | torch.Tensor) and item.ndim == 4:
+            yield from map(as_rgb, item)
+        else:
+            yield as_rgb(item)
+
+
+def _from_tensor(image: torch.Tensor) -> np.ndarray:
+    if image.ndim != 3 or image.shape[0] not in (1, 3) or not image.numel():
+        raise PatchCoreError(f"expected {EXPECTED}, found a tensor {tuple(image.shape)}")
+    if image.is_floating_point():
+        lowest, highest = float(image.min()), float(image.max())
+        if not (lowest >= 0 and highest <= 1):  # also where one is undefined
+            raise PatchCoreError(
+                f"expected a tensor of floats in [0, 1], found {lowest:.3g} to {highest:.3g}: give "
+                "images as they are, PatchCore normalises them itself"
+            )
+        image = (image * 255).round().to(torch.uint8)
+    if image.dtype != torch.uint8:
+        raise PatchCoreError(f"expected a tensor of uint8 or floats, found {image.dtype}")
+    return image.expand(3, -1, -1).permute(1, 2, 0).contiguous().cpu().numpy()

@@ -1,0 +1,50 @@
+"""What is found of images: neighbours of their patches, scores, maps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest coreset patches of each patch of B images.
+
+    Attributes:
+        distance: (B, h, w, k) float32 Euclidean distances, ascending.
+        nearest: (B, h, w, k) int64 positions in the coreset.
+        size: Of the coreset that was searched.
+    """
+
+    distance: torch.Tensor
+    nearest: torch.Tensor
+    size: int
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What PatchCore says of B images.
+
+    Attributes:
+        score: (B,) float32, the anomaly score, >= 0, in units of the embedding's distance.
+        anomaly_map: (B, H, W) float32 in the same units, of the cropped image.
+        distance: (B, h, w, k) float32, each patch's Euclidean distances to its nearest coreset
+            patches, ascending.
+        nearest: (B, h, w, k) int64, these coreset patches: positions in `Coreset.indices`.
+    """
+
+    score: np.ndarray
+    anomaly_map: np.ndarray
+    distance: np.ndarray
+    nearest: np.ndarray
+
+
+def join(parts: Sequence[Prediction]) -> Prediction:
+    """Put the predictions of several batches together, in their order."""
+    return Prediction(
+        score=np.concatenate([part.score for part in parts]),
+        anomaly_map=np.concatenate([part.anomaly_map for part in parts]),
+        distance=np.concatenate([part.distance for part in parts]),
+        nearest=np.concatenate([part.nearest for part in parts]),
+    )
