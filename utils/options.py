@@ -19,6 +19,10 @@ IMAGE_SCORES = ("max_patch", "max_map", "reweighted")
 INTERPOLATIONS = ("bilinear", "area")
 FLIPS = ("horizontal", "vertical")
 PRECISIONS = ("float32", "bfloat16", "float16")
+TRAINED_DTYPES = ("float32", "float16")
+THRESHOLDS = ("train_quantile", "f1_max")
+# The value of --path_trained that keeps no model.
+NOWHERE = Path("none")
 # What --protocol sets; what it does not name keeps the default, which is the paper's.
 PROTOCOLS = {
     "paper": {},
@@ -76,6 +80,50 @@ class Options:
         "test images to draw localization pictures of (first seed, every percentage); the measured "
         "time never includes them",
         choices=PICTURES,
+    )
+    path_trained: Path = flag(
+        Path("trained"),
+        "output",
+        "folder for the trained models (first seed), one for each category, backbone and "
+        "percentage, which infer and export read; 'none' keeps none",
+        metavar="DIR",
+    )
+    trained_dtype: str = flag(
+        "float32",
+        "output",
+        "in which trained models keep their embeddings; float16 halves the files and rounds to 3 "
+        "digits",
+        choices=TRAINED_DTYPES,
+    )
+    save_index: bool = flag(
+        False, "output", "write index.faiss beside each trained model, for other programs"
+    )
+    threshold: str = flag(
+        "train_quantile",
+        "output",
+        "from which score on trained models call an image anomalous: train_quantile keeps "
+        "--nominal_fpr on normal images, known from training images alone; f1_max has the largest "
+        "F1 on the labelled test images; or a number",
+        metavar="METHOD|NUMBER",
+    )
+    threshold_pixel: str = flag(
+        "train_quantile",
+        "output",
+        "the same for the pixels of the anomaly map, by --nominal_fpr_pixel",
+        metavar="METHOD|NUMBER",
+    )
+    nominal_fpr: float = flag(
+        0.01,
+        "output",
+        "share of new normal images that may be called anomalous, in (0, 1]; at least 1 in the "
+        "number of training images can be kept",
+        metavar="R",
+    )
+    nominal_fpr_pixel: float = flag(
+        0.001,
+        "output",
+        "share of the pixels of normal images that may be marked, in (0, 1]",
+        metavar="R",
     )
     save_maps: bool = flag(
         False, "output", "write scores, anomaly maps and masks as .npz, to measure them elsewhere"
@@ -241,7 +289,17 @@ class Options:
             raise UsageError(f"expected --seed from 0 to {2**32 - 1}, found {list(self.seed)}")
         if not 0 < self.aupro_limit <= 1:
             raise UsageError(f"expected --aupro_limit in (0, 1], found {self.aupro_limit:g}")
+        for name in ("nominal_fpr", "nominal_fpr_pixel"):
+            if not 0 < getattr(self, name) <= 1:
+                raise UsageError(f"expected --{name} in (0, 1], found {getattr(self, name):g}")
+        for name in ("threshold", "threshold_pixel"):
+            read_threshold(getattr(self, name), name)
         self.members()
+
+    @property
+    def saves_models(self) -> bool:
+        """Whether trained models are kept."""
+        return self.path_trained != NOWHERE
 
     def size(self, name: str) -> tuple[int, int]:
         """Return ``size_resize`` or ``size_crop`` as (height, width)."""
@@ -271,6 +329,23 @@ class Options:
             values * count if len(values) == 1 else values for values in (self.weights, self.layers)
         )
         return [Member(*member) for member in zip(self.backbone, weights, layers, strict=True)]
+
+
+def read_threshold(text: str, name: str) -> str | float:
+    """Return the value of ``--threshold`` or ``--threshold_pixel``: a method or a number.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text in THRESHOLDS:
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(f"expected --{name} {', '.join(THRESHOLDS)} or a number, found {text!r}")
+    return number
 
 
 def parse_options(

@@ -15,7 +15,7 @@ from patchcore.ensemble import NormalScores, combine
 from patchcore.memory_plan import MemoryPlan
 from patchcore.prediction import join
 from utils.commands.progress import show_progress
-from utils.commands.training import Cell, learn
+from utils.commands.training import Cell, Learned, learn
 from utils.metrics import Metrics, measure, measure_pixels
 from utils.options import Options
 from utils.results import ResultRow
@@ -67,6 +67,7 @@ class CategoryResult:
         masks: (B, H, W) bool of the test images, cropped; None where a category has none.
         picture_data: None where no pictures are wanted.
         plan: How the training embeddings were kept.
+        learned: What the training images have become; None after a trained model was kept of it.
     """
 
     category: Category
@@ -74,6 +75,7 @@ class CategoryResult:
     masks: np.ndarray | None
     picture_data: PictureData | None
     plan: MemoryPlan
+    learned: Learned | None
 
 
 def measure_category(
@@ -114,9 +116,11 @@ def measure_category(
         )
         measurements.append(Measurement(row, prediction, images, pixels, cell.normal))
     picture_data = None
-    if learned.coreset_patches is not None:
+    if options.pictures != "none":
         picture_data = PictureData(np.concatenate(test_images), learned.coreset_patches)
-    return CategoryResult(category, tuple(measurements), masks, picture_data, learned.plan)
+    for cell in learned.cells:
+        cell.parts.clear()  # joined by now
+    return CategoryResult(category, tuple(measurements), masks, picture_data, learned.plan, learned)
 
 
 def combine_members(members: Sequence[CategoryResult], options: Options) -> CategoryResult:

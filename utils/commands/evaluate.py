@@ -26,6 +26,7 @@ from utils.commands.category import (
     measure_category,
 )
 from utils.commands.pictures import draw_category, draw_curves
+from utils.commands.trained_models import check_thresholds, save_models
 from utils.errors import UsageError
 from utils.machine import describe_cpu, package_versions, source_commit
 from utils.options import Options, parse_options
@@ -74,6 +75,7 @@ def evaluate(options: Options, *, note: str = "") -> list[ResultRow]:
             model.sizes_of_coresets(model.num_patches(len(category.train)))
     if options.summary:
         print("\n".join(summarise(model) for model in models.values()))
+    check_thresholds(options, categories)
     folder.move_earlier_run()
     run = Run(options, folder, _start_record(options, models, note))
     run.folder.write_run(run.record)
@@ -232,7 +234,11 @@ def _evaluate_category(run: Run, models: Mapping[str, PatchCore], category: Cate
         if member.plan.dtype != torch.float32
     )
     run.rows.extend(m.row for result in results for m in result.measurements)
-    last = results[-1]  # the ensemble, where there is one: pictures and curves are of it
+    for name, member in zip(models, members, strict=True):
+        save_models(models[name], name, member, run.options)
+    last = replace(
+        results[-1], learned=None
+    )  # the ensemble, where there is one: pictures and curves are of it
     # Of what was predicted only this category's pictures need more than the curves.
     run.measurements.extend(replace(m, prediction=None) for m in last.measurements)
     run.folder.write_rows(run.rows)

@@ -11,8 +11,10 @@ from datasets.base import Category, Sample
 from datasets.images import in_batches, map_ahead, read_image
 from patchcore import PatchCore, Prediction, explain
 from patchcore.ensemble import NormalScores, draw_sample, normal_scores
+from patchcore.held_out import HeldOutScores, held_out_scores
 from patchcore.memory_bank import Coreset
 from patchcore.memory_plan import ComposableSelection, MemoryPlan, plan_memory
+from patchcore.origins import Origins, OriginsOfBatches
 from utils.commands.progress import show_progress
 from utils.machine import free_memory
 from utils.options import Options
@@ -50,13 +52,18 @@ class Learned:
     Attributes:
         cells: Seed by seed, each with the percentages ascending.
         coreset_patches: (M, ph, pw, 3) uint8, what each patch of the first seed's coreset looks
-            like; None where no pictures are wanted.
+            like; None where neither pictures nor a trained model are wanted.
         plan: How the embeddings were kept.
+        origins: Of the embedded images, by number of the training image.
+        held_out: For each percentage of the first seed, how normal images score that the bank has
+            not seen; Nones where no trained model is wanted or there are too few images.
     """
 
     cells: list[Cell]
     coreset_patches: np.ndarray | None
     plan: MemoryPlan
+    origins: Origins
+    held_out: Sequence[HeldOutScores | None]
 
 
 def learn(
@@ -102,7 +109,11 @@ def _learn_at_once(
     shared: Stopwatch,
     synchronise: Callable[[], object],
 ) -> Learned:
-    embeddings, images = _embed(model, category, category.train, options, plan, shared)
+    collected = OriginsOfBatches()
+    embeddings, images = _embed(
+        model, category, 0, category.train, options, plan, shared, collected
+    )
+    origins = collected.finish()
     cells = []
     for seed in dict.fromkeys(options.seed):
         of_seed = _select(model, category, embeddings, seed, synchronise)
@@ -114,7 +125,10 @@ def _learn_at_once(
     patches = None
     if images is not None:
         patches = _cut(model, images, cells[0].coreset.indices)
-    return Learned(cells, patches, plan)
+    held_out: Sequence[HeldOutScores | None] = [None] * len(model.percentages)
+    if options.saves_models:
+        held_out = held_out_scores(model, cells[0].coreset, origins, model.embedded(embeddings))
+    return Learned(cells, patches, plan, origins, held_out)
 
 
 def _learn_in_parts(
@@ -136,8 +150,12 @@ def _learn_in_parts(
     patches: list[np.ndarray] = []
     first = 0
     per_part = max(1, plan.images_per_part // model.augmentation)
-    for samples_of_part in in_batches(category.train, per_part):
-        embeddings, images = _embed(model, category, samples_of_part, options, plan, shared)
+    collected = OriginsOfBatches()
+    for part in range(0, len(category.train), per_part):
+        samples_of_part = category.train[part : part + per_part]
+        embeddings, images = _embed(
+            model, category, part, samples_of_part, options, plan, shared, collected
+        )
         for seed in seeds:
             with watch.stage("select"):
                 candidates = selections[seed].add(embeddings, first)
@@ -160,21 +178,47 @@ def _learn_in_parts(
         cells.extend(of_seed)
     for cell in cells:  # one selection served all seeds and percentages, part by part
         cell.watch.add("select", watch.seconds["select"] / len(seeds))
-    return Learned(cells, np.concatenate(patches)[taken] if patches else None, plan)
+    origins = collected.finish()
+    held_out: Sequence[HeldOutScores | None] = [None] * len(model.percentages)
+    if options.saves_models:
+        embed = _embed_again(model, category, origins)
+        held_out = held_out_scores(model, cells[0].coreset, origins, embed)
+    kept = np.concatenate(patches)[taken] if patches else None
+    return Learned(cells, kept, plan, origins, held_out)
+
+
+def _embed_again(
+    model: PatchCore, category: Category, origins: Origins
+) -> Callable[[np.ndarray], torch.Tensor]:
+    """Return what reads and embeds single training images, where their embeddings were not kept."""
+
+    def embed(numbers: np.ndarray) -> torch.Tensor:
+        samples = [category.train[number] for number in origins.images[numbers]]
+        return model.embed(np.stack([model.crop(read_image(sample.path)) for sample in samples]))
+
+    return embed
 
 
 def _embed(
     model: PatchCore,
     category: Category,
+    first: int,
     samples: Sequence[Sample],
     options: Options,
     plan: MemoryPlan,
     shared: Stopwatch,
+    collected: OriginsOfBatches,
 ) -> tuple[torch.Tensor, np.ndarray | None]:
-    """Embed images; return (n, D), and the cropped images (B, H, W, 3) where pictures need them."""
+    """Embed images, of which the first has the number ``first``, and collect their origins.
+
+    Returns:
+        (n, D), and the cropped images (B, H, W, 3) where pictures or a trained model need them.
+    """
     kept: list[np.ndarray] = []
+    keeps = options.pictures != "none" or options.saves_models
 
     def batches() -> Iterator[np.ndarray]:
+        number = first
         crops = map_ahead(
             lambda sample: model.crop(read_image(sample.path)),
             samples,
@@ -182,11 +226,13 @@ def _embed(
             ahead=2 * options.batch_size + options.threads,
         )
         for batch in shared.iterate("read", in_batches(crops, options.batch_size)):
-            for version in model.augment(np.stack(batch)):
-                if options.pictures != "none":
+            for flip, version in enumerate(model.augment(np.stack(batch))):
+                collected.add(number, len(version), flip)
+                if keeps:
                     kept.append(version)
                 bar.update(len(version))
                 yield version
+            number += len(batch)
 
     total = len(samples) * model.augmentation
     with show_progress(total, f"{category.name}: embed", "image") as bar, shared.stage("embed"):
