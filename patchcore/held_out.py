@@ -1,9 +1,10 @@
 """How normal images score that the memory bank has not seen: thresholds without any defect.
 
-The training images are put into folds. A fold's images are scored by the coreset's patches of all
-other folds' images, as if they came anew. Nothing is selected again: what lies in the coreset is
-part of a coreset of the other images, only a little less dense, so that scores are rather too
-large than too small.
+Cross-validation: the training images are put into folds, and a fold's images are scored by a
+coreset that was selected from the other folds' patches alone, as if they came anew. Leaving a
+fold's patches out of the coreset there is would not do: what they covered would lie bare, although
+a selection without them covers it by others (on MVTec AD's bottle, 1 %, scores are 15 % higher so
+than those of new normal images).
 """
 
 from collections.abc import Callable, Iterator
@@ -13,15 +14,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from patchcore.coreset import PROJECTION_DIM, greedy_coreset, project
+from patchcore.errors import PatchCoreError
 from patchcore.memory_bank import Coreset, MemoryBank
 from patchcore.origins import Origins
 
 if TYPE_CHECKING:
     from patchcore.model import PatchCore
 
-# Images that are scored at most: a false-positive rate of 1 % needs 99.
-NUM_IMAGES = 200
-NUM_FOLDS = 10
+# A fold's images are scored by a coreset of four fifths of all images.
+NUM_FOLDS = 5
+# Folds are scored until so many images are: a false-positive rate of 1 % needs 99. Each fold takes
+# the time of two thirds of the selection itself.
+ENOUGH_IMAGES = 100
+# Images at a time: enough for the search's preparation to pay, few enough for little memory.
+BATCH_IMAGES = 16
 # Pixels that are looked at in all, so that memory stays small where maps are large.
 NUM_PIXELS = 1 << 23
 # False-positive rates whose pixel thresholds are kept.
@@ -68,12 +75,47 @@ class HeldOutScores:
 
 @torch.inference_mode()
 def held_out_scores(
+    model: "PatchCore", embeddings: torch.Tensor, origins: Origins, seed: int
+) -> list[HeldOutScores | None]:
+    """Score training images by coresets selected without them.
+
+    Args:
+        model: The method.
+        embeddings: (N, D) of all training patches, float32 or float16.
+        origins: Of all embedded images.
+        seed: Of the selection, and of the folds.
+
+    Returns:
+        For each percentage; None where there is one image only, or where too few patches are left
+        without a fold's.
+    """
+    folds = _Folds(origins, seed)
+    scores = _Scores(model, len(model.percentages))
+    points = project(embeddings, PROJECTION_DIM, seed)  # (N, P)
+    embed = model.embedded(embeddings)
+    for fold in folds.needed():
+        rest = folds.patches_of_others(fold, model.patches_per_image).to(embeddings.device)
+        try:
+            sizes = model.sizes_of_coresets(len(rest))
+        except PatchCoreError:
+            return [None] * len(model.percentages)
+        chosen = rest[greedy_coreset(points[rest], sizes[-1], seed=seed, projection_dim=None)]
+        others = Coreset(chosen.cpu().numpy(), sizes, MemoryBank(embeddings[chosen]), seed)
+        scores.add(others, folds.embedded_images(fold), embed)
+    return scores.finish()
+
+
+@torch.inference_mode()
+def scores_without_own_patches(
     model: "PatchCore",
     coreset: Coreset,
     origins: Origins,
     embed: Callable[[np.ndarray], torch.Tensor],
 ) -> list[HeldOutScores | None]:
-    """Score training images as if the bank had not seen them.
+    """Score training images by the coreset without their own patches.
+
+    For training embeddings that were not kept, from which nothing can be selected again. The
+    scores are rather too large (see above), less so the more training images there are.
 
     Args:
         model: The method.
@@ -82,65 +124,89 @@ def held_out_scores(
         embed: Called with the numbers (b,) of a few embedded images, gives (b, h, w, D).
 
     Returns:
-        For each percentage; None where there is one image only, or where too few patches are left
-        without a fold's.
+        As `held_out_scores`.
     """
-    num_images = int(origins.images.max()) + 1
-    num_folds = min(NUM_FOLDS, num_images)
-    if num_folds < 2:
-        return [None] * len(coreset.sizes)
-    shuffled = np.random.RandomState(coreset.seed).permutation(num_images)
-    folds = np.empty(num_images, dtype=np.int64)
-    folds[shuffled] = np.arange(num_images) % num_folds
-    as_it_is = origins.flips == 0
-    wanted = as_it_is & np.isin(origins.images, shuffled[:NUM_IMAGES])
-    stride = _stride(int(wanted.sum()), model.preprocess.size_crop)
-    fold_of = folds[origins.images]
-    scores: list[list[np.ndarray]] = [[] for _ in coreset.sizes]
-    pixels: list[list[np.ndarray]] = [[] for _ in coreset.sizes]
-    for fold in range(num_folds):
-        others = _without_fold(coreset, fold_of, fold, model.patches_per_image)
-        if others.sizes[0] < max(model.k, 1):
+    folds = _Folds(origins, coreset.seed)
+    scores = _Scores(model, len(coreset.sizes))
+    for fold in folds.needed():
+        kept = folds.is_of_others(fold)[coreset.indices // model.patches_per_image]  # (M,)
+        sizes = tuple(int(kept[:size].sum()) for size in coreset.sizes)
+        if sizes[0] < model.k:
             return [None] * len(coreset.sizes)
-        numbers = np.flatnonzero(wanted & (fold_of == fold))
-        for embeddings in _batches(numbers, embed):
-            for number, found in enumerate(model.nearest(embeddings, others)):
-                prediction = model.score(embeddings, found, others)
-                scores[number].append(prediction.score)
-                pixels[number].append(prediction.anomaly_map[:, ::stride, ::stride].reshape(-1))
-    return [
-        HeldOutScores(np.sort(np.concatenate(of_images)), _reached(np.concatenate(of_pixels)))
-        for of_images, of_pixels in zip(scores, pixels, strict=True)
-    ]
+        embeddings = coreset.bank.embeddings
+        rows = torch.from_numpy(np.flatnonzero(kept)).to(embeddings.device)
+        bank = MemoryBank(embeddings[rows])
+        others = Coreset(coreset.indices[kept], sizes, bank, coreset.seed)
+        scores.add(others, folds.embedded_images(fold), embed)
+    return scores.finish()
 
 
-# Images at a time: enough for the search's preparation to pay, few enough for little memory.
-BATCH_IMAGES = 16
+class _Folds:
+    """Which fold each training image, with its flips, is in."""
+
+    def __init__(self, origins: Origins, seed: int):
+        num_images = int(origins.images.max()) + 1
+        self.count = min(NUM_FOLDS, num_images)
+        fold_of_image = np.empty(num_images, dtype=np.int64)
+        shuffled = np.random.RandomState(seed).permutation(num_images)
+        fold_of_image[shuffled] = np.arange(num_images) % self.count
+        self._fold = fold_of_image[origins.images]  # (n,) of each embedded image
+        self._as_it_is = origins.flips == 0
+
+    def needed(self) -> Iterator[int]:
+        """Yield folds until enough images are scored; none where there is nothing to leave out."""
+        done = 0
+        for fold in range(self.count if self.count > 1 else 0):
+            if done >= ENOUGH_IMAGES:
+                return
+            done += len(self.embedded_images(fold))
+            yield fold
+
+    def embedded_images(self, fold: int) -> np.ndarray:
+        """Return which embedded images, flipped ones aside, are in the fold."""
+        return np.flatnonzero((self._fold == fold) & self._as_it_is)
+
+    def is_of_others(self, fold: int) -> np.ndarray:
+        """Return (n,) bool: which embedded images are in other folds."""
+        return self._fold != fold
+
+    def patches_of_others(self, fold: int, patches_per_image: int) -> torch.Tensor:
+        """Return the numbers of the patches of all other folds' images."""
+        images = torch.from_numpy(np.flatnonzero(self.is_of_others(fold)))
+        return (images[:, None] * patches_per_image + torch.arange(patches_per_image)).flatten()
 
 
-def _batches(
-    numbers: np.ndarray, embed: Callable[[np.ndarray], torch.Tensor]
-) -> Iterator[torch.Tensor]:
-    for start in range(0, len(numbers), BATCH_IMAGES):
-        yield embed(numbers[start : start + BATCH_IMAGES])
+class _Scores:
+    """Collects what held-out images score, for each percentage."""
 
+    def __init__(self, model: "PatchCore", num_percentages: int):
+        self._model = model
+        self._images: list[list[np.ndarray]] = [[] for _ in range(num_percentages)]
+        self._pixels: list[list[np.ndarray]] = [[] for _ in range(num_percentages)]
+        height, width = model.preprocess.size_crop
+        pixels = height * width * (ENOUGH_IMAGES + NUM_FOLDS)
+        self._stride = max(1, int(np.ceil((pixels / NUM_PIXELS) ** 0.5)))
 
-def _without_fold(
-    coreset: Coreset, fold_of: np.ndarray, fold: int, patches_per_image: int
-) -> Coreset:
-    """Return the coreset without the patches of one fold's images; it may be empty."""
-    kept = fold_of[coreset.indices // patches_per_image] != fold  # (M,)
-    sizes = tuple(int(kept[:size].sum()) for size in coreset.sizes)
-    embeddings = coreset.bank.embeddings
-    rows = torch.from_numpy(np.flatnonzero(kept)).to(embeddings.device)
-    bank = MemoryBank(embeddings[rows]) if len(rows) else coreset.bank
-    return Coreset(coreset.indices[kept], sizes, bank, coreset.seed)
+    def add(
+        self, coreset: Coreset, images: np.ndarray, embed: Callable[[np.ndarray], torch.Tensor]
+    ) -> None:
+        """Score embedded images by a coreset that was selected without them."""
+        step = np.s_[:, :: self._stride, :: self._stride]
+        for start in range(0, len(images), BATCH_IMAGES):
+            embeddings = embed(images[start : start + BATCH_IMAGES])
+            for number, found in enumerate(self._model.nearest(embeddings, coreset)):
+                prediction = self._model.score(embeddings, found, coreset)
+                self._images[number].append(prediction.score)
+                self._pixels[number].append(prediction.anomaly_map[step].reshape(-1))
 
-
-def _stride(num_images: int, size: tuple[int, int]) -> int:
-    """Return the distance of the pixels that are looked at, along both axes."""
-    pixels = num_images * size[0] * size[1]
-    return max(1, int(np.ceil((pixels / NUM_PIXELS) ** 0.5)))
+    def finish(self) -> list[HeldOutScores | None]:
+        """Return the scores; None where none were added."""
+        return [
+            HeldOutScores(np.sort(np.concatenate(images)), _reached(np.concatenate(pixels)))
+            if images
+            else None
+            for images, pixels in zip(self._images, self._pixels, strict=True)
+        ]
 
 
 def _reached(values: np.ndarray) -> np.ndarray:

@@ -214,7 +214,7 @@ class PatchCore:
         embeddings = self.embed_all(batches(), len(crops) * self.augmentation)
         coreset, origins = self.select(embeddings), collected.finish()
         places = locate(coreset.indices, self.grid)
-        *_, held_out = held_out_scores(self, coreset, origins, self.embedded(embeddings))
+        *_, held_out = held_out_scores(self, embeddings, origins, self.seed)
         self.trained = Trained(
             coreset=coreset,
             origins=origins,

@@ -301,6 +301,12 @@ class Options:
         """Whether trained models are kept."""
         return self.path_trained != NOWHERE
 
+    @property
+    def needs_held_out_scores(self) -> bool:
+        """Whether a threshold of trained models is to come from training images."""
+        methods = self.threshold, self.threshold_pixel
+        return self.saves_models and "train_quantile" in methods
+
     def size(self, name: str) -> tuple[int, int]:
         """Return ``size_resize`` or ``size_crop`` as (height, width)."""
         values = getattr(self, name)

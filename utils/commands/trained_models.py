@@ -160,9 +160,7 @@ def find_model(
     ]
     if len(fitting) == 1:
         return fitting[0]
-    asked = (
-        " ".join(f"--{name} {value}" for name, value in wanted.items()) or "no choice among them"
-    )
+    asked = " ".join(f"--{name} {value}" for name, value in wanted.items()) or "no flag"
     listed = "\n  ".join(_words(records[folder]) for folder in fitting or folders)
     raise UsageError(
         f"expected one trained model in {root}, found {len(fitting)} by {asked}; there are:\n"

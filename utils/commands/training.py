@@ -11,7 +11,7 @@ from datasets.base import Category, Sample
 from datasets.images import in_batches, map_ahead, read_image
 from patchcore import PatchCore, Prediction, explain
 from patchcore.ensemble import NormalScores, draw_sample, normal_scores
-from patchcore.held_out import HeldOutScores, held_out_scores
+from patchcore.held_out import HeldOutScores, held_out_scores, scores_without_own_patches
 from patchcore.memory_bank import Coreset
 from patchcore.memory_plan import ComposableSelection, MemoryPlan, plan_memory
 from patchcore.origins import Origins, OriginsOfBatches
@@ -126,8 +126,8 @@ def _learn_at_once(
     if images is not None:
         patches = _cut(model, images, cells[0].coreset.indices)
     held_out: Sequence[HeldOutScores | None] = [None] * len(model.percentages)
-    if options.saves_models:
-        held_out = held_out_scores(model, cells[0].coreset, origins, model.embedded(embeddings))
+    if options.needs_held_out_scores:
+        held_out = held_out_scores(model, embeddings, origins, cells[0].coreset.seed)
     return Learned(cells, patches, plan, origins, held_out)
 
 
@@ -180,9 +180,9 @@ def _learn_in_parts(
         cell.watch.add("select", watch.seconds["select"] / len(seeds))
     origins = collected.finish()
     held_out: Sequence[HeldOutScores | None] = [None] * len(model.percentages)
-    if options.saves_models:
+    if options.needs_held_out_scores:
         embed = _embed_again(model, category, origins)
-        held_out = held_out_scores(model, cells[0].coreset, origins, embed)
+        held_out = scores_without_own_patches(model, cells[0].coreset, origins, embed)
     kept = np.concatenate(patches)[taken] if patches else None
     return Learned(cells, kept, plan, origins, held_out)
 
