@@ -1,27 +1,31 @@
 """PatchCore for industrial anomaly detection: python main.py --help."""
 
+import importlib
 import logging
+import os
 import sys
 
 import cv2
 
 from datasets.base import DatasetError
-from patchcore import PatchCoreError
-from utils.commands import demo, evaluate, tables
+from patchcore.errors import PatchCoreError
 from utils.errors import UsageError
 
-COMMANDS = {"evaluate": evaluate.main, "demo": demo.main, "tables": tables.main}
+# Each is utils/commands/<name>.py. Only the one that is asked for is loaded: it starts sooner.
+COMMANDS = ("evaluate", "demo", "tables", "train", "infer")
 EPILOG = """commands (evaluate may be left out; each has its own --help):
   evaluate   this one
   demo       the same on procedural categories that it makes itself: no download needed
   tables     tables again from one or more result folders: Markdown, CSV, LaTeX, README
+  train      learn from normal images alone, without a test set
+  infer      judge images, folders, videos or a camera by a trained model
 """
 USER_MISTAKE = 2
 INTERRUPTED = 130
 
 
 def main(arguments: list[str]) -> int:
-    """Run a command; return the exit status."""
+    """Run a command; return the exit status, 0 unless the command says another."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # What OpenCV has to say of a damaged file is in our own error.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -30,14 +34,17 @@ def main(arguments: list[str]) -> int:
     try:
         if name not in COMMANDS:
             raise UsageError(f"no command {name!r}; there are: {', '.join(COMMANDS)}")
-        COMMANDS[name](rest, epilog=EPILOG)
+        command = importlib.import_module(f"utils.commands.{name}")
+        return command.main(rest, epilog=EPILOG) or 0
     except (DatasetError, PatchCoreError, UsageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
     except KeyboardInterrupt:
         print("interrupted; finished categories are kept", file=sys.stderr)
         return INTERRUPTED
-    return 0
+    except BrokenPipeError:  # who reads our output has seen enough: nothing more can be printed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

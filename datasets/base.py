@@ -41,7 +41,7 @@ class Category:
     Attributes:
         name: Its name, as in the tables.
         train: Good samples only; never empty.
-        test: Good and defective samples; never empty.
+        test: Good and defective samples; never empty but where only training was asked for.
         has_masks: Whether its defective test samples have ground-truth masks (all do, or none).
     """
 

@@ -52,13 +52,8 @@ def read_category(path: Path, name: str) -> Category:
     Raises:
         DatasetError: a needed folder is missing or empty, or a mask is missing.
     """
-    known = find_categories(path)
-    if name not in known:  # nor is a path to one a name: names become parts of file names
-        raise DatasetError(
-            f"no category {name!r} under {path} (--categories); there are: {', '.join(known)}"
-        )
+    train = read_training(path, name).train
     root = path / name
-    train_files = _list_images(root / "train" / GOOD, "training images without defects")
     has_masks = (root / "ground_truth").is_dir()
     test = []
     for folder in _list_folders(root / "test", "one folder per defect type"):
@@ -66,8 +61,22 @@ def read_category(path: Path, name: str) -> Category:
         for file in _list_images(folder, "test images"):
             mask = None if folder.name == GOOD else _find_mask(file, masks, root)
             test.append(Sample(file, name, folder.name, mask))
-    train = tuple(Sample(file, name, GOOD) for file in train_files)
     return Category(name, train, tuple(test), has_masks)
+
+
+def read_training(path: Path, name: str) -> Category:
+    """List the training samples of category ``name`` under ``path``; it needs no test images.
+
+    Raises:
+        DatasetError: the folder is missing or empty.
+    """
+    known = find_categories(path)
+    if name not in known:  # nor is a path to one a name: names become parts of file names
+        raise DatasetError(
+            f"no category {name!r} under {path} (--categories); there are: {', '.join(known)}"
+        )
+    files = _list_images(path / name / "train" / GOOD, "training images without defects")
+    return Category(name, tuple(Sample(file, name, GOOD) for file in files), (), has_masks=False)
 
 
 def _looks_like_category(folder: Path) -> bool:

@@ -39,6 +39,13 @@ class Prediction:
     distance: np.ndarray
     nearest: np.ndarray
 
+    def of(self, number: int) -> "Prediction":
+        """Return the prediction of one image: B = 1."""
+        one = slice(number, number + 1)
+        return Prediction(
+            self.score[one], self.anomaly_map[one], self.distance[one], self.nearest[one]
+        )
+
 
 def join(parts: Sequence[Prediction]) -> Prediction:
     """Put the predictions of several batches together, in their order."""

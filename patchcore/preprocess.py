@@ -73,6 +73,24 @@ class Preprocess:
             return resized[top : top + self.size_crop[0], left : left + self.size_crop[1]]
         return self._crop_bilinear(image)
 
+    def crop_box(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Return which part of an image the crop, and so the anomaly map, shows.
+
+        Args:
+            size: (H, W) in pixels of the image.
+
+        Returns:
+            (left, top, right, bottom) in pixels of the image, from its upper left corner.
+        """
+        top, left = self._crop_origin()
+        scale_y, scale_x = (n / m for n, m in zip(size, self.size_resize, strict=True))
+        return (
+            left * scale_x,
+            top * scale_y,
+            (left + self.size_crop[1]) * scale_x,
+            (top + self.size_crop[0]) * scale_y,
+        )
+
     def crop_mask(self, mask: np.ndarray) -> np.ndarray:
         """Resize a mask to the nearest pixel and crop the centre, as its image.
 
@@ -103,17 +121,9 @@ class Preprocess:
 
     def _crop_bilinear(self, image: np.ndarray) -> np.ndarray:
         """Resize with Pillow's antialiased bilinear, which is the reference's."""
-        height, width = image.shape[:2]
-        top, left = self._crop_origin()
-        scale_y, scale_x = height / self.size_resize[0], width / self.size_resize[1]
-        # The part of the source that ends up in the crop: Pillow then skips what is cut off, and
-        # its filter still sees the pixels beyond this box, so that nothing changes by it.
-        box = (
-            left * scale_x,
-            top * scale_y,
-            (left + self.size_crop[1]) * scale_x,
-            (top + self.size_crop[0]) * scale_y,
-        )
+        # Of the source only what ends up in the crop: Pillow then skips what is cut off, and its
+        # filter still sees the pixels beyond this box, so that nothing changes by it.
+        box = self.crop_box(image.shape[:2])
         resized = Image.fromarray(image).resize(
             self.size_crop[::-1], Image.Resampling.BILINEAR, box=box
         )

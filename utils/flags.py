@@ -43,6 +43,7 @@ def parse_flags(
     command: str,
     description: str,
     epilog: str = "",
+    without: Sequence[str] = (),
 ) -> Settings:
     """Read the flags of a command.
 
@@ -52,6 +53,7 @@ def parse_flags(
         command: Its name, for ``--help``.
         description: What it does, for ``--help``.
         epilog: What ``--help`` ends with.
+        without: Fields that are no flags of this command.
 
     Raises:
         UsageError: a flag is unknown or its value cannot be used.
@@ -60,12 +62,14 @@ def parse_flags(
     groups: dict[str, argparse._ArgumentGroup] = {}
     types = typing.get_type_hints(type(defaults))
     for entry in dataclasses.fields(defaults):
+        if entry.name in without:
+            continue
         group = entry.metadata["group"]
         if group not in groups:
             groups[group] = parser.add_argument_group(group)
         _add_flag(groups[group], entry, types[entry.name], getattr(defaults, entry.name))
     # Intermixed: what has no flag may stand before, between and after the flags.
-    return type(defaults)(**vars(parser.parse_intermixed_args(arguments)))
+    return dataclasses.replace(defaults, **vars(parser.parse_intermixed_args(arguments)))
 
 
 def flags_as_markdown(defaults: object) -> str:

@@ -6,12 +6,15 @@ and `run.json` records it.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from utils.errors import UsageError
 from utils.flags import CommandParser, flag, parse_flags
 from utils.machine import usable_cores
+from utils.thresholds import TRAIN_QUANTILE, read_threshold
 
 DEVICES = ("auto", "cpu", "cuda")
 PICTURES = ("all", "defective", "none")
@@ -20,7 +23,6 @@ INTERPOLATIONS = ("bilinear", "area")
 FLIPS = ("horizontal", "vertical")
 PRECISIONS = ("float32", "bfloat16", "float16")
 TRAINED_DTYPES = ("float32", "float16")
-THRESHOLDS = ("train_quantile", "f1_max")
 # The value of --path_trained that keeps no model.
 NOWHERE = Path("none")
 # What --protocol sets; what it does not name keeps the default, which is the paper's.
@@ -305,7 +307,7 @@ class Options:
     def needs_held_out_scores(self) -> bool:
         """Whether a threshold of trained models is to come from training images."""
         methods = self.threshold, self.threshold_pixel
-        return self.saves_models and "train_quantile" in methods
+        return self.saves_models and TRAIN_QUANTILE in methods
 
     def size(self, name: str) -> tuple[int, int]:
         """Return ``size_resize`` or ``size_crop`` as (height, width)."""
@@ -337,26 +339,18 @@ class Options:
         return [Member(*member) for member in zip(self.backbone, weights, layers, strict=True)]
 
 
-def read_threshold(text: str, name: str) -> str | float:
-    """Return the value of ``--threshold`` or ``--threshold_pixel``: a method or a number.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    if text in THRESHOLDS:
-        return text
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise UsageError(f"expected --{name} {', '.join(THRESHOLDS)} or a number, found {text!r}")
-    return number
+AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
 def parse_options(
-    arguments: list[str], *, command: str, description: str, defaults: Options, epilog: str = ""
-) -> Options:
+    arguments: list[str],
+    *,
+    command: str,
+    description: str,
+    defaults: AnyOptions,
+    epilog: str = "",
+    without: Sequence[str] = (),
+) -> AnyOptions:
     """Read the flags of a command.
 
     Args:
@@ -365,12 +359,20 @@ def parse_options(
         description: What it does, for ``--help``.
         defaults: The values of flags that are not given.
         epilog: What ``--help`` ends with.
+        without: Options that the command has no use for, and so no flags.
 
     Raises:
         UsageError: a flag is unknown or its value cannot be used.
     """
     defaults = dataclasses.replace(defaults, **PROTOCOLS[_protocol(arguments, defaults)])
-    return parse_flags(arguments, defaults, command=command, description=description, epilog=epilog)
+    return parse_flags(
+        arguments,
+        defaults,
+        command=command,
+        description=description,
+        epilog=epilog,
+        without=without,
+    )
 
 
 def _protocol(arguments: list[str], defaults: Options) -> str:

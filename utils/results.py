@@ -199,14 +199,18 @@ class ResultFolder:
                 "--path_result)"
             ) from error
 
-    def move_earlier_run(self) -> None:
+    def move_earlier_run(self, more: Sequence[str] = ()) -> None:
         """Move an earlier run's files to ``earlier/<its start>/``: what lies here is of one run.
+
+        Args:
+            more: Names of further files and folders that a run may have left.
 
         Raises:
             UsageError: they cannot be moved.
         """
         names = [RESULTS_FILE, DEFECTS_FILE, TABLES_FILE, "tables.csv", "tables.tex", RUN_FILE]
-        files = [self.path / name for name in names if (self.path / name).is_file()]
+        names.extend(more)
+        files = [self.path / name for name in names if (self.path / name).exists()]
         for pattern in OUTPUT_PATTERNS:
             files.extend(self.path.glob(pattern))
         if not files:

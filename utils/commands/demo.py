@@ -17,6 +17,7 @@ NUM_TRAIN, NUM_TEST_GOOD, NUM_TEST_PER_DEFECT = 32, 10, 6
 DEFAULTS = Options(
     path_data=Path("synthetic_anomaly_detection"),
     path_result=Path("result_demo"),
+    path_trained=Path("trained_demo"),
     percentage_coreset=(0.01, 0.1),
 )
 

@@ -16,8 +16,9 @@ from patchcore.trained import Trained
 from utils.commands.category import CategoryResult, Measurement
 from utils.commands.training import Learned
 from utils.errors import UsageError
-from utils.options import Options, read_threshold
+from utils.options import Options
 from utils.results import picture_tag
+from utils.thresholds import read_threshold
 
 log = logging.getLogger(__name__)
 

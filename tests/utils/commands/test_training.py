@@ -26,7 +26,7 @@ from tests.support import (
     read_table,
 )
 from utils.commands import training as training_module
-from utils.commands.evaluate import make_models
+from utils.commands.models import make_models
 from utils.commands.training import learn
 from utils.options import Options, parse_options
 from utils.stopwatch import Stopwatch
