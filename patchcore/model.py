@@ -273,14 +273,7 @@ class PatchCore:
         """
         if self.trained is None:
             raise PatchCoreError("expected a fitted PatchCore to save: call fit first")
-        storage.write_folder(
-            Path(folder),
-            self.backbone,
-            self.settings,
-            self.trained,
-            dtype=dtype,
-            faiss_index=faiss_index,
-        )
+        storage.write_folder(Path(folder), self, self.trained, dtype=dtype, faiss_index=faiss_index)
 
     @classmethod
     def load(

@@ -11,14 +11,16 @@ one that was trained with.
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import faiss
 import torch
@@ -35,6 +37,9 @@ from patchcore.thresholds import BestThresholds, Threshold, Thresholds
 from patchcore.trained import Trained
 from patchcore.weights import digest, load_backbone
 
+if TYPE_CHECKING:
+    from patchcore.model import PatchCore
+
 RECORD, TENSORS, PATCHES, INDEX = "model.json", "model.safetensors", "patches.jpg", "index.faiss"
 FORMAT, FORMAT_VERSION = "patchcore", 1
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -43,10 +48,10 @@ PACKAGES = ("torch", "torchvision", "numpy", "faiss-gpu", "faiss-cpu", "opencv-p
 
 def write_folder(
     folder: Path,
-    backbone: Backbone,
-    settings: Mapping[str, object],
+    model: "PatchCore",
     trained: Trained,
     *,
+    percentages: Sequence[float] | None = None,
     dtype: str = "float32",
     faiss_index: bool = False,
 ) -> None:
@@ -54,9 +59,9 @@ def write_folder(
 
     Args:
         folder: Made with its parents.
-        backbone: Which it was trained with.
-        settings: The method's, as JSON knows them.
+        model: The method that it was trained with.
         trained: What was learned.
+        percentages: Those of its coreset; None for all of the model's.
         dtype: ``float32``, or ``float16``, which halves the file and rounds the embeddings to 3
             digits.
         faiss_index: Whether other programs want ``index.faiss``.
@@ -77,7 +82,7 @@ def write_folder(
         index = faiss.IndexFlatL2(trained.coreset.bank.embeddings.shape[1])
         index.add(trained.coreset.bank.embeddings.cpu().numpy())
         contents[INDEX] = faiss.serialize_index(index).tobytes()
-    record = _record(backbone, settings, trained, dtype)
+    record = _record(model, trained, percentages or model.percentages, dtype)
     record["digests"] = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     contents[RECORD] = (json.dumps(record, indent=2) + "\n").encode()
     try:
@@ -203,6 +208,7 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
     coreset = Coreset(
         tensors["indices"].numpy(), tuple(record["coreset_sizes"]), bank, record["settings"]["seed"]
     )
+    _check_numbers(record, tensors, folder)
     held_out = None
     if "held_out_images" in tensors:
         held_out = HeldOutScores(
@@ -250,8 +256,9 @@ def _tensors(trained: Trained, dtype: torch.dtype) -> dict[str, torch.Tensor]:
 
 
 def _record(
-    backbone: Backbone, settings: Mapping[str, object], trained: Trained, dtype: str
+    model: "PatchCore", trained: Trained, percentages: Sequence[float], dtype: str
 ) -> dict[str, object]:
+    backbone = model.backbone
     coreset = trained.coreset
     patches = trained.patches
     return {
@@ -267,7 +274,8 @@ def _record(
             "channels": list(backbone.channels),
             "grids": [list(grid) for grid in backbone.grids],
         },
-        "settings": dict(settings),
+        "settings": model.settings | {"percentage_coreset": list(percentages)},
+        "grid": list(model.grid),
         "coreset_size": len(coreset.bank),
         "coreset_sizes": list(coreset.sizes),
         "embed_dim": coreset.bank.embeddings.shape[1],
@@ -313,6 +321,23 @@ def _read_checked(path: Path, expected: str) -> bytes:
             f"another one: {path}"
         )
     return data
+
+
+def _check_numbers(record: Mapping, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Check that every coreset patch is one of an embedded image, and that image one by name."""
+    num_patches = record["num_embedded"] * math.prod(record["grid"])
+    indices, images = tensors["indices"], tensors["origin_images"]
+    if not (int(indices.min()) >= 0 and int(indices.max()) < num_patches):
+        raise PatchCoreError(
+            f"expected indices of training patches below {num_patches} in {folder / TENSORS}, "
+            f"found {int(indices.min())} to {int(indices.max())}"
+        )
+    names = len(record["training_images"])
+    if int(images.min()) < 0 or (names and int(images.max()) >= names):
+        raise PatchCoreError(
+            f"expected training images below {names} in {folder / TENSORS}, found "
+            f"{int(images.min())} to {int(images.max())}"
+        )
 
 
 def _replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:

@@ -112,12 +112,11 @@ def write_models(model: PatchCore, name: str, trained: Sequence[Trained], option
     """Write one folder for each percentage."""
     for one, percentage in zip(trained, model.percentages, strict=True):
         folder = model_folder(options.path_trained, one.category, name, percentage, model.k)
-        settings = model.settings | {"percentage_coreset": [percentage]}
         write_folder(
             folder,
-            model.backbone,
-            settings,
+            model,
             one,
+            percentages=[percentage],
             dtype=options.trained_dtype,
             faiss_index=options.save_index,
         )

@@ -1,0 +1,291 @@
+"""A trained model goes to a folder of plain files and comes back the same, or not at all."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from patchcore import PatchCore, PatchCoreError, storage
+from patchcore.backbone import Backbone
+from patchcore.coreset import projection
+from tests.support import ROOT, one_thread
+
+# Layers and sizes at which a torchvision network takes a fraction of a second.
+SMALL = {
+    "backbone": "squeezenet1_1",
+    "layers": ("features.3", "features.6"),
+    "weights": "random",
+    "size_resize": (72, 72),
+    "size_crop": (64, 64),
+    "embed_dim": 200,
+    "percentage_coreset": 0.1,
+}
+
+
+@pytest.fixture(autouse=True)
+def quick():
+    with one_thread():
+        yield
+
+
+def make_images(count: int, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(60, 190, (70, 80, 3), dtype=np.uint8) for _ in range(count)]
+
+
+def own_network(seed: int = 0) -> Backbone:
+    torch.manual_seed(seed)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 8, 8), torch.nn.Conv2d(8, 8, 1))
+    return Backbone(network, ["0", "1"], (64, 64))
+
+
+@pytest.fixture(scope="module")
+def fitted() -> PatchCore:
+    with one_thread():
+        names = [f"{number:03d}.png" for number in range(9)]
+        return PatchCore(**SMALL, k=2, flip=("vertical",)).fit(make_images(9), names)
+
+
+@pytest.fixture
+def folder(fitted, tmp_path) -> Path:
+    fitted.save(tmp_path / "models" / "one")
+    return tmp_path / "models" / "one"
+
+
+def change_record(folder: Path, **changes: object) -> None:
+    path = folder / "model.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | changes))
+
+
+def change_tensors(folder: Path, **changes: torch.Tensor) -> None:
+    """Change the tensors, and the digest with them: what a careless editor would leave."""
+    path = folder / "model.safetensors"
+    save_file(load_file(path) | changes, path)
+    record = json.loads((folder / "model.json").read_text())
+    digest = storage.hashlib.sha256(path.read_bytes()).hexdigest()
+    change_record(folder, digests=record["digests"] | {"model.safetensors": digest})
+
+
+class TestTheSameAgain:
+    def test_predictions_to_the_last_bit(self, fitted, folder):
+        images = make_images(11, seed=5)
+        before, after = fitted.predict(images), PatchCore.load(folder).predict(images)
+        for name in ("score", "anomaly_map", "distance", "nearest"):
+            np.testing.assert_array_equal(getattr(before, name), getattr(after, name))
+
+    def test_in_a_new_process(self, fitted, folder, tmp_path):
+        images = make_images(9, seed=6)
+        np.save(tmp_path / "images.npy", np.stack(images))
+        code = (
+            "import sys, numpy as np, torch; torch.set_num_threads(1)\n"
+            "from patchcore import PatchCore\n"
+            "folder, images, scores = sys.argv[1:]\n"
+            "np.save(scores, PatchCore.load(folder).predict(np.load(images)).anomaly_map)\n"
+        )
+        paths = [folder, tmp_path / "images.npy", tmp_path / "maps.npy"]
+        subprocess.run([sys.executable, "-c", code, *map(str, paths)], check=True, cwd=ROOT)
+        found = np.load(tmp_path / "maps.npy")
+        np.testing.assert_array_equal(found, fitted.predict(images).anomaly_map)
+
+    def test_everything_that_was_learned(self, fitted, folder):
+        before, after = fitted.trained, PatchCore.load(folder).trained
+        assert after.names == before.names
+        assert after.thresholds == before.thresholds
+        assert after.best == before.best
+        assert after.category == before.category
+        assert after.coreset.sizes == before.coreset.sizes
+        assert after.coreset.seed == before.coreset.seed
+        np.testing.assert_array_equal(after.coreset.indices, before.coreset.indices)
+        np.testing.assert_array_equal(after.origins.images, before.origins.images)
+        np.testing.assert_array_equal(after.origins.flips, before.origins.flips)
+        np.testing.assert_array_equal(after.held_out.image_scores, before.held_out.image_scores)
+        np.testing.assert_array_equal(after.held_out.pixel_scores, before.held_out.pixel_scores)
+        # Noise is the hardest for the compression of the patches' pictures.
+        assert after.patches.shape == before.patches.shape
+        difference = np.abs(after.patches.astype(int) - before.patches)
+        assert difference.mean() < 8
+
+    def test_every_setting(self, tmp_path):
+        settings = {
+            "percentage_coreset": (0.1, 0.5),
+            "k": 3,
+            "image_score": "reweighted",
+            "num_reweight": 4,
+            "size_resize": (70, 80),
+            "size_crop": (64, 72),
+            "interpolation": "area",
+            "flip": ("horizontal", "vertical"),
+            "patch_size": 5,
+            "embed_dim": 100,
+            "layer_weights": (1.0, 0.25),
+            "sigma": 2.0,
+            "seed": 9,
+            "precision": "bfloat16",
+        }
+        model = PatchCore(**(SMALL | settings)).fit(make_images(4))
+        assert set(model.settings) == set(settings)  # who adds one adds it here
+        model.save(tmp_path / "model")
+        again = PatchCore.load(tmp_path / "model")
+        assert storage.read_settings({"settings": again.settings}) == settings
+        images = make_images(2, seed=3)
+        np.testing.assert_array_equal(model.predict(images).score, again.predict(images).score)
+
+    def test_saving_again_takes_the_former_ones_place(self, fitted, folder):
+        other = PatchCore(**SMALL).fit(make_images(3, seed=9))
+        other.save(folder)
+        assert len(PatchCore.load(folder).coreset.bank) == len(other.coreset.bank)
+        assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+    def test_half_precision_halves_the_file_and_moves_scores_a_little(self, fitted, folder):
+        half = folder.with_name("half")
+        fitted.save(half, dtype="float16")
+        images = make_images(3, seed=8)
+        expected = fitted.predict(images).score
+        np.testing.assert_allclose(PatchCore.load(half).predict(images).score, expected, rtol=1e-2)
+        rest = 200 * 128 * 4  # the projection's bytes
+        sizes = [(path / "model.safetensors").stat().st_size - rest for path in (half, folder)]
+        assert sizes[0] < 0.6 * sizes[1]
+
+    def test_other_programs_get_a_faiss_index_if_asked_for(self, fitted, folder):
+        assert not (folder / "index.faiss").exists()
+        fitted.save(folder, faiss_index=True)
+        index = faiss.read_index(str(folder / "index.faiss"))
+        bank = fitted.coreset.bank.embeddings
+        queries = bank[:5] + 0.01
+        found, _ = index.search(queries.numpy(), 1)
+        np.testing.assert_allclose(found[:, 0], [0.01**2 * 200] * 5, rtol=0.05)
+
+    def test_the_projection_is_the_selections(self, folder):
+        tensors = load_file(folder / "model.safetensors")
+        assert torch.equal(tensors["projection"], projection(200, 128, 0))
+
+    def test_a_network_of_the_users_own_given_again(self, tmp_path):
+        images = make_images(4)
+        model = PatchCore(own_network(), size_crop=(64, 64), embed_dim=50).fit(images)
+        model.save(tmp_path / "own")
+        again = PatchCore.load(tmp_path / "own", backbone=own_network())
+        np.testing.assert_array_equal(again.predict(images).score, model.predict(images).score)
+
+
+class TestRefusals:
+    """Each says what does not fit."""
+
+    def check(self, folder: Path, message: str, **arguments: object) -> None:
+        with pytest.raises(PatchCoreError, match=message):
+            PatchCore.load(folder, **arguments)
+
+    def test_saves_nothing_before_it_was_fitted(self, tmp_path):
+        with pytest.raises(PatchCoreError, match="call fit first"):
+            PatchCore(**SMALL).save(tmp_path / "model")
+
+    def test_does_not_replace_other_peoples_files(self, fitted, tmp_path):
+        (tmp_path / "letter.txt").write_text("dear")
+        with pytest.raises(PatchCoreError, match="found other files in"):
+            fitted.save(tmp_path)
+        assert (tmp_path / "letter.txt").read_text() == "dear"
+
+    def test_a_crash_while_writing_keeps_the_former_model(self, fitted, folder, monkeypatch):
+        expected = (folder / "model.json").read_bytes()
+        write = Path.write_bytes
+
+        def full_disk(path: Path, data: bytes) -> int:
+            if path.name == "model.json":
+                raise OSError(28, "No space left on device")
+            return write(path, data)
+
+        monkeypatch.setattr(Path, "write_bytes", full_disk)
+        with pytest.raises(PatchCoreError, match=r"cannot write .*No space left"):
+            fitted.save(folder, dtype="float16")
+        assert (folder / "model.json").read_bytes() == expected
+        assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+        PatchCore.load(folder)
+
+    def test_no_folder(self, tmp_path):
+        self.check(tmp_path / "none", "expected a trained model's folder, cannot read .*model.json")
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("{", "found no JSON"),
+            ("[1]", "found another record"),
+            ('{"format": "other"}', "found another record"),
+        ],
+    )
+    def test_another_record(self, folder, text, message):
+        (folder / "model.json").write_text(text)
+        self.check(folder, message)
+
+    def test_another_version(self, folder):
+        change_record(folder, format_version=99)
+        self.check(folder, "expected format_version 1 .* found 99: train again")
+
+    @pytest.mark.parametrize("name", ["model.safetensors", "patches.jpg"])
+    def test_a_damaged_file(self, folder, name):
+        path = folder / name
+        path.write_bytes(path.read_bytes()[:-7] + b"somehow")
+        self.check(folder, f"found a damaged or another one: .*{name}")
+
+    def test_a_missing_file(self, folder):
+        (folder / "model.safetensors").unlink()
+        self.check(folder, "cannot read .*model.safetensors: No such file")
+
+    def test_other_weights(self, folder, tmp_path):
+        weights = tmp_path / "other.safetensors"
+        import torchvision
+
+        torch.manual_seed(77)
+        save_file(torchvision.models.squeezenet1_1(weights=None).state_dict(), weights)
+        message = "expected the weights that the model was trained with .* 'random'.* found others"
+        self.check(folder, message, weights=str(weights))
+
+    def test_another_backbone(self, folder):
+        self.check(folder, "found others", backbone="squeezenet1_0")
+
+    def test_no_code_is_imported_because_a_file_says_so(self, folder, tmp_path, monkeypatch):
+        (tmp_path / "trap.py").write_text("raise SystemExit('imported')")
+        monkeypatch.syspath_prepend(tmp_path)
+        record = json.loads((folder / "model.json").read_text())
+        change_record(folder, backbone=record["backbone"] | {"name": "trap:make"})
+        self.check(folder, "no code is imported because a file says so")
+
+    def test_a_network_without_a_name_must_be_given(self, tmp_path):
+        model = PatchCore(own_network(), size_crop=(64, 64), embed_dim=50).fit(make_images(3))
+        model.save(tmp_path / "own")
+        self.check(tmp_path / "own", "the backbone to be given .*it has no name")
+        self.check(tmp_path / "own", "found others", backbone=own_network(seed=1))
+
+    @pytest.mark.parametrize(
+        ("name", "tensor"),
+        [
+            ("embeddings", torch.zeros(3, 200)),
+            ("indices", torch.zeros(2, dtype=torch.int64)),
+            ("origin_images", torch.zeros(2, dtype=torch.int64)),
+        ],
+    )
+    def test_shapes_that_do_not_fit(self, folder, name, tensor):
+        change_tensors(folder, **{name: tensor})
+        self.check(folder, rf"expected {name} \(.*model.safetensors, found \({len(tensor)}")
+
+    def test_numbers_of_patches_that_are_not_there(self, folder):
+        indices = load_file(folder / "model.safetensors")["indices"]
+        change_tensors(folder, indices=indices + 10**9)
+        self.check(folder, "expected indices of training patches")
+
+    @pytest.mark.parametrize("entry", ["settings", "digests", "thresholds", "backbone", "f1_max"])
+    def test_a_record_with_an_entry_missing(self, folder, entry):
+        record = json.loads((folder / "model.json").read_text())
+        del record[entry]
+        (folder / "model.json").write_text(json.dumps(record))
+        self.check(folder, "expected a complete trained model")
+
+    def test_unknown_settings(self, folder):
+        record = json.loads((folder / "model.json").read_text())
+        change_record(folder, settings=record["settings"] | {"hidden": 1})
+        self.check(folder, "expected a complete trained model .*hidden")
