@@ -1,0 +1,501 @@
+"""`main.py infer`: what is said of pictures from anywhere, and that every flag does its part.
+
+`TestFlags` is complete by a test: who adds a flag adds its test.
+"""
+
+import csv
+import io
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from patchcore import PatchCore
+from tests.support import (
+    ROOT,
+    call,
+    evaluate,
+    make_category,
+    names,
+    read_maps,
+    read_table,
+    truncate,
+    write_image,
+)
+from utils.commands import infer as infer_module
+from utils.infer_options import InferOptions
+
+DEFECTS = ("hole/000", "hole/001", "stain/000", "stain/001")
+GOOD = ("good/000", "good/001")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    make_category(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def kept(data, tmp_path_factory) -> Path:
+    """Evaluate; return the folder with ``trained`` models and the ``result``."""
+    root = tmp_path_factory.mktemp("kept")
+    flags = f"--path_trained {root / 'trained'} --percentage_coreset 0.05 0.1 --save_maps"
+    evaluate(data, root / "result", flags)
+    return root
+
+
+@pytest.fixture(scope="module")
+def video(data, tmp_path_factory) -> Path:
+    """Return a film of the test images: good ones, holes, stains, 2 frames each."""
+    path = tmp_path_factory.mktemp("video") / "line.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"FFV1"), 4, (64, 64))
+    assert writer.isOpened()
+    for name in (*GOOD, *DEFECTS):
+        frame = cv2.imread(str(data / f"widget/test/{name}.png"))
+        for _ in range(2):
+            writer.write(frame)
+    writer.release()
+    return path
+
+
+class Inference:
+    """Runs the command on one model, and reads what it wrote."""
+
+    def __init__(self, kept: Path, folder: Path, capsys: pytest.CaptureFixture):
+        self.trained = kept / "trained"
+        self.folder = folder
+        self._capsys = capsys
+        self.out = ""
+        self.err = ""
+
+    def __call__(self, *arguments: object, status: int, percentage: str = "0.1") -> list[dict]:
+        """Infer; return the JSON records."""
+        words = ["--path_trained", self.trained, "--path_result", self.folder]
+        if percentage:
+            words += ["--percentage_coreset", percentage]
+        found = call("infer", *arguments, *words)
+        self.out, self.err = self._capsys.readouterr()
+        assert found == status, self.err
+        path = self.folder / "predictions.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture
+def infer(kept, tmp_path, capsys) -> Inference:
+    return Inference(kept, tmp_path / "result", capsys)
+
+
+class TestVerdicts:
+    def test_scores_and_verdicts_are_the_evaluations_in_a_new_process(self, kept, data, tmp_path):
+        result = tmp_path / "inferred"
+        words = ["--path_trained", str(kept / "trained"), "--percentage_coreset", "0.1"]
+        words += ["--path_result", str(result), "--threshold", "f1_max", "--save_maps"]
+        process = subprocess.run(
+            [sys.executable, str(ROOT / "main.py"), "infer", str(data / "widget/test"), *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert process.returncode == 1, process.stderr
+        (row,) = (r for r in read_table(kept / "result") if r["percentage_coreset"] == "0.1")
+        saved = read_maps(kept / "result", row)
+        expected = dict(zip(saved["files"], saved["scores"], strict=True))
+        lines = (result / "predictions.jsonl").read_text().splitlines()
+        records = {"/".join(Path(r["path"]).parts[-2:]): r for r in map(json.loads, lines)}
+        assert set(records) == set(expected)
+        threshold = float(row["image_threshold"])
+        for name, record in records.items():
+            assert np.float32(record["score"]) == expected[name]
+            assert record["threshold"] == pytest.approx(threshold, rel=1e-6)
+            verdict = "anomaly" if expected[name] >= np.float32(threshold) else "normal"
+            assert record["verdict"] == verdict
+            place = list(saved["files"]).index(name)
+            found = np.load(result / record["map"])
+            np.testing.assert_array_equal(found, saved["anomaly_maps"][place])
+
+    def test_status_tells_what_there_was(self, infer, data, tmp_path):
+        test = data / "widget/test"
+        records = infer(test / "good", status=0)
+        assert [r["verdict"] for r in records] == ["normal", "normal"]
+        records = infer(test / "hole", test / "good", status=1)
+        assert [r["verdict"] for r in records] == ["anomaly", "anomaly", "normal", "normal"]
+        infer(test / "hole", tmp_path / "none.png", status=2)
+
+    def test_what_cannot_be_read_is_told_and_the_rest_goes_on(self, infer, data, tmp_path, caplog):
+        caplog.set_level(logging.INFO)
+        folder = shutil.copytree(data / "widget/test/good", tmp_path / "pictures")
+        broken = truncate(write_image(folder / "000_first.png", np.zeros((64, 64, 3), np.uint8)))
+        (folder / "notes.txt").write_text("no picture: not looked at")
+        records = infer(folder, tmp_path / "gone", status=2)
+        assert [(Path(r["path"]).name, r["verdict"]) for r in records] == [
+            ("000.png", "normal"),
+            ("000_first.png", "error"),
+            ("001.png", "normal"),
+            ("gone", "error"),
+        ]
+        assert str(broken) in records[1]["error"]
+        assert records[1]["score"] is None
+        assert "2 judged: 0 anomalous, 2 normal; 2 could not be read" in caplog.text
+        rows = read_table(self_csv(infer))
+        assert [row["verdict"] for row in rows] == [r["verdict"] for r in records]
+
+    def test_regions_are_where_the_defect_is_in_the_picture_as_it_was_given(
+        self, infer, data, tmp_path
+    ):
+        image = cv2.imread(str(data / "widget/test/hole/000.png"))
+        large = cv2.resize(image, (192, 128), interpolation=cv2.INTER_NEAREST)
+        cv2.imwrite(str(tmp_path / "large.png"), large)
+        (record,) = infer(tmp_path / "large.png", "--threshold_pixel", "2", status=1)
+        left, top, right, bottom = record["regions"][0]["box"]
+        # The square of the defect, rows 20 to 36 and columns 16 to 40 of 64, three and two times
+        # as large; a map's edges are soft.
+        assert left == pytest.approx(16 * 3, abs=24)
+        assert right == pytest.approx(40 * 3, abs=24)
+        assert top == pytest.approx(20 * 2, abs=16)
+        assert bottom == pytest.approx(36 * 2, abs=16)
+        assert 0 < record["regions"][0]["area"] <= (right - left) * (bottom - top)
+
+    def test_the_table_has_what_the_lines_have(self, infer, data):
+        records = infer(data / "widget/test", status=1)
+        rows = read_table(self_csv(infer))
+        assert len(rows) == 6
+        for row, record in zip(rows, records, strict=True):
+            assert row["path"] == record["path"]
+            assert float(row["score"]) == pytest.approx(record["score"], rel=1e-8)
+            boxes = [[*map(int, region.split())] for region in row["regions"].split("; ") if region]
+            assert boxes == [[*r["box"], r["area"]] for r in record["regions"]]
+            assert float(row["seconds"]) > 0
+
+    def test_an_earlier_inference_is_moved(self, infer, data):
+        infer(data / "widget/test/good", "--save_masks", status=0)
+        infer(data / "widget/test/hole", status=1)
+        (earlier,) = (infer.folder / "earlier").iterdir()
+        assert names(earlier, "*") == {"predictions.csv", "predictions.jsonl", "masks"}
+        assert not (infer.folder / "masks").exists()
+
+    def test_memory_does_not_grow_with_the_number_of_pictures(self, kept, monkeypatch, tmp_path):
+        """At most a few batches are held: items are asked for as results are written."""
+        held, most = [0], [0]
+        make = infer_module.find_items
+
+        def counted(*arguments, **options):
+            image = np.full((64, 64, 3), 120, np.uint8)
+            (item,) = make([str(ROOT / "README.md")])
+            for number in range(100):
+                held[0] += 1
+                most[0] = max(most[0], held[0])
+                yield type(item)(f"picture {number}", frame=image)
+
+        def written(self, outcome):
+            held[0] -= 1
+
+        monkeypatch.setattr(infer_module, "find_items", counted)
+        monkeypatch.setattr(infer_module.PredictionFiles, "add", written)
+        words = ["--path_trained", kept / "trained/widget/squeezenet1_1_p0100_k01"]
+        arguments = ["--batch_size", 2, "--num_workers", 1, "--path_result", tmp_path]
+        assert call("infer", "many", *words, *arguments) in (0, 1)
+        assert held[0] == 0
+        assert most[0] <= 2 * 2 + 1 + 2 + 1
+
+
+def self_csv(infer: Inference) -> Path:
+    return infer.folder / "predictions.csv"
+
+
+class TestFlags:
+    """`test_<flag>` shows that the flag changes what is done."""
+
+    def test_paths(self, infer, data, video, monkeypatch):
+        test = data / "widget/test"
+        monkeypatch.setattr(sys, "stdin", io.StringIO(f"{test}/stain/000.png\n"))
+        records = infer(test / "good/001.png", f"{test}/*/000.png", "-", video, status=1)
+        shown = ["/".join(Path(r["path"]).parts[-2:]) for r in records]
+        assert shown[:5] == [
+            *("good/001.png", "good/000.png", "hole/000.png"),
+            *("stain/000.png", "stain/000.png"),
+        ]
+        assert [r["path"] for r in records[5:]] == [f"{video}#{n}" for n in range(12)]
+        assert [r["verdict"] for r in records[5:]] == ["normal"] * 4 + ["anomaly"] * 8
+        assert [r["time"] for r in records[5:8]] == [0.0, 0.25, 0.5]
+
+    def test_watch(self, kept, data, tmp_path):
+        folder = shutil.copytree(data / "widget/test/good", tmp_path / "inbox")
+        words = ["--path_trained", str(kept / "trained"), "--percentage_coreset", "0.1"]
+        words += ["--path_result", str(tmp_path / "result"), "--json"]
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "main.py"), "infer", "--watch", str(folder), *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        try:
+            first = [json.loads(process.stdout.readline())["verdict"] for _ in range(2)]
+            shutil.copy(data / "widget/test/hole/000.png", folder / "late.png")
+            late = json.loads(process.stdout.readline())
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        assert first == ["normal", "normal"]
+        assert (Path(late["path"]).name, late["verdict"]) == ("late.png", "anomaly")
+        assert process.returncode == 1
+        assert "3 judged: 1 anomalous, 2 normal; 0 could not be read" in err
+        lines = (tmp_path / "result/predictions.jsonl").read_text().splitlines()
+        assert len(lines) == 3
+
+    def test_every(self, infer, video):
+        records = infer(video, "--every", "5", status=1)
+        assert [r["frame"] for r in records] == [0, 5, 10]
+
+    def test_path_trained(self, infer, data, kept):
+        infer.trained = kept / "trained/widget/squeezenet1_1_p0050_k01"
+        small = infer(data / "widget/test/good", status=0, percentage="")
+        infer.trained = kept / "trained"
+        large = infer(data / "widget/test/good", status=0)
+        assert small[0]["score"] > large[0]["score"]
+
+    def test_category(self, infer, data):
+        infer(data / "widget/test/good", "--category", "widget", status=0)
+        infer(data / "widget/test/good", "--category", "gadget", status=2)
+        assert "found 0 by --category gadget" in infer.err
+
+    def test_percentage_coreset(self, infer, data):
+        infer(data / "widget/test/good", status=2, percentage="")
+        assert "expected one trained model" in infer.err
+        scores = [
+            infer(data / "widget/test/good", status=0, percentage=p)[0]["score"]
+            for p in ("0.05", "0.1")
+        ]
+        assert scores[0] > scores[1]
+
+    def test_backbone(self, infer, data):
+        infer(data / "widget/test/good", "--backbone", "squeezenet1_1", status=0)
+        infer(data / "widget/test/good", "--backbone", "resnet18", status=2)
+        assert "found 0 by --backbone resnet18" in infer.err
+
+    def test_weights(self, infer, data, tmp_path):
+        infer(data / "widget/test/good", "--weights", "random", status=0)
+        infer(data / "widget/test/good", "--weights", str(tmp_path / "none.pth"), status=2)
+        assert "no weights file" in infer.err
+
+    def test_threshold(self, infer, data, kept):
+        test = data / "widget/test"
+        trained = PatchCore.load(kept / "trained/widget/squeezenet1_1_p0100_k01").trained
+        expected = {
+            "trained": trained.thresholds.image.value,
+            "train_quantile": trained.thresholds.image.value,
+            "f1_max": trained.best.image,
+            "1e-9": 1e-9,
+        }
+        for given, value in expected.items():
+            status = 1 if given == "1e-9" else 0
+            records = infer(test / "good", "--threshold", given, status=status)
+            assert records[0]["threshold"] == value
+        infer(test / "good", "--threshold", "high", status=2)
+        assert "expected --threshold trained, train_quantile, f1_max or a number" in infer.err
+
+    def test_threshold_pixel(self, infer, data):
+        hole = data / "widget/test/hole/000.png"
+        areas = [
+            infer(hole, "--threshold_pixel", value, status=1)[0]["regions"][0]["area"]
+            for value in ("1", "3")
+        ]
+        assert areas[0] > areas[1] > 0
+        # An image's score is not compared with it.
+        assert infer(hole, "--threshold_pixel", "1e9", status=1)[0]["regions"] == []
+
+    def test_nominal_fpr(self, infer, data):
+        good = data / "widget/test/good"
+        flags = ("--threshold", "train_quantile", "--nominal_fpr")
+        strict = infer(good, *flags, "0.01", status=0)[0]["threshold"]
+        loose = infer(good, *flags, "0.9", status=1)[0]["threshold"]
+        assert loose < strict
+
+    def test_nominal_fpr_pixel(self, infer, data):
+        hole = data / "widget/test/hole/000.png"
+        flags = ("--threshold_pixel", "train_quantile", "--nominal_fpr_pixel")
+        areas = [infer(hole, *flags, r, status=1)[0]["regions"][0]["area"] for r in ("0.001", "1")]
+        assert areas[0] < areas[1]
+
+    def test_regions(self, infer, data):
+        good = data / "widget/test/good/000.png"
+        flags = ("--threshold_pixel", "0.3", "--threshold", "9")
+        many = infer(good, *flags, "--regions", "100", status=0)[0]["regions"]
+        assert len(many) > 1
+        assert [r["area"] for r in many] == sorted((r["area"] for r in many), reverse=True)
+        assert infer(good, *flags, "--regions", "1", status=0)[0]["regions"] == many[:1]
+        assert infer(good, *flags, "--regions", "0", status=0)[0]["regions"] == []
+
+    def test_path_result(self, infer, data, tmp_path):
+        infer.folder = tmp_path / "elsewhere"
+        assert len(infer(data / "widget/test/good", status=0)) == 2
+
+    def test_json(self, infer, data):
+        records = infer(data / "widget/test", "--json", status=1)
+        assert [json.loads(line) for line in infer.out.splitlines()] == records
+        infer(data / "widget/test", status=1)
+        assert infer.out.splitlines()[0].startswith("normal ")
+
+    @pytest.mark.parametrize(("choice", "count"), [("none", 0), ("anomalies", 4), ("all", 6)])
+    def test_pictures(self, infer, data, choice, count):
+        records = infer(data / "widget/test", "--pictures", choice, status=1)
+        drawn = [r["picture"] for r in records if "picture" in r]
+        assert len(drawn) == count
+        assert names(infer.folder / "pictures", "*") == {Path(name).name for name in drawn}
+
+    def test_layout(self, infer, data):
+        hole = data / "widget/test/hole/000.png"
+        sizes = {}
+        for layout in ("panels", "overlay"):
+            (record,) = infer(hole, "--pictures", "all", "--layout", layout, status=1)
+            sizes[layout] = cv2.imread(str(infer.folder / record["picture"])).shape
+        assert sizes["overlay"] == (64, 64, 3)
+        assert sizes["panels"][0] > 600
+
+    def test_save_masks(self, infer, data):
+        (record,) = infer(data / "widget/test/hole/000.png", "--save_masks", status=1)
+        mask = cv2.imread(str(infer.folder / record["mask"]), cv2.IMREAD_UNCHANGED)
+        assert mask.shape == (64, 64)
+        assert set(np.unique(mask)) == {0, 255}
+        assert mask[28, 28] == 255
+
+    def test_save_maps(self, infer, data):
+        (record,) = infer(data / "widget/test/hole/000.png", "--save_maps", status=1)
+        found = np.load(infer.folder / record["map"], allow_pickle=False)
+        assert (found.shape, found.dtype) == ((64, 64), np.float32)
+
+    def test_annotate(self, infer, video):
+        records = infer(video, "--annotate", "--every", "2", status=1)
+        (name,) = {r["annotated"] for r in records}
+        capture = cv2.VideoCapture(str(infer.folder / name))
+        assert capture.get(cv2.CAP_PROP_FPS) == 2
+        frames = []
+        while (read := capture.read())[0]:
+            frames.append(read[1])
+        assert len(frames) == len(records) == 6
+        assert frames[0].shape == (64, 64, 3)
+        # The bar on top: greenish (BGR) where normal, reddish where anomalous.
+        assert frames[0][4, 60, 1] > frames[0][4, 60, 2]
+        assert frames[-1][4, 60, 2] > frames[-1][4, 60, 1]
+
+    def test_score_max(self, infer, data):
+        hole = data / "widget/test/hole/000.png"
+        flags = ("--pictures", "all", "--layout", "overlay", "--score_max")
+        pictures = []
+        for value in ("4", "400"):
+            (record,) = infer(hole, *flags, value, status=1)
+            pictures.append(cv2.imread(str(infer.folder / record["picture"])))
+        # With a far higher end the same score has a far darker colour.
+        assert pictures[0][28, 28].astype(int).sum() > pictures[1][28, 28].astype(int).sum()
+
+    @pytest.mark.parametrize("size", [1, 4])
+    def test_batch_size(self, infer, data, monkeypatch, size):
+        seen = []
+        judge = PatchCore.judge
+        monkeypatch.setattr(
+            PatchCore, "judge", lambda m, batch, c: seen.append(len(batch)) or judge(m, batch, c)
+        )
+        infer(data / "widget/test", "--batch_size", size, status=1)
+        assert seen == ([1] * 6 if size == 1 else [4, 2])
+
+    def test_num_workers(self, infer, data, monkeypatch):
+        seen = []
+        ahead = infer_module.map_ahead
+
+        def spy(*arguments, **options):
+            seen.append(options["num_workers"])
+            return ahead(*arguments, **options)
+
+        monkeypatch.setattr(infer_module, "map_ahead", spy)
+        infer(data / "widget/test/good", "--num_workers", "3", status=0)
+        assert seen == [3]
+
+    def test_device(self, infer, data, monkeypatch):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        infer(data / "widget/test/good", "--device", "cpu", status=0)
+        infer(data / "widget/test/good", "--device", "cuda", status=2)
+        assert "expected a CUDA device" in infer.err
+
+
+def test_every_flag_has_its_test():
+    tests = {name.removeprefix("test_") for name in dir(TestFlags) if name.startswith("test_")}
+    assert tests == {field.name for field in fields(InferOptions)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "expected what to judge: PATHs, or --watch FOLDER"),
+        (("x", "--watch", "y"), "expected what to judge"),
+        (("--watch", "/nowhere/at/all"), "expected a folder to watch"),
+        (("x", "--every", "0"), "expected --every of at least 1, found 0"),
+        (("x", "--regions", "-1"), "expected --regions of at least 0, found -1"),
+        (("x", "--batch_size", "0"), "expected --batch_size of at least 1"),
+        (("x", "--nominal_fpr", "0"), r"expected --nominal_fpr in (0, 1], found 0"),
+        (("x", "--score_max", "nan"), "expected --score_max above 0, found nan"),
+        (("x", "--colour", "red"), "unrecognized arguments: --colour red"),
+    ],
+)
+def test_refuses_what_cannot_be(infer, arguments, message):
+    infer(*arguments, status=2)
+    assert message in infer.err
+    assert not infer.folder.exists() or "watch" in message
+
+
+def test_a_model_without_thresholds_needs_a_number(data, tmp_path, capsys):
+    model = PatchCore(
+        "squeezenet1_1",
+        ("features.3", "features.6"),
+        weights="random",
+        size_resize=(72, 72),
+        size_crop=(64, 64),
+        embed_dim=64,
+    )
+    one = cv2.imread(str(data / "widget/train/good/000.png"))
+    model.fit([one]).save(tmp_path / "trained/w/one")
+    good = data / "widget/test/good"
+    words = ["infer", good, "--path_trained", tmp_path / "trained", "--path_result", tmp_path / "r"]
+    assert call(*words) == 2
+    assert "expected a threshold for images" in capsys.readouterr().err
+    assert call(*words, "--threshold", "99") == 2
+    assert "expected a threshold for pixels" in capsys.readouterr().err
+    assert call(*words, "--threshold", "99", "--threshold_pixel", "99") == 0
+
+
+def test_the_table_survives_any_name(infer, data, tmp_path):
+    name = 'a, "quoted"\nname.png'
+    shutil.copy(data / "widget/test/good/000.png", tmp_path / name)
+    (record,) = infer(tmp_path / name, status=0)
+    assert record["path"] == str(tmp_path / name)
+    with self_csv(infer).open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["path"] == str(tmp_path / name)
+
+
+def test_it_starts_soon(kept, data, tmp_path):
+    """Nothing is imported that judging does not need: the start is torch's."""
+    code = (
+        "import sys\nsys.argv[0] = 'main.py'\nimport main\n"
+        "status = main.main(sys.argv[1:])\n"
+        "assert status == 0, status\n"
+        "loaded = {'matplotlib', 'sklearn', 'torchinfo', 'jinja2'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    words = ["infer", data / "widget/test/good", "--path_trained", kept / "trained"]
+    words += ["--percentage_coreset", "0.1", "--path_result", tmp_path]
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code, *map(str, words)], check=True, cwd=ROOT)
+    assert time.perf_counter() - start < 120  # it ended; benchmarks say how long it takes

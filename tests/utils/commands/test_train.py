@@ -1,0 +1,100 @@
+"""`main.py train`: normal images in, a trained model out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from patchcore import PatchCore
+from tests.support import NUM_TRAIN, call, evaluate, make_category, make_data, quick, truncate
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+def train(*arguments: object, trained: Path, status: int = 0) -> None:
+    """Train as a user does, with a small network."""
+    words = [word for word in quick() if word not in ("--pictures", "none", "--path_trained")]
+    assert call("train", *words, "--path_trained", trained, *arguments) == status
+
+
+def load(trained: Path, category: str) -> PatchCore:
+    return PatchCore.load(trained / category / "squeezenet1_1_p0100_k01")
+
+
+def test_paths_make_one_model(data, tmp_path):
+    train(data / "widget/train/good", "--category", "cap", trained=tmp_path)
+    model = load(tmp_path, "cap")
+    assert model.trained.category == "cap"
+    assert len(model.trained.names) == NUM_TRAIN
+
+
+def test_it_is_the_model_that_an_evaluation_keeps(data, tmp_path):
+    train("--path_data", data, "--categories", "widget", trained=tmp_path / "a")
+    evaluate(data, tmp_path / "result", f"--path_trained {tmp_path / 'b'} --categories widget")
+    mine, theirs = load(tmp_path / "a", "widget").trained, load(tmp_path / "b", "widget").trained
+    np.testing.assert_array_equal(mine.coreset.indices, theirs.coreset.indices)
+    assert mine.thresholds == theirs.thresholds
+    np.testing.assert_array_equal(mine.held_out.image_scores, theirs.held_out.image_scores)
+    np.testing.assert_array_equal(mine.patches, theirs.patches)
+    assert mine.best.image is None
+    assert theirs.best.image is not None
+
+
+def test_categories_need_no_test_images(data, tmp_path):
+    import shutil
+
+    folder = make_category(tmp_path / "data", "bare")
+    shutil.rmtree(folder / "test")
+    shutil.rmtree(folder / "ground_truth")
+    train("--path_data", tmp_path / "data", trained=tmp_path / "kept")
+    assert load(tmp_path / "kept", "bare").trained.thresholds.image is not None
+
+
+def test_a_number_as_threshold(data, tmp_path):
+    flags = ("--threshold", "7.5", "--threshold_pixel", "2")
+    train(data / "widget/train/good", "--category", "cap", *flags, trained=tmp_path)
+    trained = load(tmp_path, "cap").trained
+    assert (trained.thresholds.image.value, trained.thresholds.pixel.value) == (7.5, 2.0)
+    assert trained.held_out is None  # nothing asks for it
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("some/path",), "expected PATHs and their --category together"),
+        (("--category", "cap"), "expected PATHs and their --category together"),
+        (("x", "--category", "../cap"), "expected a plain name as --category, found '../cap'"),
+        (("x", "--category", ".cap"), "expected a plain name as --category, found '.cap'"),
+        (("x", "--category", "cap"), "no such file or folder: x"),
+        (("--threshold", "f1_max"), "needs the labelled test images of evaluate"),
+        (("--seed", "1", "2"), "expected one --seed"),
+        (("--path_result", "x"), "unrecognized arguments: --path_result"),
+        (("--pictures", "all"), "unrecognized arguments: --pictures"),
+    ],
+)
+def test_refuses_what_cannot_be(tmp_path, capsys, arguments, message):
+    train(*arguments, trained=tmp_path / "kept", status=2)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_damaged_image_is_named(data, tmp_path, capsys):
+    folder = make_category(tmp_path / "data")
+    broken = truncate(folder / "train/good/003.png")
+    train(folder / "train/good", "--category", "cap", trained=tmp_path / "kept", status=2)
+    assert str(broken) in capsys.readouterr().err
+
+
+def test_videos_are_not_learned(tmp_path, capsys):
+    import cv2
+
+    path = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (32, 32))
+    for value in range(3):
+        writer.write(np.full((32, 32, 3), 60 * value, np.uint8))
+    writer.release()
+    train(path, "--category", "cap", trained=tmp_path / "kept", status=2)
+    assert "expected images to learn, found a video" in capsys.readouterr().err

@@ -1,0 +1,196 @@
+"""Models that evaluate and train keep, and how the one that is meant is found."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from patchcore import PatchCore, PatchCoreError
+from patchcore.storage import read_record
+from tests.support import (
+    NUM_TRAIN,
+    call,
+    evaluate,
+    make_category,
+    make_data,
+    names,
+    quick,
+    read_maps,
+    read_table,
+)
+from utils.commands.trained_models import find_model, model_folder
+from utils.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def kept(data, tmp_path_factory) -> tuple[Path, Path]:
+    """Return the trained models and results of an evaluation of two categories and percentages."""
+    root = tmp_path_factory.mktemp("kept")
+    evaluate(
+        data,
+        root / "result",
+        f"--path_trained {root / 'trained'} --percentage_coreset 0.02 0.1 --seed 4 2 --save_maps",
+    )
+    return root / "trained", root / "result"
+
+
+class TestKept:
+    def test_one_folder_for_each_category_and_percentage(self, kept):
+        trained, _ = kept
+        assert {str(p.parent.relative_to(trained)) for p in trained.rglob("model.json")} == {
+            f"{category}/squeezenet1_1_{tag}"
+            for category in ("gadget", "widget")
+            for tag in ("p0020_k01", "p0100_k01")
+        }
+
+    def test_a_model_is_of_its_percentage_and_the_first_seed(self, kept):
+        trained, _ = kept
+        small, large = (
+            PatchCore.load(trained / "widget" / f"squeezenet1_1_{tag}").trained
+            for tag in ("p0020_k01", "p0100_k01")
+        )
+        patches = NUM_TRAIN * 15 * 15
+        assert small.coreset.sizes == (int(patches * 0.02),)
+        assert large.coreset.sizes == (int(patches * 0.1),)
+        assert small.coreset.seed == large.coreset.seed == 4
+        # The selection of the small one is where that of the large one begins.
+        begin = large.coreset.indices[: len(small.coreset.indices)]
+        np.testing.assert_array_equal(small.coreset.indices, begin)
+        assert len(small.patches) == len(small.coreset.indices)
+        assert small.thresholds.image.value > large.thresholds.image.value
+
+    def test_it_names_its_training_images(self, kept, data):
+        trained, _ = kept
+        record = read_record(trained / "widget" / "squeezenet1_1_p0100_k01")
+        files = [str(data / f"widget/train/good/{n:03d}.png") for n in range(NUM_TRAIN)]
+        assert record["training_images"] == files
+        assert record["category"] == "widget"
+
+    def test_it_judges_as_the_evaluation_did(self, kept, data):
+        from datasets.images import read_image
+
+        trained, result = kept
+        rows = [row for row in read_table(result) if row["seed"] == "4"]
+        assert len(rows) == 4
+        for row in rows:
+            saved = read_maps(result, row)
+            folder = model_folder(
+                trained,
+                row["category"],
+                "squeezenet1_1",
+                float(row["percentage_coreset"]),
+                int(row["k"]),
+            )
+            files = [data / row["category"] / "test" / name for name in saved["files"]]
+            prediction = PatchCore.load(folder).predict(read_image(file) for file in files)
+            np.testing.assert_array_equal(prediction.score, saved["scores"])
+            np.testing.assert_array_equal(prediction.anomaly_map, saved["anomaly_maps"])
+            best = read_record(folder)["f1_max"]
+            assert best["image"] == pytest.approx(float(row["image_threshold"]), rel=1e-6)
+            assert best["pixel"] == pytest.approx(float(row["pixel_threshold"]), rel=1e-6)
+
+    def test_several_networks_are_kept_apart(self, data, tmp_path):
+        evaluate(
+            data,
+            tmp_path / "result",
+            f"--path_trained {tmp_path / 'trained'} --categories widget --backbone squeezenet1_1 "
+            "squeezenet1_0",
+        )
+        found = names(tmp_path / "trained/widget", "*")
+        assert found == {"squeezenet1_1_p0100_k01", "squeezenet1_0_p0100_k01"}
+
+    def test_one_that_was_learned_in_parts(self, data, tmp_path):
+        """Its embeddings are gone when thresholds are set: images are read again."""
+        evaluate(
+            data,
+            tmp_path / "result",
+            f"--path_trained {tmp_path / 'trained'} --categories widget --memory_budget 0.0012",
+        )
+        model = PatchCore.load(tmp_path / "trained/widget/squeezenet1_1_p0100_k01")
+        run = json.loads((tmp_path / "result/run.json").read_text())
+        assert "selections of" in run["memory"]["widget"]["squeezenet1_1"]
+        assert len(model.trained.held_out.image_scores) == NUM_TRAIN
+
+    def test_says_how_the_threshold_does_on_the_test_images(self, data, tmp_path, caplog):
+        caplog.set_level(logging.INFO)
+        flags = f"--path_trained {tmp_path / 'trained'} --categories widget"
+        evaluate(data, tmp_path / "result", flags)
+        said = [r.getMessage() for r in caplog.records if "finds" in r.getMessage()]
+        assert len(said) == 1
+        assert "(train_quantile, nominal rate 14.29%) finds 4 of 4 defective" in said[0]
+
+    def test_too_few_images_for_a_threshold_are_told(self, data, tmp_path, caplog):
+        folder = make_category(tmp_path / "data", "lonely")
+        for file in sorted((folder / "train/good").iterdir())[1:]:
+            file.unlink()
+        flags = f"--path_trained {tmp_path / 'trained'}"
+        evaluate(tmp_path / "data", tmp_path / "result", flags)
+        assert "too few training images to set a threshold" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("flags", "missing", "message"),
+        [
+            ("--threshold f1_max", "test/good", "good and defective test images of widget"),
+            ("--threshold_pixel f1_max", "ground_truth", "masks of defective images of widget"),
+        ],
+    )
+    def test_f1_max_without_labels_is_told_before_anything_is_computed(
+        self, tmp_path, capsys, flags, missing, message
+    ):
+        import shutil
+
+        folder = make_category(tmp_path / "data")
+        shutil.rmtree(folder / missing)
+        arguments = f"--path_data {tmp_path / 'data'} --path_result {tmp_path / 'result'} {flags}"
+        assert call(*quick(*arguments.split(), "--path_trained", str(tmp_path / "kept"))) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "result/results.csv").exists()
+
+
+class TestFindModel:
+    def test_by_what_it_is(self, kept):
+        trained, _ = kept
+        assert find_model(trained, "widget", None, 0.1) == (
+            trained / "widget/squeezenet1_1_p0100_k01"
+        )
+        assert find_model(trained, "gadget", "squeezenet1_1", 0.02) == (
+            trained / "gadget/squeezenet1_1_p0020_k01"
+        )
+
+    def test_where_it_is(self, kept):
+        own = kept[0] / "widget/squeezenet1_1_p0100_k01"
+        assert find_model(own, None, None, None) == own
+        assert find_model(kept[0] / "widget", None, None, 0.1) == own
+
+    def test_several_fit(self, kept):
+        with pytest.raises(UsageError, match="found 2 by --category widget; there are") as caught:
+            find_model(kept[0], "widget", None, None)
+        listed = str(caught.value).splitlines()[1:]
+        assert listed == [
+            f"  --category widget --backbone squeezenet1_1 --percentage_coreset {p}"
+            for p in (0.02, 0.1)
+        ]
+
+    def test_none_fits(self, kept):
+        with pytest.raises(UsageError, match="found 0 by --category cable") as caught:
+            find_model(kept[0], "cable", None, None)
+        assert str(caught.value).count("--category gadget") == 2
+
+    def test_there_is_none(self, tmp_path):
+        with pytest.raises(UsageError, match=r"expected trained models in .*none.*no such folder"):
+            find_model(tmp_path / "none", None, None, None)
+        with pytest.raises(UsageError, match=r"found none .*main.py train makes them"):
+            find_model(tmp_path, None, None, None)
+
+    def test_a_strange_record(self, tmp_path):
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a/model.json").write_text("{}")
+        with pytest.raises(PatchCoreError, match="found another record"):
+            find_model(tmp_path, None, None, None)
