@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from safetensors.torch import load_file
 
 import main
 from datasets.images import map_ahead
 from patchcore import PatchCore, PatchCoreError
 from patchcore import model as model_module
+from patchcore.storage import read_record
 from tests.support import (
     DEFECT_TYPES,
     NUM_PATCHES,
@@ -31,6 +33,7 @@ from tests.support import (
 )
 from utils.commands import category as category_module
 from utils.commands import evaluate as evaluate_module
+from utils.commands import models as models_module
 from utils.commands import pictures as pictures_module
 from utils.commands import training as training_module
 from utils.commands.category import CategoryResult
@@ -151,6 +154,58 @@ class TestDestinations:
         saved = read_maps(self.folder, row)
         np.testing.assert_array_equal(saved["anomaly_maps"], seen.prediction.anomaly_map)
         np.testing.assert_array_equal(saved["masks"], seen.result.masks)
+
+    def keep(self, flags: str = "") -> tuple[Path, dict]:
+        """Evaluate and keep the model; return its folder and its record."""
+        self.run(f"--path_trained {self.folder / 'kept'} {flags}")
+        folder = self.folder / "kept/widget/squeezenet1_1_p0100_k01"
+        return folder, read_record(folder)
+
+    def test_path_trained(self):
+        self.run()
+        assert not (self.folder / "kept").exists()
+        assert not Path("none").exists()
+        folder, _ = self.keep()
+        assert (folder / "model.safetensors").is_file()
+
+    def test_trained_dtype(self):
+        for kind in ("float32", "float16"):
+            folder, record = self.keep(f"--trained_dtype {kind}")
+            assert record["dtype"] == kind
+            tensors = load_file(folder / "model.safetensors")
+            assert tensors["embeddings"].dtype == getattr(torch, kind)
+
+    def test_save_index(self):
+        assert not (self.keep()[0] / "index.faiss").exists()
+        assert (self.keep("--save_index")[0] / "index.faiss").is_file()
+
+    def test_threshold(self):
+        _, record = self.keep("--threshold f1_max")
+        (row,) = read_table(self.folder)
+        assert record["thresholds"]["image"]["method"] == "f1_max"
+        assert record["thresholds"]["image"]["value"] == pytest.approx(
+            float(row["image_threshold"]), rel=1e-6
+        )
+        assert record["thresholds"]["pixel"]["method"] == "train_quantile"
+
+    def test_threshold_pixel(self):
+        _, record = self.keep("--threshold_pixel 1.25")
+        assert record["thresholds"]["pixel"] == {"value": 1.25, "method": "given", "rate": None}
+        assert record["thresholds"]["image"]["method"] == "train_quantile"
+
+    def test_nominal_fpr(self):
+        strict, loose = (self.keep(f"--nominal_fpr {r}")[1]["thresholds"] for r in (0.01, 0.6))
+        assert loose["image"]["rate"] == pytest.approx(4 / 7)  # six images have no finer steps
+        assert loose["image"]["value"] < strict["image"]["value"]
+        assert loose["pixel"] == strict["pixel"]
+
+    def test_nominal_fpr_pixel(self):
+        strict, loose = (
+            self.keep(f"--nominal_fpr_pixel {r}")[1]["thresholds"] for r in (0.001, 0.5)
+        )
+        assert loose["pixel"]["rate"] == 0.5
+        assert loose["pixel"]["value"] < strict["pixel"]["value"]
+        assert loose["image"] == strict["image"]
 
     def test_profile(self, capsys):
         self.run()
@@ -352,7 +407,7 @@ class TestDestinations:
 
         self.patch.setattr(torch.cuda, "is_available", lambda: gpu)
         self.patch.setattr(torch.backends.cudnn, "allow_tf32", True)  # put back at the end
-        self.patch.setattr(evaluate_module, "PatchCore", stop)
+        self.patch.setattr(models_module, "PatchCore", stop)
         arguments = f"--path_data {self.data} --device {choice}".split()
         assert call(*quick(*arguments)) == main.USER_MISTAKE
         assert given == [expected]
