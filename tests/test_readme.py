@@ -1,5 +1,6 @@
 """The README says what is so: its example runs, its list of flags is the program's."""
 
+import os
 import re
 import subprocess
 import sys
@@ -20,10 +21,19 @@ def test_lists_every_flag_with_its_meaning_and_default():
     assert section("flags").strip() == flags_as_markdown(Options()).strip()
 
 
-def test_example_runs_as_it_stands():
+def test_example_runs_as_it_stands(tmp_path):
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    code = example + "\nassert prediction.score[1] > prediction.score[0]\n"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=300)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    shown = subprocess.run(
+        [sys.executable, "-c", example],
+        check=True,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    ).stdout.splitlines()
+    assert shown[-3:] == ["(2, 224, 224)", "[False  True]", "[ True]"]
 
 
 def test_every_picture_and_file_it_shows_is_there():
