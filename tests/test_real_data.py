@@ -1,15 +1,18 @@
 """MVTec AD's bottle, with networks that fit into the shared folder: the figures are right."""
 
 from collections.abc import Callable
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
 import main
-from tests.support import read_maps, read_table
+from tests.support import read_maps, read_table, start
 
 pytestmark = pytest.mark.real_data
+KEPT = ("--path_trained", "none")
 
 
 @pytest.fixture
@@ -18,7 +21,7 @@ def measure(shared, tmp_path) -> Callable[[str], list[dict[str, str]]]:
 
     def measure(flags: str) -> list[dict[str, str]]:
         paths = ["--path_data", str(shared / "mvtec_anomaly_detection"), "--path_result"]
-        assert main.main([*paths, str(tmp_path), "--pictures", "none", *flags.split()]) == 0
+        assert main.main([*paths, str(tmp_path), "--pictures", "none", *KEPT, *flags.split()]) == 0
         rows = read_table(tmp_path)
         assert {(row["num_train"], row["num_test"]) for row in rows} == {("209", "83")}
         return rows
@@ -70,3 +73,40 @@ def test_what_the_tables_say_is_what_scikit_learn_says_of_the_saved_maps(
     expected = f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
     table = (tmp_path / "tables.md").read_text().partition("### Pixel AUROC (%)")[2]
     assert f"| bottle | 98.50 | {expected} | {np.mean(values) - 98.5:.2f} |" in table
+
+
+def test_what_was_trained_judges_as_the_evaluation_did(shared, mobilenet, tmp_path):
+    """In a new process, over a folder in another order; then frames of a film of test images."""
+    bottle = shared / "mvtec_anomaly_detection/bottle"
+    result, trained, inferred = (tmp_path / name for name in ("result", "trained", "inferred"))
+    flags = f"--pictures none --percentage_coreset 0.01 --save_maps {mobilenet}"
+    paths = ["--path_data", str(bottle.parent), "--path_result", str(result)]
+    assert main.main([*paths, "--path_trained", str(trained), *flags.split()]) == 0
+    (row,) = read_table(result)
+    saved = read_maps(result, row)
+    expected = dict(zip(saved["files"], saved["scores"], strict=True))
+
+    words = ["--path_trained", str(trained), "--path_result", str(inferred)]
+    process = start("infer", str(bottle / "test"), *words, "--threshold", "f1_max")
+    assert process.returncode == 1, process.stderr
+    rows = read_table(inferred / "predictions.csv")
+    assert len(rows) == 83
+    for found in rows:
+        path = Path(found["path"])
+        assert float(found["score"]) == pytest.approx(expected[f"{path.parent.name}/{path.name}"])
+        defective = path.parent.name != "good"  # this network tells them all
+        assert found["verdict"] == ("anomaly" if defective else "normal")
+
+    film = tmp_path / "film.avi"
+    names = ["good/000.png", "broken_large/000.png"]
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter_fourcc(*"FFV1"), 5, (900, 900))
+    for name in names:
+        writer.write(cv2.imread(str(bottle / "test" / name)))
+    writer.release()
+    words += ["--batch_size", "2"]
+    assert main.main(["infer", str(film), *words, "--annotate", "--threshold", "f1_max"]) == 1
+    frames = read_table(inferred / "predictions.csv")
+    assert [frame["verdict"] for frame in frames] == ["normal", "anomaly"]
+    for frame, name in zip(frames, names, strict=True):
+        assert float(frame["score"]) == pytest.approx(expected[name], rel=1e-5)
+    assert len(list((inferred / "annotated").glob("*.mp4"))) == 1
