@@ -4,8 +4,9 @@ Everything is found lazily and one at a time, so that a million files or hours o
 more memory than one of them.
 """
 
-import glob
+import io
 import os
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 from datasets.base import DatasetError
 from datasets.images import read_image
 from datasets.mvtec import IMAGE_SUFFIXES
+from datasets.patterns import expand_pattern, has_pattern
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv"})
 # Stands for paths on standard input, one a line.
@@ -31,11 +33,12 @@ class Item:
     """One picture to come: a file still to be read, or a frame that has been read.
 
     Attributes:
-        name: Its path; of a frame ``<video>#<number>``, counted from 0.
+        name: Its path, as it was given; of a frame ``<video>#<number>``, counted from 0.
         path: The image or video file; None for a camera.
         frame: (H, W, 3) uint8 RGB of a frame; None for an image file.
         number: Of the frame; None for an image file.
-        seconds: The frame's time from the start of the video or camera; None for an image file.
+        seconds: When the frame comes in the video, or came from the camera, counted from its start;
+            None for an image file.
         fault: Why it cannot be read, where that is known already.
     """
 
@@ -76,9 +79,11 @@ def find_items(
     """Find pictures.
 
     Args:
-        paths: Each an image file, a video file, a folder (searched through, in order of names), a
-            pattern such as ``parts/*.png`` (``**`` for any depth), a camera's number, or ``-`` for
-            paths on standard input, one a line.
+        paths: Each an image file, a video file, a folder (searched through, in order of names,
+            without hidden files and without following links to folders), a pattern such as
+            ``parts/*.png`` (``**`` for any depth), a camera's number, or ``-`` for paths of files
+            and folders on standard input, one a line. What bears the very name comes first: a file
+            ``a[1].png`` is that file, and one that is called ``0`` no camera.
         every: Of videos and cameras, each n-th frame.
         listed: Where ``-`` reads from.
 
@@ -87,8 +92,7 @@ def find_items(
     """
     for path in paths:
         if path == STANDARD_INPUT:
-            lines = (line.rstrip("\r\n") for line in listed or ())
-            yield from find_items((line for line in lines if line), every=every)
+            yield from _find_listed(listed, every)
         else:
             yield from _find(path, every)
 
@@ -111,18 +115,22 @@ def watch_folder(folder: Path, *, every: int = 1) -> Iterator[Item | None]:
     seen: dict[Path, tuple[int, int]] = {}
     while True:
         present: dict[Path, tuple[int, int]] = {}
-        for path in _walk(folder):
+        complete = True
+        for item in _walk(folder):
+            complete = complete and not item.fault
             try:
-                status = path.stat()
+                status = item.path.stat()
             except OSError:  # gone since it was listed
                 continue
             state = status.st_size, status.st_mtime_ns
-            present[path] = state
-            if taken.get(path) != state and seen.get(path) == state:
-                taken[path] = state
-                yield from _find_file(path, every)
-        # What was deleted is forgotten, so that memory does not grow for ever.
-        taken = {path: state for path, state in taken.items() if path in present}
+            present[item.path] = state
+            if taken.get(item.path) != state and seen.get(item.path) == state:
+                taken[item.path] = state
+                yield from _open(item, every)
+        # What was deleted is forgotten, so that memory does not grow for ever; not so where a
+        # folder could not be looked into: its files would be taken again when it is back.
+        if complete:
+            taken = {path: state for path, state in taken.items() if path in present}
         seen = present
         yield None
         time.sleep(WATCH_SECONDS)
@@ -130,7 +138,7 @@ def watch_folder(folder: Path, *, every: int = 1) -> Iterator[Item | None]:
 
 def video_format(path: Path) -> VideoFormat | None:
     """Return what a video's frames are like; None where it cannot be read."""
-    capture = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(os.fsencode(path))  # as text, a name that is none would crash it
     try:
         return _format(capture) if capture.isOpened() else None
     finally:
@@ -148,74 +156,123 @@ def is_image(path: Path) -> bool:
 
 
 def _find(text: str, every: int) -> Iterator[Item]:
+    """Yield what a word of the command means: what bears this name, else a camera or a pattern."""
+    if os.path.lexists(text):
+        yield from _find_path(text, every)
+    elif text.isascii() and text.isdecimal() and len(text) <= 2:  # 100 and up mean other things
+        yield from _frames(int(text), f"camera {text}", None, every)
+    elif has_pattern(text):
+        yield from _find_matches(text, every)
+    else:
+        yield from _find_path(text, every)
+
+
+def _find_path(text: str, every: int) -> Iterator[Item]:
+    """Yield what lies at a path, whatever letters are in it."""
     path = Path(text)
-    if path.is_dir():
+    try:
+        # An empty path would be the current folder, which nobody means by it.
+        mode = path.stat().st_mode if text else 0
+    except (FileNotFoundError, ValueError):  # no file's name has a zero byte
+        mode = 0
+    except OSError as error:
+        yield Item(text, path, fault=f"cannot read {text}: {error.strerror or error}")
+        return
+    if not mode:
+        yield Item(text, path, fault=f"no such file or folder: {text or repr(text)}")
+    elif not stat.S_ISDIR(mode):
+        yield from _open(Item(text, path), every)
+    else:
         found = False
-        for file in _walk(path):
+        for item in _walk(path):
             found = True
-            yield from _find_file(file, every)
+            yield from _open(item, every)
         if not found:
             yield Item(text, path, fault=f"expected images or videos in {path}, found none")
-    elif path.exists():
-        yield from _find_file(path, every)
-    elif text.isdecimal():
-        yield from _frames(int(text), f"camera {text}", None, every)
-    elif glob.has_magic(text):
-        matches = False
-        for match in sorted(glob.iglob(text, recursive=True)):  # noqa: PTH207 - also absolute ones
-            matches = True
-            # A folder that the pattern meets is searched through, unless ** meets its files too.
-            if "**" not in text or Path(match).is_file():
-                yield from _find(match, every)
-        if not matches:
-            yield Item(text, fault=f"expected files that match {text}, found none")
+
+
+def _find_matches(pattern: str, every: int) -> Iterator[Item]:
+    """Yield what a pattern meets; folders are searched through."""
+    matches = expand_pattern(pattern)
+    if not matches:
+        yield Item(pattern, fault=f"expected files that match {pattern}, found none")
+    searched: set[Path] = set()
+    for match in matches:
+        path = Path(match)
+        if not searched.isdisjoint(path.parents):  # ** meets a folder and what is in it
+            continue
+        if path.is_dir():
+            searched.add(path)
+        yield from _find_path(match, every)
+
+
+def _find_listed(lines: TextIO | None, every: int) -> Iterator[Item]:
+    """Yield what lies at the paths of a list, one a line, taken as they stand: no patterns."""
+    if isinstance(lines, io.TextIOWrapper):  # file names may be no text
+        lines.reconfigure(errors="surrogateescape")
+    for line in lines or ():
+        if path := line.rstrip("\r\n"):
+            yield from _find_path(path, every)
+
+
+def _open(item: Item, every: int) -> Iterator[Item]:
+    """Yield a video's frames; anything else as it is."""
+    if item.fault or not is_video(item.path):  # decoding tells whether a file is a picture
+        yield item
     else:
-        yield Item(text, path, fault=f"no such file or folder: {text}")
+        yield from _frames(os.fsencode(item.path), item.name, item.path, every)
 
 
-def _find_file(path: Path, every: int) -> Iterator[Item]:
-    if is_video(path):
-        yield from _frames(str(path), str(path), path, every)
-    else:  # whatever its name: decoding tells whether it is a picture
-        yield Item(str(path), path)
+def _walk(folder: Path) -> Iterator[Item]:
+    """Yield the pictures and videos of a folder and the folders in it, in order of names.
 
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield pictures and videos of a folder and the folders in it, in order of names."""
+    A folder that cannot be looked into is yielded with this fault.
+    """
+    names, folders = [], set()
     try:
-        names = sorted(os.listdir(folder))  # noqa: PTH208 - a name needs a fifth of a path's memory
-    except OSError:  # gone, or not ours to read
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                names.append(entry.name)  # a path would need five times the memory
+                if entry.is_dir(follow_symlinks=False):  # a link may lead back to where we are
+                    folders.add(entry.name)
+    except OSError as error:
+        yield Item(str(folder), folder, fault=f"cannot read {folder}: {error.strerror or error}")
         return
-    for name in names:
+    for name in sorted(names):
+        path = folder / name
         if name.startswith("."):
             continue
-        path = folder / name
-        if path.is_dir() and not path.is_symlink():  # a link may lead back to where we are
+        if name in folders:
             yield from _walk(path)
         elif is_image(path) or is_video(path):
-            yield path
+            yield Item(str(path), path)
 
 
-def _frames(source: str | int, name: str, path: Path | None, every: int) -> Iterator[Item]:
+def _frames(source: bytes | int, name: str, path: Path | None, every: int) -> Iterator[Item]:
+    """Yield each n-th frame of a video (its path as bytes) or of a camera (its number)."""
+    what = "a camera" if path is None else "a video"
     capture = cv2.VideoCapture(source)
     try:
         if not capture.isOpened():
-            what = "a camera" if path is None else "a video"
-            yield Item(name, path, fault=f"expected {what}, cannot open {name}")
+            hint = ", and there is no file of its number" if path is None else ""
+            yield Item(name, path, fault=f"expected {what}, cannot open {name}{hint}")
             return
         rate = _format(capture).frames_per_second
+        start = time.monotonic()
         number = 0
         while capture.grab():  # decoded only where it is wanted
+            # A camera's frames come when they come, and some are lost while we compute.
+            seconds = time.monotonic() - start if path is None else number / rate
             if number % every == 0:
                 readable, frame = capture.retrieve()
                 if not readable:
                     yield Item(f"{name}#{number}", path, fault=f"damaged frame {number} of {name}")
                 else:
                     rgb = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-                    yield Item(f"{name}#{number}", path, rgb, number, number / rate)
+                    yield Item(f"{name}#{number}", path, rgb, number, seconds)
             number += 1
         if number == 0:
-            yield Item(name, path, fault=f"expected a video, found no frame in {name}")
+            yield Item(name, path, fault=f"expected {what}, found no frame in {name}")
     finally:
         capture.release()
 

@@ -1,0 +1,458 @@
+"""What a user points at, in real files and folders; videos are made here, frame by frame."""
+
+import io
+import os
+import tracemalloc
+from itertools import islice, repeat
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from datasets import inputs
+from datasets.base import DatasetError
+from datasets.inputs import Item, find_items, video_format, watch_folder
+from tests.support import write_image
+
+SIZE = (32, 48)  # height, width
+GREYS = (20, 60, 100, 140, 180, 220)  # of a video's frames
+NOT_TEXT = os.fsdecode(b"\xff")
+
+
+def picture(value=100):
+    return np.full((*SIZE, 3), value, np.uint8)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """Work in an empty folder, so that names are as short as users type them."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def images(*names: str) -> None:
+    for name in names:
+        write_image(Path(name), picture())
+
+
+def video(path: Path | str, code="mp4v", greys=GREYS, rate=10.0) -> Path:
+    """Write a video whose frames are each of one grey, but red in their left half."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), rate, SIZE[::-1])
+    assert writer.isOpened()
+    for grey in greys:
+        frame = picture(grey)
+        frame[:, : SIZE[1] // 2] = (0, 0, 200)  # BGR
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def names(*paths: str, listed=None, **more) -> list[str]:
+    return [item.name for item in find_items(paths, listed=listed, **more)]
+
+
+def faults(*paths: str, listed=None) -> list[str]:
+    return [item.fault for item in find_items(paths, listed=listed)]
+
+
+class TestFiles:
+    def test_an_image_is_read_when_it_is_asked_for(self, here):
+        images("a.png")
+        (item,) = find_items(["a.png"])
+        assert item == Item("a.png", Path("a.png"))
+        write_image(here / "a.png", picture(7))
+        np.testing.assert_array_equal(item.read(), picture(7))
+
+    @pytest.mark.parametrize("name", ["./a.png", "b/../a.png", ".//a.png"])
+    def test_a_file_keeps_the_name_that_it_was_given(self, here, name):
+        images("a.png", "b/c.png")
+        assert names(name) == [name]
+
+    @pytest.mark.parametrize(
+        "name", ["a[1].png", "what?.png", "*.png", "~.png", "0", "2024", "-.png", " ", "ä\n.png"]
+    )
+    def test_a_file_is_found_by_any_name(self, here, name):
+        images("a1.png", "whatx.png", "x.png")
+        cv2.imencode(".png", picture())[1].tofile(here / name)
+        items = list(find_items([name]))
+        assert [item.name for item in items] == [name]
+        assert items[0].read().shape == (*SIZE, 3)
+
+    def test_a_name_that_is_no_text(self, here):
+        cv2.imencode(".png", picture())[1].tofile(os.fsencode(f"{NOT_TEXT}.png"))
+        for paths in ([f"{NOT_TEXT}.png"], ["."], ["*.png"]):
+            (item,) = find_items(paths)
+            assert item.name == f"{NOT_TEXT}.png"
+            assert item.read().shape == (*SIZE, 3)
+
+    def test_a_hidden_file_is_taken_where_it_is_named(self, here):
+        images(".a.png")
+        assert names(".a.png") == [".a.png"]
+
+    @pytest.mark.parametrize("name", ["gone.png", "", "a/b/c.png", "a\0b.png", "123", "20240101"])
+    def test_what_is_missing_is_told_and_the_rest_goes_on(self, here, name):
+        images("a.png")
+        fault, after = find_items([name, "a.png"])
+        assert fault.name == name
+        assert "no such file or folder" in fault.fault
+        assert after.fault == ""
+        with pytest.raises(DatasetError, match="no such file or folder"):
+            fault.read()
+
+    def test_what_is_too_long_for_a_name_is_told(self, here):
+        assert "File name too long" in faults("x" * 5000)[0]
+
+    def test_a_link_that_leads_nowhere_is_told(self, here):
+        Path("a.png").symlink_to("gone")
+        assert faults("a.png") == ["no such file or folder: a.png"]
+        (item,) = find_items(["*.png"])
+        assert "no such file" in item.fault
+
+    def test_a_pattern_that_is_the_name_of_a_broken_link_ends(self, here):
+        Path("*").symlink_to("gone")
+        assert faults("*") == ["no such file or folder: *"]
+
+    def test_what_is_not_ours_to_read_is_told(self, here, monkeypatch):
+        def refuse(path, **_):
+            raise PermissionError(13, "Permission denied", str(path))
+
+        images("a.png")
+        monkeypatch.setattr(Path, "stat", refuse)
+        assert faults("a.png") == ["cannot read a.png: Permission denied"]
+
+    def test_a_file_that_vanishes_is_told_when_it_is_read(self, here):
+        images("a.png")
+        (item,) = find_items(["a.png"])
+        Path("a.png").unlink()
+        with pytest.raises(DatasetError, match=r"a\.png.*No such file"):
+            item.read()
+
+
+class TestFolders:
+    def test_pictures_and_videos_come_in_order_of_names_at_any_depth(self, here):
+        images("p/b.png", "p/a/z.JPG", "p/a/y/x.tiff", "p/c.webp", "p/10.png", "p/9.png")
+        video("p/a/v.avi", "MJPG", GREYS[:2])
+        Path("p/notes.txt").touch()
+        assert names("p") == [
+            "p/10.png", "p/9.png", "p/a/v.avi#0", "p/a/v.avi#1", "p/a/y/x.tiff", "p/a/z.JPG",
+            "p/b.png", "p/c.webp",
+        ]  # fmt: skip
+        assert names("p/") == names("p")
+
+    def test_hidden_files_and_folders_are_left_out(self, here):
+        images("p/a.png", "p/._a.png", "p/.thumbnails/b.png")
+        assert names("p") == ["p/a.png"]
+        assert names("p/.thumbnails") == ["p/.thumbnails/b.png"]  # but where they are named
+
+    def test_links_to_folders_are_not_followed_but_where_they_are_named(self, here):
+        images("p/a/b.png")
+        Path("p/a/loop").symlink_to("..")
+        Path("q").symlink_to("p")
+        Path("p/c.png").symlink_to("a/b.png")
+        assert names("p") == ["p/a/b.png", "p/c.png"]
+        assert names("q") == ["q/a/b.png", "q/c.png"]
+
+    @pytest.mark.parametrize("content", [(), ("notes.txt",), (".a.png",)])
+    def test_a_folder_without_pictures_is_told(self, here, content):
+        Path("p").mkdir()
+        for name in content:
+            (Path("p") / name).touch()
+        assert faults("p") == ["expected images or videos in p, found none"]
+
+    def test_a_folder_that_cannot_be_looked_into_is_told_and_the_rest_goes_on(
+        self, here, monkeypatch
+    ):
+        images("p/a.png", "p/locked/b.png", "p/z.png")
+        scandir = os.scandir
+
+        def guarded(folder):
+            if Path(folder).name == "locked":
+                raise PermissionError(13, "Permission denied", str(folder))
+            return scandir(folder)
+
+        monkeypatch.setattr(os, "scandir", guarded)
+        items = list(find_items(["p"]))
+        assert [item.name for item in items] == ["p/a.png", "p/locked", "p/z.png"]
+        assert [item.fault for item in items] == ["", "cannot read p/locked: Permission denied", ""]
+        assert faults("p/locked") == ["cannot read p/locked: Permission denied"]
+
+
+class TestPatterns:
+    def test_matches_are_taken_and_folders_among_them_searched_through(self, here):
+        images("p/b.png", "p/a/c.png", "p/a/d/e.png", "q/f.png")
+        assert names("?/*") == ["p/a/c.png", "p/a/d/e.png", "p/b.png", "q/f.png"]
+        assert names("p/[!b]*") == ["p/a/c.png", "p/a/d/e.png"]
+        assert names(str(here / "p/*.png")) == [str(here / "p/b.png")]
+
+    @pytest.mark.parametrize("pattern", ["**", "**/*", "p/**", "p/**/*", "./**", "**/**"])
+    def test_any_depth_takes_each_file_once(self, here, pattern):
+        images("p/b.png", "p/a/c.png", "p/a/d/e.png")
+        assert sorted(names(pattern)) == ["p/a/c.png", "p/a/d/e.png", "p/b.png"]
+
+    def test_a_folder_at_any_depth_is_searched_through(self, here):
+        images("p/good/1.png", "q/r/good/s/2.png", "q/bad/3.png")
+        assert names("**/good") == ["p/good/1.png", "q/r/good/s/2.png"]
+
+    def test_a_pattern_without_matches_is_told(self, here):
+        assert faults("*.png") == ["expected files that match *.png, found none"]
+
+
+class TestLists:
+    def test_lines_are_paths_and_empty_ones_none(self, here):
+        images("a.png", "p/b.png", "c d .png")
+        listed = io.StringIO("a.png\n\np\r\nc d .png\ngone.png")
+        items = list(find_items(["a.png", "-"], listed=listed))
+        assert [i.name for i in items] == ["a.png", "a.png", "p/b.png", "c d .png", "gone.png"]
+        assert [bool(item.fault) for item in items] == [False] * 4 + [True]
+
+    @pytest.mark.parametrize("line", ["*.png", "0", "-", "a[1].png"])
+    def test_a_line_is_no_pattern_no_camera_and_no_list(self, here, line):
+        images("a1.png")
+        assert faults("-", listed=io.StringIO(line)) == [f"no such file or folder: {line}"]
+
+    def test_a_line_that_is_no_text(self, here):
+        cv2.imencode(".png", picture())[1].tofile(b"\xff.png")
+        listed = io.TextIOWrapper(io.BytesIO(b"\xff.png\n"), encoding="utf-8")
+        (item,) = find_items(["-"], listed=listed)
+        assert item.read().shape == (*SIZE, 3)
+
+    def test_nothing_to_read_from_is_nothing(self):
+        assert list(find_items(["-"])) == []
+
+    def test_a_list_without_end_is_read_line_by_line(self, here):
+        images("a.png")
+        first = list(islice(find_items(["-"], listed=repeat("a.png\n")), 3))
+        assert [item.name for item in first] == ["a.png"] * 3
+
+    def test_many_paths_need_no_more_memory_than_few(self, here):
+        images("a.png")
+
+        def peak(count: int) -> int:
+            tracemalloc.start()
+            for _ in find_items(["-"], listed=repeat("a.png\n", count)):
+                pass
+            found = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            return found
+
+        peak(10)
+        assert peak(3000) < peak(10) + 20_000  # a list of the items would need 400 kB
+
+
+class TestVideos:
+    @pytest.mark.parametrize(
+        ("name", "code"),
+        [("v.mp4", "mp4v"), ("v.AVI", "MJPG"), ("v.mov", "mp4v"), ("v.mkv", "MJPG")],
+    )
+    def test_frames_in_order_with_number_time_and_rgb(self, here, name, code):
+        video(name, code)
+        items = list(find_items([name]))
+        assert [item.name for item in items] == [f"{name}#{n}" for n in range(6)]
+        assert [item.number for item in items] == list(range(6))
+        assert {item.path for item in items} == {Path(name)}
+        np.testing.assert_allclose([item.seconds for item in items], np.arange(6) / 10)
+        for item, grey in zip(items, GREYS, strict=True):
+            frame = item.read().astype(int)
+            assert frame.shape == (*SIZE, 3)
+            np.testing.assert_allclose(frame[16, 40], grey, atol=8)
+            np.testing.assert_allclose(frame[16, 8], (200, 0, 0), atol=16)
+
+    @pytest.mark.parametrize("every", [1, 2, 4, 5, 6, 100])
+    def test_each_nth_frame(self, here, every):
+        video("v.avi", "MJPG")
+        numbers = [item.number for item in find_items(["v.avi"], every=every)]
+        assert numbers == list(range(0, 6, every))
+
+    def test_a_name_that_is_no_text(self, here):
+        name = f"{NOT_TEXT}.avi"
+        video("v.avi", "MJPG").rename(name)
+        assert names(name) == [f"{name}#{number}" for number in range(6)]
+        assert video_format(Path(name)).size == SIZE
+
+    @pytest.mark.parametrize("content", [b"", b"no video", None])
+    def test_what_is_no_video_is_told(self, here, content):
+        if content is None:  # the head of one
+            content = video("whole.mp4").read_bytes()[:60]
+        Path("v.mp4").write_bytes(content)
+        assert faults("v.mp4") == ["expected a video, cannot open v.mp4"]
+        assert video_format(Path("v.mp4")) is None
+
+    def test_a_video_without_frames_is_told(self, here):
+        video("v.avi", "MJPG", greys=())
+        assert faults("v.avi") == ["expected a video, found no frame in v.avi"]
+
+    def test_frames_are_decoded_one_at_a_time(self, here, monkeypatch):
+        capture = FakeCapture()
+        monkeypatch.setattr(cv2, "VideoCapture", lambda _: capture)
+        Path("v.mp4").touch()
+        items = find_items(["v.mp4"], every=3)
+        next(items), next(items)
+        assert (capture.grabbed, capture.retrieved, capture.released) == (4, 2, False)
+        items.close()
+        assert capture.released
+
+    def test_a_damaged_frame_is_told_and_the_rest_goes_on(self, here, monkeypatch):
+        monkeypatch.setattr(cv2, "VideoCapture", lambda _: FakeCapture(damaged=(1,)))
+        Path("v.mp4").touch()
+        first = list(islice(find_items(["v.mp4"]), 3))
+        assert [item.fault for item in first] == ["", "damaged frame 1 of v.mp4", ""]
+
+    @pytest.mark.parametrize(("told", "rate"), [(0, 25), (float("nan"), 25), (90_000, 25), (5, 5)])
+    def test_where_no_rate_is_told_25_frames_a_second_are_taken(
+        self, here, monkeypatch, told, rate
+    ):
+        monkeypatch.setattr(cv2, "VideoCapture", lambda _: FakeCapture(rate=told))
+        Path("v.mp4").touch()
+        assert [i.seconds for i in islice(find_items(["v.mp4"]), 2)] == [0, 1 / rate]
+        assert video_format(Path("v.mp4")) == inputs.VideoFormat(rate, SIZE)
+
+
+class FakeCapture:
+    """A video or camera without end."""
+
+    def __init__(self, rate=10.0, damaged=(), opened=True, frames=None):
+        self.grabbed = self.retrieved = 0
+        self.released = False
+        self._rate, self._damaged, self._opened, self._frames = rate, damaged, opened, frames
+
+    def isOpened(self):  # noqa: N802
+        return self._opened
+
+    def get(self, what):
+        height, width = SIZE
+        return {
+            cv2.CAP_PROP_FPS: self._rate,
+            cv2.CAP_PROP_FRAME_HEIGHT: height,
+            cv2.CAP_PROP_FRAME_WIDTH: width,
+        }[what]
+
+    def grab(self):
+        self.grabbed += 1
+        return self._frames is None or self.grabbed <= self._frames
+
+    def retrieve(self):
+        self.retrieved += 1
+        readable = self.grabbed - 1 not in self._damaged
+        return readable, picture() if readable else None
+
+    def release(self):
+        self.released = True
+
+
+class TestCameras:
+    def test_a_number_that_is_no_file_is_a_camera(self, here, monkeypatch):
+        opened = []
+        monkeypatch.setattr(cv2, "VideoCapture", lambda n: opened.append(n) or FakeCapture())
+        first = list(islice(find_items(["1"]), 2))
+        assert opened == [1]
+        assert [(i.name, i.path, i.number) for i in first] == [
+            ("camera 1#0", None, 0),
+            ("camera 1#1", None, 1),
+        ]
+
+    def test_its_time_is_the_clocks(self, here, monkeypatch):
+        """Frames are lost while we compute: their number says nothing of the time."""
+        clock = iter((100.0, 100.5, 103.25))
+        monkeypatch.setattr(cv2, "VideoCapture", lambda _: FakeCapture())
+        monkeypatch.setattr(inputs.time, "monotonic", lambda: next(clock))
+        assert [item.seconds for item in islice(find_items(["0"]), 2)] == [0.5, 3.25]
+
+    @pytest.mark.parametrize(
+        ("capture", "message"),
+        [
+            ({"opened": False}, "expected a camera, cannot open camera 3"),
+            ({"frames": 0}, "no frame"),
+        ],
+    )
+    def test_one_that_is_not_there_is_told(self, here, monkeypatch, capture, message):
+        monkeypatch.setattr(cv2, "VideoCapture", lambda _: FakeCapture(**capture))
+        (fault,) = faults("3")
+        assert message in fault
+        assert "a video" not in fault
+
+
+class TestWatching:
+    @pytest.fixture
+    def look(self, here, monkeypatch):
+        """Return what looks once and gives the names of what was taken."""
+        monkeypatch.setattr(inputs, "WATCH_SECONDS", 0)
+        Path("w").mkdir()
+        watched = watch_folder(Path("w"))
+        return lambda: [item.name for item in iter(lambda: next(watched), None)]
+
+    def test_files_are_taken_once_when_they_have_stayed_the_same_between_two_looks(self, look):
+        images("w/a.png", "w/b/c.png")
+        assert look() == []
+        assert look() == ["w/a.png", "w/b/c.png"]
+        assert look() == look() == []
+        images("w/d.png")
+        assert [look(), look(), look()] == [[], ["w/d.png"], []]
+
+    def test_a_file_that_is_being_written_is_left_until_it_is_whole(self, look):
+        images("w/a.png")
+        data = Path("w/a.png").read_bytes()
+        with Path("w/a.png").open("wb", buffering=0) as file:
+            for part in (data[:20], data[20:40], data[40:]):
+                file.write(part)
+                assert look() == []
+        assert [look(), look()] == [["w/a.png"], []]
+
+    def test_a_file_that_is_written_again_is_taken_again(self, look):
+        images("w/a.png")
+        assert [look(), look()] == [[], ["w/a.png"]]
+        os.utime("w/a.png", (1, 1))
+        assert [look(), look(), look()] == [[], ["w/a.png"], []]
+
+    def test_a_deleted_file_that_comes_back_is_taken_again(self, look):
+        images("w/a.png")
+        status = Path("w/a.png").stat()
+        look(), look()
+        data = Path("w/a.png").read_bytes()
+        Path("w/a.png").unlink()
+        assert look() == []
+        Path("w/a.png").write_bytes(data)
+        os.utime("w/a.png", ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert [look(), look()] == [[], ["w/a.png"]]
+
+    def test_other_files_are_left_out_and_videos_taken(self, look):
+        Path("w/notes.txt").touch()
+        images("w/.hidden.png")
+        video("w/v.avi", "MJPG", GREYS[:2])
+        assert [look(), look()] == [[], ["w/v.avi#0", "w/v.avi#1"]]
+
+    def test_a_file_that_vanishes_within_a_look_is_left(self, look, monkeypatch):
+        images("w/a.png", "w/b.png")
+        look()
+        walk = inputs._walk
+
+        def vanish(folder):
+            for item in walk(folder):
+                if item.name == "w/a.png":
+                    item.path.unlink()
+                yield item
+
+        monkeypatch.setattr(inputs, "_walk", vanish)
+        assert look() == ["w/b.png"]
+
+    def test_a_folder_that_is_gone_for_a_while_does_not_make_its_files_new(self, look):
+        images("w/a.png")
+        look(), look()
+        Path("w").rename("elsewhere")
+        assert look() == look() == []
+        Path("elsewhere").rename("w")
+        assert look() == look() == []
+
+    def test_a_folder_that_cannot_be_looked_into_is_told_once(self, look, monkeypatch):
+        images("w/a.png", "w/locked/b.png")
+        scandir = os.scandir
+
+        def guarded(folder):
+            if Path(folder).name == "locked":
+                raise PermissionError(13, "Permission denied", str(folder))
+            return scandir(folder)
+
+        monkeypatch.setattr(os, "scandir", guarded)
+        assert [look(), look(), look()] == [[], ["w/a.png", "w/locked"], []]
