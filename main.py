@@ -1,6 +1,7 @@
 """PatchCore for industrial anomaly detection: python main.py --help."""
 
 import importlib
+import io
 import logging
 import os
 import sys
@@ -26,6 +27,8 @@ INTERRUPTED = 130
 
 def main(arguments: list[str]) -> int:
     """Run a command; return the exit status, 0 unless the command says another."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that its encoding lacks ends no run
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # What OpenCV has to say of a damaged file is in our own error.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

@@ -30,7 +30,8 @@ def flag(
         metavar: What stands for its value in ``--help``.
         choices: The only values, where it has such.
         most: For a tuple: how many values at most; 0 for any number.
-        positional: For a tuple: its values are what stands in the command without a flag.
+        positional: For a tuple of texts: its values are what stands in the command without a flag,
+            and all that follows ``--``; one for a command.
     """
     details = {"group": group, "text": text, "metavar": metavar, "choices": choices, "most": most}
     return field(default=default, metadata=details | {"positional": positional})
@@ -68,8 +69,15 @@ def parse_flags(
         if group not in groups:
             groups[group] = parser.add_argument_group(group)
         _add_flag(groups[group], entry, types[entry.name], getattr(defaults, entry.name))
+    before, after = _split_at_dashes(arguments)
     # Intermixed: what has no flag may stand before, between and after the flags.
-    return dataclasses.replace(defaults, **vars(parser.parse_intermixed_args(arguments)))
+    values = vars(parser.parse_intermixed_args(before))
+    if after:
+        positional = [e.name for e in dataclasses.fields(defaults) if e.metadata["positional"]]
+        if not positional:
+            parser.error(f"unrecognized arguments: {' '.join(after)}")
+        values[positional[0]] += tuple(after)
+    return dataclasses.replace(defaults, **values)
 
 
 def flags_as_markdown(defaults: object) -> str:
@@ -109,10 +117,20 @@ class CommandParser(argparse.ArgumentParser):
         raise UsageError(f"{message}; {self.prog} --help lists all flags")
 
 
+def _split_at_dashes(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return what stands before and after ``--``, behind which nothing is a flag.
+
+    argparse itself takes what follows for unknown where no other positional stands before it.
+    """
+    end = list(arguments).index("--") if "--" in arguments else len(arguments)
+    return arguments[:end], arguments[end + 1 :]
+
+
 def _add_flag(
     group: "argparse._ArgumentGroup", entry: dataclasses.Field, kind: type, default: object
 ) -> None:
     details = entry.metadata
+    text = details["text"].replace("%", "%%")  # which argparse would fill in
     if details["positional"]:
         group.add_argument(
             entry.name,
@@ -121,7 +139,7 @@ def _add_flag(
             action=_keep_tuple(details["most"], grouped=False),
             default=default,
             metavar=details["metavar"],
-            help=details["text"].replace("%", "%%"),
+            help=text,
         )
         return
     if kind is bool:
@@ -129,7 +147,7 @@ def _add_flag(
             f"--{entry.name}",
             action=argparse.BooleanOptionalAction if default else "store_true",
             default=default,
-            help=details["text"],
+            help=text,
         )
         return
     several = typing.get_origin(kind) is tuple
@@ -145,7 +163,7 @@ def _add_flag(
         choices=details["choices"] or None,
         metavar=details["metavar"],
         # Where nothing is the default, the text says what that means.
-        help=f"{details['text']}{f' [{shown}]' if shown else ''}".replace("%", "%%"),
+        help=text + (f" [{shown}]".replace("%", "%%") if shown else ""),
     )
 
 
@@ -166,9 +184,8 @@ def _keep_tuple(most: int, *, grouped: bool) -> type[argparse.Action]:
     class KeepTuple(argparse.Action):
         def __call__(self, parser, namespace, values, option_string=None):
             if most and len(values) > most:
-                parser.error(
-                    f"expected one to {most} values for {option_string}, found {len(values)}"
-                )
+                name = option_string or self.metavar or self.dest
+                parser.error(f"expected one to {most} values for {name}, found {len(values)}")
             value = tuple(values)
             if grouped:
                 before = getattr(namespace, self.dest)

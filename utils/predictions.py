@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,7 +45,7 @@ class Outcome:
     error: str = ""
 
     def to_json(self) -> str:
-        """Return one line of JSON."""
+        """Return one line of JSON, in ASCII: a name that is no text comes back from it."""
         record = {
             "path": self.path,
             "verdict": self.verdict,
@@ -72,14 +73,17 @@ class Outcome:
         }
 
     def to_line(self) -> str:
-        """Return a line for a person."""
+        """Return a line for a person, which any name leaves one line."""
         if self.verdict == ERROR:
-            return f"{ERROR:<8}          {self.path}: {self.error}"
-        return f"{self.verdict:<8} {self.score:8.4g}  {self.path}"
+            return f"{ERROR:<8} {'':8}  {_printable(self.path)}: {_printable(self.error)}"
+        return f"{self.verdict:<8} {self.score:8.4g}  {_printable(self.path)}"
 
 
 class PredictionFiles:
-    """``predictions.csv`` and ``predictions.jsonl``: always whole lines, also while it runs.
+    r"""``predictions.csv`` and ``predictions.jsonl``: always whole lines, also while it runs.
+
+    Bytes of a file's name that are no text stand in the CSV file as ``\udcff``, so that others can
+    read it; the JSON lines have them exactly.
 
     Args:
         folder: Where they are written; what bears their names is written anew.
@@ -92,8 +96,10 @@ class PredictionFiles:
         self._folder = folder
         try:
             # A byte at a time would be flushed within a line: each line is written at once.
-            self._csv = (folder / CSV_FILE).open("w", encoding="utf-8", newline="")
-            self._json = (folder / JSON_FILE).open("w", encoding="utf-8")
+            self._csv = (folder / CSV_FILE).open(
+                "w", encoding="utf-8", errors="backslashreplace", newline=""
+            )
+            self._json = (folder / JSON_FILE).open("w", encoding="ascii", newline="\n")
         except OSError as error:
             raise self._cannot_write(error) from error
         self._write(self._csv, ",".join(COLUMNS) + "\n")
@@ -105,14 +111,16 @@ class PredictionFiles:
             UsageError: they cannot be written, for example because the disk is full.
         """
         text = io.StringIO()
-        csv.DictWriter(text, COLUMNS, lineterminator="\n").writerow(outcome.to_row())
-        self._write(self._csv, text.getvalue())
+        # By the module's own line end it quotes names that hold either of its letters.
+        csv.DictWriter(text, COLUMNS).writerow(outcome.to_row())
+        self._write(self._csv, text.getvalue().removesuffix("\r\n") + "\n")
         self._write(self._json, outcome.to_json() + "\n")
 
     def close(self) -> None:
         """End both files."""
-        self._csv.close()
-        self._json.close()
+        for file in (self._csv, self._json):
+            with suppress(OSError):  # what could not be written, `add` has told
+                file.close()
 
     def _write(self, file: io.TextIOBase, line: str) -> None:
         try:
@@ -135,6 +143,15 @@ def file_stem(name: str) -> str:
     path = Path(name)
     # The picture's own suffix goes; a frame's number, which is no suffix, stays.
     words = f"{path.parent.name}_{path.name if '#' in path.name else path.stem}"
-    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", words).strip("_.")[-80:]
-    digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
-    return f"{readable}_{digest}"
+    # No dot nor dash in front: it would be hidden, or taken for a flag.
+    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", words)[-80:].strip("_.-")
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:12]
+    return f"{readable}_{digest}" if readable else digest
+
+
+def _printable(text: str) -> str:
+    """Return text with its line breaks, controls and what is no text written as escapes."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
