@@ -1,5 +1,6 @@
 """What callers have for images -> (H, W, 3) uint8 RGB arrays."""
 
+import os
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -22,7 +23,9 @@ def as_rgb(image: Picture) -> np.ndarray:
         image: One of
 
             - an array (H, W, 3) uint8 RGB, or (H, W) uint8 grey;
-            - a PIL image of any mode (a palette becomes its colours, transparency is dropped);
+            - a PIL image (a palette becomes its colours, of 16 bits the upper 8 are kept,
+              transparency is dropped); its pixels as they lie, a camera's orientation mark is not
+              obeyed: ``PIL.ImageOps.exif_transpose`` turns them;
             - a tensor (3, H, W) RGB or (1, H, W) grey: uint8, or floats in [0, 1] that are *not*
               normalised by a mean and a deviation, which PatchCore does itself.
 
@@ -30,7 +33,7 @@ def as_rgb(image: Picture) -> np.ndarray:
         PatchCoreError: it is none of these.
     """
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
+        return _from_pil(image)
     if isinstance(image, torch.Tensor):
         return _from_tensor(image)
     if not isinstance(image, np.ndarray):
@@ -48,29 +51,53 @@ def each_image(images: Iterable) -> Iterator[np.ndarray]:
     Args:
         images: Single images as `as_rgb` takes them; batches of them, (B, 3, H, W) tensors or
             (B, H, W, 3) arrays; or what data loaders yield for (image, label) data sets: a list
-            or tuple whose first entry is such a batch.
+            or tuple whose first entry is such a batch, or a single image and its label.
 
     Raises:
-        PatchCoreError: something else is among them, or a single image was given for all.
+        PatchCoreError: something else is among them, a single image was given for all, or there
+            are lists of images within the list.
     """
     if isinstance(images, np.ndarray | torch.Tensor) and images.ndim != 4:
         raise PatchCoreError(
             f"expected several images, found one array of shape {tuple(images.shape)}: put a "
             "single image into a list"
         )
-    if isinstance(images, Image.Image | str):
+    if isinstance(images, Image.Image | str | os.PathLike):
         raise PatchCoreError(f"expected several images, found one {type(images).__name__}")
     for entry in images:
-        item = entry[0] if isinstance(entry, list | tuple) and entry else entry
+        item, *others = entry if isinstance(entry, list | tuple) and entry else (entry,)
         if isinstance(item, np.ndarray | torch.Tensor) and item.ndim == 4:
             yield from map(as_rgb, item)
+        elif any(map(_is_picture, others)):  # or all but the first would be lost
+            raise PatchCoreError(
+                f"expected single images, batches, or (image, label) pairs, found a "
+                f"{type(entry).__name__} of {len(entry)} images within the images"
+            )
         else:
             yield as_rgb(item)
+
+
+def _is_picture(value: object) -> bool:
+    return isinstance(value, Image.Image) or (
+        isinstance(value, np.ndarray | torch.Tensor) and value.ndim >= 2
+    )
+
+
+def _from_pil(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I;16"):  # Pillow would turn all above 255 into white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F") or not image.width or not image.height:
+        raise PatchCoreError(
+            f"expected {EXPECTED}, found a PIL image of mode {image.mode} and size {image.size}: "
+            "numbers without a known range must be scaled to 8 bits first"
+        )
+    return np.asarray(image.convert("RGB"))
 
 
 def _from_tensor(image: torch.Tensor) -> np.ndarray:
     if image.ndim != 3 or image.shape[0] not in (1, 3) or not image.numel():
         raise PatchCoreError(f"expected {EXPECTED}, found a tensor {tuple(image.shape)}")
+    image = image.detach()
     if image.is_floating_point():
         lowest, highest = float(image.min()), float(image.max())
         if not (lowest >= 0 and highest <= 1):  # also where one is undefined
@@ -78,7 +105,7 @@ def _from_tensor(image: torch.Tensor) -> np.ndarray:
                 f"expected a tensor of floats in [0, 1], found {lowest:.3g} to {highest:.3g}: give "
                 "images as they are, PatchCore normalises them itself"
             )
-        image = (image * 255).round().to(torch.uint8)
+        image = (image.float() * 255).round().to(torch.uint8)
     if image.dtype != torch.uint8:
         raise PatchCoreError(f"expected a tensor of uint8 or floats, found {image.dtype}")
     return image.expand(3, -1, -1).permute(1, 2, 0).contiguous().cpu().numpy()

@@ -33,8 +33,8 @@ class OriginsOfBatches:
 
     def add(self, first: int, count: int, flip: int) -> None:
         """Add a batch: ``count`` training images from number ``first`` on, in one flip."""
-        self._images.append(np.arange(first, first + count))
-        self._flips.append(np.full(count, flip))
+        self._images.append(np.arange(first, first + count, dtype=np.int64))
+        self._flips.append(np.full(count, flip, dtype=np.int64))
 
     def finish(self) -> Origins:
         """Return the origins of all that was added, in its order."""

@@ -83,12 +83,14 @@ class Preprocess:
             (left, top, right, bottom) in pixels of the image, from its upper left corner.
         """
         top, left = self._crop_origin()
-        scale_y, scale_x = (n / m for n, m in zip(size, self.size_resize, strict=True))
+        bottom, right = top + self.size_crop[0], left + self.size_crop[1]
+        (height, width), (height_resized, width_resized) = size, self.size_resize
+        # Divided last: the box of all of an image ends at its border to the last bit.
         return (
-            left * scale_x,
-            top * scale_y,
-            (left + self.size_crop[1]) * scale_x,
-            (top + self.size_crop[0]) * scale_y,
+            left * width / width_resized,
+            top * height / height_resized,
+            right * width / width_resized,
+            bottom * height / height_resized,
         )
 
     def crop_mask(self, mask: np.ndarray) -> np.ndarray:

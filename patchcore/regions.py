@@ -1,11 +1,14 @@
 """Anomaly map -> the anomalous regions, where they lie in the image as it was given."""
 
+import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 Box = tuple[float, float, float, float]
+# What calculating with floats may add to an edge, in pixels: it touches no further one.
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -13,8 +16,9 @@ class Region:
     """Pixels at or above the threshold that touch, also by a corner.
 
     Attributes:
-        box: (left, top, right, bottom) in pixels of the image, right and bottom exclusive.
-        area: In pixels of the image.
+        box: (left, top, right, bottom) in pixels of the image, right and bottom exclusive: all
+            pixels that the region touches.
+        area: In pixels of the image, at least 1.
         score: The map's largest value in it.
     """
 
@@ -50,12 +54,13 @@ def find_regions(
         inside = np.s_[y : y + height, x : x + width]
         scores = anomaly_map[inside][labels[inside] == label]
         box = (
-            round(left + x * scale_x),
-            round(top + y * scale_y),
-            round(left + (x + width) * scale_x),
-            round(top + (y + height) * scale_y),
+            math.floor(left + x * scale_x + ROUNDING),
+            math.floor(top + y * scale_y + ROUNDING),
+            math.ceil(left + (x + width) * scale_x - ROUNDING),
+            math.ceil(top + (y + height) * scale_y - ROUNDING),
         )
-        regions.append(Region(box, round(area * scale_x * scale_y), float(scores.max())))
+        pixels = max(1, round(area * scale_x * scale_y))
+        regions.append(Region(box, pixels, float(scores.max())))
     return regions
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 from collections.abc import Callable
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
 import cv2
@@ -443,3 +443,17 @@ class TestTorchvisionWeights:
         assert call("demo", *flags) == main.USER_MISTAKE
         assert "no weights file missing.pth" in capsys.readouterr().err
         assert list(self.folder.iterdir()) == []
+
+
+def test_a_name_that_the_outputs_encoding_lacks_ends_no_run(monkeypatch):
+    class Command:
+        @staticmethod
+        def main(arguments, *, epilog):
+            print("größe 图 \udcff")
+
+    written = BytesIO()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(written, encoding="latin-1"))
+    monkeypatch.setattr(main.importlib, "import_module", lambda _: Command)
+    assert main.main(["tables"]) == 0
+    sys.stdout.flush()
+    assert written.getvalue().rstrip() == b"gr\xf6\xdfe \\u56fe \\udcff"

@@ -2,12 +2,13 @@
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from datasets.base import DatasetError
-from datasets.mvtec import find_categories, read_category
+from datasets.mvtec import find_categories, read_category, read_training
 
 FILES = (
     "train/good/001.png",
@@ -210,3 +211,34 @@ class TestUnusableCategory:
         assert f"no category {name!r}" in str(caught.value)
         assert "there are: bottle, widget" in str(caught.value)
         assert "--categories" in str(caught.value)
+
+
+class TestReadTraining:
+    def test_the_training_samples_alone_in_order_of_names(self, root):
+        category = read_training(root, "widget")
+        assert category == replace(read_category(root, "widget"), test=(), has_masks=False)
+        folder = root / "widget/train/good"
+        assert [s.path for s in category.train] == [folder / "000.png", folder / "001.png"]
+        assert not any(sample.is_defective for sample in category.train)
+
+    def test_it_needs_no_test_images(self, root):
+        shutil.rmtree(root / "widget/test")
+        shutil.rmtree(root / "widget/ground_truth")
+        assert len(read_training(root, "widget").train) == 2
+        with pytest.raises(DatasetError, match="one folder per defect type"):
+            read_category(root, "widget")
+
+    def test_training_images_that_are_missing_are_told(self, root):
+        for file in (root / "widget/train/good").iterdir():
+            file.unlink()
+        touch(root / "widget/train/good/._000.png")
+        with pytest.raises(DatasetError, match=r"training images without defects.*no file ending"):
+            read_training(root, "widget")
+        shutil.rmtree(root / "widget/train")
+        with pytest.raises(DatasetError, match=r"training images without defects.*no such folder"):
+            read_training(root, "widget")
+
+    @pytest.mark.parametrize("name", ["", "gone", "../data/widget", "widget/"])
+    def test_what_is_no_categorys_name_is_told(self, root, name):
+        with pytest.raises(DatasetError, match=r"--categories\); there are: widget"):
+            read_training(root, name)

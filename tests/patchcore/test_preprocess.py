@@ -105,3 +105,43 @@ def test_area_interpolation_takes_the_mean_of_the_area_that_a_pixel_covers():
     found = Preprocess((16, 16), (12, 10), interpolation="area").crop_image(image)
     means = image.reshape(16, 4, 16, 6, 3).mean((1, 3))
     assert np.abs(found - means[2:14, 3:13]).max() <= 0.5
+
+
+def pixels_shown(preprocess, size, axis):
+    """Return which pixel of an image each pixel of its mask's crop shows, along one axis."""
+    numbers = np.indices(size)[axis]
+    crops = [preprocess.crop_mask(numbers == number) for number in range(size[axis])]
+    return np.argmax([crop.any(axis=1 - axis) for crop in crops], axis=0)
+
+
+class TestCropBox:
+    def test_by_hand(self):
+        assert Preprocess().crop_box((900, 512)) == (32.0, 56.25, 480.0, 843.75)
+        # The origin is rounded to even, as torchvision's is: (257 - 224) / 2 = 16.5 -> 16.
+        assert Preprocess((257, 259), (224, 224)).crop_box((257, 259)) == (18, 16, 242, 240)
+
+    @given(
+        size=st.tuples(st.integers(1, 5000), st.integers(1, 5000)),
+        side=st.tuples(st.integers(1, 600), st.integers(1, 600)),
+    )
+    def test_without_a_crop_it_is_the_image_to_the_last_bit(self, size, side):
+        height, width = size
+        assert Preprocess(side, side).crop_box(size) == (0, 0, width, height)
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+        size_resize=st.tuples(st.integers(8, 64), st.integers(8, 64)),
+        cut=st.tuples(st.integers(0, 7), st.integers(0, 7)),
+    )
+    def test_its_parts_are_what_the_pixels_of_a_mask_show(self, size, size_resize, cut):
+        size_crop = size_resize[0] - cut[0], size_resize[1] - cut[1]
+        preprocess = Preprocess(size_resize, size_crop)
+        left, top, right, bottom = preprocess.crop_box(size)
+        assert 0 <= left < right <= size[1]
+        assert 0 <= top < bottom <= size[0]
+        for axis, (first, last) in enumerate([(top, bottom), (left, right)]):
+            count = size_crop[axis]
+            centres = first + (np.arange(count) + 0.5) * (last - first) / count
+            shown = pixels_shown(preprocess, size, axis)
+            assert (np.abs(shown + 0.5 - centres) <= 0.5 + 1e-9).all()
