@@ -202,10 +202,10 @@ class TestPatterns:
 
 class TestLists:
     def test_lines_are_paths_and_empty_ones_none(self, here):
-        images("a.png", "p/b.png", "c d .png")
-        listed = io.StringIO("a.png\n\np\r\nc d .png\ngone.png")
+        images("a.png", "p/b.png", " c d.png")
+        listed = io.StringIO("a.png\n\np\r\n c d.png\ngone.png")
         items = list(find_items(["a.png", "-"], listed=listed))
-        assert [i.name for i in items] == ["a.png", "a.png", "p/b.png", "c d .png", "gone.png"]
+        assert [i.name for i in items] == ["a.png", "a.png", "p/b.png", " c d.png", "gone.png"]
         assert [bool(item.fault) for item in items] == [False] * 4 + [True]
 
     @pytest.mark.parametrize("line", ["*.png", "0", "-", "a[1].png"])

@@ -98,7 +98,9 @@ class TestFindRegions:
         assert (boxes >= 0).all()
         assert (boxes[:, 2:] <= size[::-1]).all()
         assert (boxes[:, :2] < boxes[:, 2:]).all()
-        assert all(region.area >= 1 for region in found)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        areas = np.array([region.area for region in found], dtype=int)
+        assert ((areas >= 1) & (areas <= sides.prod(axis=1))).all()
         for y, x in np.argwhere(anomaly_map >= 3):
             left, top = crop_box[0] + x * scale_x, crop_box[1] + y * scale_y
             around = (boxes[:, :2] <= (left + 1e-6, top + 1e-6)) & (
