@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
