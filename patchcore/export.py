@@ -1,7 +1,7 @@
 """A fitted PatchCore as one file that runs without this package: ONNX, or torch's own format."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,12 @@ from torch.export import Dim, ExportedProgram
 
 from patchcore.errors import PatchCoreError
 from patchcore.export_formats import FORMATS, INPUT, OUTPUTS, FileFormat, Runner
-from patchcore.model import PatchCore, Prediction
+from patchcore.images import each_image
+from patchcore.memory_bank import Coreset
+from patchcore.model import PatchCore
+from patchcore.storage import weights_digest
 from patchcore.straight import StraightPatchCore
 from patchcore.version import VERSION
-from patchcore.weights import digest
 
 # Largest difference of a score, or of a map's values, from the model's, relative to the score or
 # the map's largest value.
@@ -49,7 +51,7 @@ def export(
     path: str | Path,
     file_format: str = "onnx",
     *,
-    images: Sequence[np.ndarray] = (),
+    images: Iterable = (),
     percentage: float | None = None,
 ) -> Exported:
     """Write a model to one file, and compare what the file gives with what the model gives.
@@ -62,8 +64,8 @@ def export(
         model: Fitted, on the CPU, in float32.
         path: The file to write. It bears this name only when it is complete and was compared.
         file_format: ``onnx``, or ``torch`` for what `torch.export.load` reads.
-        images: To compare on, each (H, W, 3) uint8 RGB of any size. A picture of noise is added,
-            whose distances are large; several where there is nothing else.
+        images: To compare on, of any size, in the forms that `PatchCore.fit` takes. A picture of
+            noise is added, whose distances are large; several where there is nothing else.
         percentage: Whose coreset goes into the file; None for the largest.
 
     Raises:
@@ -80,32 +82,31 @@ def export(
             f"found {path.name!r}"
         )
     chosen.check_packages()
-    straight = StraightPatchCore(model, percentage).eval().requires_grad_(False)
+    coreset = _coreset(model, percentage)
+    straight = StraightPatchCore(model, coreset).eval().requires_grad_(False)
     chosen.check_size(straight)
-    crops = [model.crop(image) for image in images]
+    crops = [model.crop(image) for image in each_image(images)]
     crops += _noise(model.preprocess.size_crop, 1 if crops else NUM_NOISE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
             unproven = Path(folder) / f"model{chosen.suffix}"
-            _write(straight, chosen, unproven, _describe(model, straight))
-            difference = compare(_load(chosen, unproven), model, crops, percentage)
+            _write(straight, chosen, unproven, _describe(model, coreset))
+            difference = compare(_load(chosen, unproven), model, coreset, crops)
             unproven.replace(path)
     except OSError as error:
         raise PatchCoreError(f"cannot write {path}: {error.strerror or error}") from error
     return Exported(path, path.stat().st_size, len(crops), difference)
 
 
-def compare(
-    run: Runner, model: PatchCore, crops: Sequence[np.ndarray], percentage: float | None = None
-) -> float:
+def compare(run: Runner, model: PatchCore, coreset: Coreset, crops: Sequence[np.ndarray]) -> float:
     """Compare an exported file with its model.
 
     Args:
         run: What runs the file.
         model: The model.
+        coreset: What the file holds of it.
         crops: Images, each (*size_crop, 3) uint8 RGB.
-        percentage: Whose coreset the file holds; None for the largest.
 
     Returns:
         The largest relative difference, at most `TOLERANCE`.
@@ -113,11 +114,10 @@ def compare(
     Raises:
         PatchCoreError: it is larger, or the file does not run on batches of several sizes.
     """
-    embeddings = model.coreset.bank.embeddings
-    least = LEAST_SCORE * float(embeddings.norm(dim=1).mean())
+    least = LEAST_SCORE * float(coreset.bank.embeddings.norm(dim=1).mean())
     largest = 0.0
     for batch in _batches(crops):
-        expected = predict_cropped(model, batch, percentage)
+        expected = model.judge(batch, coreset)
         try:
             score, anomaly_map = run(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))
         # Each runtime has errors of its own kind.
@@ -143,12 +143,17 @@ def compare(
     return largest
 
 
-def predict_cropped(model: PatchCore, batch: np.ndarray, percentage: float | None) -> Prediction:
-    """Judge a batch (B, *size_crop, 3) by the coreset of a percentage; None for the largest."""
-    which = -1 if percentage is None else model.percentages.index(percentage)
-    embeddings = model.embed(batch)
-    neighbours = list(model.nearest(embeddings, model.coreset))[which]
-    return model.score(embeddings, neighbours, model.coreset)
+def _coreset(model: PatchCore, percentage: float | None) -> Coreset:
+    """Return a model's coreset of one percentage; of the largest for None."""
+    if model.coreset is None:
+        raise PatchCoreError("expected a fitted PatchCore to export: call fit or load first")
+    percentage = model.percentages[-1] if percentage is None else percentage
+    if percentage not in model.percentages:
+        raise PatchCoreError(
+            f"expected one of the model's percentages {', '.join(map(str, model.percentages))}, "
+            f"found {percentage:g} (percentage_coreset)"
+        )
+    return model.coreset.of_size(model.coreset.sizes[model.percentages.index(percentage)])
 
 
 def _write(
@@ -171,9 +176,12 @@ def _trace(straight: StraightPatchCore) -> ExportedProgram:
     # 2 images: 0 and 1 would be taken for constants.
     images = torch.zeros(2, 3, *straight.size, dtype=torch.uint8)
     with torch.no_grad():
-        return torch.export.export(
+        program = torch.export.export(
             straight, (images,), dynamic_shapes=({0: Dim("batch")},), strict=False
         )
+    for node in program.graph.nodes:  # where the code lies on this machine is for nobody else
+        node.meta.pop("stack_trace", None)
+    return program
 
 
 def _load(chosen: FileFormat, path: Path) -> Runner:
@@ -206,32 +214,33 @@ def _difference(found: np.ndarray, wanted: np.ndarray, least: float) -> float:
     return float((np.abs(rows - expected).max(1) / size).max())
 
 
-def _describe(model: PatchCore, straight: StraightPatchCore) -> dict[str, object]:
+def _describe(model: PatchCore, coreset: Coreset) -> dict[str, object]:
     """Return what one has to know to use the file, as JSON knows it."""
     preprocess = model.preprocess
     resize, crop = preprocess.size_resize, preprocess.size_crop
     how = {"bilinear": "antialiased bilinear", "area": "area"}[preprocess.interpolation]
     score, anomaly_map = OUTPUTS
-    return {
+    description = {
         "method": "PatchCore (Roth et al. 2022, arXiv 2106.08265)",
+        "category": model.trained.category,
         "input": f"{INPUT} (B, 3, {crop[0]}, {crop[1]}) uint8 RGB: resized to {resize[0]}x"
         f"{resize[1]} (height x width, {how}), of that the middle {crop[0]}x{crop[1]}; mean and "
         "std are taken care of inside",
         "output": f"{score} (B,) float32; {anomaly_map} (B, {crop[0]}, {crop[1]}) float32; both in "
         "units of the embedding's distance, 0 for what the memory bank holds",
-        "size_resize": resize,
-        "size_crop": crop,
-        "interpolation": preprocess.interpolation,
         "mean": preprocess.mean,
         "std": preprocess.std,
+        "backbone": model.backbone.name,
         "layers": model.backbone.layers,
-        "weights_digest": model.backbone.weights_digest or digest(model.backbone.network),
-        "percentage_coreset": straight.percentage,
-        "num_coreset": len(straight.bank),
-        "k": model.k,
-        "image_score": model.image_score,
+        "weights_digest": weights_digest(model.backbone),
+        "num_coreset": len(coreset.bank),
         "patchcore_version": VERSION,
     }
+    if len(coreset.bank) == len(model.coreset.bank):  # which thresholds are of
+        thresholds = {"image": model.thresholds.image, "pixel": model.thresholds.pixel}
+        description |= {f"threshold_{kind}": t.value for kind, t in thresholds.items() if t}
+    size = model.coreset.sizes.index(len(coreset.bank))
+    return description | model.settings | {"percentage_coreset": model.percentages[size]}
 
 
 def _first_line(error: BaseException) -> str:

@@ -88,6 +88,8 @@ class OnnxFormat(FileFormat):
             dynamo=True,
             verbose=False,
         )
+        for node in converted.model.graph.all_nodes():
+            node.metadata_props.clear()  # what torch's programmers look for when they search errors
         converted.model.metadata_props.update(
             (key, value if isinstance(value, str) else json.dumps(value))
             for key, value in description.items()

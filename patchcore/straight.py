@@ -13,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from patchcore.backbone import Backbone
 from patchcore.errors import PatchCoreError
-from patchcore.memory_bank import torch_nearest
+from patchcore.memory_bank import Coreset, torch_nearest
 from patchcore.model import PatchCore
 from patchcore.scoring import equation_7, max_scores, patch_scores
 
@@ -29,18 +29,17 @@ class StraightPatchCore(nn.Module):
 
     Attributes:
         size: (H, W) in pixels of the images.
-        percentage: Whose coreset it holds.
 
     Args:
-        model: Fitted, on the CPU, in float32. It is not changed.
-        percentage: Whose coreset is searched; None for the largest.
+        model: On the CPU, in float32. It is not changed.
+        coreset: Its coreset, of which all is searched.
 
     Raises:
-        PatchCoreError: the model is not fitted, not on the CPU or not in float32, has no such
-            percentage, or its backbone decides by its input's values.
+        PatchCoreError: the model is not on the CPU or not in float32, or its backbone decides by
+            its input's values.
     """
 
-    def __init__(self, model: PatchCore, percentage: float | None = None):
+    def __init__(self, model: PatchCore, coreset: Coreset):
         super().__init__()
         _check(model)
         self.size = model.preprocess.size_crop
@@ -51,9 +50,7 @@ class StraightPatchCore(nn.Module):
         self.network = trace(model.backbone)
         self.patch_embedding = copy.deepcopy(model.patch_embedding)
         self.draw_map = copy.deepcopy(model.anomaly_map)
-        which = _which(model, percentage)
-        self.percentage = model.percentages[which]
-        bank = model.coreset.bank.embeddings[: model.coreset.sizes[which]].clone()
+        bank = coreset.bank.embeddings.clone()
         # Around their middle vectors are shorter, and fewer digits are lost in their products.
         centre = bank.mean(0)
         self.register_buffer("centre", centre)  # (D,)
@@ -160,8 +157,6 @@ def trace(backbone: Backbone) -> fx.GraphModule:
 
 
 def _check(model: PatchCore) -> None:
-    if model.coreset is None:
-        raise PatchCoreError("expected a fitted PatchCore: call fit first")
     if model.device.type != "cpu":
         raise PatchCoreError(
             f"expected a model on the CPU to export, found one on {model.device} (device); the "
@@ -173,15 +168,3 @@ def _check(model: PatchCore) -> None:
             f"expected a model that computes in float32 to export, found {dtype} (precision): in "
             "fewer digits no other program gives the same scores"
         )
-
-
-def _which(model: PatchCore, percentage: float | None) -> int:
-    """Return the place of a percentage among the model's."""
-    if percentage is None:
-        return len(model.percentages) - 1
-    if percentage not in model.percentages:
-        raise PatchCoreError(
-            f"expected one of the model's percentages {', '.join(map(str, model.percentages))}, "
-            f"found {percentage:g} (percentage_coreset)"
-        )
-    return model.percentages.index(percentage)
