@@ -162,9 +162,9 @@ def _check(model: PatchCore) -> None:
             f"expected a model on the CPU to export, found one on {model.device} (device); the "
             "exported file runs anywhere"
         )
-    dtype = next(model.backbone.parameters()).dtype
-    if dtype != torch.float32:
+    precision = model.settings["precision"]
+    if precision != "float32":
         raise PatchCoreError(
-            f"expected a model that computes in float32 to export, found {dtype} (precision): in "
-            "fewer digits no other program gives the same scores"
+            f"expected a model that computes in float32 to export, found {precision} (precision): "
+            "in fewer digits no other program gives the same scores"
         )
