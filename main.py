@@ -13,13 +13,14 @@ from patchcore.errors import PatchCoreError
 from utils.errors import UsageError
 
 # Each is utils/commands/<name>.py. Only the one that is asked for is loaded: it starts sooner.
-COMMANDS = ("evaluate", "demo", "tables", "train", "infer")
+COMMANDS = ("evaluate", "demo", "tables", "train", "infer", "export")
 EPILOG = """commands (evaluate may be left out; each has its own --help):
   evaluate   this one
   demo       the same on procedural categories that it makes itself: no download needed
   tables     tables again from one or more result folders: Markdown, CSV, LaTeX, README
   train      learn from normal images alone, without a test set
   infer      judge images, folders, videos or a camera by a trained model
+  export     a trained model as one file, ONNX or torch's own, that runs without this program
 """
 USER_MISTAKE = 2
 INTERRUPTED = 130

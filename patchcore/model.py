@@ -54,6 +54,8 @@ class PatchCore:
     Attributes:
         backbone: The cut network.
         preprocess: Resizing, cropping, normalisation.
+        patch_embedding: The layers' maps to patch embeddings.
+        anomaly_map: Patch scores to maps.
         grid: (h, w) patches of an image.
         device: Where it computes.
         percentages: The coreset's shares of the training patches, ascending.
@@ -136,10 +138,10 @@ class PatchCore:
         embedding = PatchEmbedding(
             backbone.channels, patch_size, embed_dim=embed_dim, layer_weights=layer_weights
         )
-        self._patch_embedding = embedding.to(self.device)
+        self.patch_embedding = embedding.to(self.device)
         # An even patch_size has no middle: its grid is one smaller.
         self.grid = tuple(length - 1 + patch_size % 2 for length in backbone.grids[0])
-        self._anomaly_map = AnomalyMap(self.grid, size_crop, sigma).to(self.device)
+        self.anomaly_map = AnomalyMap(self.grid, size_crop, sigma).to(self.device)
         self.trained: Trained | None = None
         # The arguments again, as JSON knows them: a saved model is built anew from them.
         self.settings = {
@@ -334,7 +336,7 @@ class PatchCore:
         """
         images = self.preprocess.normalise(torch.from_numpy(batch).to(self.device))
         maps = self.backbone(images.to(self._precision))
-        return self._patch_embedding([layer_map.float() for layer_map in maps.values()])
+        return self.patch_embedding([layer_map.float() for layer_map in maps.values()])
 
     @torch.inference_mode()
     def embed_all(
@@ -355,7 +357,7 @@ class PatchCore:
         """
         if num_images < 1:
             raise PatchCoreError("expected at least one training image, found none")
-        shape = num_images, *self.grid, self._patch_embedding.embed_dim
+        shape = num_images, *self.grid, self.patch_embedding.embed_dim
         embeddings = torch.empty(shape, dtype=dtype, device=self.device)
         done = 0
         for batch in batches:
@@ -429,7 +431,7 @@ class PatchCore:
             coreset: The one that was searched.
         """
         scores = patch_scores(neighbours.distance)  # (B, h, w)
-        maps = self._anomaly_map(scores)  # (B, H, W)
+        maps = self.anomaly_map(scores)  # (B, H, W)
         if self.image_score == "max_patch":
             score = max_scores(scores)
         elif self.image_score == "max_map":

@@ -82,19 +82,20 @@ class PatchEmbedding(nn.Module):
         if len(values) != len(self.layers):
             raise PatchCoreError(f"expected {len(self.layers)} maps, found {len(values)}")
         parts = [layer(value) for layer, value in zip(self.layers, values, strict=True)]
-        batch, _, height, width = parts[0].shape
-        embeddings = parts[0].new_empty(batch, height, width, self.embed_dim)
-        filled = 0  # outputs before this one have been written
+        grid = parts[0].shape[2:]  # (h, w)
+        joined: list[torch.Tensor] = []
+        filled = 0  # outputs before this one are there
         for layer, part in zip(self.layers, parts, strict=True):
-            resized = _resize(part, (height, width))
-            values = resized.permute(0, 2, 3, 1)  # (B, h, w, outputs of this layer)
+            values = _resize(part, grid).permute(0, 2, 3, 1)  # (B, h, w, outputs of this layer)
             # Where a bin of the last pooling spans two layers, the second adds to the first.
             shared = max(filled - layer.first_output, 0)
-            start, stop = layer.first_output + shared, layer.first_output + values.shape[3]
-            embeddings[..., layer.first_output : start] += values[..., :shared]
-            embeddings[..., start:stop] = values[..., shared:]
-            filled = stop
-        return embeddings
+            if shared:
+                last = joined.pop()
+                both = last[..., -shared:] + values[..., :shared]
+                joined += [last[..., :-shared], both]
+            joined.append(values[..., shared:])
+            filled = layer.first_output + values.shape[3]
+        return torch.cat(joined, dim=3).contiguous()
 
 
 class _LayerEmbedding(nn.Module):

@@ -1,5 +1,7 @@
 """Patch distances -> anomaly map (B, H, W), anomaly score (B,)."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -46,12 +48,37 @@ def reweighted_scores(
     Returns:
         (B,) in the scores' units.
     """
+
+    def neighbours(rows: torch.Tensor) -> torch.Tensor:
+        return torch_nearest(bank[rows], bank, min(num_reweight, len(bank)))
+
+    return equation_7(scores, embeddings, nearest, bank, neighbours)
+
+
+def equation_7(
+    scores: torch.Tensor,
+    embeddings: torch.Tensor,
+    nearest: torch.Tensor,
+    bank: torch.Tensor,
+    neighbours: Callable[[torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """Compute what `reweighted_scores` is about, with a search of the caller's.
+
+    Args:
+        scores: As there.
+        embeddings: As there.
+        nearest: As there.
+        bank: As there.
+        neighbours: Gives N_b(m*) of coreset patches (B,), (B, b) int64.
+
+    Returns:
+        (B,) in the scores' units.
+    """
     s_star, position = scores.flatten(1).max(1)  # (B,)
-    images = torch.arange(len(scores), device=scores.device)
+    images = torch.arange(scores.shape[0], device=scores.device)
     m_test = embeddings.flatten(1, 2)[images, position]  # (B, D)
     m_star = nearest.flatten(1)[images, position]  # (B,)
-    neighbourhood = torch_nearest(bank[m_star], bank, min(num_reweight, len(bank)))  # (B, b)
-    distances = (m_test[:, None] - bank[neighbourhood]).norm(dim=2)  # (B, b)
+    distances = (m_test[:, None] - bank[neighbours(m_star)]).norm(dim=2)  # (B, b)
     d_star = (m_test - bank[m_star]).norm(dim=1)  # (B,)
     # exp of a distance overflows soon: the quotient as the exponential of a difference.
     weight = 1 - torch.exp(d_star - distances.logsumexp(1))

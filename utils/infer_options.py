@@ -7,6 +7,7 @@ from pathlib import Path
 from utils.errors import UsageError
 from utils.flags import flag
 from utils.machine import usable_cores
+from utils.model_choice import ModelChoice
 from utils.options import DEVICES
 from utils.thresholds import METHODS, read_threshold
 
@@ -17,7 +18,7 @@ THRESHOLDS = (AS_TRAINED, *METHODS)
 
 
 @dataclass(frozen=True)
-class InferOptions:
+class InferOptions(ModelChoice):
     """What is to be judged, by which model, and what is wanted of it."""
 
     paths: tuple[str, ...] = flag(
@@ -35,31 +36,6 @@ class InferOptions:
         metavar="FOLDER",
     )
     every: int = flag(1, "input", "of videos and cameras, judge each n-th frame", metavar="N")
-    path_trained: Path = flag(
-        Path("trained"),
-        "model",
-        "folder of the trained models, or of one of them",
-        metavar="DIR",
-    )
-    category: str = flag(
-        "", "model", "which category's model (default: the only one)", metavar="NAME"
-    )
-    percentage_coreset: float = flag(
-        0.0, "model", "which percentage's, in (0, 1] (default: the only one)", metavar="P"
-    )
-    backbone: str = flag(
-        "",
-        "model",
-        "which backbone's (default: the only one); a network of your own must be named here, since "
-        "no code is imported because a file says so",
-        metavar="NAME",
-    )
-    weights: str = flag(
-        "",
-        "model",
-        "the backbone's weights, where they are not where they were for training",
-        metavar="default|random|FILE",
-    )
     threshold: str = flag(
         AS_TRAINED,
         "verdict",
@@ -132,6 +108,7 @@ class InferOptions:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, least in {"every": 1, "regions": 0, "batch_size": 1, "num_workers": -1}.items():
             if getattr(self, name) < least:
                 raise UsageError(
@@ -140,10 +117,6 @@ class InferOptions:
         for name in ("nominal_fpr", "nominal_fpr_pixel"):
             if not 0 < getattr(self, name) <= 1:
                 raise UsageError(f"expected --{name} in (0, 1], found {getattr(self, name):g}")
-        if not 0 <= self.percentage_coreset <= 1:
-            raise UsageError(
-                f"expected --percentage_coreset in (0, 1], found {self.percentage_coreset:g}"
-            )
         if not (self.score_max >= 0 and math.isfinite(self.score_max)):
             raise UsageError(f"expected --score_max above 0, found {self.score_max}")
         for name in ("threshold", "threshold_pixel"):

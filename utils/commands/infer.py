@@ -16,9 +16,9 @@ from patchcore import PatchCore, Prediction
 from patchcore.regions import find_regions
 from patchcore.thresholds import Thresholds, choose_thresholds
 from utils.commands.judged_pictures import JudgedPictures
+from utils.commands.loading import load_model
 from utils.commands.models import choose_device
 from utils.commands.progress import show_progress
-from utils.commands.trained_models import find_model
 from utils.errors import UsageError
 from utils.flags import parse_flags
 from utils.infer_options import AS_TRAINED, THRESHOLDS, InferOptions
@@ -43,7 +43,7 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
         arguments, InferOptions(), command="infer", description=DESCRIPTION, epilog=epilog
     )
     options.check_input()
-    model = load_model(options)
+    model = load_model(options, choose_device(options.device), options.batch_size)
     thresholds = set_thresholds(model, options)
     folder = ResultFolder(options.path_result)
     folder.move_earlier_run(OUTPUTS)
@@ -56,30 +56,6 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
     finally:
         inference.close()
     return inference.status
-
-
-def load_model(options: InferOptions) -> PatchCore:
-    """Find and load the model that is meant.
-
-    Raises:
-        UsageError, PatchCoreError: none or several are, or it does not fit.
-    """
-    path = find_model(
-        options.path_trained,
-        options.category or None,
-        options.backbone or None,
-        options.percentage_coreset or None,
-    )
-    own_network = options.backbone if ":" in options.backbone else None
-    model = PatchCore.load(
-        path,
-        backbone=own_network,
-        weights=options.weights or None,
-        device=choose_device(options.device),
-        batch_size=options.batch_size,
-    )
-    log.info("model: %s", path)
-    return model
 
 
 def set_thresholds(model: PatchCore, options: InferOptions) -> Thresholds:

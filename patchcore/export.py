@@ -1,0 +1,248 @@
+"""A fitted PatchCore as one file that runs without this package: ONNX, or torch's own format."""
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.export import Dim, ExportedProgram
+
+from patchcore.errors import PatchCoreError
+from patchcore.export_formats import FORMATS, INPUT, OUTPUTS, FileFormat, Runner
+from patchcore.images import each_image
+from patchcore.memory_bank import Coreset
+from patchcore.model import PatchCore
+from patchcore.storage import weights_digest
+from patchcore.straight import StraightPatchCore
+from patchcore.version import VERSION
+
+# Largest difference of a score, or of a map's values, from the model's, relative to the score or
+# the map's largest value.
+TOLERANCE = 1e-4
+# Relative to at least this share of the embeddings' length: a distance of zero has no relative
+# error, and what is rounded grows with the length.
+LEAST_SCORE = 0.1
+# Sizes of the batches that are compared, in turns: a file may have learned one size by heart.
+BATCH_SIZES = (1, 3)
+NUM_NOISE = 4
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: The file.
+        num_bytes: Its size.
+        num_images: With how many images it was compared with the model, noise counted.
+        difference: The largest difference found, relative as `TOLERANCE` says.
+    """
+
+    path: Path
+    num_bytes: int
+    num_images: int
+    difference: float
+
+
+def export(
+    model: PatchCore,
+    path: str | Path,
+    file_format: str = "onnx",
+    *,
+    images: Iterable = (),
+    percentage: float | None = None,
+) -> Exported:
+    """Write a model to one file, and compare what the file gives with what the model gives.
+
+    The file takes ``images``, (B, 3, *size_crop) uint8 RGB, already resized and cropped, and gives
+    ``score`` (B,) and ``anomaly_map`` (B, *size_crop), float32. B is free. What one has to know to
+    use it is inside: as ONNX's metadata, or in torch's extra file ``metadata.json``.
+
+    Args:
+        model: Fitted, on the CPU, in float32.
+        path: The file to write. It bears this name only when it is complete and was compared.
+        file_format: ``onnx``, or ``torch`` for what `torch.export.load` reads.
+        images: To compare on, of any size, in the forms that `PatchCore.fit` takes. A picture of
+            noise is added, whose distances are large; several where there is nothing else.
+        percentage: Whose coreset goes into the file; None for the largest.
+
+    Raises:
+        PatchCoreError: the model cannot be written in this format, a package for it is missing, the
+            file cannot be written, or it does not give the model's scores.
+    """
+    path = Path(path)
+    if file_format not in FORMATS:
+        raise PatchCoreError(f"expected format {' or '.join(FORMATS)}, found {file_format!r}")
+    chosen = FORMATS[file_format]
+    if path.suffix != chosen.suffix:
+        raise PatchCoreError(
+            f"expected a file name that ends with {chosen.suffix} for the format {file_format}, "
+            f"found {path.name!r}"
+        )
+    chosen.check_packages()
+    coreset = _coreset(model, percentage)
+    straight = StraightPatchCore(model, coreset).eval().requires_grad_(False)
+    chosen.check_size(straight)
+    crops = [model.crop(image) for image in each_image(images)]
+    crops += _noise(model.preprocess.size_crop, 1 if crops else NUM_NOISE)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+            unproven = Path(folder) / f"model{chosen.suffix}"
+            _write(straight, chosen, unproven, _describe(model, coreset))
+            difference = compare(_load(chosen, unproven), model, coreset, crops)
+            unproven.replace(path)
+    except OSError as error:
+        raise PatchCoreError(f"cannot write {path}: {error.strerror or error}") from error
+    return Exported(path, path.stat().st_size, len(crops), difference)
+
+
+def compare(run: Runner, model: PatchCore, coreset: Coreset, crops: Sequence[np.ndarray]) -> float:
+    """Compare an exported file with its model.
+
+    Args:
+        run: What runs the file.
+        model: The model.
+        coreset: What the file holds of it.
+        crops: Images, each (*size_crop, 3) uint8 RGB.
+
+    Returns:
+        The largest relative difference, at most `TOLERANCE`.
+
+    Raises:
+        PatchCoreError: it is larger, or the file does not run on batches of several sizes.
+    """
+    least = LEAST_SCORE * float(coreset.bank.embeddings.norm(dim=1).mean())
+    differences = []
+    for batch in _batches(crops):
+        expected = model.judge(batch, coreset)
+        try:
+            score, anomaly_map = run(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))
+        # Each runtime has errors of its own kind.
+        except Exception as error:
+            raise PatchCoreError(
+                f"the exported file does not run on {len(batch)} images: {_first_line(error)}"
+            ) from error
+        for name, found, wanted in (
+            ("score", score, expected.score),
+            ("anomaly_map", anomaly_map, expected.anomaly_map),
+        ):
+            if found.shape != wanted.shape:
+                raise PatchCoreError(
+                    f"expected the exported file to give {name} of shape {wanted.shape}, found "
+                    f"{found.shape}"
+                )
+            differences.append(_difference(found, wanted, least))
+    largest = float(np.max(differences))  # which is undefined where one is
+    if not largest <= TOLERANCE:
+        raise PatchCoreError(
+            "expected the exported file to give the model's scores and maps, but for "
+            f"{TOLERANCE:g} of them, found a difference of {largest:.2g}; nothing was kept of it"
+        )
+    return largest
+
+
+def _coreset(model: PatchCore, percentage: float | None) -> Coreset:
+    """Return a model's coreset of one percentage; of the largest for None."""
+    if model.coreset is None:
+        raise PatchCoreError("expected a fitted PatchCore to export: call fit or load first")
+    percentage = model.percentages[-1] if percentage is None else percentage
+    if percentage not in model.percentages:
+        raise PatchCoreError(
+            f"expected one of the model's percentages {', '.join(map(str, model.percentages))}, "
+            f"found {percentage:g} (percentage_coreset)"
+        )
+    return model.coreset.of_size(model.coreset.sizes[model.percentages.index(percentage)])
+
+
+def _write(
+    straight: StraightPatchCore, chosen: FileFormat, path: Path, description: dict[str, object]
+) -> None:
+    """Trace the module and write it."""
+    try:
+        chosen.write(_trace(straight), path, description)
+    except OSError:
+        raise
+    # Exporters have errors of their own kinds for what they cannot express.
+    except Exception as error:
+        raise PatchCoreError(
+            f"cannot export this model to {chosen.suffix}: {type(error).__name__}: "
+            f"{_first_line(error)}"
+        ) from error
+
+
+def _trace(straight: StraightPatchCore) -> ExportedProgram:
+    # 2 images: 0 and 1 would be taken for constants.
+    images = torch.zeros(2, 3, *straight.size, dtype=torch.uint8)
+    with torch.no_grad():
+        program = torch.export.export(
+            straight, (images,), dynamic_shapes=({0: Dim("batch")},), strict=False
+        )
+    for node in program.graph.nodes:  # where the code lies on this machine is for nobody else
+        node.meta.pop("stack_trace", None)
+    return program
+
+
+def _load(chosen: FileFormat, path: Path) -> Runner:
+    try:
+        return chosen.load(path)
+    # As above.
+    except Exception as error:
+        raise PatchCoreError(f"cannot read the exported file: {_first_line(error)}") from error
+
+
+def _noise(size: tuple[int, int], count: int) -> list[np.ndarray]:
+    """Draw pictures, each (*size, 3) uint8, the same at every call."""
+    generator = np.random.default_rng(0)
+    return [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(count)]
+
+
+def _batches(crops: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield batches of the sizes in turns; the last images come again where they fill none."""
+    start, turn = 0, 0
+    while start < len(crops) or turn < len(BATCH_SIZES):
+        size = BATCH_SIZES[turn % len(BATCH_SIZES)]
+        yield np.stack([crops[i % len(crops)] for i in range(start, start + size)])
+        start, turn = start + size, turn + 1
+
+
+def _difference(found: np.ndarray, wanted: np.ndarray, least: float) -> float:
+    """Return the largest difference of a batch, each image's relative to its largest value."""
+    rows, expected = found.reshape(len(found), -1), wanted.reshape(len(wanted), -1)
+    size = np.maximum(np.abs(expected).max(1), least)
+    return float((np.abs(rows - expected).max(1) / size).max())
+
+
+def _describe(model: PatchCore, coreset: Coreset) -> dict[str, object]:
+    """Return what one has to know to use the file, as JSON knows it."""
+    preprocess = model.preprocess
+    resize, crop = preprocess.size_resize, preprocess.size_crop
+    how = {"bilinear": "antialiased bilinear", "area": "area"}[preprocess.interpolation]
+    score, anomaly_map = OUTPUTS
+    description = {
+        "method": "PatchCore (Roth et al. 2022, arXiv 2106.08265)",
+        "category": model.trained.category,
+        "input": f"{INPUT} (B, 3, {crop[0]}, {crop[1]}) uint8 RGB: resized to {resize[0]}x"
+        f"{resize[1]} (height x width, {how}), of that the middle {crop[0]}x{crop[1]}; mean and "
+        "std are taken care of inside",
+        "output": f"{score} (B,) float32; {anomaly_map} (B, {crop[0]}, {crop[1]}) float32; both in "
+        "units of the embedding's distance, 0 for what the memory bank holds",
+        "mean": preprocess.mean,
+        "std": preprocess.std,
+        "backbone": model.backbone.name,
+        "layers": model.backbone.layers,
+        "weights_digest": weights_digest(model.backbone),
+        "num_coreset": len(coreset.bank),
+        "patchcore_version": VERSION,
+    }
+    if len(coreset.bank) == len(model.coreset.bank):  # which thresholds are of
+        thresholds = {"image": model.thresholds.image, "pixel": model.thresholds.pixel}
+        description |= {f"threshold_{kind}": t.value for kind, t in thresholds.items() if t}
+    size = model.coreset.sizes.index(len(coreset.bank))
+    return description | model.settings | {"percentage_coreset": model.percentages[size]}
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

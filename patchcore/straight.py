@@ -1,0 +1,170 @@
+"""A fitted PatchCore as one plain module, whose course no input changes: what exporters can follow.
+
+The search of `MemoryBank` looks only where a neighbour can be, which depends on the data; here all
+distances are computed, a part of the bank at a time. Scores and maps are those of `PatchCore`, but
+for rounding.
+"""
+
+import copy
+
+import torch
+from torch import fx, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from patchcore.backbone import Backbone
+from patchcore.errors import PatchCoreError
+from patchcore.memory_bank import Coreset, torch_nearest
+from patchcore.model import PatchCore
+from patchcore.scoring import equation_7, max_scores, patch_scores
+
+# Floats of a block of distances, for each image: 16 MB, whatever the bank's size.
+BLOCK_FLOATS = 1 << 22
+# Candidates beside the k nearest. |c|^2 - 2 x c orders vectors wrongly that it cannot tell apart in
+# float32; a few more, compared by their true distances, put that right.
+SPARE = 3
+
+
+class StraightPatchCore(nn.Module):
+    """Image in, score and anomaly map out, the memory bank inside.
+
+    Attributes:
+        size: (H, W) in pixels of the images.
+
+    Args:
+        model: On the CPU, in float32. It is not changed.
+        coreset: Its coreset, of which all is searched.
+
+    Raises:
+        PatchCoreError: the model is not on the CPU or not in float32, or its backbone decides by
+            its input's values.
+    """
+
+    def __init__(self, model: PatchCore, coreset: Coreset):
+        super().__init__()
+        _check(model)
+        self.size = model.preprocess.size_crop
+        self.num_patches = model.patches_per_image
+        self.k = model.k
+        self.image_score = model.image_score
+        self._normalise = model.preprocess.normalise
+        self.network = trace(model.backbone)
+        self.patch_embedding = copy.deepcopy(model.patch_embedding)
+        self.draw_map = copy.deepcopy(model.anomaly_map)
+        bank = coreset.bank.embeddings.clone()
+        # Around their middle vectors are shorter, and fewer digits are lost in their products.
+        centre = bank.mean(0)
+        self.register_buffer("centre", centre)  # (D,)
+        self.register_buffer("bank", bank - centre)  # (M, D)
+        self.register_buffer("squares", self.bank.square().sum(1))  # (M,)
+        if self.image_score == "reweighted":
+            # Of each coreset patch, the b nearest ones: no search for them at run time.
+            neighbours = torch_nearest(bank, bank, min(model.num_reweight, len(bank)))
+            self.register_buffer("neighbourhoods", neighbours)  # (M, b)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Judge images.
+
+        Args:
+            images: (B, 3, H, W) uint8 RGB, resized and cropped.
+
+        Returns:
+            ``score`` (B,) and ``anomaly_map`` (B, H, W), float32, in units of the embedding's
+            distance.
+        """
+        normalised = self._normalise(images.permute(0, 2, 3, 1))  # (B, 3, H, W) float32
+        embeddings = self.patch_embedding(self.network(normalised))  # (B, h, w, D)
+        height, width, dim = embeddings.shape[1:]
+        queries = embeddings.reshape(-1, dim) - self.centre  # (B * h * w, D)
+        distances, nearest = self._search(queries)  # (B * h * w, k)
+        scores = patch_scores(distances).view(-1, height, width)
+        maps = self.draw_map(scores)
+        if self.image_score == "max_patch":
+            return max_scores(scores), maps
+        if self.image_score == "max_map":
+            return max_scores(maps), maps
+        queries, nearest = queries.view(-1, height, width, dim), nearest.view(-1, height, width)
+        return equation_7(scores, queries, nearest, self.bank, self._neighbours), maps
+
+    def _search(self, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (Q, k) Euclidean distances, ascending, and (Q,) index of the nearest."""
+        candidates = self._candidates(queries)  # (Q, k + SPARE)
+        # From the differences: a sum of squares less products loses the digits of small distances.
+        distances = torch.stack(
+            [
+                torch.linalg.vector_norm(self.bank.index_select(0, column) - queries, dim=1)
+                for column in candidates.unbind(1)
+            ],
+            dim=1,
+        )
+        found, order = distances.topk(self.k, dim=1, largest=False)  # ascending
+        return found, candidates.gather(1, order[:, :1])[:, 0]
+
+    def _neighbours(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return (B, b) coreset patches nearest to those of ``rows`` (B,)."""
+        return self.neighbourhoods.index_select(0, rows)
+
+    def _candidates(self, queries: torch.Tensor) -> torch.Tensor:
+        """Return (Q, c) rows of the bank, the nearest but for rounding."""
+        count = min(self.k + SPARE, len(self.bank))
+        rows = max(count, BLOCK_FLOATS // self.num_patches)
+        values, indices = [], []
+        for start in range(0, len(self.bank), rows):
+            part, squares = self.bank[start : start + rows], self.squares[start : start + rows]
+            # Less the query's own square: the same for all candidates.
+            partial = torch.addmm(squares, queries, part.T, alpha=-2)  # (Q, rows)
+            found = partial.topk(min(count, len(part)), dim=1, largest=False)
+            values.append(found.values)
+            indices.append(found.indices + start)
+        if len(values) == 1:
+            return indices[0]
+        best = torch.cat(values, dim=1).topk(count, dim=1, largest=False).indices
+        return torch.cat(indices, dim=1).gather(1, best)
+
+
+def trace(backbone: Backbone) -> fx.GraphModule:
+    """Write down what a backbone computes, up to its last layer.
+
+    `Backbone` ends its network's forward pass by an exception, which exporters do not survive.
+
+    Args:
+        backbone: On the CPU, in float32. It is not changed.
+
+    Returns:
+        Called with (B, 3, H, W) float32, gives a tuple of the layers' maps.
+
+    Raises:
+        PatchCoreError: what the network does depends on its input's values.
+    """
+    # Weights in the plain order: those of channels last are written as views of others.
+    backbone = copy.deepcopy(backbone).to(memory_format=torch.contiguous_format)
+    backbone.requires_grad_(False)
+
+    def maps(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(backbone(images).values())
+
+    # Sizes are symbols, so that a reshape by the batch's size does not freeze that size. 2 since 0
+    # and 1 are taken for constants.
+    images = torch.zeros(2, 3, *backbone.size)
+    try:
+        with torch.no_grad():
+            return make_fx(maps, tracing_mode="symbolic", _allow_non_fake_inputs=True)(images)
+    # Whatever a user's network raises where it meets tensors without values.
+    except Exception as error:
+        raise PatchCoreError(
+            "cannot export this backbone: what it does depends on the values of its input "
+            f"({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})"
+        ) from error
+
+
+def _check(model: PatchCore) -> None:
+    if model.device.type != "cpu":
+        raise PatchCoreError(
+            f"expected a model on the CPU to export, found one on {model.device} (device); the "
+            "exported file runs anywhere"
+        )
+    precision = model.settings["precision"]
+    if precision != "float32":
+        raise PatchCoreError(
+            f"expected a model that computes in float32 to export, found {precision} (precision): "
+            "in fewer digits no other program gives the same scores"
+        )
