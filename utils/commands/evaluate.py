@@ -24,6 +24,7 @@ from utils.commands.category import (
     combine_members,
     measure_category,
 )
+from utils.commands.drawing import Drawing
 from utils.commands.models import choose_device, make_models, summarise
 from utils.commands.pictures import draw_category, draw_curves
 from utils.commands.trained_models import check_thresholds, save_models
@@ -80,10 +81,10 @@ def evaluate(options: Options, *, note: str = "") -> list[ResultRow]:
     run.folder.write_run(run.record)
     log.info("on %s; neighbours: %s", run.record["device"], search_method(device))
     try:
-        with logging_redirect_tqdm():
+        with logging_redirect_tqdm(), Drawing(run.folder, options.threads) as drawing:
             for category in categories:
                 log.info("%s: %s", category.name, category.describe())
-                _evaluate_category(run, models, category)
+                _evaluate_category(run, models, category, drawing)
             for percentage in next(iter(models.values())).percentages:
                 draw_curves(run.drawn(percentage), run.folder, options.aupro_limit)
     except BaseException as error:
@@ -149,7 +150,9 @@ def _start_record(
     }
 
 
-def _evaluate_category(run: Run, models: Mapping[str, PatchCore], category: Category) -> None:
+def _evaluate_category(
+    run: Run, models: Mapping[str, PatchCore], category: Category, drawing: Drawing
+) -> None:
     """Measure a category, write what is known by now, say it, then draw.
 
     In this order, so that a crash while drawing costs no number.
@@ -181,7 +184,7 @@ def _evaluate_category(run: Run, models: Mapping[str, PatchCore], category: Cate
             log.info(_line(measurement.row))
             if run.options.save_maps:
                 _save_maps(measurement, result, run.folder)
-    draw_category(last, run.folder, run.options)
+    draw_category(last, drawing, run.folder, run.options)
 
 
 def _save_maps(measurement: Measurement, result: CategoryResult, folder: ResultFolder) -> None:
