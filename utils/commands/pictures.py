@@ -8,6 +8,7 @@ import numpy as np
 from patchcore.preprocess import Preprocess
 from utils.commands.category import CategoryResult, Measurement
 from utils.commands.drawing import Drawing
+from utils.commands.reporting import make_view
 from utils.commands.scene import Scene, SceneArrays, choose_images
 from utils.metrics import Metrics
 from utils.options import Options
@@ -17,14 +18,17 @@ from utils.plots import (
     draw_roc_curves,
     draw_score_distribution,
 )
+from utils.report import ReportView
 from utils.results import ResultFolder, per_mille, picture_tag
+
+CURVES = ("ROC curves", "Precision-recall curves", "Per-region overlap curves")
 
 Curve = tuple[np.ndarray, np.ndarray, float]
 
 
 def draw_category(
     result: CategoryResult, drawing: Drawing, folder: ResultFolder, options: Options
-) -> list[Scene]:
+) -> list[ReportView]:
     """Draw a category's score distributions and, where wanted, its test images.
 
     Those of the first seed: another one moves a few patches, which no picture shows.
@@ -36,17 +40,20 @@ def draw_category(
         options: The run's.
 
     Returns:
-        A scene for each percentage: what was drawn, under which names.
+        For each percentage what the report shows of it.
     """
     measurements = [m for m in result.measurements if m.row.seed == options.seed[0]]
-    for measurement in measurements:
-        _draw_distribution(result, measurement, folder)
-    scenes = [make_scene(result, measurement, options) for measurement in measurements]
     if result.picture_data is not None:
         drawing.wait()  # for the category before
-        for scene, measurement in zip(scenes, measurements, strict=True):
-            drawing.draw(scene, _arrays(result, measurement))
-    return scenes
+    views = []
+    for measurement in measurements:
+        distribution = _draw_distribution(result, measurement, folder)
+        scene, arrays = make_scene(result, measurement, options), None
+        if result.picture_data is not None:
+            arrays = _arrays(result, measurement)
+            drawing.draw(scene, arrays)
+        views.append(make_view(scene, arrays, distribution))
+    return views
 
 
 def make_scene(result: CategoryResult, measurement: Measurement, options: Options) -> Scene:
@@ -102,13 +109,16 @@ def _known(threshold: float) -> float | None:
 
 def draw_curves(
     measurements: Sequence[Measurement], folder: ResultFolder, aupro_limit: float
-) -> None:
+) -> list[tuple[str, str]]:
     """Draw ROC, precision-recall and per-region curves of all categories of one percentage.
 
     Args:
         measurements: One of each category.
         folder: Where to.
         aupro_limit: Where the curves of the per-region overlap end.
+
+    Returns:
+        Title and file of each picture.
     """
     row = measurements[0].row
     title = f"coreset {100 * row.percentage_coreset:g} %, k = {row.k}"
@@ -117,17 +127,19 @@ def draw_curves(
     images, pixels = _curves(measurements, _roc)
     roc = draw_roc_curves(images, pixels, title=title)
     means = f"rim{per_mille(_mean(images))}_rpm{per_mille(_mean(pixels))}"
-    folder.write_picture(f"roc-curve_{tag}_{means}.png", roc)
+    paths = [folder.write_picture(f"roc-curve_{tag}_{means}.png", roc)]
     folder.write_picture("roc_curve.png", roc)
 
     images, pixels = _curves(measurements, _precision_recall)
     picture = draw_precision_recall_curves(images, pixels, title=title)
     means = f"aim{per_mille(_mean(images))}_apm{per_mille(_mean(pixels))}"
-    folder.write_picture(f"pr-curve_{tag}_{means}.png", picture)
+    paths.append(folder.write_picture(f"pr-curve_{tag}_{means}.png", picture))
 
     _, pixels = _curves(measurements, _per_region)
     picture = draw_pro_curves(pixels, fpr_limit=aupro_limit, title=title)
-    folder.write_picture(f"pro-curve_{tag}_prm{per_mille(_mean(pixels))}.png", picture)
+    name = f"pro-curve_{tag}_prm{per_mille(_mean(pixels))}.png"
+    paths.append(folder.write_picture(name, picture))
+    return [(curve, path.name) for curve, path in zip(CURVES, paths, strict=True)]
 
 
 def _roc(metrics: Metrics) -> Curve:
@@ -167,7 +179,8 @@ def _mean(curves: Mapping[str, Curve]) -> float:
 
 def _draw_distribution(
     result: CategoryResult, measurement: Measurement, folder: ResultFolder
-) -> None:
+) -> str:
+    """Draw the scores of a category's test images; return the picture's name."""
     row, samples = measurement.row, result.category.test
     picture = draw_score_distribution(
         measurement.prediction.score,
@@ -179,4 +192,4 @@ def _draw_distribution(
     )
     tag = picture_tag(row.percentage_coreset, row.k)
     auroc = per_mille(row.metrics["image_auroc"])
-    folder.write_picture(f"pred-dist_{row.category}_{tag}_r{auroc}.png", picture)
+    return folder.write_picture(f"pred-dist_{row.category}_{tag}_r{auroc}.png", picture).name
