@@ -145,7 +145,7 @@ def explained_patches(
                         if fields == 2 or whole is None
                         else _crop(whole, near, grid, fields),
                         field=_middle(image, grid, fields),
-                        name=near["file"].rpartition("/")[2],
+                        name=_name(near),
                         place=_place(near),
                         distance=near["distance"],
                         whole=whole,
@@ -196,5 +196,9 @@ def _middle(image: np.ndarray, grid: tuple[int, int], fields: int) -> explain.Bo
 
 
 def _place(record: dict) -> str:
-    flip = f", {record['flip']} flip" if record.get("flip") else ""
-    return f"row {record['row']}, column {record['column']}{flip}"
+    return f"row {record['row']}, column {record['column']}"
+
+
+def _name(record: dict) -> str:
+    name = record["file"].rpartition("/")[2]
+    return f"{name}, {record['flip']} flip" if record["flip"] else name

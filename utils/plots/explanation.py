@@ -21,10 +21,14 @@ ROW_GAP = 26
 # Okabe and Ito's colours that are bright enough for a line on a photograph.
 COLOURS = ((86, 180, 233), (230, 159, 0), (0, 190, 138), (204, 121, 167), (240, 228, 66))
 SHOWN_NEIGHBOURS = 3
+CAPTION = (
+    "Right: the most anomalous patches (small squares) in their",
+    "surroundings, the normal ones nearest to them, and their places.",
+)
 
 TITLE = TextStyle(21, bold=True)
 SUBTITLE = TextStyle(16, colour=FAINT_INK)
-NAME = TextStyle(17, bold=True)
+NAME = TextStyle(16, bold=True)
 NOTE = TextStyle(15, colour=FAINT_INK)
 NUMBER = TextStyle(16, bold=True)
 
@@ -104,12 +108,16 @@ def draw_explanation(
         Label(_fit(title, TITLE, width), MARGIN, MARGIN + 20, TITLE),
         Label(_fit(file_name, SUBTITLE, width), MARGIN, MARGIN + 44, SUBTITLE),
     ]
+    labels += [
+        Label(_fit(line, NOTE, width), MARGIN, len(canvas) - MARGIN - 22 * row, NOTE)
+        for row, line in enumerate(reversed(CAPTION))
+    ]
     places = [_scaled(patch.box, image, MARGIN, top, (width, height)) for patch in patches]
     for number, (patch, place) in enumerate(zip(patches, places, strict=True)):
         y = top + number * (CROP_SIDE + TITLE_HEIGHT + ROW_GAP)
         colour = COLOURS[number % len(COLOURS)]
         _draw_link(canvas, (place[2], (place[1] + place[3]) // 2), (first - 2, y + 88), colour)
-        labels += _draw_row(canvas, patch, (first, y), colour)
+        labels += _draw_row(canvas, patch, number, (first, y))
     for number, place in reversed(list(enumerate(places))):  # the first one on top
         colour = COLOURS[number % len(COLOURS)]
         _draw_box(canvas, place, colour)
@@ -123,7 +131,8 @@ def _canvas_size(
 ) -> tuple[int, int]:
     rows = len(patches) * (CROP_SIDE + TITLE_HEIGHT + ROW_GAP) - ROW_GAP
     right = max(first + CROP_SIDE + sum(map(_width, _shown(patch))) for patch in patches)
-    return MARGIN + max(height + TITLE_HEIGHT, rows) + MARGIN, right + MARGIN
+    left = TITLE_HEIGHT + height + 12 + 22 * len(CAPTION)
+    return MARGIN + max(left, rows) + MARGIN, right + MARGIN
 
 
 def _shown(patch: ExplainedPatch) -> Sequence[NormalPatch]:
@@ -144,18 +153,20 @@ def _whole_size(whole: np.ndarray) -> tuple[int, int]:
 
 
 def _draw_row(
-    canvas: np.ndarray, patch: ExplainedPatch, corner: tuple[int, int], colour: tuple[int, int, int]
+    canvas: np.ndarray, patch: ExplainedPatch, number: int, corner: tuple[int, int]
 ) -> list[Label]:
     x, y = corner
+    colour = COLOURS[number % len(COLOURS)]
     _draw_crop(canvas, patch.crop, patch.field, (x, y), colour)
-    labels = _titles(x, y, f"score {patch.score:.4g}", patch.place, CROP_SIDE)
+    labels = _titles(x, y, f"patch {number + 1}: {patch.score:.4g}", patch.place, CROP_SIDE)
     x += CROP_SIDE
     for normal in _shown(patch):
         x += GAP
         middle = y + CROP_SIDE // 2
-        _draw_arrow(canvas, (x - 3, middle), (x - GAP + 3, middle))
+        if normal is patch.nearest[0]:
+            _draw_arrow(canvas, (x - 3, middle), (x - GAP + 3, middle))
         _draw_crop(canvas, normal.crop, normal.field, (x, y), colour)
-        labels += _titles(x, y, f"distance {normal.distance:.4g}", normal.place, CROP_SIDE)
+        labels += _titles(x, y, f"normal: {normal.distance:.4g}", normal.place, CROP_SIDE)
         x += CROP_SIDE
         if normal.whole is None:
             labels.append(Label(_fit(normal.name, NOTE, CROP_SIDE), x - CROP_SIDE, y - 46, NOTE))

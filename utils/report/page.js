@@ -112,8 +112,8 @@ function makeCard(image) {
     "span",
     { className: "text" },
     make("span", { className: "type" }, title),
-    make("span", { className: "score" }, digits(image.score)),
     make("span", { className: "file" }, image.file),
+    make("span", { className: "score" }, digits(image.score)),
     make("span", { className: "gauge" }, make("i"), make("b")),
   );
   button.append(picture, text);
@@ -332,6 +332,8 @@ function describe(image, file) {
 function showPatches(image) {
   const place = find("patches");
   place.hidden = !image.patches.length;
+  // Of a file's name what comes after its category's folder, which the heading says.
+  const within = (file) => file.replace(`${image.view.category}/`, "");
   const rows = image.patches.map(([row, column, score, nearest], number) =>
     make(
       "tr",
@@ -344,12 +346,12 @@ function showPatches(image) {
         {},
         ...nearest.flatMap(([file, r, c, flip, distance], n) => [
           ...(n ? [make("br")] : []),
-          `${file}${flip ? ` (${flip} flip)` : ""} at ${r}, ${c}: ${digits(distance)}`,
+          `${within(file)}${flip ? ` (${flip} flip)` : ""} at ${r}, ${c}; distance ${digits(distance)}`,
         ]),
       ),
     ),
   );
-  const heads = ["", "row, column", "score", "nearest normal patches: file, place, distance"];
+  const heads = ["", "row, column", "score", "nearest normal patch"];
   place.replaceChildren(
     make(
       "table",
