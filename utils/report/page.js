@@ -277,7 +277,9 @@ function drawHistogram(view) {
 function openLarge(position, opener) {
   state.opener = opener;
   showLarge(position);
-  if (!find("large").open) find("large").showModal();
+  if (find("large").open) return;
+  find("large").showModal();
+  find("next").focus();
 }
 
 function showLarge(position) {
