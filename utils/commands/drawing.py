@@ -32,7 +32,7 @@ from utils.errors import UsageError
 from utils.plots import draw_explanation, draw_localization, draw_thumbnail
 from utils.results import ResultFolder
 
-# Fewer images are drawn sooner than a process has started.
+# So many images of a run are drawn sooner than a process has started.
 FEW_IMAGES = 40
 # More of them would wait for the disk, and each takes some 300 MB.
 MOST_PROCESSES = 8
@@ -44,7 +44,7 @@ TRAINING_IMAGES_KEPT = 64
 
 
 class Drawing:
-    """Draws test images: a few at once in this process, many in others that stay in the background.
+    """Draws test images: the first few in this process, others by processes in the background.
 
     These run with the lowest priority, so that what is computed and timed meanwhile has the cores.
     At most one category waits to be drawn. Leaving the context waits until everything is drawn,
@@ -58,6 +58,7 @@ class Drawing:
     def __init__(self, folder: ResultFolder, num_workers: int):
         self._folder = folder
         self._num_workers = num_workers
+        self._asked_for = 0
         self._pool: ProcessPoolExecutor | None = None
         self._temporary: list[tempfile.TemporaryDirectory] = []
         self._pending: list[Future] = []
@@ -85,7 +86,8 @@ class Drawing:
             UsageError: a picture cannot be written.
         """
         numbers = range(len(scene.samples))
-        if self._num_workers == 0 or len(numbers) < FEW_IMAGES:
+        self._asked_for += len(numbers)
+        if self._num_workers == 0 or self._asked_for < FEW_IMAGES:
             self._draw_here(scene, arrays, numbers)
             return
         # Files, since they are sent to any number of processes at once and for nothing.

@@ -119,9 +119,9 @@ def draw_explanation(
         _draw_link(canvas, (place[2], (place[1] + place[3]) // 2), (first - 2, y + 88), colour)
         labels += _draw_row(canvas, patch, number, (first, y))
     for number, place in reversed(list(enumerate(places))):  # the first one on top
-        colour = COLOURS[number % len(COLOURS)]
-        _draw_box(canvas, place, colour)
-        labels.append(_draw_number(canvas, number, place, colour, MARGIN, top))
+        _draw_box(canvas, place, COLOURS[number % len(COLOURS)])
+    for number, place in enumerate(places):  # on top of every box
+        labels.append(_draw_number(canvas, number, place, (MARGIN, top)))
     draw_labels(canvas, labels)
     return canvas
 
@@ -229,13 +229,11 @@ def _draw_arrow(canvas: np.ndarray, tip: tuple[int, int], end: tuple[int, int]) 
     cv2.arrowedLine(canvas, end, tip, INK, 2, cv2.LINE_AA, tipLength=0.35)
 
 
-def _draw_number(
-    canvas: np.ndarray, number: int, box: Box, colour: tuple[int, int, int], left: int, top: int
-) -> Label:
-    """Draw a disc at a box's upper left corner, within the image; return what stands in it."""
-    centre = max(box[0], left + 14), max(box[1], top + 14)
+def _draw_number(canvas: np.ndarray, number: int, box: Box, corner: tuple[int, int]) -> Label:
+    """Draw a disc at a box's upper left, within the image at `corner`; return what stands in it."""
+    centre = max(box[0], corner[0] + 14), max(box[1], corner[1] + 14)
     cv2.circle(canvas, centre, 14, LINE_CASING, -1, cv2.LINE_AA)
-    cv2.circle(canvas, centre, 12, colour, -1, cv2.LINE_AA)
+    cv2.circle(canvas, centre, 12, COLOURS[number % len(COLOURS)], -1, cv2.LINE_AA)
     return Label(str(number + 1), *centre, NUMBER, anchor="mm")
 
 
