@@ -55,6 +55,12 @@ def _photograph(page: Path) -> None:
     if browser is None:
         log.warning("no Chromium found: the pictures of the report stay as they were")
         return
+    # Only what is in sight without scrolling gets into a screenshot.
+    text = page.read_text(encoding="utf-8")
+    for section in ("summary", "curves"):
+        text = text.replace(f'<section id="{section}"', f'<section hidden id="{section}"')
+    gallery = page.with_name("gallery.html")
+    gallery.write_text(text, encoding="utf-8")
     for name, scheme in SCREENSHOTS.items():
         target = page.with_name(name)
         command = [
@@ -62,7 +68,7 @@ def _photograph(page: Path) -> None:
             *("--disable-background-networking", "--no-first-run", "--virtual-time-budget=8000"),
             *(f"--window-size={WIDTH},{HEIGHT}", f"--screenshot={target}"),
             *("--force-prefers-reduced-motion", f"--blink-settings=preferredColorScheme={scheme}"),
-            f"{page.as_uri()}#images",
+            gallery.as_uri(),
         ]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         _keep(target, name)

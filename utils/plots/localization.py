@@ -167,7 +167,7 @@ def _contours(
     """Return the bool regions to outline, the uppermost last, each with the look of its line."""
     contours = []
     if threshold is not None:
-        key = LineKey(f"pixel threshold {threshold:.4g}", THRESHOLD_COLOUR, dashed=True)
+        key = LineKey(f"map ≥ {threshold:.4g}", THRESHOLD_COLOUR, dashed=True)
         contours.append((key, distances >= threshold))
     if mask is not None and mask.any():
         contours.append((LineKey("ground truth", TRUTH_COLOUR), mask))

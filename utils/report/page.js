@@ -107,12 +107,12 @@ function makeCard(image) {
   }
   const badge = make("span", { className: "badge" });
   picture.append(badge);
-  const title = state.category === ALL ? `${image.view.category} / ${image.type}` : image.type;
+  const file = state.category === ALL ? `${image.view.category} / ${image.file}` : image.file;
   const text = make(
     "span",
     { className: "text" },
-    make("span", { className: "type" }, title),
-    make("span", { className: "file" }, image.file),
+    make("span", { className: "type" }, image.type),
+    make("span", { className: "file" }, file),
     make("span", { className: "score" }, digits(image.score)),
     make("span", { className: "gauge" }, make("i"), make("b")),
   );

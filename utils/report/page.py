@@ -166,13 +166,17 @@ def _tiles(rows: Sequence[ResultRow], percentage: float) -> list[tuple[str, str,
 
 
 def _cells(table: Table) -> dict[str, object]:
-    """Return a table's texts; the paper's columns are told apart by their name."""
+    """Return a table's texts, without columns in which nothing is known."""
+    texts = [(name, [cell.to_text(table.digits) for cell in cells]) for name, cells in table.rows]
+    known = [
+        column
+        for column in range(len(table.columns))
+        if any(cells[column] != DASH for _, cells in texts)
+    ]
     return {
         "title": table.title,
-        "columns": [column.replace("*", "") for column in table.columns],
-        "rows": [
-            (name, [cell.to_text(table.digits) for cell in cells]) for name, cells in table.rows
-        ],
+        "columns": [table.columns[column].replace("*", "") for column in known],
+        "rows": [(name, [cells[column] for column in known]) for name, cells in texts],
     }
 
 

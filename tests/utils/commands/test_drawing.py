@@ -119,6 +119,15 @@ def test_a_training_image_that_is_gone_costs_only_its_whole_picture(data, tmp_pa
     assert {cv2.imread(str(path)).shape[1] for path in pictures} == {1240}
 
 
+def test_an_earlier_runs_page_moves_with_its_pictures(here, data, tmp_path):
+    folder = shutil.copytree(here, tmp_path / "result")
+    before = drawn_files(folder) | {"index.html": (folder / "index.html").read_bytes()}
+    evaluate(data, folder, "--pictures none")
+    assert not drawn_files(folder)
+    (earlier,) = (folder / "earlier").iterdir()
+    assert drawn_files(earlier) | {"index.html": (earlier / "index.html").read_bytes()} == before
+
+
 def test_without_pictures_nothing_is_drawn_of_test_images(data, tmp_path):
     result = evaluate(data, tmp_path / "result", "--pictures none")
     assert not drawn_files(result)

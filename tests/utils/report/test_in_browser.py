@@ -317,7 +317,7 @@ def test_all_categories_at_once(crowded):
     crowded.select("category", "*")
     assert sum(crowded.counts().values()) == len(crowded.cards()) == 15 * 115
     assert not crowded.find("#threshold").is_displayed()
-    assert "category_" in crowded.cards()[0]["type"]
+    assert "category_" in crowded.cards()[0]["file"]
 
 
 def test_thousands_of_images_load_without_delay(crowded):

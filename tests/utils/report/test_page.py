@@ -134,6 +134,15 @@ def test_the_overview_has_a_line_for_each_category_and_their_average():
     assert first_values == ["90.00", "70.00", "80.00"]
 
 
+def test_tables_leave_out_columns_in_which_nothing_is_known():
+    for category, columns in (
+        ("nut", ["Category", "10 %"]),
+        ("bottle", ["Category", "Paper 10 %", "10 %", "difference"]),
+    ):
+        tables = make_page(rows=[make_row(category)]).partition('<div class="tables">')[2]
+        assert re.findall(r'<th scope="col">(.*?)</th>', tables.partition("</thead>")[0]) == columns
+
+
 def test_several_seeds_are_averaged():
     other = make_row(seed=1, metrics=make_row().metrics | {"image_auroc": 0.7})
     page = make_page(rows=[make_row(), other])
