@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # pytest markers to select, e.g. MARKERS="not slow" for the real data too; see pyproject.toml
 MARKERS ?=
 
-.PHONY: demo test bench lint format clean
+.PHONY: demo test bench assets lint format clean
 
 demo: $(VENV)/installed
 	$(BIN)/python main.py demo
@@ -15,6 +15,10 @@ test: lint
 
 bench: $(VENV)/installed-tests
 	$(BIN)/python -m tests.benchmarks --json bench.json
+
+# the README's pictures; ASSETS="--weights FILE" gives the network its weights
+assets: $(VENV)/installed
+	$(BIN)/python -m assets.make $(ASSETS)
 
 lint: $(VENV)/installed-tests
 	$(BIN)/ruff check .

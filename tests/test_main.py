@@ -82,10 +82,14 @@ class TestResults:
             for pattern in ("roc-curve_{}_rim????_rpm????", "pr-curve_{}_aim????_apm????"):
                 assert len(names(folder, f"{pattern.format(tag)}.png")) == 1
             assert len(names(folder, f"pro-curve_{tag}_prm????.png")) == 1
-        localizations = 2 * 2 * len(TEST_TYPES) * NUM_TEST_PER_TYPE
+        images = 2 * 2 * len(TEST_TYPES) * NUM_TEST_PER_TYPE
+        for pattern in ("explanation_*.png", "explanation_*.json", "thumbnails/*.jpg"):
+            assert len(list(folder.glob(pattern))) == images
         others = {"results.csv", "results_defects.csv", "tables.md", "run.json", "roc_curve.png"}
+        others |= {"index.html"}
         assert others < names(folder)
-        assert len(list(folder.iterdir())) == len(others) + 2 * (2 + 3) + localizations
+        # localization, explanation and its record of each image; the thumbnails' folder
+        assert len(list(folder.iterdir())) == len(others) + 2 * (2 + 3) + 3 * images + 1
 
     def test_pictures_can_be_opened(self, finished):
         for path in finished[0].glob("*.png"):

@@ -17,7 +17,7 @@ from utils.machine import usable_cores
 from utils.thresholds import TRAIN_QUANTILE, read_threshold
 
 DEVICES = ("auto", "cpu", "cuda")
-PICTURES = ("all", "defective", "none")
+PICTURES = ("all", "defective", "worst", "none")
 IMAGE_SCORES = ("max_patch", "max_map", "reweighted")
 INTERPOLATIONS = ("bilinear", "area")
 FLIPS = ("horizontal", "vertical")
@@ -79,9 +79,30 @@ class Options:
     pictures: str = flag(
         "all",
         "output",
-        "test images to draw localization pictures of (first seed, every percentage); the measured "
-        "time never includes them",
+        "test images to draw localization and explanation pictures of (first seed, every "
+        "percentage; 'worst': the most wrongly judged); the measured time never includes them",
         choices=PICTURES,
+    )
+    pictures_limit: int = flag(
+        0,
+        "output",
+        "draw these pictures of so many images of a category at most; 0 for all, 10 with "
+        "'--pictures worst'",
+        metavar="N",
+    )
+    explain_top: int = flag(
+        3,
+        "output",
+        "explain so many of an image's most anomalous patches by the training patches nearest to "
+        "them; 0 for none",
+        metavar="N",
+    )
+    score_max: float = flag(
+        0.0,
+        "output",
+        "highest score of the pictures' colours, which then begin at 0, to compare pictures of "
+        "several runs; 0 for the range of each category's maps",
+        metavar="S",
     )
     path_trained: Path = flag(
         Path("trained"),
@@ -256,7 +277,8 @@ class Options:
     num_workers: int = flag(
         -1,
         "computing",
-        "threads that read images ahead and draw pictures; 0 for none, -1 for one per core",
+        "threads that read images ahead, and processes (8 at most) that draw pictures meanwhile; 0 "
+        "for none, -1 for one per core",
         metavar="N",
     )
     memory_budget: float = flag(
@@ -275,13 +297,14 @@ class Options:
 
     def __post_init__(self) -> None:
         least = {"k": 1, "num_reweight": 2, "patch_size": 1, "embed_dim": 1, "sigma": 0}
-        least["memory_budget"] = 0
+        least |= {"memory_budget": 0, "pictures_limit": 0, "explain_top": 0, "score_max": 0}
         for name, bound in {**least, "batch_size": 1, "num_workers": -1}.items():
             value = getattr(self, name)
             if not value >= bound:
                 raise UsageError(f"expected --{name} of at least {bound}, found {value}")
-        if math.isinf(self.sigma):
-            raise UsageError(f"expected a finite --sigma, found {self.sigma}")
+        for name in ("sigma", "score_max"):
+            if math.isinf(getattr(self, name)):
+                raise UsageError(f"expected a finite --{name}, found {getattr(self, name)}")
         if not self.percentage_coreset or not all(0 < p <= 1 for p in self.percentage_coreset):
             found = " ".join(f"{p:g}" for p in self.percentage_coreset) or "none"
             raise UsageError(

@@ -1,37 +1,93 @@
-"""Localization pictures per second."""
+"""Pictures of test images per second, on one core."""
+
+import time
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 
-from tests.benchmarks.measure import Row, time_in_turns
-from utils.plots import draw_localization
-from utils.results import PNG_LEVEL
+from datasets.synthetic import render
+from patchcore import explain
+from tests.benchmarks.measure import Row
+from utils.commands.explaining import (
+    CoresetOrigins,
+    ImagePatches,
+    describe_patches,
+    explained_patches,
+)
+from utils.plots import draw_explanation, draw_localization, draw_thumbnail
+from utils.results import encode_picture
 
-SIDE = 224
+GRID = (28, 28)
+CROP = np.s_[16:240, 16:240]
+RANGE = (0.0, 2.0)
 
 
 def measure(quick: bool) -> list[Row]:
-    """Measure drawing and encoding, as one thread on one core does it, without writing files."""
+    """Measure what one process of the pool does for an image, encoding included, without files.
+
+    In seconds of the processor: what else the machine does at the moment does not count.
+    """
     cv2.setNumThreads(1)
+    image, mask = (np.ascontiguousarray(a[CROP]) for a in render("bottle_mouth", "crack", seed=3))
+    train = np.stack([render("bottle_mouth", None, seed=seed)[0][CROP] for seed in range(4)])
+    places = explain.locate(np.arange(len(train) * GRID[0] * GRID[1]), GRID)
+    coreset_patches = explain.cut_patches(train, places, GRID)
     rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    mask = np.zeros((SIDE, SIDE), dtype=bool)
-    mask[60:120, 80:150] = True
-    anomaly_map = rng.random((SIDE, SIDE), dtype=np.float32) + mask
+    nearest = rng.integers(0, len(coreset_patches), (*GRID, 1))
+    patches = ImagePatches(rng.random((*GRID, 1), dtype=np.float32), nearest)
+    sources = tuple((f"widget/train/good/{number:03d}.png", "") for number in range(len(train)))
+    anomaly_map = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 9) * 2
+
+    def rebuild() -> np.ndarray:
+        return explain.rebuild(coreset_patches[nearest[:, :, 0]], image.shape[:2])
 
     def draw() -> None:
         picture = draw_localization(
             image,
             mask=mask,
             anomaly_map=anomaly_map,
-            rebuilt=image,
-            defect_type="broken",
+            rebuilt=rebuild(),
+            defect_type="crack",
             file_name="000.png",
             score=1.5,
-            score_range=(0.0, 2.0),
+            score_range=RANGE,
+            threshold=0.7,
+            image_threshold=1.0,
         )
-        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-        cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL])
+        encode_picture(picture)
 
-    (duration,) = time_in_turns([draw], 5 if quick else 20)
-    return [Row("localization pictures per second", "", f"{1 / duration:.0f} /s", 1 / duration)]
+    def draw_everything() -> None:
+        draw()
+        encode_picture(draw_thumbnail(image, anomaly_map, rebuild(), RANGE), ".jpg")
+        records = describe_patches(patches, CoresetOrigins(sources, places), image.shape[:2], 3)
+        explained = explained_patches(
+            image,
+            GRID,
+            records,
+            crops=lambda near: coreset_patches[near["coreset_index"]],
+            whole_image=lambda file, flip: train[int(file[-7:-4])],
+        )
+        encode_picture(draw_explanation(image, explained, title="crack", file_name="000.png"))
+
+    repeats = 10 if quick else 50
+    pictures, images = (1 / _processor_seconds(form, repeats) for form in (draw, draw_everything))
+    return [
+        Row(
+            "localization pictures per second and core, PNG included",
+            *("", f"{pictures:.0f} /s", pictures, ">= 12"),
+        ),
+        Row(
+            "test images per second and core: localization, explanation, thumbnail",
+            *("", f"{images:.0f} /s", images),
+        ),
+    ]
+
+
+def _processor_seconds(form: Callable[[], object], repeats: int) -> float:
+    """Return the mean processor time of a call, after a warm-up."""
+    form()
+    start = time.process_time()
+    for _ in range(repeats):
+        form()
+    return (time.process_time() - start) / repeats

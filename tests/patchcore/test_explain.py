@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from patchcore.explain import PatchPlaces, cut_patches, locate, rebuild
+from patchcore.explain import (
+    GAP,
+    PatchPlaces,
+    cut_patches,
+    find_most_anomalous,
+    locate,
+    patch_box,
+    rebuild,
+)
 
 
 def make_images(count, size, seed=0):
@@ -61,3 +69,56 @@ def test_a_foreign_patch_shows_only_around_its_place():
     assert changed.min(0).tolist() >= [12, 36]
     assert changed.max(0).tolist() <= [27, 51]
     assert rebuilt[20, 44, 0] > 180
+
+
+def rebuild_slowly(patches, size):
+    """The weighted mean of all patches over each pixel, in double precision."""
+    grid, (height, width) = patches.shape[:2], patches.shape[2:4]
+    fade = [0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(n) + 0.5) / n) for n in (height, width)]
+    total, weight = np.zeros((*size, 3)), np.zeros((*size, 1))
+    for row in range(grid[0]):
+        for column in range(grid[1]):
+            top = int((row + 0.5) * size[0] / grid[0]) - height // 2
+            left = int((column + 0.5) * size[1] / grid[1]) - width // 2
+            for y in range(max(top, 0), min(top + height, size[0])):
+                for x in range(max(left, 0), min(left + width, size[1])):
+                    share = fade[0][y - top] * fade[1][x - left]
+                    total[y, x] += share * patches[row, column, y - top, x - left]
+                    weight[y, x] += share
+    return total / weight
+
+
+@pytest.mark.parametrize(("grid", "size"), [((4, 5), (32, 40)), ((5, 3), (33, 29))])
+def test_rebuilding_is_a_weighted_mean(grid, size):
+    count = grid[0] * grid[1]
+    pool = cut_patches(make_images(3, size), locate(np.arange(3 * count), grid), grid)
+    chosen = np.random.default_rng(1).integers(0, 3 * count, grid)
+    rebuilt = rebuild(pool[chosen], size)
+    assert np.abs(rebuilt - rebuild_slowly(pool[chosen], size)).max() <= 0.501
+
+
+@pytest.mark.parametrize("fields", [1, 2, 3, 6])
+def test_patches_of_any_width_have_the_same_middle(fields):
+    images = make_images(1, (64, 64))
+    place = PatchPlaces(np.array([0]), np.array([3]), np.array([4]))
+    patch = cut_patches(images, place, (8, 8), fields)[0]
+    left, top, right, bottom = patch_box(3, 4, (8, 8), (64, 64), fields)
+    assert patch.shape[:2] == (8 * fields, 8 * fields)
+    np.testing.assert_array_equal(patch, images[0, top:bottom, left:right])
+    assert (left + right, top + bottom) == (2 * 36, 2 * 28)
+
+
+def test_boxes_end_at_the_border():
+    assert patch_box(0, 7, (8, 8), (64, 64)) == (56, 0, 64, 8)
+    assert patch_box(0, 7, (8, 8), (64, 64), fields=3) == (48, 0, 64, 16)
+
+
+def test_the_most_anomalous_patches_come_first_and_apart():
+    distance = np.zeros((20, 20, 2))
+    distance[3, 4] = 9, 11  # mean 10
+    distance[3, 4 + GAP - 1] = 9  # too near to the first
+    distance[3, 4 + GAP] = 8
+    distance[15, 15] = 0, 12  # mean 6
+    assert find_most_anomalous(distance, 3) == [(3, 4), (3, 4 + GAP), (15, 15)]
+    assert find_most_anomalous(distance, 0) == []
+    assert find_most_anomalous(np.ones((2, 2, 1)), 3) == [(0, 0)]  # the others are all too near

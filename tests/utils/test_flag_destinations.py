@@ -3,6 +3,7 @@
 `TestDestinations` is complete by a test: who adds a flag adds its test.
 """
 
+import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -32,12 +33,13 @@ from tests.support import (
     without_curves,
 )
 from utils.commands import category as category_module
+from utils.commands import drawing as drawing_module
 from utils.commands import evaluate as evaluate_module
 from utils.commands import models as models_module
-from utils.commands import pictures as pictures_module
 from utils.commands import training as training_module
 from utils.commands.category import CategoryResult
 from utils.options import Options
+from utils.plots import draw_localization
 
 
 @dataclass
@@ -132,6 +134,48 @@ class TestDestinations:
             for kind in types
             for index in range(NUM_TEST_PER_TYPE)
         }
+
+    def test_pictures_of_the_worst(self):
+        seen = self.run("--pictures worst --pictures_limit 1")
+        row = seen.result.measurements[0].row
+        samples = seen.result.category.test
+        threshold = row.metrics["image_threshold"]
+        wrongness = [
+            (threshold - score if sample.is_defective else score - threshold)
+            for sample, score in zip(samples, seen.prediction.score, strict=True)
+        ]
+        hardest = samples[int(np.argmax(wrongness))]
+        (name,) = self.names_like("localization_*.png")
+        assert f"_{hardest.defect_type}_{hardest.path.stem}_" in name
+
+    def test_pictures_limit(self):
+        self.run("--pictures all --pictures_limit 3")
+        kinds = [name.split("_")[2] for name in self.names_like("localization_*.png")]
+        assert sorted(kinds) == ["good", "hole", "stain"]  # one of each before a second
+        assert len(self.names_like("thumbnails/*.jpg")) == 3 * NUM_TEST_PER_TYPE
+
+    def test_explain_top(self):
+        self.run("--pictures all --explain_top 0")
+        assert not self.names_like("explanation_*")
+        self.run("--pictures all --explain_top 2")
+        assert len(self.names_like("explanation_*.png")) == 3 * NUM_TEST_PER_TYPE
+        for name in self.names_like("explanation_*.json"):
+            record = json.loads((self.folder / name).read_text())
+            assert [patch["rank"] for patch in record["patches"]] == [1, 2]
+
+    def test_score_max(self):
+        ranges = []
+
+        def spy(*arguments, score_range, **options):
+            ranges.append(score_range)
+            return draw_localization(*arguments, score_range=score_range, **options)
+
+        self.patch.setattr(drawing_module, "draw_localization", spy)
+        maps = self.run("--pictures all").prediction.anomaly_map
+        assert set(ranges) == {(float(maps.min()), float(maps.max()))}
+        ranges.clear()
+        self.run("--pictures all --score_max 12.5")
+        assert set(ranges) == {(0.0, 12.5)}
 
     def test_summary_in_another_precision(self, capsys):
         self.run("--summary --precision bfloat16")
@@ -378,13 +422,14 @@ class TestDestinations:
 
     @pytest.mark.parametrize("workers", [0, 3])
     def test_num_workers(self, workers):
+        """Processes draw instead where there are more images: see test_drawing.py."""
         given = []
 
         def spy(*arguments, num_workers, **options):
             given.append(num_workers)
             return map_ahead(*arguments, num_workers=num_workers, **options)
 
-        for module in (training_module, category_module, pictures_module):
+        for module in (training_module, category_module, drawing_module):
             self.patch.setattr(module, "map_ahead", spy)
         self.run(f"--num_workers {workers} --pictures defective")
         assert given == [workers] * 3  # training images, test images, pictures

@@ -19,6 +19,9 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "categories": ("wood bottle", ("wood", "bottle")),
     "path_result": ("out", Path("out")),
     "pictures": ("defective", "defective"),
+    "pictures_limit": ("4", 4),
+    "explain_top": ("2", 2),
+    "score_max": ("7.5", 7.5),
     "path_trained": ("kept", Path("kept")),
     "trained_dtype": ("float16", "float16"),
     "save_index": ("", True),
@@ -285,7 +288,7 @@ class TestHelp:
     def test_choices_are_shown(self, show):
         shown = show()
         assert "{auto,cpu,cuda}" in shown["device"]
-        assert "{all,defective,none}" in shown["pictures"]
+        assert "{all,defective,worst,none}" in shown["pictures"]
 
     def test_it_ends_with_the_commands(self, show):
         show("evaluate")

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 SIDE, PANEL, LOW, HIGH = 224, loc.PANEL_SIDE, 1.0, 3.0
 CORNER, MIDDLE = (5, 5), (PANEL // 2, PANEL // 2)  # outside and inside of the square
 PHOTO, REBUILT, WHITE = np.array([(200, 120, 40), (40, 160, 90), (255, 255, 255)])
-IMAGE, MASK, MAP, OVERLAY, THROUGH, NORMAL = range(6)
+IMAGE, NORMAL, MAP, OVERLAY, THROUGH, MASK = range(6)
 TYPES = ["scratch"] * 5 + ["good"] * 9 + ["crack"] * 7
 
 
@@ -107,9 +107,10 @@ def test_localization_has_six_panels_on_white():
 
 def test_without_mask_or_defect_there_is_no_panel_or_no_contour():
     picture = draw(mask=None)
-    assert (panel(picture, 1, map_at=1)[CORNER] == colour_table()[0]).all()
-    assert (panel(picture, 4, map_at=1) == REBUILT).all()
-    assert (panel(picture, 5, map_at=1) == 255).all()
+    assert (panel(picture, MASK) == 255).all()
+    with_mask = draw()
+    for number in (IMAGE, NORMAL, MAP, THROUGH):
+        np.testing.assert_array_equal(panel(picture, number), panel(with_mask, number))
     assert not near(picture, loc.TRUTH_COLOUR).any()
     assert not near(draw(mask=np.zeros((SIDE, SIDE), bool)), loc.TRUTH_COLOUR).any()
 
@@ -159,7 +160,7 @@ def test_truth_is_outlined_on_the_overlay_only_and_the_threshold_with_dashes():
     others = np.stack([panel(picture, number) for number in range(6) if number != OVERLAY])
     assert not near(others, loc.TRUTH_COLOUR).any()
     halves = np.repeat(np.float32([[LOW, HIGH]]), SIDE // 2, axis=1).repeat(SIDE, axis=0)
-    found = near(panel(draw(anomaly_map=halves, threshold=2, mask=None), 2, map_at=1), WHITE)
+    found = near(panel(draw(anomaly_map=halves, threshold=2, mask=None), OVERLAY), WHITE)
     edge = found[20:-20, PANEL // 2 - 2 : PANEL // 2 + 3].any(axis=1)
     assert 0.4 < edge.mean() < 0.9
     assert not found[:, : PANEL // 2 - 4].any()
@@ -169,7 +170,7 @@ def test_truth_is_outlined_on_the_overlay_only_and_the_threshold_with_dashes():
 def test_all_shapes_keep_their_proportions_and_defects_of_one_pixel(shape):
     mask = np.zeros(shape, bool)
     mask[shape[0] // 2 + 1, shape[1] // 2 + 1] = True  # which plain sampling misses in the largest
-    width, height = loc._panel_size(*shape)
+    width, height = loc.panel_size(*shape)
     assert (width / height, width * height) == pytest.approx((shape[1] / shape[0], PANEL**2), 0.01)
     picture = draw(anomaly_map=square(LOW, LOW, *shape), mask=mask)
     panels = [panel(picture, number, width=width, height=height) for number in range(6)]
@@ -183,7 +184,7 @@ def test_long_names_differ_but_stay_in_their_column():
     place = cell(IMAGE)
     ys, xs = (first != second).any(axis=-1).nonzero()
     assert place.y - panel_grid.TITLE_HEIGHT < ys.min() <= ys.max() < place.y
-    assert (first[: place.y - 2, place.x + place.title_width + 3 : cell(MASK).x] == 255).all()
+    assert (first[: place.y - 2, place.x + place.title_width + 3 : cell(NORMAL).x] == 255).all()
     assert xs.min() > place.x + place.width / 2
 
 

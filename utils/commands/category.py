@@ -10,10 +10,12 @@ import torch
 
 from datasets.base import GOOD, Category, Sample
 from datasets.images import in_batches, map_ahead, read_sample
-from patchcore import PatchCore, Prediction
+from patchcore import PatchCore, Prediction, explain
 from patchcore.ensemble import NormalScores, combine
+from patchcore.explain import PatchPlaces
 from patchcore.memory_plan import MemoryPlan
 from patchcore.prediction import join
+from utils.commands.explaining import name_sources
 from utils.commands.progress import show_progress
 from utils.commands.training import Cell, Learned, learn
 from utils.metrics import Metrics, measure, measure_pixels
@@ -32,10 +34,14 @@ class PictureData:
         images: (B, H, W, 3) uint8, the cropped test images.
         coreset_patches: (M, ph, pw, 3) uint8, what each patch of the first seed's coreset looks
             like.
+        places: Where each of these patches lies; its image counts in `sources`.
+        sources: Each training image's file and flip, in the order of embedding.
     """
 
     images: np.ndarray
     coreset_patches: np.ndarray
+    places: PatchPlaces
+    sources: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,12 @@ def measure_category(
         measurements.append(Measurement(row, prediction, images, pixels, cell.normal))
     picture_data = None
     if options.pictures != "none":
-        picture_data = PictureData(np.concatenate(test_images), learned.coreset_patches)
+        picture_data = PictureData(
+            np.concatenate(test_images),
+            learned.coreset_patches,
+            explain.locate(learned.cells[0].coreset.indices, model.grid),
+            name_sources(category.train, learned.origins, model.flip, options.path_data),
+        )
     for cell in learned.cells:
         cell.parts.clear()  # joined by now
     return CategoryResult(category, tuple(measurements), masks, picture_data, learned.plan, learned)

@@ -24,12 +24,14 @@ from utils.commands.category import (
     combine_members,
     measure_category,
 )
+from utils.commands.drawing import Drawing
 from utils.commands.models import choose_device, make_models, summarise
 from utils.commands.pictures import draw_category, draw_curves
 from utils.commands.trained_models import check_thresholds, save_models
 from utils.machine import describe_cpu, package_versions, source_commit
 from utils.options import Options, parse_options
-from utils.results import TABLES_FILE, ResultFolder, ResultRow, picture_tag
+from utils.report import ReportView, render_page
+from utils.results import REPORT_FILE, TABLES_FILE, ResultFolder, ResultRow, picture_tag
 from utils.tables import DASH, describe_run, main_tables, stage_table, tables_text
 
 DESCRIPTION = """Evaluate PatchCore on the categories of a dataset in MVTec AD's layout: for each,
@@ -80,12 +82,14 @@ def evaluate(options: Options, *, note: str = "") -> list[ResultRow]:
     run.folder.write_run(run.record)
     log.info("on %s; neighbours: %s", run.record["device"], search_method(device))
     try:
-        with logging_redirect_tqdm():
+        with logging_redirect_tqdm(), Drawing(run.folder, options.threads) as drawing:
             for category in categories:
                 log.info("%s: %s", category.name, category.describe())
-                _evaluate_category(run, models, category)
+                _evaluate_category(run, models, category, drawing)
             for percentage in next(iter(models.values())).percentages:
-                draw_curves(run.drawn(percentage), run.folder, options.aupro_limit)
+                run.curves[percentage] = draw_curves(
+                    run.drawn(percentage), run.folder, options.aupro_limit
+                )
     except BaseException as error:
         run.finish(f"stopped: {str(error) or type(error).__name__}")
         raise
@@ -95,6 +99,7 @@ def evaluate(options: Options, *, note: str = "") -> list[ResultRow]:
     if options.profile:
         print(stage_table(run.rows).to_markdown())
     log.info("all tables are in %s", run.folder.path / TABLES_FILE)
+    log.info("to look through everything, open %s", run.folder.path / REPORT_FILE)
     return run.rows
 
 
@@ -107,6 +112,8 @@ class Run:
     record: dict[str, object]
     rows: list[ResultRow] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
+    views: list[ReportView] = field(default_factory=list)
+    curves: dict[float, list[tuple[str, str]]] = field(default_factory=dict)
 
     def drawn(self, percentage: float) -> list[Measurement]:
         """Return what curves show of a percentage: the first seed of each category."""
@@ -116,10 +123,17 @@ class Run:
             if m.row.percentage_coreset == percentage and m.row.seed == self.options.seed[0]
         ]
 
+    def write_report(self) -> None:
+        """Write the page to look through what is known by now."""
+        page = render_page(self.record, self.rows, self.views, self.curves)
+        self.folder.write_text(REPORT_FILE, page)
+
     def finish(self, state: str) -> None:
-        """Record how the run ended."""
+        """Record how the run ended, also on the page."""
         self.record |= {"state": state, "end": _now()}
         self.folder.write_run(self.record)
+        if self.rows:
+            self.write_report()
 
 
 def _start_record(
@@ -149,7 +163,9 @@ def _start_record(
     }
 
 
-def _evaluate_category(run: Run, models: Mapping[str, PatchCore], category: Category) -> None:
+def _evaluate_category(
+    run: Run, models: Mapping[str, PatchCore], category: Category, drawing: Drawing
+) -> None:
     """Measure a category, write what is known by now, say it, then draw.
 
     In this order, so that a crash while drawing costs no number.
@@ -181,7 +197,8 @@ def _evaluate_category(run: Run, models: Mapping[str, PatchCore], category: Cate
             log.info(_line(measurement.row))
             if run.options.save_maps:
                 _save_maps(measurement, result, run.folder)
-    draw_category(last, run.folder, run.options)
+    run.views.extend(draw_category(last, drawing, run.folder, run.options))
+    run.write_report()
 
 
 def _save_maps(measurement: Measurement, result: CategoryResult, folder: ResultFolder) -> None:

@@ -1,65 +1,124 @@
 """What a category's results look like: the pictures of a run."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from datasets.base import Sample
-from datasets.images import map_ahead
-from patchcore import explain
+from patchcore.preprocess import Preprocess
 from utils.commands.category import CategoryResult, Measurement
-from utils.commands.progress import show_progress
+from utils.commands.drawing import Drawing
+from utils.commands.reporting import make_view
+from utils.commands.scene import Scene, SceneArrays, choose_images
 from utils.metrics import Metrics
 from utils.options import Options
 from utils.plots import (
-    draw_localization,
     draw_precision_recall_curves,
     draw_pro_curves,
     draw_roc_curves,
     draw_score_distribution,
 )
+from utils.report import ReportView
 from utils.results import ResultFolder, per_mille, picture_tag
+
+CURVES = ("ROC curves", "Precision-recall curves", "Per-region overlap curves")
 
 Curve = tuple[np.ndarray, np.ndarray, float]
 
 
-def draw_category(result: CategoryResult, folder: ResultFolder, options: Options) -> None:
-    """Draw a category's score distributions and, where wanted, its localization pictures.
+def draw_category(
+    result: CategoryResult, drawing: Drawing, folder: ResultFolder, options: Options
+) -> list[ReportView]:
+    """Draw a category's score distributions and, where wanted, its test images.
 
     Those of the first seed: another one moves a few patches, which no picture shows.
+
+    Args:
+        result: What was found.
+        drawing: Draws the test images, in the background where they are many.
+        folder: Where to.
+        options: The run's.
+
+    Returns:
+        For each percentage what the report shows of it.
     """
     measurements = [m for m in result.measurements if m.row.seed == options.seed[0]]
+    if result.picture_data is not None:
+        drawing.wait()  # for the category before
+    views = []
     for measurement in measurements:
-        _draw_distribution(result, measurement, folder)
-    if result.picture_data is None:
-        return
-    chosen = [
-        index
-        for index, sample in enumerate(result.category.test)
-        if options.pictures == "all" or sample.is_defective
-    ]
-    total = len(chosen) * len(measurements)
-    with show_progress(total, f"{result.category.name}: draw", "picture") as bar:
-        for measurement in measurements:
-            drawn = map_ahead(
-                lambda index, m=measurement: _draw_sample(result, m, index, folder),
-                chosen,
-                num_workers=options.threads,
-                ahead=2 * options.threads,
-            )
-            for _ in drawn:
-                bar.update()
+        distribution = _draw_distribution(result, measurement, folder)
+        scene, arrays = make_scene(result, measurement, options), None
+        if result.picture_data is not None:
+            arrays = _arrays(result, measurement)
+            drawing.draw(scene, arrays)
+        views.append(make_view(scene, arrays, distribution))
+    return views
+
+
+def make_scene(result: CategoryResult, measurement: Measurement, options: Options) -> Scene:
+    """Gather what pictures and report say of one category at one percentage."""
+    row, prediction, category = measurement.row, measurement.prediction, result.category
+    threshold = row.metrics["image_threshold"]
+    data = result.picture_data
+    chosen = choose_images(
+        category.test, prediction.score, threshold, options.pictures, options.pictures_limit
+    )
+    maps = prediction.anomaly_map
+    return Scene(
+        category=row.category,
+        tag=picture_tag(row.percentage_coreset, row.k),
+        percentage=row.percentage_coreset,
+        samples=category.test,
+        scores=prediction.score,
+        chosen=frozenset(chosen),
+        score_range=(
+            (0.0, options.score_max)
+            if options.score_max
+            else (float(maps.min()), float(maps.max()))
+        ),
+        image_threshold=_known(threshold),
+        pixel_threshold=_known(row.metrics["pixel_threshold"]),
+        sources=() if data is None else data.sources,
+        root=options.path_data,
+        preprocess=Preprocess(
+            options.size("size_resize"),
+            options.size("size_crop"),
+            interpolation=options.interpolation,
+        ),
+        explain_top=options.explain_top,
+    )
+
+
+def _arrays(result: CategoryResult, measurement: Measurement) -> SceneArrays:
+    data, prediction = result.picture_data, measurement.prediction
+    return SceneArrays(
+        images=data.images,
+        anomaly_maps=prediction.anomaly_map,
+        distance=prediction.distance,
+        nearest=prediction.nearest,
+        coreset_patches=data.coreset_patches,
+        places=np.stack([data.places.images, data.places.rows, data.places.columns], axis=1),
+        masks=result.masks,
+    )
+
+
+def _known(threshold: float) -> float | None:
+    return None if math.isnan(threshold) else float(threshold)
 
 
 def draw_curves(
     measurements: Sequence[Measurement], folder: ResultFolder, aupro_limit: float
-) -> None:
+) -> list[tuple[str, str]]:
     """Draw ROC, precision-recall and per-region curves of all categories of one percentage.
 
     Args:
         measurements: One of each category.
         folder: Where to.
         aupro_limit: Where the curves of the per-region overlap end.
+
+    Returns:
+        Title and file of each picture.
     """
     row = measurements[0].row
     title = f"coreset {100 * row.percentage_coreset:g} %, k = {row.k}"
@@ -68,17 +127,19 @@ def draw_curves(
     images, pixels = _curves(measurements, _roc)
     roc = draw_roc_curves(images, pixels, title=title)
     means = f"rim{per_mille(_mean(images))}_rpm{per_mille(_mean(pixels))}"
-    folder.write_picture(f"roc-curve_{tag}_{means}.png", roc)
+    paths = [folder.write_picture(f"roc-curve_{tag}_{means}.png", roc)]
     folder.write_picture("roc_curve.png", roc)
 
     images, pixels = _curves(measurements, _precision_recall)
     picture = draw_precision_recall_curves(images, pixels, title=title)
     means = f"aim{per_mille(_mean(images))}_apm{per_mille(_mean(pixels))}"
-    folder.write_picture(f"pr-curve_{tag}_{means}.png", picture)
+    paths.append(folder.write_picture(f"pr-curve_{tag}_{means}.png", picture))
 
     _, pixels = _curves(measurements, _per_region)
     picture = draw_pro_curves(pixels, fpr_limit=aupro_limit, title=title)
-    folder.write_picture(f"pro-curve_{tag}_prm{per_mille(_mean(pixels))}.png", picture)
+    name = f"pro-curve_{tag}_prm{per_mille(_mean(pixels))}.png"
+    paths.append(folder.write_picture(name, picture))
+    return [(curve, path.name) for curve, path in zip(CURVES, paths, strict=True)]
 
 
 def _roc(metrics: Metrics) -> Curve:
@@ -118,7 +179,8 @@ def _mean(curves: Mapping[str, Curve]) -> float:
 
 def _draw_distribution(
     result: CategoryResult, measurement: Measurement, folder: ResultFolder
-) -> None:
+) -> str:
+    """Draw the scores of a category's test images; return the picture's name."""
     row, samples = measurement.row, result.category.test
     picture = draw_score_distribution(
         measurement.prediction.score,
@@ -126,37 +188,8 @@ def _draw_distribution(
         [sample.defect_type for sample in samples],
         title=f"{row.category}, coreset {100 * row.percentage_coreset:g} %, k = {row.k}",
         auroc=row.metrics["image_auroc"],
+        threshold=_known(row.metrics["image_threshold"]),
     )
     tag = picture_tag(row.percentage_coreset, row.k)
     auroc = per_mille(row.metrics["image_auroc"])
-    folder.write_picture(f"pred-dist_{row.category}_{tag}_r{auroc}.png", picture)
-
-
-def _draw_sample(
-    result: CategoryResult, measurement: Measurement, index: int, folder: ResultFolder
-) -> None:
-    sample, prediction, row = result.category.test[index], measurement.prediction, measurement.row
-    image = result.picture_data.images[index]
-    # (h, w): the nearest coreset patch of each of the image's patches
-    nearest = prediction.nearest[index, :, :, 0]
-    picture = draw_localization(
-        image,
-        mask=_mask(result, sample, index),
-        anomaly_map=prediction.anomaly_map[index],
-        rebuilt=explain.rebuild(result.picture_data.coreset_patches[nearest], image.shape[:2]),
-        defect_type=sample.defect_type,
-        file_name=sample.path.name,
-        score=float(prediction.score[index]),
-        score_range=(float(prediction.anomaly_map.min()), float(prediction.anomaly_map.max())),
-    )
-    share = prediction.score[index] / max(float(prediction.score.max()), np.finfo(np.float32).tiny)
-    tag = picture_tag(row.percentage_coreset, row.k)
-    name = f"localization_{row.category}_{sample.defect_type}_{sample.path.stem}_{tag}"
-    folder.write_picture(f"{name}_s{round(100 * max(share, 0)):03d}.png", picture)
-
-
-def _mask(result: CategoryResult, sample: Sample, index: int) -> np.ndarray | None:
-    if result.masks is not None:
-        return result.masks[index]
-    # Without ground truth a good image is still known to have nothing to show.
-    return None if sample.is_defective else np.zeros(result.picture_data.images.shape[1:3], bool)
+    return folder.write_picture(f"pred-dist_{row.category}_{tag}_r{auroc}.png", picture).name

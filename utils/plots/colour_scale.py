@@ -49,7 +49,7 @@ class ColourScale:
 
     def colours(self, fractions: np.ndarray) -> np.ndarray:
         """Return the RGB colours, (..., 3) uint8, of `fractions` in [0, 1]."""
-        return colour_table()[np.rint(fractions * 255).astype(np.uint8)]
+        return colour_table().take(np.rint(fractions * 255).astype(np.intp), axis=0)
 
     def ticks(self, intervals: int = 5) -> list[tuple[float, str]]:
         """Return round scores, at most `intervals` steps from low to high, each with its text."""

@@ -10,7 +10,6 @@ from utils.plots.panel_grid import ColourBar, LineKey, Panel, compose_panels, dr
 
 COLUMNS = 3
 PANEL_SIDE = 360  # pixels; pictures that are not square get the same area
-MAX_PANEL_SIDE = 3 * PANEL_SIDE
 
 NORMAL_GREY = 22  # in the ground truth, where a defect is white
 # Neither colour is in the colour map, and a dash tells the lines apart without any colour.
@@ -32,8 +31,9 @@ def draw_localization(
     score: float,
     score_range: tuple[float, float],
     threshold: float | None = None,
+    image_threshold: float | None = None,
 ) -> np.ndarray:
-    """Draw an image, its ground truth and four views of its anomaly map.
+    """Draw an image, what it was compared with, its anomaly map in three views, its ground truth.
 
     Args:
         image: (H, W, 3) uint8 RGB, the image as the model saw it.
@@ -47,6 +47,7 @@ def draw_localization(
         score_range: lowest and highest distance of the colour scale. Give all images of a category
             the same one: only then equal colours mean equal distances.
         threshold: distance from which a pixel counts as defective; outlined if given.
+        image_threshold: score from which an image counts as defective; written if given.
 
     Returns:
         (H', W', 3) uint8 RGB, about 900 by 1250 pixels for square images.
@@ -58,8 +59,8 @@ def draw_localization(
     _check_pictures(image, mask, anomaly_map, rebuilt)
     _check_numbers(anomaly_map, score, threshold)
     scale = ColourScale(*score_range)
-    size = _panel_size(*image.shape[:2])
-    photo = _resize_photo(image, size)
+    size = panel_size(*image.shape[:2])
+    photo = resize_photo(image, size)
     distances = cv2.resize(anomaly_map.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     fractions = scale.fraction(distances)
     colours = scale.colours(fractions)
@@ -67,24 +68,26 @@ def draw_localization(
 
     panels = [
         Panel(photo, defect_type, file_name),
-        _truth_panel(mask, size),
+        # Beside the image, since to compare the two is what it is for.
+        Panel(
+            resize_photo(rebuilt, size), "Nearest normal patches", "rebuilt from training images"
+        ),
         Panel(
             colours,
             "Anomaly map",
-            f"image score {score:.4g} ▸",
+            _score_text(score, image_threshold),
             bar=ColourBar(scale, score, threshold),
         ),
         Panel(
-            _overlay(photo, colours, fractions, contours),
+            overlay(photo, colours, fractions, contours),
             "Overlay",
             "" if contours else "anomaly map on the image",
             # The first key is that of the line on top.
             keys=tuple(key for key, _ in reversed(contours)),
         ),
         Panel(_seen_through(photo, fractions), "Seen through the map", "bright where anomalous"),
-        Panel(
-            _resize_photo(rebuilt, size), "Nearest normal patches", "rebuilt from training images"
-        ),
+        # Last, so that without it no other panel moves.
+        _truth_panel(mask, size),
     ]
     return compose_panels([panel for panel in panels if panel is not None], COLUMNS)
 
@@ -114,13 +117,23 @@ def _check_numbers(anomaly_map: np.ndarray, score: float, threshold: float | Non
         raise ValueError(f"threshold must be finite or None, got {threshold}")
 
 
-def _panel_size(height: int, width: int) -> tuple[int, int]:
-    """Return the panels' (width, height), as OpenCV orders them, in the image's proportions."""
-    scale = min(PANEL_SIDE / math.sqrt(height * width), MAX_PANEL_SIDE / max(height, width))
+def _score_text(score: float, image_threshold: float | None) -> str:
+    """Say the image's score; the mark is that of the colour bar."""
+    text = f"image score {score:.4g} ▸"
+    return text if image_threshold is None else f"{text}  threshold {image_threshold:.4g}"
+
+
+def panel_size(height: int, width: int, side: int = PANEL_SIDE) -> tuple[int, int]:
+    """Return a panel's (width, height), as OpenCV orders them, in the image's proportions.
+
+    Its area is that of a square of `side` pixels, unless that made it longer than three sides.
+    """
+    scale = min(side / math.sqrt(height * width), 3 * side / max(height, width))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _resize_photo(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_photo(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize (H, W, 3) uint8 to (width, height), with the method that suits the direction."""
     shrinks = size[0] < photo.shape[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     return cv2.resize(photo, size, interpolation=method)
@@ -154,25 +167,26 @@ def _contours(
     """Return the bool regions to outline, the uppermost last, each with the look of its line."""
     contours = []
     if threshold is not None:
-        key = LineKey(f"threshold {threshold:.4g}", THRESHOLD_COLOUR, dashed=True)
+        key = LineKey(f"map ≥ {threshold:.4g}", THRESHOLD_COLOUR, dashed=True)
         contours.append((key, distances >= threshold))
     if mask is not None and mask.any():
         contours.append((LineKey("ground truth", TRUTH_COLOUR), mask))
     return contours
 
 
-def _overlay(
+def overlay(
     photo: np.ndarray,
     colours: np.ndarray,
     fractions: np.ndarray,
     contours: list[tuple[LineKey, np.ndarray]],
 ) -> np.ndarray:
     """Lay the map's colours on the image, the denser the higher the map, and outline regions."""
-    strength = OVERLAY_STRENGTH * fractions
-    overlay = cv2.blendLinear(colours, photo, strength, 1 - strength)
+    # Squared: what is normal keeps the image's own colours.
+    strength = OVERLAY_STRENGTH * fractions**2
+    blended = cv2.blendLinear(colours, photo, strength, 1 - strength)
     for key, region in contours:
-        draw_lines(overlay, _outline(region), key)
-    return overlay
+        draw_lines(blended, _outline(region), key)
+    return blended
 
 
 def _outline(region: np.ndarray) -> list[np.ndarray]:

@@ -108,12 +108,13 @@ def compose_panels(panels: Sequence[Panel], columns: int) -> np.ndarray:
     labels: list[Label] = []
     for panel, cell in zip(panels, place_cells(panels, columns), strict=True):
         canvas[cell.y : cell.y + cell.height, cell.x : cell.x + cell.width] = panel.picture
-        _draw_frame(canvas, cell.x, cell.y, cell.width, cell.height)
+        draw_frame(canvas, cell.x, cell.y, cell.width, cell.height)
         labels.extend(_titles(panel, cell))
         labels.extend(_draw_keys(canvas, panel.keys, cell))
         if panel.bar is not None:
             labels.extend(_draw_bar(canvas, panel.bar, cell))
-    return draw_labels(canvas, labels)
+    draw_labels(canvas, labels)
+    return canvas
 
 
 def draw_lines(picture: np.ndarray, lines: Sequence[np.ndarray], key: LineKey) -> None:
@@ -130,7 +131,7 @@ def _dashes(lines: Sequence[np.ndarray], on: int = 10, off: int = 9) -> Iterator
             yield line[start : start + on]
 
 
-def _draw_frame(canvas: np.ndarray, x: int, y: int, width: int, height: int) -> None:
+def draw_frame(canvas: np.ndarray, x: int, y: int, width: int, height: int) -> None:
     """Draw a hair line just outside: bright pictures would melt into the white page."""
     cv2.rectangle(canvas, (x - 1, y - 1), (x + width, y + height), FRAME)
 
@@ -181,7 +182,7 @@ def _draw_bar(canvas: np.ndarray, bar: ColourBar, cell: Cell) -> list[Label]:
 
     gradient = bar.scale.colours(np.linspace(1, 0, cell.height, dtype=np.float32))
     canvas[cell.y : cell.y + cell.height, x:right] = gradient[:, None]
-    _draw_frame(canvas, x, cell.y, BAR_WIDTH, cell.height)
+    draw_frame(canvas, x, cell.y, BAR_WIDTH, cell.height)
     if bar.threshold is not None:
         y = row(bar.threshold)
         cv2.line(canvas, (x, y), (right - 1, y), LINE_CASING, 4)

@@ -1,0 +1,85 @@
+"""Remake the README's pictures: `make assets`, or `python -m assets.make [flags of the demo]`.
+
+All are of the procedural categories. The flags choose the network; random weights show the layout
+and nothing else, which the pictures' page then says. Screenshots of the page need a Chromium.
+"""
+
+import logging
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import cv2
+
+import main
+
+HERE = Path(__file__).resolve().parent
+FLAGS = (
+    *("--backbone", "mobilenet_v2", "--layers", "features.6", "features.13"),
+    *("--weights", "random", "--percentage_coreset", "0.1", "--path_trained", "none"),
+    *("--categories", "bottle_mouth", "mosaic", "tablet"),
+)
+# What of the results is shown; the first file that matches.
+SHOWN = {
+    "localization.png": "localization_bottle_mouth_crack_002_*.png",
+    "explanation.png": "explanation_bottle_mouth_crack_002_*.png",
+    "distribution.png": "pred-dist_tablet_*.png",
+}
+BROWSERS = ("chromium", "google-chrome")
+SCREENSHOTS = {"report_light.png": "1", "report_dark.png": "0"}  # Chromium's preferred colours
+WIDTH, HEIGHT = 1280, 1000
+SMALLEST = 9  # of PNG's levels: these files are downloaded with every clone
+
+log = logging.getLogger(__name__)
+
+
+def make(flags: list[str]) -> int:
+    """Run the demo and keep some of its pictures; return its exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        data, result = Path(folder) / "synthetic_anomaly_detection", Path(folder) / "result"
+        paths = ["--path_data", str(data), "--path_result", str(result)]
+        status = main.main(["demo", *paths, *FLAGS, *flags])
+        if status:
+            return status
+        for name, pattern in SHOWN.items():
+            _keep(sorted(result.glob(pattern))[0], name)
+        _photograph(result / "index.html")
+    return 0
+
+
+def _photograph(page: Path) -> None:
+    """Take pictures of the report's gallery, in both colour schemes."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        log.warning("no Chromium found: the pictures of the report stay as they were")
+        return
+    # Only what is in sight without scrolling gets into a screenshot.
+    text = page.read_text(encoding="utf-8")
+    for section in ("summary", "curves"):
+        text = text.replace(f'<section id="{section}"', f'<section hidden id="{section}"')
+    gallery = page.with_name("gallery.html")
+    gallery.write_text(text, encoding="utf-8")
+    for name, scheme in SCREENSHOTS.items():
+        target = page.with_name(name)
+        command = [
+            *(browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
+            *("--disable-background-networking", "--no-first-run", "--virtual-time-budget=8000"),
+            *(f"--window-size={WIDTH},{HEIGHT}", f"--screenshot={target}"),
+            *("--force-prefers-reduced-motion", f"--blink-settings=preferredColorScheme={scheme}"),
+            gallery.as_uri(),
+        ]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        _keep(target, name)
+
+
+def _keep(source: Path, name: str) -> None:
+    """Encode a picture as small as it gets, and put it into this folder."""
+    picture = cv2.imread(str(source))
+    cv2.imwrite(str(HERE / name), picture, [cv2.IMWRITE_PNG_COMPRESSION, SMALLEST])
+    log.info("%s", HERE / name)
+
+
+if __name__ == "__main__":
+    sys.exit(make(sys.argv[1:]))

@@ -1,0 +1,472 @@
+"use strict";
+// The page's behaviour. What is shown comes from the JSON in #data; names from files get into the
+// page as text only, never as markup.
+
+const ALL = "*";
+const VERDICTS = {
+  tp: { text: "found", wrong: false },
+  tn: { text: "passed", wrong: false },
+  fp: { text: "false alarm", wrong: true },
+  fn: { text: "missed", wrong: true },
+};
+const SLIDER_STEPS = 1000;
+const BINS = 60;
+const VIEW_TEXTS = ["image", "anomaly map on the image", "image rebuilt from the nearest normal patches"];
+
+const find = (id) => document.getElementById(id);
+const views = JSON.parse(find("data").textContent).views;
+
+// Chosen at the moment. A threshold belongs to a view, so that each category keeps its own.
+const state = { percentage: null, category: null, shown: [], position: -1, opener: null };
+for (const view of views) {
+  view.best = view.threshold;
+  view.low = Math.min(...view.images.map((image) => image.score));
+  view.high = Math.max(...view.images.map((image) => image.score));
+  view.images.forEach((image, number) => Object.assign(image, { view, number }));
+}
+
+function make(name, attributes = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key === "className") element.className = value;
+    else element.setAttribute(key, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+function digits(value) {
+  return Number.isFinite(value) ? String(Number(value.toPrecision(4))) : "–";
+}
+
+function verdict(image) {
+  // Without a threshold nothing is found, as in the metrics.
+  const found = image.view.threshold !== null && image.score >= image.view.threshold;
+  return (found === image.bad ? "t" : "f") + (found ? "p" : "n");
+}
+
+// By how much a score is on the wrong side, in widths of its category's scores.
+function hardness(image) {
+  const { threshold, low, high } = image.view;
+  const margin = image.score - (threshold === null ? low : threshold);
+  return ((image.bad ? -1 : 1) * margin) / (high - low || 1);
+}
+
+function currentViews() {
+  return views.filter(
+    (view) =>
+      String(view.percentage) === state.percentage &&
+      (state.category === ALL || view.category === state.category),
+  );
+}
+
+/* ---- summary and curves ---- */
+
+function showPercentage(value) {
+  state.percentage = value;
+  for (const part of document.querySelectorAll("[data-percentage]")) {
+    part.hidden = part.dataset.percentage !== value;
+  }
+}
+
+function makeSortable(table) {
+  const headings = [...table.tHead.rows[0].cells];
+  headings.forEach((heading, column) => {
+    heading.querySelector("button").addEventListener("click", () => {
+      const ascending = heading.getAttribute("aria-sort") !== "ascending";
+      headings.forEach((other) => other.setAttribute("aria-sort", "none"));
+      heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
+      const key = (row) => {
+        const cell = row.cells[column];
+        if (column === 0) return cell.textContent.trim();
+        return cell.dataset.value === "" ? NaN : Number(cell.dataset.value);
+      };
+      const rows = [...table.tBodies[0].rows].sort((a, b) => {
+        const [x, y] = ascending ? [key(a), key(b)] : [key(b), key(a)];
+        if (column === 0) return x.localeCompare(y);
+        // What was not measured stays below, in either order.
+        if (Number.isNaN(key(a)) || Number.isNaN(key(b))) return Number.isNaN(key(a)) - Number.isNaN(key(b));
+        return x - y;
+      });
+      table.tBodies[0].append(...rows);
+    });
+  });
+}
+
+/* ---- gallery ---- */
+
+function makeCard(image) {
+  const button = make("button", { type: "button", className: "card" });
+  const picture = make("span", { className: "thumb" });
+  picture.style.aspectRatio = String(image.view.aspect);
+  if (image.thumb) {
+    const img = make("img", { loading: "lazy", decoding: "async", src: image.thumb, alt: "" });
+    picture.append(img);
+  } else {
+    picture.append(make("span", { className: "empty" }, "no picture"));
+  }
+  const badge = make("span", { className: "badge" });
+  picture.append(badge);
+  const file = state.category === ALL ? `${image.view.category} / ${image.file}` : image.file;
+  const text = make(
+    "span",
+    { className: "text" },
+    make("span", { className: "type" }, image.type),
+    make("span", { className: "file" }, file),
+    make("span", { className: "score" }, digits(image.score)),
+    make("span", { className: "gauge" }, make("i"), make("b")),
+  );
+  button.append(picture, text);
+  button.addEventListener("click", () => openLarge(state.shown.indexOf(image), button));
+  image.card = make("li", {}, button);
+  image.parts = { button, badge, gauge: text.lastChild };
+  return image.card;
+}
+
+function judgeCard(image) {
+  const kind = verdict(image);
+  if (image.kind !== kind) {
+    image.kind = kind;
+    image.card.className = kind;
+    image.parts.badge.textContent = VERDICTS[kind].text;
+  }
+  const { low, high, threshold } = image.view;
+  const share = (value) => `${(100 * (value - low)) / (high - low || 1)}%`;
+  image.parts.gauge.firstChild.style.width = share(image.score);
+  image.parts.gauge.lastChild.style.left = threshold === null ? "100%" : share(threshold);
+  image.parts.button.setAttribute(
+    "aria-label",
+    `${image.view.category}, ${image.type}, ${image.file}: score ${digits(image.score)}, ${VERDICTS[kind].text}`,
+  );
+}
+
+function matches(image) {
+  const type = find("type").value;
+  if (type !== ALL && image.type !== type) return false;
+  const wanted = find("verdict").value;
+  if (wanted === "all") return true;
+  if (wanted === "wrong" || wanted === "right") {
+    return VERDICTS[image.kind].wrong === (wanted === "wrong");
+  }
+  return image.kind === wanted;
+}
+
+const ORDERS = {
+  hardest: (a, b) => hardness(b) - hardness(a),
+  highest: (a, b) => b.score - a.score,
+  lowest: (a, b) => a.score - b.score,
+  name: (a, b) =>
+    a.view.category.localeCompare(b.view.category) ||
+    a.type.localeCompare(b.type) ||
+    a.file.localeCompare(b.file, undefined, { numeric: true }),
+};
+
+// Fill the gallery anew: another category or percentage.
+function buildGallery() {
+  const images = currentViews().flatMap((view) => view.images);
+  find("gallery").replaceChildren(...images.map(makeCard));
+  for (const image of images) image.kind = null;
+  const types = [...new Set(images.map((image) => image.type))];
+  const select = find("type");
+  const before = select.value;
+  select.replaceChildren(
+    new Option("all types", ALL),
+    ...types.map((type) => new Option(type, type)),
+  );
+  select.value = types.includes(before) ? before : ALL;
+  const one = currentViews().length === 1 ? currentViews()[0] : null;
+  find("judge").classList.toggle("many", one === null);
+  const distribution = find("distribution");
+  find("scores").hidden = !(one && one.distribution);
+  if (one && one.distribution) {
+    distribution.src = one.distribution;
+    distribution.alt = `Scores of the test images of ${one.category} by type of defect`;
+  }
+  if (one) drawHistogram(one);
+  judge();
+}
+
+// Verdicts, counts, filter and order: whatever a threshold or a control changes.
+function judge({ keepOrder = false } = {}) {
+  const images = currentViews().flatMap((view) => view.images);
+  images.forEach(judgeCard);
+  const counts = { tp: 0, fp: 0, fn: 0, tn: 0 };
+  for (const image of images) counts[image.kind] += 1;
+  for (const [kind, count] of Object.entries(counts)) find(kind).textContent = count;
+  const rate = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)} %` : "–");
+  find("precision").textContent = rate(counts.tp, counts.tp + counts.fp);
+  find("recall").textContent = rate(counts.tp, counts.tp + counts.fn);
+  state.shown = images.filter(matches);
+  const chosen = new Set(state.shown);
+  for (const image of images) image.card.hidden = !chosen.has(image);
+  // Only what belongs together moves: while the slider is dragged, cards stay where they are.
+  if (!keepOrder) {
+    state.shown.sort(ORDERS[find("order").value]);
+    find("gallery").append(...state.shown.map((image) => image.card));
+  } else {
+    const place = new Map([...find("gallery").children].map((card, number) => [card, number]));
+    state.shown.sort((a, b) => place.get(a.card) - place.get(b.card));
+  }
+  find("shown").textContent = images.length
+    ? `${state.shown.length} of ${images.length} images`
+    : "No test images yet.";
+  showThreshold();
+}
+
+/* ---- threshold ---- */
+
+function sliderRange(view) {
+  const air = 0.03 * (view.high - view.low || Math.abs(view.high) || 1);
+  return [view.low - air, view.high + air];
+}
+
+function showThreshold() {
+  const [view] = currentViews();
+  if (!view || currentViews().length !== 1) {
+    find("reading").textContent = "";
+    return;
+  }
+  const [low, high] = sliderRange(view);
+  const threshold = view.threshold === null ? high : view.threshold;
+  find("threshold").value = Math.round((SLIDER_STEPS * (threshold - low)) / (high - low));
+  find("threshold").setAttribute("aria-valuetext", digits(threshold));
+  find("reading").textContent = digits(threshold);
+  find("reset").hidden = view.best === null || view.threshold === view.best;
+  const line = find("histogram").querySelector(".line");
+  if (line) line.setAttribute("transform", `translate(${(BINS * (threshold - low)) / (high - low)} 0)`);
+}
+
+function moveThreshold() {
+  const [view] = currentViews();
+  const [low, high] = sliderRange(view);
+  view.threshold = low + ((high - low) * find("threshold").value) / SLIDER_STEPS;
+  judge({ keepOrder: true });
+}
+
+function drawHistogram(view) {
+  const svg = find("histogram");
+  const [low, high] = sliderRange(view);
+  const bars = { good: new Array(BINS).fill(0), bad: new Array(BINS).fill(0) };
+  for (const image of view.images) {
+    const bin = Math.min(BINS - 1, Math.floor((BINS * (image.score - low)) / (high - low)));
+    bars[image.bad ? "bad" : "good"][bin] += 1;
+  }
+  const tallest = Math.max(1, ...bars.good, ...bars.bad);
+  svg.setAttribute("viewBox", `0 0 ${BINS} 2`);
+  const shape = (name, attributes) => {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    return element;
+  };
+  const parts = [];
+  for (const [kind, heights] of Object.entries(bars)) {
+    heights.forEach((count, bin) => {
+      if (!count) return;
+      const height = 0.06 + (0.92 * count) / tallest;
+      const y = kind === "good" ? 1 - height : 1;
+      parts.push(shape("rect", { class: kind, x: bin + 0.08, y, width: 0.84, height }));
+    });
+  }
+  parts.push(shape("line", { class: "axis", x1: 0, x2: BINS, y1: 1, y2: 1 }));
+  parts.push(shape("line", { class: "line", x1: 0, x2: 0, y1: 0, y2: 2 }));
+  svg.replaceChildren(...parts);
+}
+
+/* ---- large picture ---- */
+
+function openLarge(position, opener) {
+  state.opener = opener;
+  showLarge(position);
+  if (find("large").open) return;
+  find("large").showModal();
+  find("next").focus();
+}
+
+function showLarge(position) {
+  const count = state.shown.length;
+  if (!count) return;
+  state.position = (position + count) % count;
+  const image = state.shown[state.position];
+  state.opener = image.parts.button;
+  const kind = verdict(image);
+  find("large-title").textContent = `${image.view.category} / ${image.type} / ${image.file}`;
+  find("large-note").replaceChildren(
+    make("span", { className: `badge ${kind}` }, VERDICTS[kind].text),
+    ` score ${digits(image.score)}, threshold ${digits(image.view.threshold ?? NaN)} · ${state.position + 1} of ${count}`,
+  );
+  const side = document.querySelector("input[name=side]:checked").value;
+  for (const input of document.querySelectorAll("input[name=side]")) {
+    input.disabled = !image[input.value];
+  }
+  find("sides").hidden = !image.large && !image.why;
+  const file = image[side] || image.large || image.why || image.thumb;
+  const picture = find("large-image");
+  const link = find("large-link");
+  if (file) {
+    picture.src = file;
+    picture.alt = describe(image, file);
+    link.href = file;
+  } else {
+    picture.removeAttribute("src");
+    picture.alt = "No picture was drawn of this image";
+    link.removeAttribute("href");
+  }
+  showPatches(image);
+  // The neighbours, so that the next step shows at once.
+  for (const step of [1, -1]) {
+    const near = state.shown[(state.position + step + count) % count];
+    const next = near[side] || near.large || near.thumb;
+    if (next) new Image().src = next;
+  }
+}
+
+function describe(image, file) {
+  const name = `${image.view.category}, ${image.type}, ${image.file}`;
+  if (file === image.large) {
+    return `${name}: the image, the image rebuilt from its nearest normal patches, its anomaly map, overlay and ground truth`;
+  }
+  if (file === image.why) {
+    return `${name}: its most anomalous patches beside the training patches nearest to them`;
+  }
+  return `${name}: ${VIEW_TEXTS.join(", ")}`;
+}
+
+function showPatches(image) {
+  const place = find("patches");
+  place.hidden = !image.patches.length;
+  // Of a file's name what comes after its category's folder, which the heading says.
+  const within = (file) => file.replace(`${image.view.category}/`, "");
+  const rows = image.patches.map(([row, column, score, nearest], number) =>
+    make(
+      "tr",
+      {},
+      make("td", {}, String(number + 1)),
+      make("td", {}, `${row}, ${column}`),
+      make("td", {}, digits(score)),
+      make(
+        "td",
+        {},
+        ...nearest.flatMap(([file, r, c, flip, distance], n) => [
+          ...(n ? [make("br")] : []),
+          `${within(file)}${flip ? ` (${flip} flip)` : ""} at ${r}, ${c}; distance ${digits(distance)}`,
+        ]),
+      ),
+    ),
+  );
+  const heads = ["", "row, column", "score", "nearest normal patch"];
+  place.replaceChildren(
+    make(
+      "table",
+      {},
+      make("caption", {}, "Its most anomalous patches and what they were compared with"),
+      make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
+      make("tbody", {}, ...rows),
+    ),
+  );
+}
+
+function changeSide() {
+  const other = document.querySelector("input[name=side]:not(:checked)");
+  if (other.disabled) return;
+  other.checked = true;
+  showLarge(state.position);
+}
+
+function onKey(event) {
+  if (event.altKey || event.ctrlKey || event.metaKey) return;
+  // Arrows belong to the radio buttons while these have the focus.
+  const inRadio = event.target.type === "radio";
+  const steps = { ArrowLeft: -1, ArrowRight: 1 };
+  if (event.key in steps && !inRadio) showLarge(state.position + steps[event.key]);
+  else if (event.key === "Home" && !inRadio) showLarge(0);
+  else if (event.key === "End" && !inRadio) showLarge(state.shown.length - 1);
+  else if (event.key.toLowerCase() === "e") changeSide();
+  else return;
+  event.preventDefault();
+}
+
+/* ---- theme ---- */
+
+function setTheme(name) {
+  document.documentElement.dataset.theme = name;
+  try {
+    localStorage.setItem("patchcore-theme", name);
+  } catch {
+    // A browser that keeps nothing for files: the system's choice holds next time.
+  }
+}
+
+function changeTheme() {
+  const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+  const now = document.documentElement.dataset.theme || system;
+  setTheme(now === "dark" ? "light" : "dark");
+}
+
+/* ---- start ---- */
+
+function start() {
+  try {
+    const kept = localStorage.getItem("patchcore-theme");
+    if (kept) document.documentElement.dataset.theme = kept;
+  } catch {
+    // As above.
+  }
+  find("theme").addEventListener("click", changeTheme);
+  const percentages = [...new Set(views.map((view) => String(view.percentage)))];
+  const chooser = find("percentage");
+  const first = chooser ? chooser.value : percentages[0];
+  if (first !== undefined) showPercentage(first);
+  const categories = [...new Set(views.map((view) => view.category))];
+  find("category").replaceChildren(
+    ...categories.map((name) => new Option(name, name)),
+    ...(categories.length > 1 ? [new Option("all categories", ALL)] : []),
+  );
+  state.category = categories[0] ?? ALL;
+  if (chooser) {
+    chooser.addEventListener("change", () => {
+      showPercentage(chooser.value);
+      buildGallery();
+    });
+  }
+  document.querySelectorAll("table.overview").forEach(makeSortable);
+  for (const link of document.querySelectorAll("[data-category]")) {
+    link.addEventListener("click", () => {
+      state.category = find("category").value = link.dataset.category;
+      buildGallery();
+      find("images").scrollIntoView();
+      find("category").focus({ preventScroll: true });
+    });
+  }
+  find("category").addEventListener("change", () => {
+    state.category = find("category").value;
+    buildGallery();
+  });
+  for (const id of ["type", "verdict", "order"]) find(id).addEventListener("change", () => judge());
+  for (const input of document.querySelectorAll("input[name=view]")) {
+    input.addEventListener("change", () => (find("gallery").dataset.view = input.value));
+  }
+  find("threshold").max = SLIDER_STEPS;
+  find("threshold").addEventListener("input", moveThreshold);
+  find("threshold").addEventListener("change", () => judge());
+  find("reset").addEventListener("click", () => {
+    const [view] = currentViews();
+    view.threshold = view.best;
+    judge();
+    find("threshold").focus();
+  });
+  for (const input of document.querySelectorAll("input[name=side]")) {
+    input.addEventListener("change", () => showLarge(state.position));
+  }
+  const dialog = find("large");
+  find("close").addEventListener("click", () => dialog.close());
+  find("previous").addEventListener("click", () => showLarge(state.position - 1));
+  find("next").addEventListener("click", () => showLarge(state.position + 1));
+  dialog.addEventListener("keydown", onKey);
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close();
+  });
+  dialog.addEventListener("close", () => state.opener?.focus());
+  buildGallery();
+}
+
+start();
