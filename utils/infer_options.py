@@ -76,6 +76,13 @@ class InferOptions(ModelChoice):
         "the whole picture",
         choices=LAYOUTS,
     )
+    explain_top: int = flag(
+        0,
+        "output",
+        "for how many of a picture's most anomalous patches the JSON lines tell their nearest "
+        "training patches; with --pictures also in explanations/*.png",
+        metavar="N",
+    )
     save_masks: bool = flag(
         False, "output", "write masks/*.png of the pictures' size: 255 where anomalous, else 0"
     )
@@ -109,7 +116,10 @@ class InferOptions(ModelChoice):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in {"every": 1, "regions": 0, "batch_size": 1, "num_workers": -1}.items():
+        for name, least in {
+            **{"every": 1, "regions": 0, "explain_top": 0},
+            **{"batch_size": 1, "num_workers": -1},
+        }.items():
             if getattr(self, name) < least:
                 raise UsageError(
                     f"expected --{name} of at least {least}, found {getattr(self, name)}"

@@ -3,7 +3,11 @@
 import math
 import os
 import platform
+import shlex
 import subprocess
+import sys
+import time
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
@@ -22,6 +26,32 @@ PACKAGES = (
     "matplotlib",
     "scikit-learn",
 )
+
+
+def start_record(options: object, device: torch.device) -> dict[str, object]:
+    """Return what ``run.json`` says of a run at its start.
+
+    Args:
+        options: A dataclass, what was asked for.
+        device: Where it computes.
+    """
+    return {
+        "state": "running",
+        "start": now(),
+        "end": None,
+        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "options": asdict(options),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "cpu": describe_cpu(),
+        "threads": torch.get_num_threads(),
+        "commit": source_commit(),
+        "versions": package_versions(),
+    }
+
+
+def now() -> str:
+    """Return the time as records have it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def package_versions() -> dict[str, str]:

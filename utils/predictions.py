@@ -14,8 +14,8 @@ from utils.errors import UsageError
 
 ANOMALY, NORMAL, ERROR = "anomaly", "normal", "error"
 CSV_FILE, JSON_FILE = "predictions.csv", "predictions.jsonl"
-# What a run leaves in its folder; the last four are folders.
-OUTPUTS = (CSV_FILE, JSON_FILE, "pictures", "masks", "maps", "annotated")
+# What a run leaves in its folder beside its record; the last five are folders.
+OUTPUTS = (CSV_FILE, JSON_FILE, "pictures", "explanations", "masks", "maps", "annotated")
 COLUMNS = ("path", "score", "threshold", "verdict", "regions", "seconds", "error")
 
 

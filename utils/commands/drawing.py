@@ -9,17 +9,14 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from datasets.base import DatasetError, Sample
-from datasets.images import map_ahead, read_image
+from datasets.base import Sample
+from datasets.images import map_ahead
 from patchcore import explain
-from patchcore.model import FLIPS
-from patchcore.preprocess import Preprocess
 from utils.commands.explaining import (
     ImagePatches,
     describe_patches,
@@ -28,6 +25,7 @@ from utils.commands.explaining import (
 )
 from utils.commands.progress import show_progress
 from utils.commands.scene import Scene, SceneArrays
+from utils.commands.training_images import read_training_image
 from utils.errors import UsageError
 from utils.plots import draw_explanation, draw_localization, draw_thumbnail
 from utils.results import ResultFolder
@@ -40,7 +38,6 @@ MOST_PROCESSES = 8
 IMAGES_AT_A_TIME = 8
 # The least of a POSIX system: computing always goes first.
 NICENESS = 19
-TRAINING_IMAGES_KEPT = 64
 
 
 class Drawing:
@@ -209,16 +206,6 @@ def _explain(
         image, explained, title=sample.defect_type, file_name=sample.path.name
     )
     folder.write_picture(names.explanation, picture)
-
-
-@lru_cache(maxsize=TRAINING_IMAGES_KEPT)
-def read_training_image(path: Path, flip: str, preprocess: Preprocess) -> np.ndarray | None:
-    """Read a training image as the model saw it: (H, W, 3) uint8; None where it is gone."""
-    try:
-        image = preprocess.crop_image(read_image(path))
-    except DatasetError:
-        return None
-    return np.flip(image, FLIPS[flip] - 1) if flip else image
 
 
 def _mask(sample: Sample, arrays: SceneArrays, index: int) -> np.ndarray | None:

@@ -2,12 +2,8 @@
 
 import logging
 import math
-import shlex
-import sys
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -28,7 +24,7 @@ from utils.commands.drawing import Drawing
 from utils.commands.models import choose_device, make_models, summarise
 from utils.commands.pictures import draw_category, draw_curves
 from utils.commands.trained_models import check_thresholds, save_models
-from utils.machine import describe_cpu, package_versions, source_commit
+from utils.machine import now, start_record
 from utils.options import Options, parse_options
 from utils.report import ReportView, render_page
 from utils.results import REPORT_FILE, TABLES_FILE, ResultFolder, ResultRow, picture_tag
@@ -130,7 +126,7 @@ class Run:
 
     def finish(self, state: str) -> None:
         """Record how the run ended, also on the page."""
-        self.record |= {"state": state, "end": _now()}
+        self.record |= {"state": state, "end": now()}
         self.folder.write_run(self.record)
         if self.rows:
             self.write_report()
@@ -145,21 +141,11 @@ def _start_record(
             "RANDOM WEIGHTS: these results show that the program runs, and mean nothing else."
         )
     device = next(iter(models.values())).device
-    return {
-        "state": "running",
-        "start": _now(),
-        "end": None,
-        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "options": asdict(options),
+    return start_record(options, device) | {
         "notes": notes,
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
-        "cpu": describe_cpu(),
-        "threads": torch.get_num_threads(),
-        "commit": source_commit(),
         "weights_digest": {n: m.backbone.weights_digest for n, m in models.items()},
         "patches_per_image": {name: model.patches_per_image for name, model in models.items()},
         "memory": {},
-        "versions": package_versions(),
     }
 
 
@@ -237,7 +223,3 @@ def _line(row: ResultRow) -> str:
 
 def _percent(value: float) -> str:
     return DASH if math.isnan(value) else f"{100 * value:.2f} %"
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

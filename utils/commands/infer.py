@@ -22,6 +22,7 @@ from utils.commands.progress import show_progress
 from utils.errors import UsageError
 from utils.flags import parse_flags
 from utils.infer_options import AS_TRAINED, THRESHOLDS, InferOptions
+from utils.machine import now, start_record
 from utils.predictions import ANOMALY, ERROR, NORMAL, OUTPUTS, Outcome, PredictionFiles
 from utils.results import ResultFolder
 from utils.thresholds import read_threshold
@@ -47,14 +48,25 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
     thresholds = set_thresholds(model, options)
     folder = ResultFolder(options.path_result)
     folder.move_earlier_run(OUTPUTS)
+    record = start_record(options, model.device) | {
+        "category": model.trained.category,
+        "weights_digest": model.backbone.weights_digest,
+        "thresholds": asdict(thresholds),
+    }
+    folder.write_run(record)
     inference = Inference(model, thresholds, options, folder)
+    state = "complete"
     try:
         for items in _groups(options):
             inference.run(items)
     except KeyboardInterrupt:  # how watching and a camera end
         log.info("interrupted")
+    except BaseException as error:
+        state = f"stopped: {str(error) or type(error).__name__}"
+        raise
     finally:
         inference.close()
+        folder.write_run(record | {"state": state, "end": now(), "verdicts": inference.counts})
     return inference.status
 
 

@@ -35,6 +35,12 @@ class JudgedPictures:
         self._folder = folder
         self._video: _AnnotatedVideo | None = None
         self._scale_ends = self._common_scale()
+        self._explanations = None
+        if options.explain_top:
+            # Only here, since it brings what draws, which takes longer to load than a model.
+            from utils.commands.judged_explanations import Explanations
+
+            self._explanations = Explanations(model, options.explain_top)
 
     def draw(
         self,
@@ -44,7 +50,7 @@ class JudgedPictures:
         prediction: Prediction,
         *,
         is_anomaly: bool,
-    ) -> dict[str, str]:
+    ) -> dict[str, object]:
         """Write what is wanted of one picture.
 
         Args:
@@ -55,13 +61,13 @@ class JudgedPictures:
             is_anomaly: The verdict.
 
         Returns:
-            The names of the files by kind, relative to the folder.
+            The names of the files by kind, relative to the folder, and the explained patches.
 
         Raises:
             UsageError: one cannot be written.
         """
         options, stem = self._options, file_stem(item.name)
-        files: dict[str, str] = {}
+        files: dict[str, object] = {}
         if options.save_maps:
             data = io.BytesIO()
             np.save(data, prediction.anomaly_map[0])
@@ -69,15 +75,20 @@ class JudgedPictures:
         if options.save_masks:
             mask = np.where(self._marked(image, prediction), np.uint8(255), np.uint8(0))
             files["mask"] = self._write(f"masks/{stem}.png", _encode(mask))
-        if options.pictures == "all" or (options.pictures == "anomalies" and is_anomaly):
-            panels = options.layout == "panels"
+        drawn = options.pictures == "all" or (options.pictures == "anomalies" and is_anomaly)
+        if drawn:
             picture = (
                 self._panels(item, crop, prediction)
-                if panels
+                if options.layout == "panels"
                 else self._overlay(image, prediction, is_anomaly=is_anomaly)
             )
-            data = _encode(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-            files["picture"] = self._write(f"pictures/{stem}.png", data)
+            files["picture"] = self._write_picture(f"pictures/{stem}.png", picture)
+        if self._explanations is not None:
+            files["patches"] = records = self._explanations.describe(crop, prediction)
+            if drawn:
+                name = Path(item.name)
+                picture = self._explanations.draw(crop, records, name, self._patches())
+                files["explanation"] = self._write_picture(f"explanations/{stem}.png", picture)
         if options.annotate and item.number is not None and item.path is not None:
             frame = self._overlay(image, prediction, is_anomaly=is_anomaly)
             files["annotated"] = self._add_frame(item.path, frame)
@@ -108,11 +119,7 @@ class JudgedPictures:
         """Draw the panels of an evaluation, without ground truth."""
         from utils.plots import draw_localization
 
-        patches = self._model.trained.patches
-        if patches is None:
-            raise UsageError(
-                "expected a model with its patches' pictures, found none: take --layout overlay"
-            )
+        patches = self._patches()
         nearest = prediction.nearest[0, :, :, 0]  # (h, w)
         return draw_localization(
             crop,
@@ -124,7 +131,21 @@ class JudgedPictures:
             score=float(prediction.score[0]),
             score_range=self._scale_ends,
             threshold=self._thresholds.pixel.value,
+            image_threshold=self._thresholds.image.value,
         )
+
+    def _patches(self) -> np.ndarray:
+        patches = self._model.trained.patches
+        if patches is None:
+            raise UsageError(
+                "expected a model with its patches' pictures, found none: take --layout overlay, "
+                "and --explain_top 0"
+            )
+        return patches
+
+    def _write_picture(self, name: str, picture: np.ndarray) -> str:
+        """Write (H, W, 3) uint8 RGB as PNG."""
+        return self._write(name, _encode(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)))
 
     def _overlay(
         self, image: np.ndarray, prediction: Prediction, *, is_anomaly: bool

@@ -20,7 +20,10 @@ from utils.thresholds import F1_MAX
 DESCRIPTION = """Learn what is normal and keep it, without test images: either PATHs of normal
 images as one --category, or the train/good images of the categories in --path_data."""
 # Flags of an evaluation that have nothing to do here.
-WITHOUT = ("path_result", "save_maps", "aupro_limit", "profile")
+WITHOUT = (
+    *("path_result", "save_maps", "aupro_limit", "profile"),
+    *("pictures", "pictures_limit", "explain_top", "score_max"),
+)
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +67,7 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
         description=DESCRIPTION,
         defaults=TrainOptions(pictures="none"),
         epilog=epilog,
-        without=(*WITHOUT, "pictures"),
+        without=WITHOUT,
     )
     categories = _find_categories(options)
     models = make_models(options, choose_device(options.device))

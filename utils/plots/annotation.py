@@ -47,4 +47,5 @@ def annotate(
     height = max(BAR_LEAST, round(min(image.shape[:2]) * BAR_SHARE))
     drawn[:height] = ANOMALY_BAR if is_anomaly else NORMAL_BAR
     style = TextStyle(round(0.6 * height), bold=True, colour=WHITE)
-    return draw_labels(drawn, [Label(text, height // 3, height // 2, style, anchor="lm")])
+    draw_labels(drawn, [Label(text, height // 3, height // 2, style, anchor="lm")])
+    return drawn

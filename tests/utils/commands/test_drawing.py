@@ -13,8 +13,9 @@ import pytest
 from tests.support import NUM_TEST_PER_TYPE, TEST_TYPES, evaluate, make_category, names
 from tests.utils.commands.test_scene import make_scene
 from utils.commands import drawing as drawing_module
-from utils.commands.drawing import Drawing, read_training_image
+from utils.commands.drawing import Drawing
 from utils.commands.scene import SceneArrays
+from utils.commands.training_images import read_training_image
 from utils.errors import UsageError
 from utils.results import ResultFolder
 

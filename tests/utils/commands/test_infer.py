@@ -178,11 +178,21 @@ class TestVerdicts:
             assert boxes == [[*r["box"], r["area"]] for r in record["regions"]]
             assert float(row["seconds"]) > 0
 
+    def test_the_run_is_recorded(self, infer, data):
+        infer(data / "widget/test", status=1)
+        record = json.loads((infer.folder / "run.json").read_text())
+        assert record["state"] == "complete"
+        assert record["verdicts"] == {"anomaly": 4, "normal": 2, "error": 0}
+        assert record["category"] == "widget"
+        assert record["options"]["percentage_coreset"] == 0.1
+        assert record["thresholds"]["image"]["method"] == "train_quantile"
+
     def test_an_earlier_inference_is_moved(self, infer, data):
         infer(data / "widget/test/good", "--save_masks", status=0)
         infer(data / "widget/test/hole", status=1)
         (earlier,) = (infer.folder / "earlier").iterdir()
-        assert names(earlier, "*") == {"predictions.csv", "predictions.jsonl", "masks"}
+        files = {"predictions.csv", "predictions.jsonl", "run.json"}
+        assert names(earlier, "*") == {*files, "masks"}
         assert not (infer.folder / "masks").exists()
 
     def test_memory_does_not_grow_with_the_number_of_pictures(self, kept, monkeypatch, tmp_path):
@@ -364,6 +374,23 @@ class TestFlags:
             sizes[layout] = cv2.imread(str(infer.folder / record["picture"])).shape
         assert sizes["overlay"] == (64, 64, 3)
         assert sizes["panels"][0] > 600
+
+    def test_explain_top(self, infer, data, kept):
+        hole = data / "widget/test/hole/000.png"
+        (record,) = infer(hole, "--explain_top", "2", "--pictures", "all", status=1)
+        assert [patch["rank"] for patch in record["patches"]] == [1, 2]
+        nearest = record["patches"][0]["nearest"][0]
+        # An image's score is its most anomalous patch's distance to its nearest one.
+        assert nearest["distance"] == pytest.approx(record["score"], rel=1e-6)
+        trained = PatchCore.load(kept / "trained/widget/squeezenet1_1_p0100_k01").trained
+        place = divmod(int(trained.coreset.indices[nearest["coreset_index"]]), 15 * 15)
+        assert (trained.names[place[0]], place[1]) == (
+            nearest["file"],
+            15 * nearest["row"] + nearest["column"],
+        )
+        picture = cv2.imread(str(infer.folder / record["explanation"]))
+        assert min(picture.shape[:2]) > 300
+        assert "patches" not in infer(hole, status=1)[0]
 
     def test_save_masks(self, infer, data):
         (record,) = infer(data / "widget/test/hole/000.png", "--save_masks", status=1)
