@@ -32,6 +32,7 @@ from tests.support import (
 )
 from utils.commands import category as category_module
 from utils.commands import evaluate as evaluate_module
+from utils.commands import models as models_module
 from utils.commands import training as training_module
 
 
@@ -255,11 +256,11 @@ class TestRefusedEarly:
         assert re.search("at least k = .* of 225 training patches", fail(flags))
 
     def test_a_crop_larger_than_the_image_before_weights_are_loaded(self, fail, forbid):
-        forbid(evaluate_module, "load_backbone")
+        forbid(models_module, "load_backbone")
         assert "size_crop at most size_resize" in fail("--size_crop 80")
 
     def test_an_unwritable_result_folder_before_weights_are_loaded(self, fail, forbid, tmp_path):
-        forbid(evaluate_module, "load_backbone")
+        forbid(models_module, "load_backbone")
         (tmp_path / "file").write_text("in the way")
         assert "--path_result" in fail(f"--path_result {tmp_path / 'file'}")
 
