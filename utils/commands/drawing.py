@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -80,7 +80,7 @@ class Drawing:
         """Draw all test images of a scene, now or in the background.
 
         Raises:
-            UsageError: a picture cannot be written.
+            UsageError: a picture, or what it is drawn from, cannot be written.
         """
         numbers = range(len(scene.samples))
         self._asked_for += len(numbers)
@@ -90,14 +90,15 @@ class Drawing:
         # Files, since they are sent to any number of processes at once and for nothing.
         place = tempfile.TemporaryDirectory(prefix="patchcore-", ignore_cleanup_errors=True)
         self._temporary.append(place)
-        arrays.save(Path(place.name))
+        try:
+            arrays.save(Path(place.name))
+        except OSError as error:
+            raise UsageError(
+                f"cannot write {place.name}: {error.strerror or error} (TMPDIR names another "
+                "folder for what waits to be drawn; --num_workers 0 needs none)"
+            ) from error
         if self._pool is None:
-            # Spawned, since a fork of a process with threads, or with a GPU, may hang.
-            self._pool = ProcessPoolExecutor(
-                min(self._num_workers, MOST_PROCESSES),
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_stay_in_background,
-            )
+            self._pool = _start_pool(min(self._num_workers, MOST_PROCESSES))
         for start in range(0, len(numbers), IMAGES_AT_A_TIME):
             part = numbers[start : start + IMAGES_AT_A_TIME]
             self._pending.append(
@@ -112,15 +113,11 @@ class Drawing:
         """
         pending, self._pending = self._pending, []
         try:
-            with show_progress(len(pending) * IMAGES_AT_A_TIME, "draw", "image") as bar:
+            total = len(pending) * IMAGES_AT_A_TIME
+            with show_progress(total, "draw", "image") as bar, _telling_of_deaths():
                 for future in as_completed(pending):
                     future.result()
                     bar.update(IMAGES_AT_A_TIME)
-        except BrokenProcessPool as error:
-            raise UsageError(
-                "a process that draws pictures ended before its time, perhaps for want of memory; "
-                "--num_workers 0 draws without other processes, --pictures none not at all"
-            ) from error
         finally:
             for future in pending:
                 future.cancel()
@@ -220,6 +217,35 @@ def _draw_saved(scene: Scene, arrays: Path, numbers: Sequence[int], folder: Resu
     opened = SceneArrays.load(arrays)
     for index in numbers:
         draw_image(scene, opened, index, folder)
+
+
+def _start_pool(num_processes: int) -> ProcessPoolExecutor:
+    """Start processes, and wait until they are: their imports take whole cores for seconds.
+
+    Nothing is measured now. Once they have started, they stay in the background.
+    """
+    pool = ProcessPoolExecutor(
+        num_processes,
+        # Spawned, since a fork of a process with threads, or with a GPU, may hang.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_stay_in_background,
+    )
+    with _telling_of_deaths():
+        starting = [pool.submit(os.getpid) for _ in range(num_processes)]
+        for started in starting:
+            started.result()
+    return pool
+
+
+@contextlib.contextmanager
+def _telling_of_deaths() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise UsageError(
+            "a process that draws pictures ended before its time, perhaps for want of memory; "
+            "--num_workers 0 draws without other processes, --pictures none not at all"
+        ) from error
 
 
 def _stay_in_background() -> None:

@@ -146,6 +146,28 @@ def test_a_process_that_dies_is_told(tmp_path, monkeypatch):
         drawing.draw(make_scene(), arrays)
 
 
+def test_a_full_disk_is_told(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SceneArrays, "save", full)
+    monkeypatch.setattr(drawing_module, "FEW_IMAGES", 1)
+    with (
+        pytest.raises(UsageError, match=r"No space left on device.*TMPDIR"),
+        Drawing(ResultFolder(tmp_path), 1) as drawing,
+    ):
+        drawing.draw(make_scene(), _small_arrays())
+
+
+def test_processes_of_the_pool_stay_in_the_background():
+    pool = drawing_module._start_pool(1)
+    try:
+        assert pool.submit(os.nice, 0).result() == drawing_module.NICENESS
+        assert pool.submit(cv2.getNumThreads).result() == 1
+    finally:
+        pool.shutdown()
+
+
 def test_the_error_that_ends_a_run_is_not_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr(drawing_module, "_draw_saved", _die)
     monkeypatch.setattr(drawing_module, "FEW_IMAGES", 1)
