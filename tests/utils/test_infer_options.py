@@ -27,6 +27,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "json": ("", True),
     "pictures": ("anomalies", "anomalies"),
     "layout": ("overlay", "overlay"),
+    "explain_top": ("3", 3),
     "save_masks": ("", True),
     "save_maps": ("", True),
     "annotate": ("", True),

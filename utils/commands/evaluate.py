@@ -21,9 +21,9 @@ from utils.commands.category import (
     measure_category,
 )
 from utils.commands.drawing import Drawing
+from utils.commands.keeping import check_thresholds, save_models
 from utils.commands.models import choose_device, make_models, summarise
 from utils.commands.pictures import draw_category, draw_curves
-from utils.commands.trained_models import check_thresholds, save_models
 from utils.machine import now, start_record
 from utils.options import Options, parse_options
 from utils.report import ReportView, render_page

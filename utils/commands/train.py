@@ -8,8 +8,8 @@ from pathlib import Path
 from datasets.base import GOOD, Category, DatasetError, Sample
 from datasets.inputs import find_items
 from datasets.mvtec import find_categories, read_training
+from utils.commands.keeping import trained_models, write_models
 from utils.commands.models import choose_device, make_models, summarise
-from utils.commands.trained_models import trained_models, write_models
 from utils.commands.training import learn
 from utils.errors import UsageError
 from utils.flags import flag
