@@ -20,6 +20,7 @@ from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.select import Select  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     not (BROWSER and DRIVER),
@@ -269,8 +270,13 @@ def test_an_image_is_looked_at_with_the_keyboard_alone(page):
     assert title() == f"gadget / {types[0]} / {files[0]}"
     page.press(Keys.END, Keys.ESCAPE)
     assert not page.find("#large").is_displayed()
-    label = page.driver.switch_to.active_element.get_attribute("aria-label")
-    assert label.startswith(f"gadget, {types[-1]}, {files[-1]}: score")
+    expected = f"gadget, {types[-1]}, {files[-1]}: score"
+    # The browser first gives the focus back to where it was, and then tells the page.
+    WebDriverWait(page.driver, 10).until(
+        lambda driver: (
+            driver.switch_to.active_element.get_attribute("aria-label") or ""
+        ).startswith(expected)
+    )
 
 
 def test_the_patches_are_those_of_the_record(page, result):
