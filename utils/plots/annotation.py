@@ -37,7 +37,8 @@ def annotate(
         (H, W, 3) uint8 RGB.
     """
     fractions = scale.fraction(anomaly_map)
-    strength = OVERLAY_STRENGTH * fractions
+    # Squared: what is normal keeps its own colours.
+    strength = OVERLAY_STRENGTH * fractions**2
     drawn = cv2.blendLinear(scale.colours(fractions), image, strength, 1 - strength)
     marked = (anomaly_map >= pixel_threshold).astype(np.uint8)
     edges, _ = cv2.findContours(marked, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)

@@ -48,9 +48,9 @@ def test_where_nothing_is_found_the_image_stays_as_it_is():
 
 
 @pytest.mark.parametrize("fraction", [0.25, 1.0])
-def test_colours_cover_the_more_the_higher_the_map(fraction):
+def test_colours_cover_by_the_square_of_the_maps_height(fraction):
     picture = draw(hot_square(4 * fraction), pixel_threshold=9.0)
-    strength = OVERLAY_STRENGTH * fraction
+    strength = OVERLAY_STRENGTH * fraction**2
     colour = colour_table()[round(255 * fraction)]
     expected = strength * colour + (1 - strength) * GREY
     np.testing.assert_allclose(picture[140, 170], expected, atol=1)
