@@ -13,7 +13,7 @@ from patchcore.errors import PatchCoreError
 from utils.errors import UsageError
 
 # Each is utils/commands/<name>.py. Only the one that is asked for is loaded: it starts sooner.
-COMMANDS = ("evaluate", "demo", "tables", "train", "infer", "export")
+COMMANDS = ("evaluate", "demo", "tables", "train", "infer", "export", "pretrain")
 EPILOG = """commands (evaluate may be left out; each has its own --help):
   evaluate   this one
   demo       the same on procedural categories that it makes itself: no download needed
@@ -21,6 +21,7 @@ EPILOG = """commands (evaluate may be left out; each has its own --help):
   train      learn from normal images alone, without a test set
   infer      judge images, folders, videos or a camera by a trained model
   export     a trained model as one file, ONNX or torch's own, that runs without this program
+  pretrain   train formulanet, the backbone that ships with the code, from formulas alone
 """
 USER_MISTAKE = 2
 INTERRUPTED = 130

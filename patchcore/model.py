@@ -31,7 +31,6 @@ from patchcore.trained import Trained
 from patchcore.weights import DEFAULT, load_backbone
 
 DEFAULT_BACKBONE = "wide_resnet50_2"
-DEFAULT_LAYERS = ("layer2", "layer3")
 PRECISIONS = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -63,9 +62,11 @@ class PatchCore:
         settings: The method's arguments, as JSON knows them.
 
     Args:
-        backbone: A `Backbone`, or what `load_backbone` takes: a torchvision model's name or
-            ``module:factory``.
-        layers: Names of the layers to read; not with a `Backbone`, which has them.
+        backbone: A `Backbone`, or what `load_backbone` takes: ``formulanet``, a torchvision
+            model's name or ``module:factory``.
+        layers: Names of the layers to read, none for the backbone's default: layer2 and layer3
+            as in the paper, and layer1 to layer3 of formulanet. Not with a `Backbone`, which has
+            them.
         weights: ``default``, ``random`` or a file; not with a `Backbone`.
         percentage_coreset: Shares in (0, 1] of the training patches to keep; one or several.
         k: Nearest coreset patches whose mean distance scores a patch.
@@ -94,7 +95,7 @@ class PatchCore:
     def __init__(
         self,
         backbone: str | Backbone = DEFAULT_BACKBONE,
-        layers: Sequence[str] = DEFAULT_LAYERS,
+        layers: Sequence[str] = (),
         *,
         weights: str = DEFAULT,
         percentage_coreset: float | Sequence[float] = 0.1,

@@ -13,15 +13,25 @@ from torch import nn
 from patchcore.backbone import Backbone
 from patchcore.errors import PatchCoreError
 from patchcore.fold import fold_batch_norms
+from patchcore.formulanet import FORMULANET, LAYERS, WEIGHTS_FILE, FormulaNet
 
 DEFAULT = "default"
 RANDOM = "random"
+RESNET_LAYERS = ("layer2", "layer3")
 
 log = logging.getLogger(__name__)
 
 
 class WeightsUnavailableError(PatchCoreError):
     """Torchvision's weights are neither in its cache nor to be had from the network."""
+
+
+def default_layers(backbone: str) -> tuple[str, ...]:
+    """Return the layers of a backbone that are read where none are named.
+
+    The paper's, which ResNets have; formulanet's are all three.
+    """
+    return LAYERS if backbone == FORMULANET else RESNET_LAYERS
 
 
 def load_backbone(
@@ -35,12 +45,13 @@ def load_backbone(
     """Build a network, cut it, give it its weights, and fold its batch norms.
 
     Args:
-        backbone: The name of a torchvision classification model, or ``module:factory``: a
-            callable without arguments, in an importable module, that returns a network.
-        layers: Names of modules of the network.
-        weights: ``default`` (torchvision's, downloaded by torchvision where not cached; a factory
-            keeps what its network comes with), ``random``, or the path of a file with a state
-            dict, ``.pth`` or ``.safetensors``.
+        backbone: ``formulanet`` (this package's own), the name of a torchvision classification
+            model, or ``module:factory``: a callable without arguments, in an importable module,
+            that returns a network.
+        layers: Names of modules of the network; none for `default_layers`.
+        weights: ``default`` (formulanet's are part of this package; torchvision's are downloaded
+            by torchvision where not cached; a factory keeps what its network comes with),
+            ``random``, or the path of a file with a state dict, ``.pth`` or ``.safetensors``.
         size: (H, W) in pixels of the images to come.
         seed: Of random weights.
 
@@ -48,11 +59,12 @@ def load_backbone(
         PatchCoreError: a name, a file or its content does not fit.
         WeightsUnavailableError: torchvision's weights cannot be had.
     """
+    layers = layers or default_layers(backbone)
     own_network = ":" in backbone
     # Also a user's own network may draw its first weights at random: always seeded.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _import_network(backbone) if own_network else _torchvision_network(backbone)
+        network = _make_network(backbone)
     cut = Backbone(network, layers, size)
     if weights == RANDOM:
         log.warning(
@@ -64,6 +76,8 @@ def load_backbone(
             _reset(cut, seed)
     elif weights != DEFAULT:
         cut.load(read_state(Path(weights)))
+    elif backbone == FORMULANET:
+        cut.load(read_state(WEIGHTS_FILE))
     elif not own_network:
         cut.load(_torchvision_state(backbone))
         _match_torchvision_input(cut.network)
@@ -122,12 +136,19 @@ def digest(network: nn.Module) -> str:
     return result.hexdigest()
 
 
+def _make_network(backbone: str) -> nn.Module:
+    """Build the network of this name, its weights drawn at random or a factory's own."""
+    if backbone == FORMULANET:
+        return FormulaNet()
+    return _import_network(backbone) if ":" in backbone else _torchvision_network(backbone)
+
+
 def _torchvision_network(name: str) -> nn.Module:
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
         raise PatchCoreError(
-            f"no backbone {name!r} (backbone); give module:factory for a network of your own, or "
-            f"one of torchvision's: {', '.join(names)}"
+            f"no backbone {name!r} (backbone); give {FORMULANET}, module:factory for a network of "
+            f"your own, or one of torchvision's: {', '.join(names)}"
         )
     return torchvision.models.get_model(name, weights=None)
 

@@ -425,19 +425,21 @@ class TestTorchvisionWeights:
         )
 
     @pytest.mark.usefixtures("small_demo")
-    def test_the_demo_goes_on_with_random_ones_and_says_so(self, tmp_path, caplog):
+    def test_the_demo_goes_on_with_its_own_backbone_and_says_so(self, tmp_path, caplog):
         caplog.set_level(logging.INFO)
         flags = ["demo", *self.flags, "--path_data", str(tmp_path / "made")]
         assert call(*flags) == 0
-        note = "ImageNet weights could not be had: the demo went on with random ones."
+        note = "ImageNet weights could not be had: the demo went on with formulanet."
         assert note in caplog.text
         assert str(self.file) in caplog.text
         run = read_run(self.folder)
-        assert run["notes"] == [note, RANDOM_NOTE]
-        assert run["options"]["weights"] == ["random"]
+        assert run["notes"] == [note]
+        assert run["options"]["backbone"] == ["formulanet"]
+        assert run["options"]["weights"] == ["default"]
         tables = (self.folder / "tables.md").read_text()
         assert f"> {note}" in tables
-        assert f"> {RANDOM_NOTE}" in tables
+        assert RANDOM_NOTE not in tables
+        assert {row["model"] for row in read_table(self.folder)} == {"formulanet"}
         percentages = [row["percentage_coreset"] for row in read_table(self.folder)]
         assert percentages == ["0.01", "0.1"]
 

@@ -46,7 +46,7 @@ class Member:
     Attributes:
         backbone: As ``--backbone`` gives it.
         weights: As ``--weights`` gives it.
-        layers: The modules whose maps are used.
+        layers: The modules whose maps are used; none for the backbone's default.
     """
 
     backbone: str
@@ -214,24 +214,26 @@ class Options:
     backbone: tuple[str, ...] = flag(
         ("wide_resnet50_2",),
         "backbone",
-        "name of a torchvision classification model, or module:factory for a network of your own "
-        "(a callable without arguments in an importable module); the default is the paper's; "
-        "several are evaluated one by one and as an ensemble",
+        "name of a torchvision classification model, formulanet (small, its weights ship with the "
+        "code), or module:factory for a network of your own (a callable without arguments in an "
+        "importable module); the default is the paper's; several are evaluated one by one and as "
+        "an ensemble",
         metavar="NAME",
     )
     weights: tuple[str, ...] = flag(
         ("default",),
         "backbone",
-        "'default' (torchvision's, downloaded by torchvision where not cached; a factory's network "
-        "keeps its own), a state-dict file (.pth or .safetensors), or 'random' (seeded, to see "
-        "that the program runs); one for all backbones or one each",
+        "'default' (torchvision's, downloaded by torchvision where not cached; formulanet's and a "
+        "factory's network's are their own), a state-dict file (.pth or .safetensors), or 'random' "
+        "(seeded, to see that the program runs); one for all backbones or one each",
         metavar="default|random|FILE",
     )
     layers: tuple[tuple[str, ...], ...] = flag(
-        (("layer2", "layer3"),),
+        (),
         "backbone",
-        "modules of the backbone whose maps are used, from large maps to small ones; the default "
-        "is the paper's for ResNets; given again for each further backbone, or once for all",
+        "modules of the backbone whose maps are used, from large maps to small ones (default: "
+        "layer2 layer3, the paper's for ResNets; layer1 layer2 layer3 of formulanet); given again "
+        "for each further backbone, or once for all",
         metavar="NAME",
     )
     size_resize: tuple[int, ...] = flag(
@@ -351,13 +353,14 @@ class Options:
         count = len(self.backbone)
         for name in ("weights", "layers"):
             given = len(getattr(self, name))
-            if given not in (1, count):
+            if given not in (1, count) and (name, given) != ("layers", 0):
                 what = "--layers groups" if name == "layers" else "--weights"
                 raise UsageError(
                     f"expected {what} once, or once for each of {count} backbones, found {given}"
                 )
         weights, layers = (
-            values * count if len(values) == 1 else values for values in (self.weights, self.layers)
+            values * count if len(values) == 1 else values
+            for values in (self.weights, self.layers or ((),))
         )
         return [Member(*member) for member in zip(self.backbone, weights, layers, strict=True)]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import main
+from patchcore.weights import default_layers
 from utils.errors import UsageError
 from utils.options import PROTOCOLS, Member, Options, parse_options
 
@@ -90,7 +91,7 @@ class TestParsing:
     def test_the_defaults_are_the_papers(self):
         options = Options()
         assert options.backbone == ("wide_resnet50_2",)
-        assert options.layers == (("layer2", "layer3"),)
+        assert default_layers(options.backbone[0]) == ("layer2", "layer3")
         assert options.size("size_resize") == (256, 256)
         assert options.size("size_crop") == (224, 224)
         assert (options.k, options.patch_size, options.embed_dim, options.sigma) == (1, 3, 1024, 4)

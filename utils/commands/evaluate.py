@@ -22,7 +22,7 @@ from utils.commands.category import (
 )
 from utils.commands.drawing import Drawing
 from utils.commands.keeping import check_thresholds, save_models
-from utils.commands.models import choose_device, make_models, summarise
+from utils.commands.models import choose_device, make_models, summarise, with_layers
 from utils.commands.pictures import draw_category, draw_curves
 from utils.machine import now, start_record
 from utils.options import Options, parse_options
@@ -62,7 +62,7 @@ def evaluate(options: Options, *, note: str = "") -> list[ResultRow]:
         DatasetError, PatchCoreError, UsageError: what a user can mend. Results of categories that
         were finished before are kept.
     """
-    device = choose_device(options.device)
+    device, options = choose_device(options.device), with_layers(options)
     names = dict.fromkeys(options.categories) or find_categories(options.path_data)
     categories = [read_category(options.path_data, name) for name in names]
     folder = ResultFolder(options.path_result)

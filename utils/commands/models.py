@@ -1,10 +1,12 @@
 """From options to models on their device."""
 
+from dataclasses import replace
+
 import torch
 
 from patchcore import PatchCore
 from patchcore.preprocess import Preprocess
-from patchcore.weights import load_backbone
+from patchcore.weights import default_layers, load_backbone
 from utils.errors import UsageError
 from utils.options import Options
 
@@ -25,6 +27,12 @@ def choose_device(name: str) -> torch.device:
     # Without this, convolutions would round to 10 bits on newer GPUs and differ from the CPU's.
     torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda")
+
+
+def with_layers(options: Options) -> Options:
+    """Return the options with the layers named that each backbone is read at by default."""
+    layers = tuple(m.layers or default_layers(m.backbone) for m in options.members())
+    return replace(options, layers=layers[:1] if len(set(layers)) == 1 else layers)
 
 
 def make_models(options: Options, device: torch.device) -> dict[str, PatchCore]:

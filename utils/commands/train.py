@@ -9,7 +9,7 @@ from datasets.base import GOOD, Category, DatasetError, Sample
 from datasets.inputs import find_items
 from datasets.mvtec import find_categories, read_training
 from utils.commands.keeping import trained_models, write_models
-from utils.commands.models import choose_device, make_models, summarise
+from utils.commands.models import choose_device, make_models, summarise, with_layers
 from utils.commands.training import learn
 from utils.errors import UsageError
 from utils.flags import flag
@@ -69,6 +69,7 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
         epilog=epilog,
         without=WITHOUT,
     )
+    options = with_layers(options)
     categories = _find_categories(options)
     models = make_models(options, choose_device(options.device))
     for model in models.values():

@@ -1,0 +1,260 @@
+"""`main.py pretrain`: train the backbone that ships with the code, from formulas alone."""
+
+import copy
+import itertools
+import logging
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from datasets import synthetic
+from datasets.formulas import Scene, TexturePool, draw_sheet, make_scene
+from patchcore.backbone import Backbone
+from patchcore.formulanet import FORMULANET, LAYERS, FormulaNet
+from patchcore.preprocess import Preprocess
+from patchcore.weights import load_backbone
+from utils.commands.models import choose_device
+from utils.commands.progress import show_progress
+from utils.commands.trial import Trial, make_trials, mean_score, measure_backbone
+from utils.errors import UsageError
+from utils.flags import parse_flags
+from utils.machine import describe_cpu, package_versions, source_commit
+from utils.plots.training import draw_training
+from utils.pretrain_options import PretrainOptions
+from utils.pretraining.card import Measured, model_card
+from utils.pretraining.loop import Progress, Recipe, Training
+from utils.pretraining.objective import Batch, DenseObjective
+from utils.pretraining.schedule import Budget
+from utils.results import ResultFolder
+
+DESCRIPTION = """Train formulanet, the backbone that ships with the code, on pictures by formula.
+
+It may be stopped at any time and goes on from its last checkpoint when called again; with a larger
+budget, a finished training goes on too. At its end it writes the weights (give them to --weights),
+a model card beside them, and pictures of the curves and the classes."""
+PANELS = {
+    "Loss": {"loss": "all parts, three maps"},
+    "Places that tell their class": {"accuracy_1": "layer2", "accuracy_2": "layer3"},
+}
+WEIGHTS_NAME = "formulanet.safetensors"
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: list[str], *, epilog: str = "") -> None:
+    """Run the command."""
+    options = parse_flags(
+        arguments, PretrainOptions(), command="pretrain", description=DESCRIPTION, epilog=epilog
+    )
+    unknown = [name for name in options.categories if name not in synthetic.CATEGORIES]
+    if unknown:
+        raise UsageError(
+            f"expected --categories out of {', '.join(synthetic.CATEGORIES)}, found {unknown[0]!r}"
+        )
+    pretrain(
+        Budget.parse(options.budget),
+        options.recipe(),
+        ResultFolder(options.path_result),
+        device=choose_device(options.device),
+        precision=options.precision,
+        num_workers=options.workers,
+        categories=options.categories,
+    )
+
+
+def pretrain(
+    budget: Budget,
+    recipe: Recipe,
+    folder: ResultFolder,
+    *,
+    device: torch.device,
+    precision: str = "float32",
+    num_workers: int = 1,
+    categories: Sequence[str] = (),
+) -> None:
+    """Train, from a checkpoint where there is one, and write weights, card and pictures.
+
+    Args:
+        budget: How much to train in all.
+        recipe: What else decides the result.
+        folder: Where everything is written.
+        device: Where to compute.
+        precision: In which the network computes: ``float32`` or ``bfloat16``.
+        num_workers: Processes that make the pictures; 0 for none.
+        categories: Procedural categories to measure on; none for all.
+    """
+    torch.manual_seed(recipe.seed)
+    network = FormulaNet()
+    untrained = copy.deepcopy(network)
+    objective = DenseObjective(network.channels, recipe.num_classes)
+    normalise = Preprocess().normalise
+    training = Training(network, objective, normalise, recipe, device, precision)
+    if training.resume(folder.path, budget):
+        log.info("going on from picture %d", training.progress.pictures)
+    log.info("drawing %d classes of textures", recipe.num_classes)
+    # The threads share the cores: none of OpenCV's own on top of them.
+    cv2.setNumThreads(1)
+    pool = TexturePool(
+        recipe.seed,
+        recipe.num_classes,
+        recipe.variants,
+        num_workers=max(num_workers, 1),
+        kept_in=folder.path,
+    )
+    folder.write_picture("classes.png", draw_sheet(pool, recipe.seed))
+    _train(training, budget, pool, folder, num_workers)
+    weights = folder.write_bytes(WEIGHTS_NAME, save(_halved(training.averaged.cpu())))
+    folder.write_picture("curves.png", _draw_curves(training.progress))
+    log.info("measuring on procedural categories")
+    trials = make_trials(categories or None, num_workers=max(num_workers, 1))
+    # As a user will load it: from the file, in its rounding.
+    trained = load_backbone(FORMULANET, LAYERS, str(weights))
+    measured = [
+        _measure("untrained", Backbone(untrained, LAYERS), trials),
+        _measure("trained", trained, trials),
+    ]
+    facts = _facts(training.progress, recipe, budget, trained, precision)
+    folder.write_text("formulanet.md", model_card(facts, measured, _protocol(trials)))
+    for one in measured:
+        log.info("%s: mean image AUROC %.4f, pixel AUROC %.4f", one.name, *one.mean)
+    log.info("weights and their model card are in %s", folder.path)
+
+
+def _train(
+    training: Training, budget: Budget, pool: TexturePool, folder: ResultFolder, num_workers: int
+) -> None:
+    """Run the loop, with its progress on the terminal, and in the log about once a minute."""
+    seed = training.recipe.seed
+
+    def make_batches(first: int, batch_size: int, side: int) -> Iterator[Batch]:
+        starts = itertools.count(first, batch_size)
+        loader = DataLoader(
+            _Scenes(pool, seed, side),
+            batch_sampler=(range(start, start + batch_size) for start in starts),
+            num_workers=num_workers,
+            collate_fn=_to_batch,
+            worker_init_fn=_start_worker,
+        )
+        return iter(loader)
+
+    said = time.monotonic()
+
+    def report(progress: Progress) -> None:
+        nonlocal said
+        bar.update(progress.pictures - bar.n)
+        bar.set_postfix_str(_line(progress))
+        if time.monotonic() - said > 60:
+            said = time.monotonic()
+            log.info("%d pictures: %s", progress.pictures, _line(progress))
+
+    with logging_redirect_tqdm(), show_progress(budget.pictures, "train", "picture") as bar:
+        training.run(budget, make_batches, folder.path, on_report=report)
+
+
+class _Scenes(Dataset):
+    """Scenes by number.
+
+    Args:
+        pool: The textures.
+        seed: Of the scenes.
+        side: Of the pictures, in pixels.
+    """
+
+    def __init__(self, pool: TexturePool, seed: int, side: int):
+        self._make = lambda index: make_scene(pool, seed, index, side)
+
+    def __getitem__(self, index: int) -> Scene:
+        return self._make(index)
+
+
+def _start_worker(number: int) -> None:
+    """Leave Ctrl-C to the main process, which ends its workers, and all cores but one to others."""
+    if hasattr(os, "setsid"):
+        os.setsid()
+    cv2.setNumThreads(1)
+
+
+def _to_batch(scenes: Sequence[Scene]) -> Batch:
+    def stack(name: str) -> torch.Tensor:
+        return torch.from_numpy(np.stack([getattr(scene, name) for scene in scenes]))
+
+    return Batch(*map(stack, ("image", "classes", "shares", "places", "damaged")))
+
+
+def _line(progress: Progress) -> str:
+    last = progress.history[-1]
+    return (
+        f"loss {last['loss']:.2f}, classes known {100 * last['accuracy_1']:.1f} % at layer2, "
+        f"{100 * last['accuracy_2']:.1f} % at layer3"
+    )
+
+
+def _draw_curves(progress: Progress) -> np.ndarray:
+    title = f"Training formulanet: {progress.pictures:,} pictures"
+    fall = progress.schedule.fall_start
+    seen = [record["pictures"] for record in progress.history if record["step"] <= fall]
+    return draw_training(progress.history, PANELS, title=title, mark=seen[-1] if seen else None)
+
+
+def _halved(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the weights in float16: their rounding is far below what training leaves undecided."""
+    state = network.state_dict()
+    return {
+        name: value.half().contiguous()
+        for name, value in state.items()
+        if value.dtype.is_floating_point
+    }
+
+
+def _measure(name: str, backbone: Backbone, trials: Sequence[Trial]) -> Measured:
+    scores = measure_backbone(backbone, trials)
+    mean = mean_score(scores)
+    return Measured(
+        name, {n: (s.image, s.pixel) for n, s in scores.items()}, (mean.image, mean.pixel)
+    )
+
+
+def _facts(
+    progress: Progress, recipe: Recipe, budget: Budget, trained: Backbone, precision: str
+) -> Mapping[str, object]:
+    """Return what the card says of the training, by name."""
+    count = sum(parameter.numel() for parameter in FormulaNet().parameters())
+    versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
+    return {
+        "command": f"`{shlex.join(['python', Path(sys.argv[0]).name, *sys.argv[1:]])}`",
+        "parameters": f"{count:,}",
+        "digest of the weights that PatchCore reads": f"`{trained.weights_digest}`",
+        "budget": budget,
+        "pictures seen": f"{progress.pictures:,}",
+        "steps": f"{progress.step:,}",
+        "time": f"{progress.seconds / 60:.0f} minutes, over all sittings",
+        "learning rate fell from step": f"{progress.schedule.fall_start:,}",
+        **{f"recipe: {name}": value for name, value in asdict(recipe).items()},
+        "precision": precision,
+        "machine": describe_cpu(),
+        "versions": versions,
+        "commit": source_commit(),
+        "finished": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _protocol(trials: Sequence[Trial]) -> str:
+    count = sum(len(trial.test) for trial in trials)
+    return (
+        f"Image / pixel AUROC in per cent of PatchCore with `--backbone {FORMULANET}` and 1 % of "
+        f"the patches on procedural categories (`datasets/synthetic`, seeds that nothing else "
+        f"draws): {len(trials[0].train)} good pictures to learn, {count} to judge in "
+        f"{len(trials)} categories. Their generator shares no code with the training's pictures."
+    )

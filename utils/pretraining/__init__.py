@@ -1,0 +1,1 @@
+"""Training a small network on pictures by formula: objective, schedule, loop, checkpoints."""

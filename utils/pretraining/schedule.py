@@ -1,0 +1,100 @@
+"""How long to train, and how fast to learn at each step.
+
+The learning rate rises, stays, and falls only in the last part of the budget. So a finished
+training can go on: from where its rate began to fall, as if the larger budget had been given at
+once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from utils.errors import UsageError
+
+WARM_UP = 200  # steps
+SHARE_OF_FALL = 0.1  # of the budget
+LEAST_FACTOR = 0.02  # of the highest rate, at the end
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much to train: one of the two is given.
+
+    Attributes:
+        pictures: How many, in batches of the first size; 0 where time decides.
+        seconds: How long; 0 where the number decides.
+    """
+
+    pictures: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read ``300000`` (pictures), ``90s``, ``20m`` or ``8h``.
+
+        Raises:
+            UsageError: it is none of these, or not positive.
+        """
+        number, unit = (text[:-1], text[-1]) if text[-1:] in UNITS else (text, "")
+        try:
+            value = float(number) if unit else int(number)
+        except ValueError:
+            value = 0
+        if not (value > 0 and math.isfinite(value)):
+            raise UsageError(
+                "expected --budget as a number of pictures (300000) or a time (90s, 20m, 8h), "
+                f"found {text!r}"
+            )
+        return cls(seconds=value * UNITS[unit]) if unit else cls(pictures=int(value))
+
+    def __str__(self) -> str:
+        return f"{self.seconds:g}s" if self.seconds else f"{self.pictures} pictures"
+
+    def must_fall(self, step: int, batch_size: int, seconds: float) -> bool:
+        """Tell whether the learning rate must begin to fall after so much training."""
+        if self.seconds:
+            return seconds >= (1 - SHARE_OF_FALL) * self.seconds
+        return step >= round((1 - SHARE_OF_FALL) * self._steps(batch_size))
+
+    def end(self, step: int, batch_size: int) -> int:
+        """Return the step at which training ends, if the rate begins to fall at this one."""
+        if self.seconds:
+            # As many more as were done in that share of the time so far: steps take equally long.
+            return max(round(step / (1 - SHARE_OF_FALL)), step + 1)
+        return max(self._steps(batch_size), step + 1)
+
+    def _steps(self, batch_size: int) -> int:
+        return math.ceil(self.pictures / batch_size)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Where the learning rate is, by steps: a stop in between changes nothing.
+
+    Attributes:
+        fall_start: The step at which the rate began to fall; -1 before.
+        end: The step at which training ends; -1 before it is known.
+    """
+
+    fall_start: int = -1
+    end: int = -1
+
+    def advance(self, budget: Budget, step: int, batch_size: int, seconds: float) -> Schedule:
+        """Begin the fall where it is time for it."""
+        if self.fall_start >= 0 or not budget.must_fall(step, batch_size, seconds):
+            return self
+        return Schedule(step, budget.end(step, batch_size))
+
+    def factor(self, step: int) -> float:
+        """Return what the learning rate is multiplied by at a step."""
+        rise = min(1.0, (step + 1) / WARM_UP)
+        if self.fall_start < 0:
+            return rise
+        left = (self.end - step) / (self.end - self.fall_start)
+        return rise * max(left, LEAST_FACTOR)
+
+    def is_over(self, step: int) -> bool:
+        """Tell whether training has come to its end."""
+        return 0 <= self.end <= step
