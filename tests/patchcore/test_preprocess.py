@@ -37,13 +37,15 @@ def test_equals_torchvisions_resize_and_centre_crop(height, width):
     cut=st.tuples(st.integers(0, 7), st.integers(0, 7)),
 )
 def test_equals_resize_then_crop_for_any_size(height, width, size_resize, cut):
-    """To one grey level: the box is in float32, so that a rounding may fall the other way."""
+    """To two grey levels: the box is in float32, so that in each of Pillow's two passes, along
+    rows and along columns, a rounding may fall the other way.
+    """
     size_crop = size_resize[0] - cut[0], size_resize[1] - cut[1]
     image = make_image(height, width)
     found = Preprocess(size_resize, size_crop).crop_image(image)
     expected = crop_by_torchvision(image, size_resize, size_crop)
     assert found.shape == (*size_crop, 3)
-    assert np.abs(found.astype(int) - expected).max() <= 1
+    assert np.abs(found.astype(int) - expected).max() <= 2
 
 
 @settings(max_examples=60, deadline=None)

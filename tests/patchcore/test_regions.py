@@ -57,6 +57,12 @@ class TestFindRegions:
             assert {type(edge) for edge in region.box} == {type(region.area)} == {int}
             assert type(region.score) is float
 
+    def test_a_region_within_anothers_box_keeps_its_score_to_itself(self):
+        anomaly_map = np.array([[2, 2, 2, 2], [2, 0, 0, 0], [2, 0, 9, 0], [2, 0, 0, 0]], np.float32)
+        around, within = find_regions(anomaly_map, 2, crop_box=(0, 0, 4, 4))
+        assert around == Region((0, 0, 4, 4), 7, 2.0)
+        assert within == Region((2, 2, 3, 3), 1, 9.0)
+
     @settings(max_examples=150, deadline=None)
     @given(MAPS, st.integers(1, 4))
     def test_equals_the_slow_twin(self, anomaly_map, scale):
