@@ -218,7 +218,8 @@ class Inference:
             most=self._options.regions,
         )
         frame = {} if item.number is None else {"frame": item.number, "time": item.seconds}
-        is_anomaly = score >= threshold
+        # Turned around, so that an undefined score never passes for normal.
+        is_anomaly = not score < threshold
         pictures = self._pictures.draw(item, image, crop, prediction, is_anomaly=is_anomaly)
         return Outcome(
             item.name,

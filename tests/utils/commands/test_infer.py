@@ -526,3 +526,16 @@ def test_it_starts_soon(kept, data, tmp_path):
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", code, *map(str, words)], check=True, cwd=ROOT)
     assert time.perf_counter() - start < 120  # it ended; benchmarks say how long it takes
+
+
+def test_an_undefined_score_does_not_pass_for_normal(infer, data, monkeypatch):
+    judge = PatchCore.judge
+
+    def broken(model, batch, coreset):
+        prediction = judge(model, batch, coreset)
+        prediction.score[:] = np.nan
+        return prediction
+
+    monkeypatch.setattr(PatchCore, "judge", broken)
+    records = infer(data / "widget/test/good", status=1)
+    assert [record["verdict"] for record in records] == ["anomaly", "anomaly"]
