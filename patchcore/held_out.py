@@ -30,7 +30,7 @@ ENOUGH_IMAGES = 100
 # Images at a time: enough for the search's preparation to pay, few enough for little memory.
 BATCH_IMAGES = 16
 # Pixels that are looked at in all, so that memory stays small where maps are large.
-NUM_PIXELS = 1 << 23
+NUM_PIXELS = 1 << 24
 # False-positive rates whose pixel thresholds are kept.
 PIXEL_RATES = np.concatenate([[0.0], np.logspace(-5, 0, 101)])
 
@@ -163,8 +163,11 @@ class _Folds:
             yield fold
 
     def embedded_images(self, fold: int) -> np.ndarray:
-        """Return which embedded images, flipped ones aside, are in the fold."""
-        return np.flatnonzero((self._fold == fold) & self._as_it_is)
+        """Return which embedded images, flipped ones aside, are scored of the fold.
+
+        A fold of thousands of images tells no more than its first `ENOUGH_IMAGES`.
+        """
+        return np.flatnonzero((self._fold == fold) & self._as_it_is)[:ENOUGH_IMAGES]
 
     def is_of_others(self, fold: int) -> np.ndarray:
         """Return (n,) bool: which embedded images are in other folds."""
@@ -184,7 +187,7 @@ class _Scores:
         self._images: list[list[np.ndarray]] = [[] for _ in range(num_percentages)]
         self._pixels: list[list[np.ndarray]] = [[] for _ in range(num_percentages)]
         height, width = model.preprocess.size_crop
-        pixels = height * width * (ENOUGH_IMAGES + NUM_FOLDS)
+        pixels = height * width * 2 * ENOUGH_IMAGES  # the last fold begins below enough
         self._stride = max(1, int(np.ceil((pixels / NUM_PIXELS) ** 0.5)))
 
     def add(

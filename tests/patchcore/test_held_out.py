@@ -92,6 +92,12 @@ class TestCrossValidation:
         (found,) = held_out_scores(model, make_embeddings(20), as_they_are(20), 0)
         assert len(found.image_scores) == 8  # two folds of four
 
+    def test_of_a_large_fold_enough_images_are_scored(self, monkeypatch):
+        monkeypatch.setattr("patchcore.held_out.ENOUGH_IMAGES", 5)
+        model = make_model(percentage_coreset=0.1)
+        (found,) = held_out_scores(model, make_embeddings(40), as_they_are(40), 0)
+        assert len(found.image_scores) == 5  # one fold of eight
+
     @pytest.mark.parametrize(("count", "k"), [(1, 1), (2, 9)])
     def test_too_few_images_have_no_scores(self, count, k):
         model = make_model(percentage_coreset=0.5, k=k)

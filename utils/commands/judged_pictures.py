@@ -196,8 +196,10 @@ class _AnnotatedVideo:
         self.source = source
         self._target = target
         self._partial = target.with_name(f".partial_{target.name}")
-        target.parent.mkdir(exist_ok=True)
         known = video_format(source)
+        if known is None:
+            raise UsageError(f"cannot read {source} any more, to annotate it (--annotate)")
+        target.parent.mkdir(exist_ok=True)
         height, width = known.size
         self._size = width - width % 2, height - height % 2  # codecs want even sides
         self._writer = cv2.VideoWriter(
