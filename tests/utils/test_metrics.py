@@ -3,6 +3,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -89,6 +90,37 @@ def test_blocks_do_not_change_the_result(items, block):
         parts = measure(scores, labels)
     for name in ("auroc", "average_precision", "f1_max", "threshold"):
         assert getattr(parts, name) == pytest.approx(getattr(whole, name), abs=1e-12)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=40))
+def test_torch_sorts_as_numpy_does(keys):
+    keys = np.array(keys, dtype=np.uint64)
+    expected = np.sort(keys)
+    found = metrics._sorted_by_torch(keys, torch.device("cpu"))
+    assert found.dtype == np.uint64
+    assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.gpu
+def test_pixels_sorted_on_a_gpu_measure_the_same():
+    maps, masks = make_pixels(levels=20)
+    on_gpu = measure_pixels(maps, masks, device=torch.device("cuda"))
+    expected = measure_pixels(maps, masks)
+    for name in ("auroc", "aupro", "average_precision", "f1_max", "threshold"):
+        assert getattr(on_gpu, name) == getattr(expected, name)
+
+
+def test_good_pixels_between_defects_add_no_threshold():
+    """Only where the number of found defects changes, and just before, is anything decided."""
+    scores = np.arange(1000, 0, -1, dtype=np.float32)
+    labels = np.zeros(1000, bool)
+    labels[[10, 500]] = True
+    ends = np.ones(1000, bool)
+    turns = metrics._turns(ends, np.cumsum(labels), 0)
+    assert turns.tolist() == [9, 10, 499, 500, 999]
+    # 989 good ones lie below the first defect, 500 below the second.
+    assert measure(scores, labels).auroc == (988 + 499) / (2 * 998)
 
 
 @pytest.mark.parametrize("levels", [None, 3])
