@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from patchcore.errors import PatchCoreError
+from patchcore.precision import float32_products
 
 # Patches in a group. Larger: fewer passes over all patches; smaller: a cheaper group.
 GROUP_SIZE = 1024
@@ -26,6 +27,7 @@ PROJECTION_DIM = 128
 SELECTED = -1.0
 
 
+@float32_products()
 def greedy_coreset(
     embeddings: torch.Tensor,
     num_samples: int,

@@ -117,7 +117,7 @@ def compare(run: Runner, model: PatchCore, coreset: Coreset, crops: Sequence[np.
     least = LEAST_SCORE * float(coreset.bank.embeddings.norm(dim=1).mean())
     differences = []
     for batch in _batches(crops):
-        expected = model.judge(batch, coreset)
+        expected = model.judge([batch], coreset)
         try:
             score, anomaly_map = run(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))
         # Each runtime has errors of its own kind.

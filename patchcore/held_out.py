@@ -184,8 +184,8 @@ class _Scores:
 
     def __init__(self, model: "PatchCore", num_percentages: int):
         self._model = model
-        self._images: list[list[np.ndarray]] = [[] for _ in range(num_percentages)]
-        self._pixels: list[list[np.ndarray]] = [[] for _ in range(num_percentages)]
+        self._images: list[list[torch.Tensor]] = [[] for _ in range(num_percentages)]
+        self._pixels: list[list[torch.Tensor]] = [[] for _ in range(num_percentages)]
         height, width = model.preprocess.size_crop
         pixels = height * width * 2 * ENOUGH_IMAGES  # the last fold begins below enough
         self._stride = max(1, int(np.ceil((pixels / NUM_PIXELS) ** 0.5)))
@@ -198,18 +198,20 @@ class _Scores:
         for start in range(0, len(images), BATCH_IMAGES):
             embeddings = embed(images[start : start + BATCH_IMAGES])
             for number, found in enumerate(self._model.nearest(embeddings, coreset)):
-                prediction = self._model.score(embeddings, found, coreset)
-                self._images[number].append(prediction.score)
-                self._pixels[number].append(prediction.anomaly_map[step].reshape(-1))
+                scores = self._model.score(embeddings, found, coreset)
+                self._images[number].append(scores.score)
+                self._pixels[number].append(scores.anomaly_map[step].reshape(-1))
 
     def finish(self) -> list[HeldOutScores | None]:
         """Return the scores; None where none were added."""
         return [
-            HeldOutScores(np.sort(np.concatenate(images)), _reached(np.concatenate(pixels)))
-            if images
-            else None
+            HeldOutScores(np.sort(_joined(images)), _reached(_joined(pixels))) if images else None
             for images, pixels in zip(self._images, self._pixels, strict=True)
         ]
+
+
+def _joined(parts: list[torch.Tensor]) -> np.ndarray:
+    return torch.cat(parts).cpu().numpy()
 
 
 def _reached(values: np.ndarray) -> np.ndarray:

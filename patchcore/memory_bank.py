@@ -12,6 +12,7 @@ import torch
 from patchcore.distances import faiss_nearest, true_distances
 from patchcore.errors import PatchCoreError
 from patchcore.lower_bounds import LowerBounds
+from patchcore.precision import float32_products
 
 # Floats of a block of the distance matrix, where torch searches: 256 MB.
 BLOCK_FLOATS = 1 << 26
@@ -135,6 +136,7 @@ class Coreset:
         return Coreset(self.indices[:size], (size,), bank, self.seed)
 
 
+@float32_products()
 def torch_nearest(queries: torch.Tensor, part: torch.Tensor, k: int) -> torch.Tensor:
     """Return (Q, k) indices of the nearest rows of ``part`` (M, D), on any device."""
     norms = part.square().sum(1)

@@ -17,7 +17,8 @@ from patchcore.images import each_image
 from patchcore.memory_bank import Coreset, MemoryBank
 from patchcore.origins import OriginsOfBatches
 from patchcore.patch_embedding import PatchEmbedding
-from patchcore.prediction import Neighbours, Prediction, join
+from patchcore.precision import PRECISIONS, float32_products
+from patchcore.prediction import Neighbours, Prediction, Scores, collect
 from patchcore.preprocess import Preprocess
 from patchcore.scoring import (
     IMAGE_SCORES,
@@ -31,11 +32,6 @@ from patchcore.trained import Trained
 from patchcore.weights import DEFAULT, load_backbone
 
 DEFAULT_BACKBONE = "wide_resnet50_2"
-PRECISIONS = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 # Which axis of (B, H, W, 3) each flip turns around.
 FLIPS = {"vertical": 1, "horizontal": 2}
 
@@ -82,9 +78,10 @@ class PatchCore:
         layer_weights: A factor for each layer's part of the embedding; None for 1 each.
         sigma: Smoothing of the anomaly map, in pixels.
         seed: Of the selection, and of random weights.
-        precision: In which the backbone computes: ``float32``, ``bfloat16`` or ``float16``. The two
-            others are faster where the device has them, and round the maps to 3 digits; everything
-            after the backbone stays in float32.
+        precision: In which the backbone computes: ``float32``, ``tf32`` (float32 whose products a
+            GPU rounds to 10 bits), ``bfloat16`` or ``float16``. The others are faster where the
+            device has them, and round the maps to 3 digits; everything after the backbone stays
+            in float32.
         device: A torch device, e.g. ``cpu`` or ``cuda``.
         batch_size: Images at a time, where this class forms the batches.
 
@@ -135,7 +132,9 @@ class PatchCore:
         if isinstance(backbone, str):
             backbone = load_backbone(backbone, layers, weights, size=size_crop, seed=seed)
         self._precision = PRECISIONS[precision]
-        self.backbone = backbone.to(self.device, self._precision, memory_format=torch.channels_last)
+        self.backbone = backbone.to(
+            self.device, self._precision.dtype, memory_format=torch.channels_last
+        )
         embedding = PatchEmbedding(
             backbone.channels, patch_size, embed_dim=embed_dim, layer_weights=layer_weights
         )
@@ -243,23 +242,31 @@ class PatchCore:
         if self.coreset is None:
             raise PatchCoreError("expected a fitted PatchCore: call fit or load first")
         crops = (self.crop(image) for image in each_image(images))
-        parts = []
-        while batch := list(islice(crops, self.batch_size)):
-            parts.append(self.judge(np.stack(batch), self.coreset))
-        if not parts:
-            raise PatchCoreError("expected at least one image to predict, found none")
-        return join(parts)
 
-    def judge(self, batch: np.ndarray, coreset: Coreset) -> Prediction:
-        """Judge one batch by a coreset's largest percentage.
+        def batches() -> Iterator[np.ndarray]:
+            while batch := list(islice(crops, self.batch_size)):
+                yield np.stack(batch)
+
+        return self.judge(batches(), self.coreset)
+
+    def judge(self, batches: Iterable[np.ndarray], coreset: Coreset) -> Prediction:
+        """Judge batches by a coreset's largest percentage.
 
         Args:
-            batch: (B, *size_crop, 3) uint8 RGB, as `crop` gives them.
+            batches: Each (B, *size_crop, 3) uint8 RGB, as `crop` gives them.
             coreset: As `select` gives it.
+
+        Raises:
+            PatchCoreError: there is no image.
         """
-        embeddings = self.embed(batch)
-        *_, of_largest = self.nearest(embeddings, coreset)
-        return self.score(embeddings, of_largest, coreset)
+        parts = []
+        for batch in batches:
+            embeddings = self.embed(batch)
+            *_, of_largest = self.nearest(embeddings, coreset)
+            parts.append(self.score(embeddings, of_largest, coreset))
+        if not parts:
+            raise PatchCoreError("expected at least one image to predict, found none")
+        return collect(parts)
 
     def save(
         self, folder: str | Path, *, dtype: str = "float32", faiss_index: bool = False
@@ -335,9 +342,11 @@ class PatchCore:
         Returns:
             (B, h, w, D) float32 on the device.
         """
-        images = self.preprocess.normalise(torch.from_numpy(batch).to(self.device))
-        maps = self.backbone(images.to(self._precision))
-        return self.patch_embedding([layer_map.float() for layer_map in maps.values()])
+        images = self.preprocess.normalise(_upload(batch, self.device))
+        with float32_products(self._precision.tensor_float):
+            maps = self.backbone(images.to(self._precision.dtype))
+        with float32_products():
+            return self.patch_embedding([layer_map.float() for layer_map in maps.values()])
 
     @torch.inference_mode()
     def embed_all(
@@ -421,9 +430,8 @@ class PatchCore:
             yield Neighbours(distance.view(shape), index.view(shape), size)
 
     @torch.inference_mode()
-    def score(
-        self, embeddings: torch.Tensor, neighbours: Neighbours, coreset: Coreset
-    ) -> Prediction:
+    @float32_products()
+    def score(self, embeddings: torch.Tensor, neighbours: Neighbours, coreset: Coreset) -> Scores:
         """Turn distances into scores and maps.
 
         Args:
@@ -441,17 +449,20 @@ class PatchCore:
             bank = coreset.bank.embeddings[: neighbours.size]
             nearest = neighbours.nearest[..., 0]
             score = reweighted_scores(scores, embeddings, nearest, bank, self.num_reweight)
-        return Prediction(
-            score=score.cpu().numpy(),
-            anomaly_map=maps.cpu().numpy(),
-            distance=neighbours.distance.cpu().numpy(),
-            nearest=neighbours.nearest.cpu().numpy(),
-        )
+        return Scores(score, maps, neighbours.distance, neighbours.nearest)
 
     def embedded(self, embeddings: torch.Tensor) -> Callable[[np.ndarray], torch.Tensor]:
         """Return what gives single images' embeddings (b, h, w, D) float32 out of all (N, D)."""
         by_image = embeddings.view(-1, *self.grid, embeddings.shape[1])
         return lambda numbers: by_image[torch.from_numpy(numbers).to(embeddings.device)].float()
+
+
+def _upload(batch: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Copy a batch to the device; to a GPU while the processor goes on to the next one."""
+    images = torch.from_numpy(batch)
+    if device.type == "cuda":
+        images = images.pin_memory()  # pageable memory would be waited for
+    return images.to(device, non_blocking=True)
 
 
 def check_percentages(percentage_coreset: float | Sequence[float]) -> tuple[float, ...]:

@@ -23,6 +23,23 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """What PatchCore says of B images, still on the device: nothing has waited for it.
+
+    Attributes:
+        score: As in `Prediction`, and so are the others.
+        anomaly_map: As there.
+        distance: As there.
+        nearest: As there.
+    """
+
+    score: torch.Tensor
+    anomaly_map: torch.Tensor
+    distance: torch.Tensor
+    nearest: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What PatchCore says of B images.
 
@@ -47,11 +64,13 @@ class Prediction:
         )
 
 
-def join(parts: Sequence[Prediction]) -> Prediction:
-    """Put the predictions of several batches together, in their order."""
-    return Prediction(
-        score=np.concatenate([part.score for part in parts]),
-        anomaly_map=np.concatenate([part.anomaly_map for part in parts]),
-        distance=np.concatenate([part.distance for part in parts]),
-        nearest=np.concatenate([part.nearest for part in parts]),
-    )
+def collect(parts: Sequence[Scores]) -> Prediction:
+    """Put the scores of one or more batches together, in their order, in the host's memory.
+
+    One copy of each array for all batches: a copy waits until the device has finished.
+    """
+
+    def of(name: str) -> np.ndarray:
+        return torch.cat([getattr(part, name) for part in parts]).cpu().numpy()
+
+    return Prediction(of("score"), of("anomaly_map"), of("distance"), of("nearest"))

@@ -21,7 +21,7 @@ PICTURES = ("all", "defective", "worst", "none")
 IMAGE_SCORES = ("max_patch", "max_map", "reweighted")
 INTERPOLATIONS = ("bilinear", "area")
 FLIPS = ("horizontal", "vertical")
-PRECISIONS = ("float32", "bfloat16", "float16")
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 TRAINED_DTYPES = ("float32", "float16")
 # The value of --path_trained that keeps no model.
 NOWHERE = Path("none")
@@ -267,7 +267,7 @@ class Options:
         "float32",
         "computing",
         "in which the backbone computes; the others are faster where the device has them, and "
-        "change results a little",
+        "change results a little; tf32 is float32 with products that a GPU rounds to 10 bits",
         choices=PRECISIONS,
     )
     batch_size: int = flag(

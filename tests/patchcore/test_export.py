@@ -131,7 +131,7 @@ def test_the_torch_file_loads_without_this_package_and_without_pickled_objects(f
     command = [sys.executable, "-I", "-c", code, str(files["torch"].path)]
     found = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
     image = np.arange(3 * 32 * 32).reshape(3, 32, 32).astype(np.uint8).transpose(1, 2, 0)
-    expected = model.judge(np.ascontiguousarray(image)[None], model.coreset).score[0]
+    expected = model.judge([np.ascontiguousarray(image)[None]], model.coreset).score[0]
     assert float(found.stdout) == pytest.approx(expected, rel=1e-5)
 
 
@@ -142,7 +142,7 @@ def test_a_smaller_percentage_and_noise_to_compare_on(model, tmp_path):
     found = module(torch.from_numpy(cropped(model, TEST)))[0].numpy()
     small = model.coreset.of_size(model.coreset.sizes[0])
     batch = np.stack([model.crop(image) for image in TEST])
-    np.testing.assert_allclose(found, model.judge(batch, small).score, rtol=1e-5)
+    np.testing.assert_allclose(found, model.judge([batch], small).score, rtol=1e-5)
     with zipfile.ZipFile(exported.path) as archive:
         (name,) = (n for n in archive.namelist() if n.endswith("metadata.json"))
         text = json.loads(archive.read(name))

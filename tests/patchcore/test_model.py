@@ -4,6 +4,7 @@ import torch
 
 from patchcore import PatchCore, PatchCoreError
 from patchcore.backbone import Backbone
+from patchcore.prediction import collect
 
 
 def make_backbone(size=(32, 32)):
@@ -68,7 +69,7 @@ def test_several_percentages_at_once_equal_each_alone(k):
     for percentage, found in zip(together.percentages, neighbours, strict=True):
         alone = make_model(percentage_coreset=percentage, k=k).fit(train)
         expected = alone.predict(make_images(4, seed=1))
-        prediction = together.score(embeddings, found, together.coreset)
+        prediction = collect([together.score(embeddings, found, together.coreset)])
         for name in ("score", "anomaly_map", "distance", "nearest"):
             np.testing.assert_array_equal(getattr(prediction, name), getattr(expected, name))
 

@@ -388,6 +388,12 @@ class TestDestinations:
             exact.prediction.score.mean(), rel=0.05
         )
 
+    def test_tensor_float_is_float32_on_a_cpu(self):
+        exact, rounded = self.run(), self.run("--precision tf32")
+        weights = next(rounded.model.backbone.network.parameters())
+        assert weights.dtype == torch.float32
+        assert np.array_equal(exact.prediction.score, rounded.prediction.score)
+
     def test_memory_budget(self):
         # A tenth less than what all embeddings and their selection take in float32.
         plain, short = self.run(), self.run("--memory_budget 0.0017")

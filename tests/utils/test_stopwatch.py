@@ -3,8 +3,9 @@
 import time
 
 import pytest
+import torch
 
-from utils.stopwatch import Stopwatch
+from utils.stopwatch import Stopwatch, clock_of
 
 
 class Clock:
@@ -122,9 +123,50 @@ def test_what_was_measured_otherwise_is_added(clock):
     assert watch.seconds == {"select": 7.5}
 
 
-def test_the_device_finishes_its_work_before_the_clock_is_read(clock):
-    watch = Stopwatch(synchronise=lambda: clock.wait(1))
-    assert watch.now() == 1001
-    with watch.stage("embed"):
-        clock.wait(10)
-    assert watch.seconds == {"embed": 11}
+class DeviceThatLags:
+    """A clock whose marks are passed later than they are made, as a GPU's are."""
+
+    def __init__(self, clock: Clock, lag: float):
+        self.clock, self.lag, self.asked = clock, lag, 0
+
+    def mark(self) -> list[float]:
+        return [self.clock.seconds + self.lag]
+
+    def seconds(self, start: list[float], stop: list[float]) -> float:
+        self.asked += 1
+        return stop[0] - start[0]
+
+
+def test_no_mark_is_asked_for_before_the_time_is_wanted(clock):
+    device = DeviceThatLags(clock, lag=5)
+    watch = Stopwatch(device)
+    for _ in range(3):
+        with watch.stage("embed"):
+            clock.wait(10)
+    start = watch.mark()
+    clock.wait(1)
+    watch.add_between("search", start, watch.mark())
+    assert device.asked == 0
+    assert watch.seconds == {"embed": 30, "search": 1}
+    assert watch.seconds == {"embed": 30, "search": 1}  # nothing is counted twice
+
+
+def test_the_first_stage_to_start_comes_first_however_it_was_measured(clock):
+    watch = Stopwatch()
+    with watch.stage("read"):
+        clock.wait(1)
+    watch.add_between("select", 2.0, 4.5)
+    assert list(watch.seconds.items()) == [("read", 1), ("select", 2.5)]
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_timed_by_its_own_work():
+    watch = Stopwatch(clock_of(torch.device("cuda")))
+    values = torch.randn(4096, 4096, device="cuda")
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    with watch.stage("work"):
+        for _ in range(50):
+            values = torch.mm(values, values).clamp_(-1, 1)
+    seconds = watch.seconds["work"]
+    assert 0 < seconds <= time.perf_counter() - started

@@ -14,14 +14,14 @@ from patchcore import PatchCore, Prediction, explain
 from patchcore.ensemble import NormalScores, combine
 from patchcore.explain import PatchPlaces
 from patchcore.memory_plan import MemoryPlan
-from patchcore.prediction import join
+from patchcore.prediction import collect
 from utils.commands.explaining import name_sources
 from utils.commands.progress import show_progress
 from utils.commands.training import Cell, Learned, learn
-from utils.metrics import Metrics, measure, measure_pixels
+from utils.metrics import CPU, Metrics, measure, measure_pixels
 from utils.options import Options
 from utils.results import ResultRow
-from utils.stopwatch import Stopwatch
+from utils.stopwatch import Stopwatch, clock_of
 
 ENSEMBLE = "ensemble"
 
@@ -99,15 +99,17 @@ def measure_category(
         DatasetError: a file cannot be read.
         PatchCoreError: the category is too small for what was asked.
     """
-    synchronise = torch.cuda.synchronize if model.device.type == "cuda" else lambda: None
-    shared = Stopwatch(synchronise)
-    learned = learn(model, category, options, shared, synchronise)
+    shared = Stopwatch(clock_of(model.device))
+    learned = learn(model, category, options, shared)
     masks, test_images = _predict(model, category, options, shared, learned.cells)
     measurements = []
     for cell in learned.cells:
-        prediction = join(cell.parts)
+        with cell.watch.stage("score"):  # what is still under way, and its copy
+            prediction = collect(cell.parts)
         with cell.watch.stage("metrics"):
-            images, pixels, defects = _measure(prediction, category, masks, options.aupro_limit)
+            images, pixels, defects = _measure(
+                prediction, category, masks, options.aupro_limit, model.device
+            )
         row = ResultRow(
             category=category.name,
             percentage_coreset=cell.percentage,
@@ -142,7 +144,7 @@ def combine_members(members: Sequence[CategoryResult], options: Options) -> Cate
         start = time.perf_counter()
         prediction = combine([m.prediction for m in same], [m.normal for m in same])
         images, pixels, defects = _measure(
-            prediction, first.category, first.masks, options.aupro_limit
+            prediction, first.category, first.masks, options.aupro_limit, CPU
         )
         stages = dict.fromkeys(stage for m in same for stage in m.row.seconds)
         seconds = {s: sum(m.row.seconds.get(s, 0.0) for m in same) for s in stages}
@@ -199,26 +201,33 @@ def _score(model: PatchCore, embeddings: torch.Tensor, cells: Sequence[Cell]) ->
     """Score a batch with one seed's coreset, by each percentage of it."""
     coreset = cells[0].coreset
     neighbours = model.nearest(embeddings, coreset)
-    searched = 0.0
+    searches = []
     for cell in cells:
-        start = cell.watch.now()
+        start = cell.watch.mark()
         found = next(neighbours)
+        searches.append((start, cell.watch.mark()))
         # The search of a larger percentage goes on from that of the smaller ones: it needs both.
-        searched += cell.watch.now() - start
-        cell.watch.add("search", searched)
+        for search in searches:
+            cell.watch.add_between("search", *search)
         with cell.watch.stage("score"):
             cell.parts.append(model.score(embeddings, found, coreset))
 
 
 def _measure(
-    prediction: Prediction, category: Category, masks: np.ndarray | None, aupro_limit: float
+    prediction: Prediction,
+    category: Category,
+    masks: np.ndarray | None,
+    aupro_limit: float,
+    device: torch.device,
 ) -> tuple[Metrics, Metrics, dict[str, dict[str, float]]]:
     """Measure images, pixels, and the images of each defect type against the good ones."""
     types = np.array([sample.defect_type for sample in category.test])
     scores = prediction.score
     images = measure(scores, types != GOOD)
     pixels = (
-        Metrics() if masks is None else measure_pixels(prediction.anomaly_map, masks, aupro_limit)
+        Metrics()
+        if masks is None
+        else measure_pixels(prediction.anomaly_map, masks, aupro_limit, device)
     )
     defects = {}
     for defect_type in dict.fromkeys(types[types != GOOD].tolist()):

@@ -188,7 +188,7 @@ class Inference:
         """Judge what could be read; return the outcomes in the order of the batch."""
         crops = [crop for _, image, crop in batch if image is not None]
         start = time.perf_counter()
-        prediction = self._model.judge(np.stack(crops), self._model.coreset) if crops else None
+        prediction = self._model.judge([np.stack(crops)], self._model.coreset) if crops else None
         seconds = (time.perf_counter() - start) / max(len(crops), 1)
         outcomes, done = [], 0
         for item, image, crop in batch:

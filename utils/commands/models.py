@@ -24,8 +24,6 @@ def choose_device(name: str) -> torch.device:
             "expected a CUDA device, torch finds none (--device cuda); --device auto takes the "
             "CPU then"
         )
-    # Without this, convolutions would round to 10 bits on newer GPUs and differ from the CPU's.
-    torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda")
 
 

@@ -81,7 +81,7 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
         log.info("%s: %d training images", category.name, len(category.train))
         for name, model in models.items():
             start = time.perf_counter()
-            learned = learn(model, category, options, Stopwatch(), lambda: None)
+            learned = learn(model, category, options, Stopwatch())
             trained = trained_models(model, category, learned, options)
             write_models(model, name, trained, options)
             for one in trained:

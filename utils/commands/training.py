@@ -18,7 +18,7 @@ from patchcore.origins import Origins, OriginsOfBatches
 from utils.commands.progress import show_progress
 from utils.machine import free_memory
 from utils.options import Options
-from utils.stopwatch import Stopwatch
+from utils.stopwatch import Clock, Stopwatch
 
 # Of the memory that is free: the rest is for the backbone, the pictures and everybody else.
 SHARE_OF_FREE_MEMORY = 0.7
@@ -71,7 +71,6 @@ def learn(
     category: Category,
     options: Options,
     shared: Stopwatch,
-    synchronise: Callable[[], object],
 ) -> Learned:
     """Embed a category's training images and select a coreset for each seed.
 
@@ -79,8 +78,7 @@ def learn(
         model: The method, with its backbone.
         category: Its samples.
         options: The run's.
-        shared: Counts what all cells need.
-        synchronise: For the cells' own stopwatches.
+        shared: Counts what all cells need; they have its clock.
 
     Raises:
         DatasetError: a file cannot be read.
@@ -97,8 +95,8 @@ def learn(
     if plan.dtype != torch.float32:
         log.warning("%s: memory is short: %s", category.name, plan.describe())
     if plan.is_plain:
-        return _learn_at_once(model, category, options, plan, shared, synchronise)
-    return _learn_in_parts(model, category, options, plan, shared, synchronise)
+        return _learn_at_once(model, category, options, plan, shared)
+    return _learn_in_parts(model, category, options, plan, shared)
 
 
 def _learn_at_once(
@@ -107,7 +105,6 @@ def _learn_at_once(
     options: Options,
     plan: MemoryPlan,
     shared: Stopwatch,
-    synchronise: Callable[[], object],
 ) -> Learned:
     collected = OriginsOfBatches()
     embeddings, images = _embed(
@@ -116,7 +113,7 @@ def _learn_at_once(
     origins = collected.finish()
     cells = []
     for seed in dict.fromkeys(options.seed):
-        of_seed = _select(model, category, embeddings, seed, synchronise)
+        of_seed = _select(model, category, embeddings, seed, shared.clock)
         if len(options.backbone) > 1:
             sample = draw_sample(len(embeddings), seed)
             queries = embeddings[torch.from_numpy(sample).to(embeddings.device)].float()
@@ -137,7 +134,6 @@ def _learn_in_parts(
     options: Options,
     plan: MemoryPlan,
     shared: Stopwatch,
-    synchronise: Callable[[], object],
 ) -> Learned:
     """Select from the selections of a few images at a time."""
     num_patches = plan.num_images * model.patches_per_image
@@ -146,7 +142,7 @@ def _learn_in_parts(
     selections = {seed: ComposableSelection(num_patches, sizes, seed) for seed in seeds}
     samples = {seed: np.sort(draw_sample(num_patches, seed)) for seed in seeds}
     queries: dict[int, list[torch.Tensor]] = {seed: [] for seed in seeds}
-    watch = Stopwatch(synchronise)
+    watch = Stopwatch(shared.clock)
     patches: list[np.ndarray] = []
     first = 0
     per_part = max(1, plan.images_per_part // model.augmentation)
@@ -172,7 +168,7 @@ def _learn_in_parts(
         with watch.stage("select"):
             coreset, order = selections[seed].finish()
         taken = order if taken is None else taken
-        of_seed = [Cell(coreset, p, Stopwatch(synchronise)) for p in model.percentages]
+        of_seed = [Cell(coreset, p, Stopwatch(shared.clock)) for p in model.percentages]
         if len(options.backbone) > 1:
             _normalise(of_seed, torch.cat(queries[seed]).float(), samples[seed], model.k)
         cells.extend(of_seed)
@@ -245,20 +241,19 @@ def _select(
     category: Category,
     embeddings: torch.Tensor,
     seed: int,
-    synchronise: Callable[[], object],
+    clock: Clock,
 ) -> list[Cell]:
     """Select one seed's coreset; return a cell for each percentage."""
     sizes = model.sizes_of_coresets(len(embeddings))
-    watches = [Stopwatch(synchronise) for _ in sizes]
-    start = watches[0].now()
+    watches = [Stopwatch(clock) for _ in sizes]
+    waiting, start = list(zip(sizes, watches, strict=True)), clock.mark()
     with show_progress(sizes[-1], f"{category.name}: select", "patch") as bar:
 
         def on_progress(done: int) -> None:
             bar.update(done - bar.n)
             # A percentage's time is that when its own part of the coreset was complete.
-            for size, watch in zip(sizes, watches, strict=True):
-                if done >= size and "select" not in watch.seconds:
-                    watch.add("select", watch.now() - start)
+            while waiting and done >= waiting[0][0]:
+                waiting.pop(0)[1].add_between("select", start, clock.mark())
 
         coreset = model.select(embeddings, seed, on_progress)
     return [Cell(coreset, p, w) for p, w in zip(model.percentages, watches, strict=True)]
@@ -266,12 +261,12 @@ def _select(
 
 def _normalise(cells: Sequence[Cell], queries: torch.Tensor, sample: np.ndarray, k: int) -> None:
     """Measure how training patches score by each percentage of one seed."""
-    start = cells[0].watch.now()
+    start = cells[0].watch.mark()
     found = normal_scores(queries, sample, cells[0].coreset, k)
-    seconds = cells[0].watch.now() - start
+    stop = cells[0].watch.mark()
     for cell, normal in zip(cells, found, strict=True):
         cell.normal = normal
-        cell.watch.add("normalise", seconds)
+        cell.watch.add_between("normalise", start, stop)
 
 
 def _cut(model: PatchCore, images: np.ndarray, indices: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ import numpy as np
 from datasets import synthetic
 from patchcore import PatchCore
 from patchcore.backbone import Backbone
-from patchcore.prediction import join
 from utils.metrics import auroc
 
 # Seeds of pictures that neither the demo nor a test draws: choices are made by these.
@@ -89,7 +88,7 @@ def _make_trial(name: str, first_seed: int, num_workers: int) -> Trial:
 def _measure(backbone: Backbone, trial: Trial, percentage_coreset: float) -> Score:
     model = PatchCore(backbone, percentage_coreset=percentage_coreset)
     coreset = model.select(model.embed_all(_crops(model, trial.train), len(trial.train)))
-    prediction = join([model.judge(batch, coreset) for batch in _crops(model, trial.test)])
+    prediction = model.judge(_crops(model, trial.test), coreset)
     masks = np.stack([model.preprocess.crop_mask(mask) for mask in trial.masks])
     return Score(
         auroc(prediction.score, trial.masks.any(axis=(1, 2))),

@@ -96,7 +96,7 @@ def test_onnx_is_written_under_the_models_name_and_the_lines_shown_run_it(export
     left = export.run_lines(onnxruntime=onnxruntime, numpy=np)
     model = PatchCore.load(trained / "widget" / f"{NETWORK}_p0100_k01")
     with one_thread():
-        expected = model.judge(np.zeros((1, 64, 64, 3), np.uint8), model.coreset)
+        expected = model.judge([np.zeros((1, 64, 64, 3), np.uint8)], model.coreset)
     np.testing.assert_allclose(left["score"], expected.score, rtol=1e-5)
     np.testing.assert_allclose(left["anomaly_map"], expected.anomaly_map, rtol=1e-4)
     assert "RGB, resized to 72x72, of that the middle 64x64" in export.out

@@ -96,7 +96,7 @@ class TestLearn:
         self, parts, budget, told, tolerance
     ):
         model, category, options = parts(f"--seed 0 3 --percentage_coreset 0.02 0.1 {budget}")
-        learned = learn(model, category, options, Stopwatch(), lambda: None)
+        learned = learn(model, category, options, Stopwatch())
         assert re.search(told, learned.plan.describe())
         images, embeddings = self.embed(model, category)
         assert [(c.coreset.seed, c.percentage) for c in learned.cells] == [
@@ -120,7 +120,7 @@ class TestLearn:
         radius = []
         for budget in ("", find_budget(in_parts_of(2))):
             model, category, options = parts(budget)
-            learned = learn(model, category, options, Stopwatch(), lambda: None)
+            learned = learn(model, category, options, Stopwatch())
             _, embeddings = self.embed(model, category)
             bank = learned.cells[0].coreset.bank.embeddings
             radius.append(torch.cdist(embeddings, bank).amin(1).max())
@@ -129,7 +129,7 @@ class TestLearn:
     def test_flipped_images_count_as_images(self, parts):
         budget = find_budget(in_parts_of(4), images=3 * NUM_TRAIN)
         model, category, options = parts(f"--flip vertical horizontal {budget}")
-        learned = learn(model, category, options, Stopwatch(), lambda: None)
+        learned = learn(model, category, options, Stopwatch())
         assert learned.plan.num_images == 3 * NUM_TRAIN
         indices = learned.cells[0].coreset.indices
         assert len(indices) == 3 * NUM_TRAIN * NUM_PATCHES // 10
@@ -139,14 +139,14 @@ class TestLearn:
     def test_the_coresets_of_all_seeds_count(self, parts, seeds, told):
         budget = find_budget(is_rounded, num_seeds=2)
         model, category, options = parts(f"--seed {seeds} {budget}")
-        learned = learn(model, category, options, Stopwatch(), lambda: None)
+        learned = learn(model, category, options, Stopwatch())
         assert learned.plan.describe() == told
 
     def test_what_is_free_is_the_budget_where_none_is_given(self, parts, monkeypatch, caplog):
         model, category, options = parts("")
         megabytes = 1.7 / training_module.SHARE_OF_FREE_MEMORY
         monkeypatch.setattr(training_module, "free_memory", lambda device: megabytes / 1e3)
-        learned = learn(model, category, options, Stopwatch(), lambda: None)
+        learned = learn(model, category, options, Stopwatch())
         assert learned.plan.describe() == ROUNDED
         assert f"widget: memory is short: {ROUNDED}" in caplog.text
 

@@ -1,0 +1,93 @@
+"""What is set for a block is set in it alone; on a CPU nothing else can be seen."""
+
+import pytest
+import torch
+
+from patchcore import PatchCore
+from patchcore.backbone import Backbone
+from patchcore.precision import float32_products
+from tests.patchcore.test_model import make_images
+
+
+def settings() -> tuple[bool, bool]:
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+@pytest.fixture(params=[(False, True), (True, False), (True, True)])
+def before(request):
+    """What a caller of the library may have set for its whole process."""
+    kept = settings()
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = request.param
+    yield request.param
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept
+
+
+def in_force() -> tuple[bool, bool]:
+    holders = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    if hasattr(holders[0], "fp32_precision"):
+        return tuple(holder.fp32_precision == "tf32" for holder in holders)
+    return settings()
+
+
+@pytest.mark.parametrize("tensor_float", [False, True])
+def test_holds_in_the_block_and_no_longer(before, tensor_float):
+    with float32_products(tensor_float):
+        assert in_force() == (tensor_float, tensor_float)
+    assert settings() == before
+
+
+def test_ends_with_an_error_too(before):
+    with pytest.raises(KeyError), float32_products(True):
+        raise KeyError
+    assert settings() == before
+
+
+def test_blocks_may_be_nested(before):
+    with float32_products(True):
+        with float32_products():
+            assert in_force() == (False, False)
+        assert in_force() == (True, True)
+    assert settings() == before
+
+
+class Watching(torch.nn.Module):
+    """Notes in which precision it would compute."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, 8, 3, 4, 1)
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append(in_force())
+        return self.layer(images)
+
+
+@pytest.mark.parametrize(("precision", "tensor_float"), [("float32", False), ("tf32", True)])
+def test_the_backbone_computes_as_asked_whatever_the_process_has_set(
+    before, precision, tensor_float
+):
+    network = Watching()
+    model = PatchCore(
+        Backbone(network, ["layer"], (32, 32)),
+        precision=precision,
+        size_resize=(36, 36),
+        size_crop=(32, 32),
+    )
+    network.seen.clear()
+    model.fit(make_images(3))
+    assert set(network.seen) == {(tensor_float, tensor_float)}
+    assert settings() == before
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_float32_is_exact_and_tf32_is_not():
+    factors = torch.randn(2, 512, 512, device="cuda")
+    exact = factors.double()
+    with float32_products():
+        full = factors[0] @ factors[1]
+    with float32_products(True):
+        rounded = factors[0] @ factors[1]
+    expected = exact[0] @ exact[1]
+    assert (full - expected).abs().max() < 1e-3
+    assert (rounded - expected).abs().max() > (full - expected).abs().max()
