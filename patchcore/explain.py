@@ -88,6 +88,14 @@ def patch_box(
     return left, top, right, bottom
 
 
+def cut_size(grid: tuple[int, int], size: tuple[int, int], fields: int = 2) -> tuple[int, int]:
+    """Return (ph, pw): the pixels of what `cut_patches` cuts out of images of ``size``."""
+    height, width = (
+        _cut_length(count, length, fields) for count, length in zip(grid, size, strict=True)
+    )
+    return height, width
+
+
 def cut_patches(
     images: np.ndarray, places: PatchPlaces, grid: tuple[int, int], fields: int = 2
 ) -> np.ndarray:
@@ -147,11 +155,14 @@ def rebuild(patches: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _spans(positions: np.ndarray, count: int, length: int, fields: int = 2) -> np.ndarray:
     """Return (n, p) pixels of each patch along one axis; some may lie beyond the border."""
-    field = length / count
-    width = max(round(fields * field), fields)
+    field, width = length / count, _cut_length(count, length, fields)
     # The middle of two fields' worth of pixels, so that patches of any width have the same one.
     middle = np.floor((positions + 0.5) * field).astype(np.int64)
     return middle[:, None] - width // 2 + np.arange(width)
+
+
+def _cut_length(count: int, length: int, fields: int) -> int:
+    return max(round(fields * length / count), fields)
 
 
 def _sum_of_windows(starts: np.ndarray, fade: np.ndarray, length: int) -> np.ndarray:

@@ -22,6 +22,8 @@ from patchcore.distances import faiss_nearest, pair_distances, true_distances
 # Coordinates of the head. More make bounds dearer, fewer leave more rows to look at: on embeddings
 # of ResNet50 and WideResNet50 (D = 1024) 48 to 96 take about the same time.
 HEAD = 64
+# What is kept of each row of a bank: head, length of the tail, square, all times -2 or 1.
+FLOATS_PER_ROW = HEAD + 2
 # What is smaller is searched plainly: the bounds would take as long as the distances themselves.
 BOUND_MIN_ROWS, BOUND_MIN_DIM, BOUND_MIN_QUERIES = 1024, 4 * HEAD, 256
 # Floats of a block of bounds: 64 MB. Few large operations, since each waits for all threads.
@@ -108,7 +110,7 @@ class BoundedPart:
         count, groups = len(embeddings), -(-len(embeddings) // GROUP)
         # |a - b|^2 - |a|^2 = |b|^2 - 2 a b is one product of (a, 1) and (-2 b, |b|^2). The last
         # groups are filled up with rows that are infinitely far.
-        factors = torch.zeros(groups * GROUP, HEAD + 2)
+        factors = torch.zeros(groups * GROUP, FLOATS_PER_ROW)
         torch.mul(short.coordinates, -2, out=factors[:count, :-1])
         factors[:count, -1] = short.squares
         factors[count:, -1] = torch.inf

@@ -18,6 +18,8 @@ import torch
 
 from patchcore.coreset import PROJECTION_DIM, greedy_coreset
 from patchcore.errors import PatchCoreError
+from patchcore.held_out import NUM_FOLDS
+from patchcore.lower_bounds import FLOATS_PER_ROW as BOUND_FLOATS_PER_ROW
 from patchcore.memory_bank import Coreset, MemoryBank
 
 # Candidates that a part leaves for each patch that the coreset has room for from it: with more of
@@ -57,6 +59,21 @@ class MemoryPlan:
         )
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What a category needs beside its embeddings.
+
+    Attributes:
+        image_bytes: Kept of each image (its crop, for pictures).
+        patch_bytes: Kept of each patch that may come into the coreset (a piece of its image).
+        held_out: Whether coresets are selected again without a part of the images, for thresholds.
+    """
+
+    image_bytes: int = 0
+    patch_bytes: int = 0
+    held_out: bool = False
+
+
 def plan_memory(
     num_images: int,
     patches_per_image: int,
@@ -64,6 +81,7 @@ def plan_memory(
     largest_percentage: float,
     num_seeds: int,
     budget: float,
+    needs: Needs = Needs(),
 ) -> MemoryPlan:
     """Choose how to keep the embeddings of training images.
 
@@ -74,33 +92,47 @@ def plan_memory(
         largest_percentage: Of the coresets wanted.
         num_seeds: Coresets that are held at the same time.
         budget: Memory in gigabytes for embeddings, selection and coresets.
+        needs: What else the budget must hold.
 
     Raises:
         PatchCoreError: not even the coresets and one image fit.
     """
     patches = num_images * patches_per_image
-    # In bytes: the banks to come (float32), and per patch the projection and its distances.
-    banks = num_seeds * patches * largest_percentage * embed_dim * 4
+    # In bytes: a coreset in float32 with what bounds its distances, and per patch the projection,
+    # its centred copy and the distances.
+    bank = patches * largest_percentage * (embed_dim + BOUND_FLOATS_PER_ROW) * 4
+    banks = num_seeds * bank
     selection = (2 * PROJECTION_DIM + 4) * 4
+    # Held-out scores come when the selection is over: they project all patches once, take those
+    # of the other folds out, centre them, and hold one more coreset.
+    others = 1 - 1 / NUM_FOLDS
+    after = patches * (1 + 2 * others) * PROJECTION_DIM * 4 + others * bank
+    plain = banks + max(patches * selection, after if needs.held_out else 0)
+    plain += num_images * needs.image_bytes
     for dtype in (torch.float32, torch.float16):
-        if patches * (embed_dim * dtype.itemsize + selection) + banks <= budget * GIGABYTE:
+        if patches * embed_dim * dtype.itemsize + plain <= budget * GIGABYTE:
             return MemoryPlan(dtype, num_images, num_images)
     share = min(1.0, OVERSAMPLING * largest_percentage)
     candidates = num_seeds * patches * share * (embed_dim * 2)
+    pictures = patches * share * needs.patch_bytes  # of the first seed's candidates
     # While parts come, their candidates grow; in the end these are reduced to the banks.
     left = (
         budget * GIGABYTE
         - max(candidates, banks)
+        - pictures
         - candidates / num_seeds * selection / (2 * embed_dim)  # one seed's at a time
     )
-    images = int(left / (patches_per_image * (embed_dim * 2 + selection)))
+    per_image = patches_per_image * (embed_dim * 2 + selection) + needs.image_bytes
+    images = int(left / per_image)
     if images < 1:
-        needed = (max(candidates, banks) * 1.2) / GIGABYTE
+        needed = (max(candidates, banks) * 1.2 + pictures) / GIGABYTE
         raise PatchCoreError(
             f"expected memory for the coresets of {num_images} images, about {needed:.2g} GB, "
             f"found {budget:.2g} GB (memory_budget, percentage_coreset)"
         )
-    return MemoryPlan(torch.float16, min(images, num_images), num_images)
+    # Equal parts, and at least two: all at once would need what was too much above.
+    parts = max(2, math.ceil(num_images / images))
+    return MemoryPlan(torch.float16, math.ceil(num_images / parts), num_images)
 
 
 class ComposableSelection:

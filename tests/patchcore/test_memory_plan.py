@@ -4,11 +4,11 @@ import torch
 
 from patchcore import PatchCoreError
 from patchcore.coreset import greedy_coreset
-from patchcore.memory_plan import ComposableSelection, plan_memory
+from patchcore.memory_plan import ComposableSelection, Needs, plan_memory
 
 
-def plan(budget, num_images=1000, percentage=0.1, num_seeds=1):
-    return plan_memory(num_images, 784, 1024, percentage, num_seeds, budget)
+def plan(budget, num_images=1000, percentage=0.1, num_seeds=1, **needs):
+    return plan_memory(num_images, 784, 1024, percentage, num_seeds, budget, Needs(**needs))
 
 
 def make_patches(count, dim=32, seed=0):
@@ -42,9 +42,53 @@ def test_then_in_parts_and_says_that_it_is_another_selection():
 
 
 def test_less_memory_means_smaller_parts():
-    sizes = [plan(budget).images_per_part for budget in (1.6, 1.4, 1.2, 1.0)]
-    assert sizes == sorted(sizes, reverse=True)
-    assert len(set(sizes)) == len(sizes)
+    sizes = [plan(budget).images_per_part for budget in (1.9, 1.6, 1.4, 1.2, 1.0)]
+    # Two parts, three, three, four, five: no smaller than must be, and equal.
+    assert sizes == [500, 334, 334, 250, 200]
+
+
+def test_what_does_not_fit_at_once_is_not_taken_at_once():
+    """Parts need no room for held-out scores; all images in one part would be no part."""
+    for budget in np.arange(1, 4, 0.05):
+        found = plan(budget, held_out=True)
+        assert found.is_plain == (found.images_per_part == 1000)
+        if found.is_plain:  # then so much must be there: float16, both coresets, the projections
+            assert budget > 0.784 * (2.048 + 0.1 * 1.8 * 4 * 1.09 + 2.6 * 0.512) - 0.01
+
+
+@pytest.mark.parametrize(
+    "needs", [{"image_bytes": 3 * 224 * 224}, {"patch_bytes": 3 * 16 * 16}, {"held_out": True}]
+)
+def test_what_is_kept_beside_embeddings_takes_room_from_them(needs):
+    def least_budget(wanted, **needs):
+        """The least of these budgets, in gigabytes, that allows a plan."""
+        for budget in np.arange(0.5, 6, 0.01):
+            try:
+                if wanted(plan(budget, **needs)):
+                    return budget
+            except PatchCoreError:
+                continue
+        raise AssertionError
+
+    def is_plain(found):
+        return found.is_plain
+
+    def is_in_parts(found):
+        return not found.is_plain and found.images_per_part >= 100
+
+    if "patch_bytes" in needs:  # of candidates, which only parts leave
+        assert least_budget(is_plain, **needs) == least_budget(is_plain)
+        room = 2 * 0.1 * 784_000 * needs["patch_bytes"] / 1e9
+        found = least_budget(is_in_parts, **needs) - least_budget(is_in_parts)
+    elif "image_bytes" in needs:
+        room = 1000 * needs["image_bytes"] / 1e9
+        found = least_budget(is_plain, **needs) - least_budget(is_plain)
+    else:
+        # One coreset of four fifths of the images, and four fifths of two projections more.
+        others = 0.8 * 0.1 * 784_000 * (1024 + 66) * 4
+        room = (others + 784_000 * ((1 + 1.6) * 128 - 260) * 4) / 1e9
+        found = least_budget(is_plain, **needs) - least_budget(is_plain)
+    assert found == pytest.approx(room, abs=0.011)
 
 
 def test_more_seeds_need_more_memory():
@@ -60,7 +104,7 @@ def test_ten_thousand_images_fit_a_machine_of_24_gigabytes():
 
 def test_says_how_much_is_needed_where_not_even_the_coreset_fits():
     with pytest.raises(
-        PatchCoreError, match=r"coresets of 1000 images, about 0\.39 GB, found 0\.1"
+        PatchCoreError, match=r"coresets of 1000 images, about 0\.41 GB, found 0\.1"
     ):
         plan(budget=0.1)
 

@@ -13,7 +13,7 @@ from patchcore import PatchCore, Prediction, explain
 from patchcore.ensemble import NormalScores, draw_sample, normal_scores
 from patchcore.held_out import HeldOutScores, held_out_scores, scores_without_own_patches
 from patchcore.memory_bank import Coreset
-from patchcore.memory_plan import ComposableSelection, MemoryPlan, plan_memory
+from patchcore.memory_plan import ComposableSelection, MemoryPlan, Needs, plan_memory
 from patchcore.origins import Origins, OriginsOfBatches
 from utils.commands.progress import show_progress
 from utils.machine import free_memory
@@ -91,12 +91,28 @@ def learn(
         largest_percentage=model.percentages[-1],
         num_seeds=len(set(options.seed)),
         budget=options.memory_budget or SHARE_OF_FREE_MEMORY * free_memory(model.device),
+        needs=_needs(model, options),
     )
     if plan.dtype != torch.float32:
         log.warning("%s: memory is short: %s", category.name, plan.describe())
     if plan.is_plain:
         return _learn_at_once(model, category, options, plan, shared)
     return _learn_in_parts(model, category, options, plan, shared)
+
+
+def _needs(model: PatchCore, options: Options) -> Needs:
+    """Return what is kept beside embeddings, in the memory that holds them."""
+    held_out = options.needs_held_out_scores
+    if model.device.type != "cpu" or not _keeps_images(options):
+        return Needs(held_out=held_out)  # images stay in the host's memory
+    height, width = model.preprocess.size_crop
+    piece = explain.cut_size(model.grid, (height, width))
+    return Needs(3 * height * width, 3 * piece[0] * piece[1], held_out)
+
+
+def _keeps_images(options: Options) -> bool:
+    """Tell whether pictures or a trained model need the cropped training images."""
+    return options.pictures != "none" or options.saves_models
 
 
 def _learn_at_once(
@@ -211,7 +227,7 @@ def _embed(
         (n, D), and the cropped images (B, H, W, 3) where pictures or a trained model need them.
     """
     kept: list[np.ndarray] = []
-    keeps = options.pictures != "none" or options.saves_models
+    keeps = _keeps_images(options)
 
     def batches() -> Iterator[np.ndarray]:
         number = first

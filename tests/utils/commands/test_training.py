@@ -11,7 +11,7 @@ import torch
 from datasets.images import read_image
 from datasets.mvtec import read_category
 from patchcore import explain
-from patchcore.memory_plan import MemoryPlan, plan_memory
+from patchcore.memory_plan import MemoryPlan, Needs, plan_memory
 from tests.support import (
     NUM_PATCHES,
     NUM_TEST_PER_TYPE,
@@ -31,6 +31,8 @@ from utils.commands.training import learn
 from utils.options import Options, parse_options
 from utils.stopwatch import Stopwatch
 
+# Pictures are wanted in all of these: crops of 64x64, from which pieces of 9x9 are cut.
+NEEDS = Needs(image_bytes=3 * 64 * 64, patch_bytes=3 * 9 * 9)
 CPU = torch.device("cpu")
 PLAIN = "all embeddings in float32, plain greedy selection"
 ROUNDED = "all embeddings in float16, plain greedy selection"
@@ -41,7 +43,7 @@ def find_budget(wanted: Callable[[MemoryPlan], bool], num_seeds: int = 1, images
     """Return the largest budget, as ``--memory_budget``, by which patches are kept as wanted."""
     for kilobytes in range(10_000, 0, -10):
         budget = kilobytes / 1e6
-        if wanted(plan_memory(images, NUM_PATCHES, 64, 0.1, num_seeds, budget)):
+        if wanted(plan_memory(images, NUM_PATCHES, 64, 0.1, num_seeds, budget, NEEDS)):
             return f"--memory_budget {budget}"
     raise AssertionError("no budget leads to such a plan")
 
@@ -144,8 +146,9 @@ class TestLearn:
 
     def test_what_is_free_is_the_budget_where_none_is_given(self, parts, monkeypatch, caplog):
         model, category, options = parts("")
-        megabytes = 1.7 / training_module.SHARE_OF_FREE_MEMORY
-        monkeypatch.setattr(training_module, "free_memory", lambda device: megabytes / 1e3)
+        gigabytes = float(find_budget(is_rounded).split()[1])
+        free = gigabytes / training_module.SHARE_OF_FREE_MEMORY * 1.0001
+        monkeypatch.setattr(training_module, "free_memory", lambda device: free)
         learned = learn(model, category, options, Stopwatch())
         assert learned.plan.describe() == ROUNDED
         assert f"widget: memory is short: {ROUNDED}" in caplog.text
