@@ -1,11 +1,23 @@
 """Growth: how time and memory follow the sizes, as the exponent p of time ~ size^p."""
 
+import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 from patchcore.coreset import greedy_coreset
 from patchcore.memory_bank import MemoryBank
-from tests.benchmarks.measure import Row, fitted_exponent, peak_bytes, seconds, time_in_turns
+from tests.benchmarks.measure import (
+    Row,
+    fitted_exponent,
+    peak_bytes,
+    run_and_watch,
+    seconds,
+    time_in_turns,
+)
 from tests.benchmarks.search import make_vectors
+from tests.support import make_category, read_table
+from tests.support import quick as quick_flags
 
 DIM = 128
 
@@ -29,6 +41,7 @@ def measure(quick: bool) -> list[Row]:
         ),
         *_memory(counts, lambda n: greedy_coreset(vectors[:n], samples)),
         _search(quick),
+        *_categories(quick),
     ]
 
 
@@ -42,6 +55,31 @@ def _search(quick: bool) -> Row:
         sizes,
         lambda size: banks[size].search(vectors[largest:]),
     )
+
+
+def _categories(quick: bool) -> list[Row]:
+    """Run the program on more and more categories: what it holds of one must not stay."""
+    counts = [1, 2, 4] if quick else [2, 4, 8]
+    times, peaks = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for number in range(counts[-1]):
+            make_category(root / "data", f"widget_{number}", seed=number)
+        for count in counts:
+            result = root / f"result_{count}"
+            flags = quick_flags("--path_data", str(root / "data"), "--path_result", str(result))
+            named = [f"widget_{number}" for number in range(count)]
+            peaks.append(run_and_watch([sys.executable, "main.py", *flags, "--categories", *named]))
+            times.append(sum(float(row["seconds_total"]) for row in read_table(result)))
+    what = "main.py over the number of categories"
+    ends = [f"{n}: {seconds(t)}" for n, t in zip(counts, times, strict=True)]
+    exponent = fitted_exponent(counts, times)
+    rows = [Row(f"{what}, time (ratio: exponent)", ends[0], ends[-1], exponent)]
+    if all(peaks):
+        ends = [f"{n}: {peak / 1e6:.0f} MB" for n, peak in zip(counts, peaks, strict=True)]
+        exponent = fitted_exponent(counts, peaks)
+        rows.append(Row(f"{what}, peak memory (ratio: exponent)", ends[0], ends[-1], exponent))
+    return rows
 
 
 def _fit(what: str, sizes: list[int], run: Callable[[int], object]) -> Row:

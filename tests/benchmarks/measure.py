@@ -1,13 +1,19 @@
 """Times in turns, peak memory, and the table of the results."""
 
 import ctypes
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+
+from tests.support import ROOT
 
 STATUS = Path("/proc/self/status")
 
@@ -96,6 +102,22 @@ def peak_bytes(function: Callable[[], object]) -> int | None:
     before = _status_bytes("VmRSS")
     function()
     return _status_bytes("VmHWM") - before
+
+
+def run_and_watch(command: list[str]) -> int:
+    """Run a command in the checkout; return its peak resident bytes, 0 where not to be had."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+        if not hasattr(os, "wait4"):
+            status, peak = process.wait(), 0
+        else:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        if process.returncode:
+            output.seek(0)
+            raise RuntimeError(output.read().decode(errors="replace"))
+    return peak
 
 
 def fitted_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
