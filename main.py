@@ -44,6 +44,14 @@ def main(arguments: list[str]) -> int:
     except (DatasetError, PatchCoreError, UsageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's: not imported before it is needed
+            raise
+        print(
+            f"error: the GPU's memory is full (--batch_size, --device cpu): {error}",
+            file=sys.stderr,
+        )
+        return USER_MISTAKE
     except KeyboardInterrupt:
         print("interrupted; finished categories are kept", file=sys.stderr)
         return INTERRUPTED

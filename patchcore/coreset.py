@@ -14,13 +14,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from patchcore.distances import rows_at_a_time
 from patchcore.errors import PatchCoreError
 from patchcore.precision import float32_products
 
 # Patches in a group. Larger: fewer passes over all patches; smaller: a cheaper group.
 GROUP_SIZE = 1024
-# Rows of the distance matrix that are computed at a time: small enough to stay in the cache.
-BLOCK_ROWS = 2048
 # Length to which the paper's reference code projects embeddings before it selects.
 PROJECTION_DIM = 128
 # Marks a selected patch: below any distance, so that it is never selected twice.
@@ -99,6 +98,7 @@ def projection(embed_dim: int, projection_dim: int, seed: int) -> torch.Tensor:
     return linear.weight.detach()
 
 
+@float32_products()
 def project(embeddings: torch.Tensor, projection_dim: int | None, seed: int) -> torch.Tensor:
     """Project (N, D) to (N, projection_dim) by the seeded `projection`.
 
@@ -109,8 +109,9 @@ def project(embeddings: torch.Tensor, projection_dim: int | None, seed: int) -> 
         weight = projection(embeddings.shape[1], projection_dim, seed).to(embeddings.device)
         points = torch.empty(len(embeddings), projection_dim, device=embeddings.device)
         # In blocks, so that float16 is never there as float32 as a whole.
-        for start in range(0, len(embeddings), BLOCK_ROWS):
-            rows = slice(start, start + BLOCK_ROWS)
+        step = rows_at_a_time(embeddings.device, embeddings.shape[1])
+        for start in range(0, len(embeddings), step):
+            rows = slice(start, start + step)
             points[rows] = embeddings[rows].float() @ weight.T  # (rows, P)
         return points.sub_(points.mean(0))
     return embeddings.float() - embeddings.float().mean(0)
@@ -125,7 +126,8 @@ def _draw_starting_points(count: int, num_starting_points: int, seed: int) -> to
 
 def _mean_distances(points: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """Return (N,) mean Euclidean distances to the others, by rows: `cdist` copies what it gets."""
-    return torch.cat([torch.cdist(rows, others).mean(1) for rows in points.split(BLOCK_ROWS)])
+    step = rows_at_a_time(points.device, points.shape[1])
+    return torch.cat([torch.cdist(rows, others).mean(1) for rows in points.split(step)])
 
 
 def _select_group(
@@ -168,8 +170,9 @@ def _lower_distances(
 ) -> None:
     """Lower each patch's squared distance to that to the nearest of the chosen ones, in place."""
     centres, centre_norms = points[chosen], norms[chosen]
-    for start in range(0, len(points), BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
+    step = rows_at_a_time(points.device, len(chosen))
+    for start in range(0, len(points), step):
+        rows = slice(start, start + step)
         # |x - c|^2 = |x|^2 + (|c|^2 - 2 x c); the least over c needs |x|^2 only once.
         partial = torch.addmm(centre_norms, points[rows], centres.T, alpha=-2).amin(1)
         nearest = partial.add_(norms[rows]).clamp_(min=0)

@@ -3,8 +3,16 @@
 import faiss
 import torch
 
-# Query rows at a time where the true distances of the found neighbours are computed.
-BLOCK_ROWS = 2048
+# Rows at a time: on a CPU few enough to stay in its cache; on a GPU, where starting an operation
+# takes as long as a million multiplications, as many as make so many floats (256 MB).
+BLOCK_ROWS, GPU_BLOCK_FLOATS = 2048, 1 << 26
+
+
+def rows_at_a_time(device: torch.device, columns: int) -> int:
+    """Return how many rows of so many columns are computed at a time."""
+    if device.type == "cpu":
+        return BLOCK_ROWS
+    return max(BLOCK_ROWS, GPU_BLOCK_FLOATS // columns)
 
 
 def faiss_nearest(queries: torch.Tensor, part: torch.Tensor, k: int) -> torch.Tensor:
@@ -35,8 +43,9 @@ def true_distances(
         query = torch.arange(len(queries)).repeat_interleave(indices.shape[1])
         return pair_distances(queries, query, part, indices.flatten()).sqrt_().view_as(indices)
     distances = torch.empty(indices.shape, device=queries.device)
-    for start in range(0, len(queries), BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
+    step = rows_at_a_time(queries.device, queries.shape[1])
+    for start in range(0, len(queries), step):
+        rows = slice(start, start + step)
         for column in range(indices.shape[1]):
             difference = part[indices[rows, column]].sub_(queries[rows])
             distances[rows, column] = torch.linalg.vector_norm(difference, dim=1)

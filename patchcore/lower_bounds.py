@@ -110,7 +110,7 @@ class BoundedPart:
         count, groups = len(embeddings), -(-len(embeddings) // GROUP)
         # |a - b|^2 - |a|^2 = |b|^2 - 2 a b is one product of (a, 1) and (-2 b, |b|^2). The last
         # groups are filled up with rows that are infinitely far.
-        factors = torch.zeros(groups * GROUP, FLOATS_PER_ROW)
+        factors = torch.zeros(groups * GROUP, short.coordinates.shape[1] + 1)
         torch.mul(short.coordinates, -2, out=factors[:count, :-1])
         factors[:count, -1] = short.squares
         factors[count:, -1] = torch.inf

@@ -1,5 +1,6 @@
 """Exact nearest neighbours of patches in the coreset."""
 
+import functools
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from patchcore.precision import float32_products
 
 # Floats of a block of the distance matrix, where torch searches: 256 MB.
 BLOCK_FLOATS = 1 << 26
+# Rows found on a GPU beside the k nearest, before their true distances decide.
+SPARE = 3
+# The most neighbours that faiss finds on a GPU, and what it may take of the GPU's memory.
+FAISS_GPU_MOST, FAISS_GPU_BYTES = 2048, 1 << 28
 
 
 class MemoryBank:
@@ -42,11 +47,6 @@ class MemoryBank:
             )
         self.embeddings = embeddings.float().contiguous()
         self._bounds = LowerBounds(self.embeddings)
-        self._gpu = None
-        if embeddings.is_cuda and _faiss_has_gpu():
-            # Lets faiss take and return tensors on the GPU, on torch's stream.
-            importlib.import_module("faiss.contrib.torch_utils")
-            self._gpu = faiss.StandardGpuResources()
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -100,18 +100,12 @@ class MemoryBank:
             part = self.embeddings[start:stop]
             indices = self._bounds.nearest(queries, short, start, stop, k)
             if indices is None:
-                indices = self._nearest(queries, part, min(k, stop - start))
-            found = true_distances(queries, part, indices), indices + start
+                spare = SPARE if queries.is_cuda else 0
+                indices = _search_plainly(queries, part, min(k + spare, stop - start))
+            distances, indices = _in_order(queries, part, indices, k)
+            found = distances, indices + start
             best = found if best is None else _merge(best, found, k)
             yield best
-
-    def _nearest(self, queries: torch.Tensor, part: torch.Tensor, k: int) -> torch.Tensor:
-        """Return (Q, k) indices of the nearest rows of ``part``, nearest first."""
-        if self._gpu is not None:
-            return faiss.knn_gpu(self._gpu, queries, part, k, device=queries.device.index)[1]
-        if queries.is_cuda:
-            return torch_nearest(queries, part, k)
-        return faiss_nearest(queries, part, k)
 
 
 @dataclass(frozen=True)
@@ -134,6 +128,42 @@ class Coreset:
         """Return the coreset of one percentage alone: the first ``size`` patches."""
         bank = self.bank if size == len(self.bank) else MemoryBank(self.bank.embeddings[:size])
         return Coreset(self.indices[:size], (size,), bank, self.seed)
+
+
+def _search_plainly(queries: torch.Tensor, part: torch.Tensor, k: int) -> torch.Tensor:
+    """Return (Q, k) indices of the nearest rows of ``part``, but for rounding."""
+    if not queries.is_cuda:
+        return faiss_nearest(queries, part, k)
+    if not _faiss_has_gpu() or k > FAISS_GPU_MOST:
+        return torch_nearest(queries, part, k)
+    # faiss works on the stream of the current device.
+    with torch.cuda.device(queries.device):
+        return faiss.knn_gpu(_gpu_resources(), queries, part, k, device=queries.device.index)[1]
+
+
+@functools.cache
+def _gpu_resources() -> "faiss.StandardGpuResources":
+    """Return faiss's own memory on a GPU: taken once, since taking it takes long."""
+    # Lets faiss take and return tensors on the GPU, on torch's stream.
+    importlib.import_module("faiss.contrib.torch_utils")
+    resources = faiss.StandardGpuResources()
+    resources.setTempMemory(FAISS_GPU_BYTES)
+    resources.setPinnedMemory(0)
+    return resources
+
+
+def _in_order(
+    queries: torch.Tensor, part: torch.Tensor, indices: torch.Tensor, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the true distances of the k nearest of the rows found, and these rows: (Q, k) each.
+
+    A search by |x|^2 - 2 x c + |c|^2 cannot tell apart what differs by less than it rounds.
+    """
+    if indices.shape[1] == 1:
+        return true_distances(queries, part, indices), indices
+    indices = indices.sort(dim=1).values  # of equally far ones the first stays first
+    distances, order = true_distances(queries, part, indices).sort(dim=1, stable=True)
+    return distances[:, :k], indices.gather(1, order[:, :k])
 
 
 @float32_products()

@@ -18,7 +18,7 @@ from patchcore.memory_bank import Coreset, MemoryBank
 from patchcore.origins import OriginsOfBatches
 from patchcore.patch_embedding import PatchEmbedding
 from patchcore.precision import PRECISIONS, float32_products
-from patchcore.prediction import Neighbours, Prediction, Scores, collect
+from patchcore.prediction import Collector, Neighbours, Prediction, Scores
 from patchcore.preprocess import Preprocess
 from patchcore.scoring import (
     IMAGE_SCORES,
@@ -259,14 +259,12 @@ class PatchCore:
         Raises:
             PatchCoreError: there is no image.
         """
-        parts = []
+        collector = Collector()
         for batch in batches:
             embeddings = self.embed(batch)
             *_, of_largest = self.nearest(embeddings, coreset)
-            parts.append(self.score(embeddings, of_largest, coreset))
-        if not parts:
-            raise PatchCoreError("expected at least one image to predict, found none")
-        return collect(parts)
+            collector.add(self.score(embeddings, of_largest, coreset))
+        return collector.finish()
 
     def save(
         self, folder: str | Path, *, dtype: str = "float32", faiss_index: bool = False
@@ -454,15 +452,15 @@ class PatchCore:
     def embedded(self, embeddings: torch.Tensor) -> Callable[[np.ndarray], torch.Tensor]:
         """Return what gives single images' embeddings (b, h, w, D) float32 out of all (N, D)."""
         by_image = embeddings.view(-1, *self.grid, embeddings.shape[1])
-        return lambda numbers: by_image[torch.from_numpy(numbers).to(embeddings.device)].float()
+        return lambda numbers: by_image[_upload(numbers, embeddings.device)].float()
 
 
-def _upload(batch: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Copy a batch to the device; to a GPU while the processor goes on to the next one."""
-    images = torch.from_numpy(batch)
+def _upload(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Copy an array to the device; to a GPU while the processor goes on to the next one."""
+    tensor = torch.from_numpy(array)
     if device.type == "cuda":
-        images = images.pin_memory()  # pageable memory would be waited for
-    return images.to(device, non_blocking=True)
+        tensor = tensor.pin_memory()  # pageable memory would be waited for
+    return tensor.to(device, non_blocking=True)
 
 
 def check_percentages(percentage_coreset: float | Sequence[float]) -> tuple[float, ...]:

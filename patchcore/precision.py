@@ -33,19 +33,35 @@ PRECISIONS = {
 def float32_products(tensor_float: bool = False) -> Iterator[None]:
     """Compute float32 products and convolutions on a GPU in full, or as TF32, within a block.
 
-    torch's default rounds those of convolutions; whoever set something else for the whole process
-    finds it again afterwards. On a CPU this changes nothing.
+    torch's default rounds those of convolutions; whoever set something else for the process finds
+    it again afterwards. The settings are the process's: while a block runs, other threads have them
+    too. On a CPU this changes nothing.
     """
-    holders = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
-    name, wanted = "fp32_precision", "tf32" if tensor_float else "ieee"
-    if not hasattr(holders[0], name):  # before torch 2.9
-        holders = (torch.backends.cuda.matmul, torch.backends.cudnn)
-        name, wanted = "allow_tf32", tensor_float
-    before = [getattr(holder, name) for holder in holders]
-    for holder in holders:
-        setattr(holder, name, wanted)
+    changed = []
+    for holders in _HOLDERS:
+        holder, name, wanted = _setting(*holders, tensor_float)
+        before = getattr(holder, name)
+        if before != wanted:
+            setattr(holder, name, wanted)
+            changed.append((holder, name, before))
     try:
         yield
     finally:
-        for holder, value in zip(holders, before, strict=True):
-            setattr(holder, name, value)
+        for holder, name, before in changed:
+            setattr(holder, name, before)
+
+
+# Of products and of convolutions: who holds the setting, and who holds that of torch 2.9 and later.
+_HOLDERS = (
+    (torch.backends.cuda.matmul, torch.backends.cuda.matmul),
+    (torch.backends.cudnn, getattr(torch.backends.cudnn, "conv", None)),
+)
+
+
+def _setting(older: object, newer: object, tensor_float: bool) -> tuple[object, str, bool | str]:
+    """Return a setting as the process has made it so far: its holder, name and wanted value."""
+    try:
+        older.allow_tf32  # noqa: B018
+    except RuntimeError:  # the process uses the newer names, which torch does not let one mix
+        return newer, "fp32_precision", "tf32" if tensor_float else "ieee"
+    return older, "allow_tf32", tensor_float

@@ -1,10 +1,13 @@
 """What is found of images: neighbours of their patches, scores, maps."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+
+from patchcore.errors import PatchCoreError
+
+BATCHES_ON_DEVICE = 32
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,44 @@ class Prediction:
         )
 
 
-def collect(parts: Sequence[Scores]) -> Prediction:
-    """Put the scores of one or more batches together, in their order, in the host's memory.
+class Collector:
+    """Puts the scores of batches together, in their order, in the host's memory.
 
-    One copy of each array for all batches: a copy waits until the device has finished.
+    Copies come seldom, since each one waits until the device has finished; and not only at the end,
+    since a device's memory is small beside what may be judged.
     """
 
-    def of(name: str) -> np.ndarray:
-        return torch.cat([getattr(part, name) for part in parts]).cpu().numpy()
+    def __init__(self):
+        self._on_device: list[Scores] = []
+        self._on_host: list[Prediction] = []
 
-    return Prediction(of("score"), of("anomaly_map"), of("distance"), of("nearest"))
+    def add(self, scores: Scores) -> None:
+        """Take the next batch."""
+        self._on_device.append(scores)
+        if len(self._on_device) == BATCHES_ON_DEVICE:
+            self._copy()
+
+    def finish(self) -> Prediction:
+        """Return all batches' prediction, and keep nothing of it.
+
+        Raises:
+            PatchCoreError: there was none.
+        """
+        self._copy()
+        if not self._on_host:
+            raise PatchCoreError("expected at least one image to judge, found none")
+        parts, self._on_host = self._on_host, []
+        return Prediction(
+            *(np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS)
+        )
+
+    def _copy(self) -> None:
+        if self._on_device:
+            joined = (
+                torch.cat([getattr(scores, name) for scores in self._on_device]) for name in _ARRAYS
+            )
+            self._on_host.append(Prediction(*(array.cpu().numpy() for array in joined)))
+            self._on_device.clear()
+
+
+_ARRAYS = tuple(field.name for field in fields(Prediction))

@@ -117,8 +117,7 @@ class Preprocess:
             (B, 3, H, W) float32 on the same device, channels last in memory (the fast order for
             convolutions, and the one in which the images already lie).
         """
-        mean = torch.tensor(self.mean, device=images.device) * 255
-        std = torch.tensor(self.std, device=images.device) * 255
+        mean, std = (_filled(values, images.device) * 255 for values in (self.mean, self.std))
         return images.permute(0, 3, 1, 2).float().sub_(mean[:, None, None]).div_(std[:, None, None])
 
     def _crop_bilinear(self, image: np.ndarray) -> np.ndarray:
@@ -138,6 +137,11 @@ class Preprocess:
             for size, crop in zip(self.size_resize, self.size_crop, strict=True)
         )
         return top, left
+
+
+def _filled(values: tuple[float, float, float], device: torch.device) -> torch.Tensor:
+    """Return (3,) on the device, made there: a copy to a GPU would wait for all of its work."""
+    return torch.cat([torch.full((1,), value, device=device) for value in values])
 
 
 def _nearest(size_in: int, size_resized: int, first: int, count: int) -> np.ndarray:

@@ -10,6 +10,10 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("any_load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any_load")
 
+HAS_GPU = torch.cuda.is_available()
+# What is not about a GPU is tested without one, on every machine alike.
+torch.cuda.is_available = lambda: False
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
@@ -17,13 +21,20 @@ SHARED = ROOT.parent / "shared"
 def pytest_collection_modifyitems(items):
     """Skip what needs a device or data that this machine does not have."""
     missing = {
-        "gpu": None if torch.cuda.is_available() else "no CUDA device",
+        "gpu": None if HAS_GPU else "no CUDA device",
         "real_data": None if SHARED.is_dir() else f"no folder {SHARED.name} beside the checkout",
     }
     for item in items:
         for marker, reason in missing.items():
             if reason and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def gpu_where_wanted(request, monkeypatch):
+    """Let tests marked so find the GPU."""
+    if request.node.get_closest_marker("gpu"):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: HAS_GPU)
 
 
 @pytest.fixture

@@ -244,7 +244,11 @@ def _sorted_by_torch(keys: np.ndarray, device: torch.device) -> np.ndarray:
     # torch sorts no uint64: with the highest bit flipped, int64 has the same order.
     flip = np.uint64(1 << 63)
     keys ^= flip
-    ordered = torch.from_numpy(keys.view(np.int64)).to(device).sort().values.cpu().numpy()
+    try:
+        ordered = torch.from_numpy(keys.view(np.int64)).to(device).sort().values.cpu().numpy()
+    except torch.OutOfMemoryError:  # the device holds other things: here it takes a second more
+        keys.view(np.int64).sort()
+        ordered = keys
     ordered = ordered.view(np.uint64)
     ordered ^= flip
     return ordered

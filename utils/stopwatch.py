@@ -38,12 +38,18 @@ class DeviceClock:
     A GPU works behind the program's back. Waiting for it at every mark would make both slower than
     they are; a mark among its work is passed when all that was asked for before is done. Marks are
     passed one after another, so that the stages between them still add up to the whole.
+
+    Args:
+        device: Which GPU.
     """
+
+    def __init__(self, device: torch.device):
+        self._device = device
 
     def mark(self) -> torch.cuda.Event:
         """Put a mark behind the work asked for so far."""
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(self._device))
         return event
 
     def seconds(self, start: torch.cuda.Event, stop: torch.cuda.Event) -> float:
@@ -54,7 +60,7 @@ class DeviceClock:
 
 def clock_of(device: torch.device) -> Clock:
     """Return the clock that times a device's work."""
-    return DeviceClock() if device.type == "cuda" else HostClock()
+    return DeviceClock(device) if device.type == "cuda" else HostClock()
 
 
 class Stopwatch:

@@ -276,6 +276,30 @@ def test_says_what_searches(monkeypatch):
         assert search_method(torch.device("cuda")).startswith(text)
 
 
+def test_neighbours_found_in_the_wrong_order_are_put_right():
+    """What a search cannot tell apart is decided by true distances, then by the order selected."""
+    embeddings = torch.tensor([[3.0, 0], [1, 0], [-1, 0], [2, 0]])
+    queries = torch.zeros(1, 2)
+    found = torch.tensor([[0, 2, 3, 1]])
+    distances, indices = memory_bank._in_order(queries, embeddings, found, 3)
+    assert indices.tolist() == [[1, 2, 3]]
+    assert distances.tolist() == [[1, 1, 2]]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("faiss_on_gpu", [True, False])
+@pytest.mark.parametrize("k", [1, 4])
+def test_equal_patches_on_a_gpu_come_in_the_order_selected(monkeypatch, faiss_on_gpu, k):
+    if not faiss_on_gpu:
+        monkeypatch.setattr(memory_bank, "_faiss_has_gpu", lambda: False)
+    embeddings = make_points(300, seed=2) + 100  # far from 0: squares lose the digits
+    embeddings = torch.cat([embeddings, embeddings])
+    distances, indices = MemoryBank(embeddings.cuda()).search(embeddings[:300].cuda(), k)
+    assert (distances[:, 0] == 0).all()
+    assert torch.equal(indices[:, 0].cpu(), torch.arange(300))
+    assert (distances.diff(dim=1) >= 0).all()
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("faiss_on_gpu", [True, False])
 def test_finds_the_same_on_a_gpu(monkeypatch, faiss_on_gpu):

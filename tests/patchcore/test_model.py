@@ -4,7 +4,7 @@ import torch
 
 from patchcore import PatchCore, PatchCoreError
 from patchcore.backbone import Backbone
-from patchcore.prediction import collect
+from patchcore.prediction import Collector
 
 
 def make_backbone(size=(32, 32)):
@@ -69,7 +69,9 @@ def test_several_percentages_at_once_equal_each_alone(k):
     for percentage, found in zip(together.percentages, neighbours, strict=True):
         alone = make_model(percentage_coreset=percentage, k=k).fit(train)
         expected = alone.predict(make_images(4, seed=1))
-        prediction = collect([together.score(embeddings, found, together.coreset)])
+        collector = Collector()
+        collector.add(together.score(embeddings, found, together.coreset))
+        prediction = collector.finish()
         for name in ("score", "anomaly_map", "distance", "nearest"):
             np.testing.assert_array_equal(getattr(prediction, name), getattr(expected, name))
 

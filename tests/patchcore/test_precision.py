@@ -23,10 +23,10 @@ def before(request):
 
 
 def in_force() -> tuple[bool, bool]:
+    if not hasattr(torch.backends.cudnn, "conv"):  # before torch 2.9
+        return settings()
     holders = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
-    if hasattr(holders[0], "fp32_precision"):
-        return tuple(holder.fp32_precision == "tf32" for holder in holders)
-    return settings()
+    return tuple(holder.fp32_precision == "tf32" for holder in holders)
 
 
 @pytest.mark.parametrize("tensor_float", [False, True])
@@ -48,6 +48,29 @@ def test_blocks_may_be_nested(before):
             assert in_force() == (False, False)
         assert in_force() == (True, True)
     assert settings() == before
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch has the older names")
+def test_a_process_that_uses_the_newer_names_keeps_them():
+    holders = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    kept = [holder.fp32_precision for holder in holders]
+    try:
+        for holder in holders:
+            holder.fp32_precision = "tf32"
+        with float32_products():
+            assert [holder.fp32_precision for holder in holders] == ["ieee", "ieee"]
+        assert [holder.fp32_precision for holder in holders] == ["tf32", "tf32"]
+    finally:
+        for holder, value in zip(holders, kept, strict=True):
+            holder.fp32_precision = value
+
+
+def test_what_is_as_wanted_is_not_touched(monkeypatch):
+    """Settings of the whole process, from which others follow, stay as unmade as they were."""
+    with float32_products():
+        inside = torch.backends.cudnn.allow_tf32
+        with float32_products():
+            assert torch.backends.cudnn.allow_tf32 == inside
 
 
 class Watching(torch.nn.Module):
@@ -82,6 +105,8 @@ def test_the_backbone_computes_as_asked_whatever_the_process_has_set(
 
 @pytest.mark.gpu
 def test_on_a_gpu_float32_is_exact_and_tf32_is_not():
+    if torch.cuda.get_device_capability()[0] < 8:
+        pytest.skip("a GPU without TF32")
     factors = torch.randn(2, 512, 512, device="cuda")
     exact = factors.double()
     with float32_products():

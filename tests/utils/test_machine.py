@@ -53,6 +53,8 @@ class TestFreeMemory:
             return 3_000_000_000, 80_000_000_000
 
         monkeypatch.setattr(torch.cuda, "mem_get_info", free_and_total)
+        for name in ("memory_reserved", "memory_allocated"):
+            monkeypatch.setattr(torch.cuda, name, lambda device: 0)
         assert machine.free_memory(torch.device("cuda", 1)) == 3.0
         assert asked == [torch.device("cuda", 1)]
 

@@ -14,7 +14,6 @@ from patchcore import PatchCore, Prediction, explain
 from patchcore.ensemble import NormalScores, combine
 from patchcore.explain import PatchPlaces
 from patchcore.memory_plan import MemoryPlan
-from patchcore.prediction import collect
 from utils.commands.explaining import name_sources
 from utils.commands.progress import show_progress
 from utils.commands.training import Cell, Learned, learn
@@ -105,7 +104,7 @@ def measure_category(
     measurements = []
     for cell in learned.cells:
         with cell.watch.stage("score"):  # what is still under way, and its copy
-            prediction = collect(cell.parts)
+            prediction = cell.collector.finish()
         with cell.watch.stage("metrics"):
             images, pixels, defects = _measure(
                 prediction, category, masks, options.aupro_limit, model.device
@@ -131,8 +130,6 @@ def measure_category(
             explain.locate(learned.cells[0].coreset.indices, model.grid),
             name_sources(category.train, learned.origins, model.flip, options.path_data),
         )
-    for cell in learned.cells:
-        cell.parts.clear()  # joined by now
     return CategoryResult(category, tuple(measurements), masks, picture_data, learned.plan, learned)
 
 
@@ -210,7 +207,7 @@ def _score(model: PatchCore, embeddings: torch.Tensor, cells: Sequence[Cell]) ->
         for search in searches:
             cell.watch.add_between("search", *search)
         with cell.watch.stage("score"):
-            cell.parts.append(model.score(embeddings, found, coreset))
+            cell.collector.add(model.score(embeddings, found, coreset))
 
 
 def _measure(

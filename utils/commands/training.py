@@ -9,12 +9,13 @@ import torch
 
 from datasets.base import Category, Sample
 from datasets.images import in_batches, map_ahead, read_image
-from patchcore import PatchCore, Prediction, explain
+from patchcore import PatchCore, explain
 from patchcore.ensemble import NormalScores, draw_sample, normal_scores
 from patchcore.held_out import HeldOutScores, held_out_scores, scores_without_own_patches
 from patchcore.memory_bank import Coreset
 from patchcore.memory_plan import ComposableSelection, MemoryPlan, Needs, plan_memory
 from patchcore.origins import Origins, OriginsOfBatches
+from patchcore.prediction import Collector
 from utils.commands.progress import show_progress
 from utils.machine import free_memory
 from utils.options import Options
@@ -35,14 +36,14 @@ class Cell:
         percentage: This cell's.
         watch: What this cell alone needed.
         normal: How training patches score; None where nothing asks for it.
-        parts: Predictions, batch by batch.
+        collector: Takes the scores, batch by batch.
     """
 
     coreset: Coreset
     percentage: float
     watch: Stopwatch
     normal: NormalScores | None = None
-    parts: list[Prediction] = field(default_factory=list)
+    collector: Collector = field(default_factory=Collector)
 
 
 @dataclass(frozen=True)

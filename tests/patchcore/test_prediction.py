@@ -1,0 +1,44 @@
+"""Scores of batches become one prediction, whenever they are copied."""
+
+import numpy as np
+import pytest
+import torch
+
+from patchcore import prediction
+from patchcore.errors import PatchCoreError
+from patchcore.prediction import Collector, Scores
+
+NAMES = ("score", "anomaly_map", "distance", "nearest")
+
+
+def make_scores(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return Scores(
+        torch.rand(count, generator=generator),
+        torch.rand(count, 8, 8, generator=generator),
+        torch.rand(count, 2, 2, 3, generator=generator),
+        torch.randint(99, (count, 2, 2, 3), generator=generator),
+    )
+
+
+@pytest.mark.parametrize("at_a_time", [1, 2, 3, 32])
+def test_keeps_order_whenever_it_copies(monkeypatch, at_a_time):
+    monkeypatch.setattr(prediction, "BATCHES_ON_DEVICE", at_a_time)
+    batches = [make_scores(count, seed) for seed, count in enumerate((4, 4, 4, 4, 1))]
+    collector = Collector()
+    for batch in batches:
+        collector.add(batch)
+        assert len(collector._on_device) < at_a_time  # a device's memory is not filled
+    found = collector.finish()
+    for name in NAMES:
+        expected = torch.cat([getattr(batch, name) for batch in batches]).numpy()
+        assert getattr(found, name).dtype == expected.dtype
+        assert np.array_equal(getattr(found, name), expected)
+
+
+def test_keeps_nothing_after_it_has_finished():
+    collector = Collector()
+    collector.add(make_scores(2, 0))
+    assert len(collector.finish().score) == 2
+    with pytest.raises(PatchCoreError, match="at least one image"):
+        collector.finish()
