@@ -115,7 +115,7 @@ def test_refuses_to_predict_before_it_was_fitted():
 def test_refuses_no_images():
     with pytest.raises(PatchCoreError, match="at least one training image"):
         make_model().fit([])
-    with pytest.raises(PatchCoreError, match="at least one image to predict"):
+    with pytest.raises(PatchCoreError, match="at least one image to judge"):
         make_model().fit(make_images(2)).predict([])
 
 

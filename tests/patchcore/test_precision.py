@@ -58,7 +58,7 @@ def test_a_process_that_uses_the_newer_names_keeps_them():
         for holder in holders:
             holder.fp32_precision = "tf32"
         with float32_products():
-            assert [holder.fp32_precision for holder in holders] == ["ieee", "ieee"]
+            assert in_force() == (False, False)
         assert [holder.fp32_precision for holder in holders] == ["tf32", "tf32"]
     finally:
         for holder, value in zip(holders, kept, strict=True):

@@ -433,7 +433,9 @@ class TestFlags:
         seen = []
         judge = PatchCore.judge
         monkeypatch.setattr(
-            PatchCore, "judge", lambda m, batch, c: seen.append(len(batch)) or judge(m, batch, c)
+            PatchCore,
+            "judge",
+            lambda m, batches, c: seen.extend(map(len, batches)) or judge(m, batches, c),
         )
         infer(data / "widget/test", "--batch_size", size, status=1)
         assert seen == ([1] * 6 if size == 1 else [4, 2])
