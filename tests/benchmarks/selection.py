@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from patchcore.coreset import BLOCK_ROWS, GROUP_SIZE, greedy_coreset, project
+from patchcore.coreset import GROUP_SIZE, greedy_coreset, project
+from patchcore.distances import BLOCK_ROWS
 from tests.benchmarks.measure import Row, peak_bytes, seconds, time_in_turns, time_once
 from tests.benchmarks.search import make_vectors
 
