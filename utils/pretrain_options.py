@@ -22,7 +22,7 @@ class PretrainOptions:
         "20m",
         "training",
         "how much to train in all, earlier sittings included: a number of pictures (300000) or a "
-        "time (90s, 20m, 8h); in the last tenth pictures are larger, and fewer at a time",
+        "time (90s, 20m, 8h); in the last tenth pictures are larger, and take longer",
         metavar="N|TIME",
     )
     seed: int = flag(_RECIPE.seed, "training", "of classes, scenes and weights", metavar="N")
@@ -32,8 +32,8 @@ class PretrainOptions:
     batch_size: int = flag(
         _RECIPE.batch_size,
         "training",
-        "pictures at a time: of the same budget, small ones make more steps; a GPU needs more to "
-        "be busy",
+        "pictures at a time, a multiple of 4, which are of one product: of the same budget, small "
+        "batches make more steps; a GPU needs more to be busy",
         metavar="N",
     )
     learning_rate: float = flag(
@@ -74,11 +74,20 @@ class PretrainOptions:
     )
 
     def __post_init__(self) -> None:
-        for name, least in (("num_classes", 2), ("batch_size", 2), ("seed", 0)):
+        for name, least in (
+            ("num_classes", 2),
+            ("batch_size", _RECIPE.pictures_per_product),
+            ("seed", 0),
+        ):
             if getattr(self, name) < least:
                 raise UsageError(
                     f"expected --{name} of at least {least}, found {getattr(self, name)}"
                 )
+        if self.batch_size % _RECIPE.pictures_per_product:
+            raise UsageError(
+                f"expected --batch_size as a multiple of {_RECIPE.pictures_per_product}, found "
+                f"{self.batch_size}"
+            )
         if self.num_workers < -1:
             raise UsageError(f"expected --num_workers of at least -1, found {self.num_workers}")
         if not 0 < self.learning_rate < 1:

@@ -116,7 +116,9 @@ def apply(picture: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np
     """
     mask = area(rng, picture.shape[0])
     change = CHANGES[rng.integers(len(CHANGES))]
-    difference = thrice(mask) * (change(picture, mask, rng) - picture)
+    # Some is faint: to see it, the network must know well how much good pictures vary.
+    strength = np.float32(1 if rng.random() < 0.7 else rng.uniform(0.15, 0.7))
+    difference = strength * thrice(mask) * (change(picture, mask, rng) - picture)
     seen = cv2.transform(np.abs(difference), np.full((1, 3), 1 / 3)) > VISIBLE_CHANGE
     return picture + difference, seen
 

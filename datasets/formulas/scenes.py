@@ -20,6 +20,9 @@ STRIDE = 4
 TURN, ZOOM = 0.3, (0.8, 1.25)
 """How much a class may be turned (radians) and scaled and still is the same class."""
 
+POSES = ((0.01, 0.004), (0.04, 0.015), (math.pi, 0.04))
+"""How products are laid under the camera: turn (radians) and shift (of the picture's side)."""
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -41,26 +44,33 @@ class Scene:
     damaged: np.ndarray
 
 
-def make_scene(pool: TexturePool, seed: int, index: int, size: int) -> Scene:
-    """Make the scene of this number; the same arguments give the same one in any order.
+def make_scene(pool: TexturePool, seed: int, product: int, size: int, *, sight: int = 0) -> Scene:
+    """Make a picture of a product; the same arguments give the same one in any order.
+
+    Its pictures differ as those of a category do in a factory: the materials' grain, a little of
+    place, light and exposure, and the damage. Their shapes, classes and colours are the same.
 
     Args:
         pool: The textures.
-        seed: Of all scenes.
-        index: Of this one.
+        seed: Of all products.
+        product: Its number.
         size: S, in pixels; a multiple of 4 * STRIDE.
+        sight: Which picture of the product.
     """
-    rng = np.random.default_rng([seed, 4, index])
-    num_layers = int(rng.choice((1, 2, 3, 4, 5, 6), p=(0.15, 0.2, 0.25, 0.2, 0.1, 0.1)))
+    plan = np.random.default_rng([seed, 4, product])
+    rng = np.random.default_rng([seed, 5, product, sight])
+    num_layers = int(plan.choice((1, 2, 3, 4, 5, 6), p=(0.15, 0.2, 0.25, 0.2, 0.1, 0.1)))
     classes = np.zeros(MAX_LAYERS, np.int64)
-    classes[:num_layers] = rng.integers(0, pool.num_classes, num_layers)
-    picture = _tinted(pool.cut(rng, classes[0], size, turn=TURN, zoom=ZOOM), rng)
+    classes[:num_layers] = plan.integers(0, pool.num_classes, num_layers)
+    pose = _pose(plan, rng, size)
+    picture = _cut(pool, classes[0], size, plan, rng)
     owner = np.zeros((size, size), np.uint8)
     places = np.full((2, size // STRIDE, size // STRIDE), np.nan, np.float32)
-    light = rng.uniform(0, 2 * math.pi)
+    light = plan.uniform(0, 2 * math.pi) + plan.uniform(0, 0.4) * rng.normal()
     for layer in range(1, num_layers):
-        texture = _tinted(pool.cut(rng, classes[layer], size, turn=TURN, zoom=ZOOM), rng)
-        picture = _add_layer(picture, texture, layer, owner, places, light, rng)
+        texture = _cut(pool, classes[layer], size, plan, rng)
+        picture = _add_layer(picture, texture, layer, owner, places, light, pose, plan)
+    picture = _as_one_of_many(picture, plan, rng)
     damaged = np.zeros((size, size), bool)
     for _ in range(int(rng.choice((0, 1, 2, 3), p=(0.35, 0.3, 0.2, 0.15)))):
         picture, changed = damage.apply(picture, rng)
@@ -68,19 +78,63 @@ def make_scene(pool: TexturePool, seed: int, index: int, size: int) -> Scene:
     shares = np.zeros((MAX_LAYERS, *places.shape[1:]), np.float32)
     for layer in range(num_layers):
         shares[layer] = _share_of_cells(owner == layer)
-    return Scene(photograph(picture, rng), classes, shares, places, _share_of_cells(damaged))
+    image = photograph(picture, plan, rng)
+    return Scene(image, classes, shares, places, _share_of_cells(damaged))
+
+
+def _pose(
+    plan: np.random.Generator, rng: np.random.Generator, size: int
+) -> tuple[float, tuple[float, float]]:
+    """Lay the product under the camera: its turn in radians, its shift in pixels."""
+    turn, shift = POSES[plan.choice(len(POSES), p=(0.4, 0.4, 0.2))]
+    return rng.uniform(-turn, turn), tuple(rng.uniform(-shift, shift, 2) * size)
+
+
+def _cut(
+    pool: TexturePool,
+    index: int,
+    size: int,
+    plan: np.random.Generator,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Cut a product's texture as float32, about 0 to 1: in its turn, scale and tint.
+
+    Some materials look alike in all pictures, as a print does, others are cut anew, as cloth is.
+    """
+    turn, zoom = plan.uniform(-TURN, TURN), math.exp(plan.uniform(*np.log(ZOOM)))
+    gain = plan.uniform(0.8, 1.2) * plan.uniform(0.93, 1.07, 3)
+    gain *= rng.normal(1, 0.02) * rng.normal(1, 0.01, 3)
+    where = plan if plan.random() < 0.4 else rng
+    variant, place = int(where.integers(pool.variants)), where.uniform(-1, 1, 2)
+    texture = pool.cut(index, variant, place, size, turn=turn, zoom=zoom)
+    return cv2.multiply(texture, (*(gain / 255), 1.0), dtype=cv2.CV_32F)
+
+
+def _as_one_of_many(
+    picture: np.ndarray, plan: np.random.Generator, rng: np.random.Generator
+) -> np.ndarray:
+    """Bend and shade a picture (S, S, 3) a little: no two products are quite alike.
+
+    It bends by less than a cell, so that labels stay where they are.
+    """
+    size = picture.shape[0]
+    bend, bend_cell = plan.uniform(0, 1.2), size * plan.uniform(0.15, 0.6)
+    shade, shade_cell = plan.uniform(0, 0.06), size * plan.uniform(0.08, 0.5)
+    if plan.random() < 0.7:
+        x, y = (
+            pixels + np.float32(bend) * value_noise(rng, size, bend_cell)
+            for pixels in np.meshgrid(*2 * (np.arange(size, dtype=np.float32),))
+        )
+        picture = cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    if plan.random() < 0.7:
+        picture = picture * thrice(1 + np.float32(shade) * value_noise(rng, size, shade_cell))
+    return picture
 
 
 def _share_of_cells(mask: np.ndarray) -> np.ndarray:
     """Return the share of each cell, (S, S) bool to (S / STRIDE, S / STRIDE) float32."""
     side = mask.shape[0] // STRIDE
     return cv2.resize(mask.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
-
-
-def _tinted(texture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a texture as float32, 0 to 1, a little brighter, darker or tinted."""
-    gain = rng.uniform(0.8, 1.2) * rng.uniform(0.93, 1.07, 3)
-    return cv2.multiply(texture, (*(gain / 255), 1.0), dtype=cv2.CV_32F)
 
 
 def _add_layer(
@@ -90,11 +144,12 @@ def _add_layer(
     owner: np.ndarray,
     places: np.ndarray,
     light: float,
+    pose: tuple[float, tuple[float, float]],
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Lay a shape of some texture over the picture; note in owner and places where it is."""
     size = picture.shape[0]
-    u, v, radius = _frame(rng, size)
+    u, v, radius = _frame(rng, size, pose)
     outline = OUTLINES[rng.integers(len(OUTLINES))]
     distance = outline(u, v, rng).astype(np.float32) * np.float32(radius)
     softness = rng.uniform(1, 2) if rng.random() < 0.8 else rng.uniform(3, 10)
@@ -114,7 +169,9 @@ def _add_layer(
     return picture + thrice(share) * (texture - picture)
 
 
-def _frame(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray, float]:
+def _frame(
+    rng: np.random.Generator, size: int, pose: tuple[float, tuple[float, float]]
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Lay a shape's own coordinates over the picture, once or again and again.
 
     Returns:
@@ -123,13 +180,20 @@ def _frame(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray,
     radius = size * rng.uniform(0.12, 0.5)
     upright = rng.random() < 0.5
     angle = math.pi / 2 * rng.integers(4) + rng.normal(0, 0.05) if upright else rng.uniform(0, 6.3)
-    x, y = axes(size, angle=angle, shift=tuple(rng.uniform(-0.4, 0.4, 2) * size))
+    shift = _turned(rng.uniform(-0.4, 0.4, 2) * size, pose[0]) + pose[1]
+    x, y = axes(size, angle=angle + pose[0], shift=tuple(shift))
     if rng.random() < 0.2:
         radius = size * rng.uniform(0.05, 0.12)
         pitch = np.float32(radius * rng.uniform(2.1, 3.5))
         x, y = (np.mod(a + pitch / 2, pitch) - pitch / 2 for a in (x, y))
     aspect = math.exp(rng.uniform(-0.5, 0.5))
     return x / np.float32(radius * aspect), y / np.float32(radius / aspect), radius
+
+
+def _turned(point: np.ndarray, angle: float) -> np.ndarray:
+    """Turn a point (x, y) about the middle of the picture."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    return np.array([cos * point[0] - sin * point[1], sin * point[0] + cos * point[1]])
 
 
 def _in_relief(
@@ -159,32 +223,38 @@ def _shadow(share: np.ndarray, light: float, rng: np.random.Generator) -> np.nda
     return np.float32(rng.uniform(0.2, 0.7)) * fallen
 
 
-def photograph(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def photograph(
+    picture: np.ndarray, plan: np.random.Generator, rng: np.random.Generator
+) -> np.ndarray:
     """Expose a scene: light that falls off, gain, gamma, focus, noise, sometimes JPEG.
 
     Args:
         picture: (S, S, 3) float32, about 0 to 1.
-        rng: Draws the camera's settings.
+        plan: Draws the camera's settings.
+        rng: Draws what changes from one picture to the next.
 
     Returns:
         (S, S, 3) uint8.
     """
     size = picture.shape[0]
     x, y = axes(size)
-    falloff = np.float32(rng.normal(0, 0.12, 2) / size)
+    unrest = plan.uniform(0, 1) ** 2  # how much changes
+    falloff = np.float32((plan.normal(0, 0.12, 2) + unrest * rng.normal(0, 0.06, 2)) / size)
     light = 1 + falloff[0] * x + falloff[1] * y
-    if rng.random() < 0.3:
-        light += np.float32(rng.uniform(0, 0.12)) * value_noise(rng, size, size / 2)
-    gain = rng.uniform(0.8, 1.15) * rng.uniform(0.95, 1.05, 3)
+    if plan.random() < 0.3:
+        light += np.float32(unrest * rng.uniform(0, 0.12)) * value_noise(rng, size, size / 2)
+    gain = plan.uniform(0.8, 1.15) * plan.uniform(0.95, 1.05, 3)
+    gain *= math.exp(unrest * rng.normal(0, 0.08)) * np.exp(unrest * rng.normal(0, 0.02, 3))
     picture = cv2.multiply(picture * thrice(light), (*gain, 1.0))
-    if rng.random() < 0.5:
-        picture = cv2.pow(np.clip(picture, 0, 1), math.exp(rng.normal(0, 0.2)))
-    if rng.random() < 0.5:
-        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 1.2))
-    noise = np.float32(rng.uniform(0, 0.03) * rng.random())
+    if plan.random() < 0.5:
+        picture = cv2.pow(np.clip(picture, 0, 1), math.exp(plan.normal(0, 0.2)))
+    if plan.random() < 0.5:
+        blur = plan.uniform(0.3, 1.2) * math.exp(unrest * rng.normal(0, 0.3))
+        picture = cv2.GaussianBlur(picture, (0, 0), blur)
+    noise = np.float32(plan.uniform(0, 0.03) * plan.random())
     picture = picture + noise * rng.standard_normal(picture.shape, dtype=np.float32)
     pixels = cv2.convertScaleAbs(np.maximum(picture, 0), alpha=255)
-    if rng.random() < 0.15:
-        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))]
+    if plan.random() < 0.15:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(plan.integers(40, 95))]
         pixels = cv2.imdecode(cv2.imencode(".jpg", pixels, quality)[1], cv2.IMREAD_COLOR)
     return pixels

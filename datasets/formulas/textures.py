@@ -136,28 +136,40 @@ class TexturePool:
         """K."""
         return len(self.pictures)
 
+    @property
+    def variants(self) -> int:
+        """V."""
+        return self.pictures.shape[1]
+
     def cut(
-        self, rng: np.random.Generator, index: int, size: int, *, turn: float, zoom: tuple
+        self,
+        index: int,
+        variant: int,
+        place: np.ndarray,
+        size: int,
+        *,
+        turn: float = 0.0,
+        zoom: float = 1.0,
     ) -> np.ndarray:
-        """Cut a piece of a class, somewhere, a little turned and scaled.
+        """Cut a piece of a class, turned and scaled.
 
         Args:
-            rng: Decides where.
             index: The class.
+            variant: Which of its pictures.
+            place: (x, y), each from -1 to 1: where, of what stays inside the picture.
             size: Side of the piece in pixels.
-            turn: The largest turn, in radians.
-            zoom: The smallest and the largest scale.
+            turn: In radians.
+            zoom: Factor of the scale.
 
         Returns:
             (size, size, 3) uint8 RGB.
         """
-        source = self.pictures[index, rng.integers(self.pictures.shape[1])]
-        angle, scale = rng.uniform(-turn, turn), math.exp(rng.uniform(*np.log(zoom)))
-        cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
+        source = self.pictures[index, variant]
+        cos, sin = math.cos(turn) / zoom, math.sin(turn) / zoom
         turned = np.array([[cos, -sin], [sin, cos]])
         # The piece stays inside the picture where it can; beyond its border it is reflected.
-        room = max(source.shape[0] - 1.3 * size / scale, 0) / 2
-        middle = source.shape[0] / 2 + rng.uniform(-room, room, 2)
+        room = max(source.shape[0] - 1.3 * size / zoom, 0) / 2
+        middle = source.shape[0] / 2 + room * place
         matrix = np.column_stack([turned, middle - turned @ [size / 2, size / 2]])
         return cv2.warpAffine(
             source,

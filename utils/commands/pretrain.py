@@ -33,9 +33,10 @@ from utils.flags import parse_flags
 from utils.machine import describe_cpu, package_versions, source_commit
 from utils.plots.training import draw_training
 from utils.pretrain_options import PretrainOptions
+from utils.pretraining.batch import Batch
 from utils.pretraining.card import Measured, model_card
 from utils.pretraining.loop import Progress, Recipe, Training
-from utils.pretraining.objective import Batch, DenseObjective
+from utils.pretraining.objective import Objective
 from utils.pretraining.schedule import Budget
 from utils.results import ResultFolder
 
@@ -47,6 +48,7 @@ a model card beside them, and pictures of the curves and the classes."""
 PANELS = {
     "Loss": {"loss": "all parts, three maps"},
     "Places that tell their class": {"accuracy_1": "layer2", "accuracy_2": "layer3"},
+    "Damage farther than what is sound": {"order": "of all pairs"},
 }
 WEIGHTS_NAME = "formulanet.safetensors"
 
@@ -98,7 +100,9 @@ def pretrain(
     torch.manual_seed(recipe.seed)
     network = FormulaNet()
     untrained = copy.deepcopy(network)
-    objective = DenseObjective(network.channels, recipe.num_classes)
+    objective = Objective(
+        network.channels, recipe.num_classes, recipe.pictures_per_product, recipe.recall
+    )
     normalise = Preprocess().normalise
     training = Training(network, objective, normalise, recipe, device, precision)
     if training.resume(folder.path, budget):
@@ -136,12 +140,13 @@ def _train(
     training: Training, budget: Budget, pool: TexturePool, folder: ResultFolder, num_workers: int
 ) -> None:
     """Run the loop, with its progress on the terminal, and in the log about once a minute."""
-    seed = training.recipe.seed
+    recipe = training.recipe
+    batch_size = recipe.batch_size
 
-    def make_batches(first: int, batch_size: int, side: int) -> Iterator[Batch]:
+    def make_batches(first: int, side: int) -> Iterator[Batch]:
         starts = itertools.count(first, batch_size)
         loader = DataLoader(
-            _Scenes(pool, seed, side),
+            _Scenes(pool, recipe, side),
             batch_sampler=(range(start, start + batch_size) for start in starts),
             num_workers=num_workers,
             collate_fn=_to_batch,
@@ -168,15 +173,16 @@ class _Scenes(Dataset):
 
     Args:
         pool: The textures.
-        seed: Of the scenes.
+        recipe: Says how many pictures of a product follow one another.
         side: Of the pictures, in pixels.
     """
 
-    def __init__(self, pool: TexturePool, seed: int, side: int):
-        self._make = lambda index: make_scene(pool, seed, index, side)
+    def __init__(self, pool: TexturePool, recipe: Recipe, side: int):
+        self._pool, self._recipe, self._side = pool, recipe, side
 
     def __getitem__(self, index: int) -> Scene:
-        return self._make(index)
+        product, sight = divmod(index, self._recipe.pictures_per_product)
+        return make_scene(self._pool, self._recipe.seed, product, self._side, sight=sight)
 
 
 def _start_worker(number: int) -> None:
@@ -197,7 +203,7 @@ def _line(progress: Progress) -> str:
     last = progress.history[-1]
     return (
         f"loss {last['loss']:.2f}, classes known {100 * last['accuracy_1']:.1f} % at layer2, "
-        f"{100 * last['accuracy_2']:.1f} % at layer3"
+        f"{100 * last['accuracy_2']:.1f} % at layer3, {100 * last['order']:.1f} % of damage farther"
     )
 
 

@@ -33,7 +33,7 @@ def draw_training(
     """Draw records of a training over the number of pictures seen.
 
     Args:
-        history: Records with ``pictures`` and what the panels show.
+        history: Records with ``pictures`` and what the panels show; some may lack a part of it.
         panels: By panel title: by the name in the records, what the legend calls it.
         title: Of the whole figure.
         mark: Pictures seen at something that a dotted line marks; None for no line.
@@ -43,16 +43,16 @@ def draw_training(
     """
     width = (LEFT + PANEL_WIDTH + MARGIN) * len(panels)
     figure = new_figure(width, TOP + PANEL_HEIGHT + BOTTOM, title, width - 2 * MARGIN)
-    pictures = np.array([record["pictures"] for record in history])
     for number, (name, lines) in enumerate(panels.items()):
         left = number * (LEFT + PANEL_WIDTH + MARGIN) + LEFT
         axes = add_axes(figure, left, BOTTOM, PANEL_WIDTH, PANEL_HEIGHT)
         set_titles(axes, name, "pictures seen")
-        if not len(pictures):
+        if not history:
             say_nothing_to_measure(axes)
             continue
         for colour, (key, label) in zip(PALETTE, lines.items(), strict=False):
-            _draw_line(axes, pictures, np.array([r[key] for r in history]), colour, label)
+            records = [(r["pictures"], r[key]) for r in history if key in r]
+            _draw_line(axes, *np.array(records).reshape(-1, 2).T, colour, label)
         if mark is not None:
             axes.axvline(mark, color=FAINT_INK, linewidth=1, linestyle=(0, (1.2, 2)))
         axes.set_ylim(bottom=0)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from utils.errors import UsageError
-from utils.pretraining.objective import Batch, DenseObjective
+from utils.pretraining.batch import Batch
 from utils.pretraining.schedule import Budget, Schedule
 from utils.results import replace_file
 
@@ -23,8 +23,8 @@ STEADY_CHECKPOINT = "checkpoint_steady.pt"
 
 REPORT_EVERY = 20  # steps
 
-MakeBatches = Callable[[int, int, int], Iterator[Batch]]
-"""(first picture, pictures in a batch, side in pixels) -> batches without end."""
+MakeBatches = Callable[[int, int], Iterator[Batch]]
+"""(number of the first picture, side in pixels) -> batches without end."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,12 @@ class Recipe:
         side: Of the pictures, in pixels.
         late_side: Of those of the last part, while the learning rate falls: larger, as the
             pictures to judge will be.
-        batch_size: Pictures in a batch, of the first size; fewer of the later one.
+        pictures_per_product: How many of a product are in a batch, to be compared.
+        batch_size: Pictures in a batch.
         learning_rate: The highest.
         weight_decay: AdamW's.
         average: How slowly the averaged weights follow: their share kept at each step.
+        recall: How much being found counts, beside telling what lies where.
     """
 
     seed: int = 0
@@ -49,10 +51,12 @@ class Recipe:
     variants: int = 4
     side: int = 96
     late_side: int = 160
+    pictures_per_product: int = 4
     batch_size: int = 16
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     average: float = 0.998
+    recall: float = 1.0
 
 
 @dataclass
@@ -79,7 +83,7 @@ class Training:
 
     Args:
         network: Gives (B, 3, H, W) float32 -> the maps that the objective takes.
-        objective: What is learned.
+        objective: (maps, batch, step) -> the loss, and by name what the progress shows.
         normalise: (B, H, W, 3) uint8 -> (B, 3, H, W) float32.
         recipe: The rest.
         device: Where to compute.
@@ -89,7 +93,7 @@ class Training:
     def __init__(
         self,
         network: nn.Module,
-        objective: DenseObjective,
+        objective: nn.Module,
         normalise: Callable[[torch.Tensor], torch.Tensor],
         recipe: Recipe,
         device: torch.device,
@@ -100,6 +104,8 @@ class Training:
         self.objective = objective.to(device)
         self.recipe = recipe
         self.progress = Progress()
+        # How many times as long a step takes while the learning rate falls.
+        self._slowdown = recipe.late_side**2 / recipe.side**2
         self._normalise = normalise
         self._device = device
         self._precision = precision
@@ -128,12 +134,13 @@ class Training:
             save_every: Seconds between checkpoints.
         """
         saved = last = time.monotonic()
-        batches, laid_out = None, None
+        batches, drawn_side = None, None
         while not self.progress.schedule.is_over(self.progress.step):
-            batch_size, side = self._layout()
-            if laid_out != (batch_size, side):
-                batches = make_batches(self.progress.pictures, batch_size, side)
-                laid_out = batch_size, side
+            falling = self.progress.schedule.fall_start >= 0
+            side = self.recipe.late_side if falling else self.recipe.side
+            if side != drawn_side:
+                batches = make_batches(self.progress.pictures, side)
+                drawn_side = side
             self._step(next(batches))
             now = time.monotonic()
             self.progress.seconds += now - last
@@ -191,14 +198,6 @@ class Training:
         self._load(state)
         return True
 
-    def _layout(self) -> tuple[int, int]:
-        """Return the batch size and the pictures' side of the next step."""
-        recipe = self.recipe
-        if self.progress.schedule.fall_start < 0:
-            return recipe.batch_size, recipe.side
-        smaller = recipe.batch_size * recipe.side**2 / recipe.late_side**2
-        return max(1, round(smaller)), recipe.late_side
-
     def _step(self, batch: Batch) -> None:
         progress, recipe = self.progress, self.recipe
         rate = recipe.learning_rate * progress.schedule.factor(progress.step)
@@ -209,8 +208,7 @@ class Training:
         half = self._precision == "bfloat16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
             maps = self.network(self._normalise(batch.images))
-        offset = progress.step % 4, progress.step // 4 % 4
-        loss, report = self.objective(maps, batch, offset)
+        loss, report = self.objective(maps, batch, progress.step)
         self._optimiser.zero_grad()
         loss.backward()
         self._optimiser.step()
@@ -236,7 +234,7 @@ class Training:
         """Begin the fall of the learning rate where it is time for it, and keep what was before."""
         progress = self.progress
         following = progress.schedule.advance(
-            budget, progress.step, self.recipe.batch_size, progress.seconds
+            budget, progress.step, self.recipe.batch_size, progress.seconds, self._slowdown
         )
         if following != progress.schedule:
             self.save(folder / STEADY_CHECKPOINT)

@@ -23,7 +23,7 @@ class Budget:
     """How much to train: one of the two is given.
 
     Attributes:
-        pictures: How many, in batches of the first size; 0 where time decides.
+        pictures: How many; 0 where time decides.
         seconds: How long; 0 where the number decides.
     """
 
@@ -58,11 +58,17 @@ class Budget:
             return seconds >= (1 - SHARE_OF_FALL) * self.seconds
         return step >= round((1 - SHARE_OF_FALL) * self._steps(batch_size))
 
-    def end(self, step: int, batch_size: int) -> int:
-        """Return the step at which training ends, if the rate begins to fall at this one."""
+    def end(self, step: int, batch_size: int, slowdown: float = 1.0) -> int:
+        """Return the step at which training ends, if the rate begins to fall at this one.
+
+        Args:
+            step: This one.
+            batch_size: Pictures in a batch.
+            slowdown: How many times as long a step takes from now on.
+        """
         if self.seconds:
-            # As many more as were done in that share of the time so far: steps take equally long.
-            return max(round(step / (1 - SHARE_OF_FALL)), step + 1)
+            before = SHARE_OF_FALL / (1 - SHARE_OF_FALL) * step  # in as much time, so far
+            return step + max(round(before / slowdown), 1)
         return max(self._steps(batch_size), step + 1)
 
     def _steps(self, batch_size: int) -> int:
@@ -81,11 +87,13 @@ class Schedule:
     fall_start: int = -1
     end: int = -1
 
-    def advance(self, budget: Budget, step: int, batch_size: int, seconds: float) -> Schedule:
-        """Begin the fall where it is time for it."""
+    def advance(
+        self, budget: Budget, step: int, batch_size: int, seconds: float, slowdown: float = 1.0
+    ) -> Schedule:
+        """Begin the fall where it is time for it; arguments as `Budget` has them."""
         if self.fall_start >= 0 or not budget.must_fall(step, batch_size, seconds):
             return self
-        return Schedule(step, budget.end(step, batch_size))
+        return Schedule(step, budget.end(step, batch_size, slowdown))
 
     def factor(self, step: int) -> float:
         """Return what the learning rate is multiplied by at a step."""

@@ -23,6 +23,11 @@ def scenes(pool):
     return [make_scene(pool, 0, index, SIZE) for index in range(60)]
 
 
+@pytest.fixture(scope="module")
+def products(pool):
+    return [[make_scene(pool, 0, p, SIZE, sight=s) for s in range(4)] for p in range(40)]
+
+
 class TestScene:
     def test_the_same_number_gives_the_same_in_any_order(self, pool, scenes):
         for index in (7, 3, 59, 0):
@@ -64,6 +69,41 @@ class TestScene:
     def test_some_are_damaged_and_some_are_not(self, scenes):
         damaged = [scene.damaged.max() > 0 for scene in scenes]
         assert 0.4 < np.mean(damaged) < 0.9
+
+
+class TestProduct:
+    """Pictures of one product differ as those of a category do."""
+
+    def test_all_show_the_same_classes(self, products):
+        for sights in products:
+            assert all((scene.classes == sights[0].classes).all() for scene in sights)
+
+    def test_most_lie_nearly_in_the_same_place(self, products):
+        """A fifth is laid down in any direction."""
+        agreement = [
+            np.mean([(s.shares.argmax(0) == sights[0].shares.argmax(0)).mean() for s in sights[1:]])
+            for sights in products
+        ]
+        assert np.quantile(agreement, 0.4) > 0.9
+        assert min(agreement) < 0.9
+
+    def test_sound_places_are_more_alike_than_those_of_other_products(self, products):
+        def difference(first, second):
+            sound = (first.damaged == 0) & (second.damaged == 0)
+            pixels = np.abs(first.image.astype(int) - second.image)
+            cells = pixels.reshape(CELLS, STRIDE, CELLS, STRIDE, 3).mean(axis=(1, 3, 4))
+            return cells[sound].mean()
+
+        same = [difference(sights[0], sights[1]) for sights in products]
+        other = [difference(a[0], b[0]) for a, b in zip(products[1:], products[:-1], strict=True)]
+        assert np.median(same) < 0.5 * np.median(other)
+
+    def test_no_two_are_equal_and_some_are_damaged(self, products):
+        for sights in products:
+            assert len({scene.image.tobytes() for scene in sights}) == len(sights)
+        damaged = [[scene.damaged.max() > 0 for scene in sights] for sights in products]
+        assert 0.4 < np.mean(damaged) < 0.9
+        assert np.mean([0 < sum(flags) < 4 for flags in damaged]) > 0.5
 
 
 @pytest.mark.parametrize("change", dict.fromkeys(damage.CHANGES), ids=lambda c: c.__name__)
@@ -108,7 +148,8 @@ def test_a_photograph_keeps_the_scene():
     scene = np.zeros((SIZE, SIZE, 3), np.float32)
     scene[:, SIZE // 2 :] = 0.8
     for seed in range(10):
-        image = photograph(scene, np.random.default_rng(seed)).astype(int)
+        plan, rng = np.random.default_rng(seed), np.random.default_rng([seed, 1])
+        image = photograph(scene, plan, rng).astype(int)
         assert image[:, :20].mean() < 20
         assert image[:, -20:].mean() > 90
 

@@ -106,16 +106,23 @@ class TestPool:
         pool = TexturePool(0, 4, 1, size=SIZE)
         pool.pictures[:] = np.arange(0, 200, 50, dtype=np.uint8)[:, None, None, None, None]
         for index in range(4):
-            piece = pool.cut(np.random.default_rng(0), index, 40, turn=0.5, zoom=(0.7, 1.4))
+            piece = pool.cut(index, 0, np.array([0.3, -1]), 40, turn=0.5, zoom=0.8)
             assert piece.shape == (40, 40, 3)
             assert (piece == 50 * index).all()
 
     def test_a_piece_unturned_and_unscaled_is_found_in_the_picture(self):
+        pool = TexturePool(0, 1, 2, size=SIZE)
+        middle = SIZE // 2
+        piece = pool.cut(0, 1, np.zeros(2), 16)
+        around = pool.pictures[0, 1, middle - 8 : middle + 8, middle - 8 : middle + 8]
+        assert (piece == around).all()
+        assert (pool.cut(0, 0, np.zeros(2), 16) != piece).any()
+
+    @pytest.mark.parametrize("place", [(-1, -1), (1, -1), (0, 1)])
+    def test_a_piece_from_anywhere_stays_inside_the_picture(self, place):
+        """What lies outside would be a mirror image: no texture of the class."""
         pool = TexturePool(0, 1, 1, size=SIZE)
-        piece = pool.cut(np.random.default_rng(4), 0, 16, turn=0, zoom=(1, 1)).astype(float)
-        windows = np.lib.stride_tricks.sliding_window_view(
-            pool.pictures[0, 0].astype(float), (16, 16), axis=(0, 1)
-        )
-        differences = np.abs(windows - piece.transpose(2, 0, 1)).mean(axis=(2, 3, 4))
-        # It may lie between pixels, which smooths it a little.
-        assert differences.min() < 0.35 * np.median(differences)
+        ramp = np.arange(SIZE, dtype=np.uint8) * 2
+        pool.pictures[:] = ramp[:, None]  # brighter to the right, so that a mirror is seen
+        piece = pool.cut(0, 0, np.array(place, float), 16)[..., 0].astype(int)
+        assert (np.diff(piece, axis=1) == 2).all()

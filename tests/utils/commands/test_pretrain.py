@@ -90,7 +90,8 @@ def test_the_same_seed_gives_the_same_weights_whoever_makes_the_pictures(tmp_pat
     [
         ("--budget soon", "expected --budget as a number of pictures"),
         ("--num_classes 1", "expected --num_classes of at least 2, found 1"),
-        ("--batch_size 1", "expected --batch_size of at least 2, found 1"),
+        ("--batch_size 1", "expected --batch_size of at least 4, found 1"),
+        ("--batch_size 6", "expected --batch_size as a multiple of 4, found 6"),
         ("--seed -1", "expected --seed of at least 0, found -1"),
         ("--num_workers -2", "expected --num_workers of at least -1, found -2"),
         ("--learning_rate 0", "expected --learning_rate between 0 and 1, found 0"),

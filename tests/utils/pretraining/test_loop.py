@@ -9,11 +9,19 @@ from torch import nn
 
 from tests.support import one_thread
 from utils.errors import UsageError
+from utils.pretraining.batch import Batch
 from utils.pretraining.loop import CHECKPOINT, STEADY_CHECKPOINT, Recipe, Training
-from utils.pretraining.objective import Batch, DenseObjective, Weights
+from utils.pretraining.objective import Objective
 from utils.pretraining.schedule import Budget
 
-RECIPE = Recipe(num_classes=4, side=16, late_side=32, batch_size=4, learning_rate=0.02)
+RECIPE = Recipe(
+    num_classes=4,
+    side=16,
+    late_side=32,
+    pictures_per_product=2,
+    batch_size=4,
+    learning_rate=0.02,
+)
 BUDGET = Budget(pictures=160)
 
 
@@ -39,23 +47,25 @@ def picture(index, side):
     return image, kind
 
 
-def make_batches(first, batch_size, side):
+def make_batches(first, side, batch_size=RECIPE.batch_size):
     for start in itertools.count(first, batch_size):
         pictures = [picture(index, side) for index in range(start, start + batch_size)]
         cells = side // 4
+        damaged = torch.zeros(batch_size, cells, cells)
+        damaged[::2, 0, 0] = 1  # a cell of each second picture
         yield Batch(
             torch.stack([image for image, _ in pictures]),
             torch.tensor([[kind] for _, kind in pictures]),
             torch.ones(batch_size, 1, cells, cells),
             torch.full((batch_size, 2, cells, cells), torch.nan),
-            torch.zeros(batch_size, cells, cells),
+            damaged,
         )
 
 
 def make_training(recipe=RECIPE):
     torch.manual_seed(recipe.seed)
     network = Small()
-    objective = DenseObjective((6, 8), recipe.num_classes, Weights(levels=(1, 1)))
+    objective = Objective((6, 8), recipe.num_classes, recipe.pictures_per_product, recipe.recall)
     return Training(
         network,
         objective,
@@ -69,8 +79,8 @@ def run(folder, budget=BUDGET, *, resume=False, stop_at=None, recipe=RECIPE, sav
     training = make_training(recipe)
     assert training.resume(folder, budget) == resume
 
-    def batches(first, batch_size, side):
-        for batch in make_batches(first, batch_size, side):
+    def batches(first, side):
+        for batch in make_batches(first, side, recipe.batch_size):
             if stop_at is not None and training.progress.step >= stop_at:
                 raise KeyboardInterrupt
             yield batch
@@ -102,16 +112,16 @@ def test_the_budget_is_kept_and_the_last_tenth_has_larger_pictures(tmp_path):
     seen = []
     training = make_training()
 
-    def batches(first, batch_size, side):
-        for batch in make_batches(first, batch_size, side):
+    def batches(first, side):
+        for batch in make_batches(first, side):
             seen.append((training.progress.pictures, tuple(batch.images.shape[:3])))
             yield batch
 
     with one_thread():
         training.run(BUDGET, batches, tmp_path)
     assert seen[:36] == [(4 * step, (4, 16, 16)) for step in range(36)]
-    assert seen[36:] == [(144 + step, (1, 32, 32)) for step in range(4)]
-    assert (training.progress.step, training.progress.pictures) == (40, 148)
+    assert seen[36:] == [(4 * step, (4, 32, 32)) for step in range(36, 40)]
+    assert (training.progress.step, training.progress.pictures) == (40, 160)
 
 
 @pytest.mark.parametrize("stop_at", [1, 17, 35, 36, 37, 39])

@@ -47,6 +47,7 @@ class TestSchedule:
         assert steady == Schedule()
         falling = steady.advance(budget, 630, 16, 90.1)
         assert falling == Schedule(630, 700)
+        assert steady.advance(budget, 630, 16, 90.1, slowdown=2.5) == Schedule(630, 658)
         assert falling.advance(budget, 650, 16, 1e9) == falling
         assert not falling.is_over(699)
         assert falling.is_over(700)
