@@ -12,25 +12,28 @@ from datasets.formulas.textures import TexturePool
 
 TILE = 48  # pixels of a texture's tile; a scene's is two by two
 ROWS = 4  # of textures: a family has one column
-SCENE_ROWS = 2
+SIGHTS = 3  # pictures of a product, side by side
 MARK = (255, 40, 40)
 
 
 def draw_sheet(pool: TexturePool, seed: int) -> np.ndarray:
-    """Draw a sheet of textures, a column for each family, and of scenes below.
+    """Draw a sheet of textures, a column for each family, and of products below.
 
     Args:
         pool: The textures.
-        seed: Of the scenes.
+        seed: Of the products.
 
     Returns:
-        (H, W, 3) uint8 RGB. Damage in the last row of scenes is outlined.
+        (H, W, 3) uint8 RGB. Products are shown in several pictures each; once more in the last row,
+        with their damage outlined.
     """
     columns = [_column(pool, family) for family in range(len(FAMILIES))]
     per_row = len(FAMILIES) // 2
-    scenes = [_scene(pool, seed, index, marked=False) for index in range(per_row)]
-    marked = [_scene(pool, seed, index, marked=True) for index in range(per_row, 2 * per_row)]
-    return np.vstack([np.hstack(columns), np.hstack(scenes), np.hstack(marked)])
+    rows = [
+        np.hstack([_scene(pool, seed, index, marked=marked) for index in range(per_row)])
+        for marked in (False, True)
+    ]
+    return np.vstack([np.hstack(columns), *rows])
 
 
 def _column(pool: TexturePool, family: int) -> np.ndarray:
@@ -43,7 +46,8 @@ def _column(pool: TexturePool, family: int) -> np.ndarray:
 
 
 def _scene(pool: TexturePool, seed: int, index: int, *, marked: bool) -> np.ndarray:
-    scene = make_scene(pool, seed, index, 2 * TILE)
+    product, sight = divmod(index, SIGHTS)
+    scene = make_scene(pool, seed, product, 2 * TILE, sight=sight)
     if not marked:
         return scene.image
     mask = cv2.resize(scene.damaged, (2 * TILE, 2 * TILE)) > 0.3
