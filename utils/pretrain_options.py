@@ -22,7 +22,7 @@ class PretrainOptions:
         "20m",
         "training",
         "how much to train in all, earlier sittings included: a number of pictures (300000) or a "
-        "time (90s, 20m, 8h); in the last tenth pictures are larger, and take longer",
+        "time (90s, 20m, 8h); in the last fifth pictures are larger, and take longer",
         metavar="N|TIME",
     )
     seed: int = flag(_RECIPE.seed, "training", "of classes, scenes and weights", metavar="N")
@@ -39,7 +39,7 @@ class PretrainOptions:
     learning_rate: float = flag(
         _RECIPE.learning_rate,
         "training",
-        "the highest; it rises in the first steps and falls in the last tenth",
+        "the highest; it rises in the first steps and falls in the last fifth",
         metavar="R",
     )
     path_result: Path = flag(
