@@ -18,6 +18,7 @@ class Objective(nn.Module):
     Args:
         channels: C of each map, the finest first.
         num_classes: Of textures.
+        embedding: What is searched, as `RecallObjective` takes it.
         pictures_per_product: How many pictures of a product follow one another in a batch.
         recall: How much the loss of recall counts beside the dense one; 0 leaves it out.
     """
@@ -26,12 +27,13 @@ class Objective(nn.Module):
         self,
         channels: Sequence[int],
         num_classes: int,
+        embedding: nn.Module,
         pictures_per_product: int,
         recall: float = 1.0,
     ):
         super().__init__()
         self.dense = DenseObjective(channels, num_classes)
-        self.recall = RecallObjective(channels, pictures_per_product)
+        self.recall = RecallObjective(embedding, pictures_per_product)
         self._weight = recall
 
     def forward(

@@ -15,10 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from patchcore.patch_embedding import PatchEmbedding
 from utils.pretraining.batch import CERTAIN_DAMAGE, Batch
 
-EMBED_DIM = 256  # fewer than PatchCore's 1024: neighbours are found sooner, and are the same
 MARGIN = 2  # cells around damage that are not asked: a patch there may see it or not
 ASKED = 48  # damaged patches of a picture, and as many undamaged ones
 TEMPERATURE = 0.25  # of distances' logarithms: the lower, the more the farthest good patch counts
@@ -37,14 +35,15 @@ class RecallObjective(nn.Module):
     """The loss of damaged patches that are no farther from good pictures than undamaged ones.
 
     Args:
-        channels: C of each map, the finest first, which has the labels' grid.
+        embedding: Maps, each (B, C, h, w), the finest first, to (B, h, w, D) on the first one's
+            grid, which is that of the labels: PatchCore's own.
         pictures_per_product: How many pictures of a product follow one another in a batch.
     """
 
-    def __init__(self, channels: Sequence[int], pictures_per_product: int):
+    def __init__(self, embedding: nn.Module, pictures_per_product: int):
         super().__init__()
         self._pictures = pictures_per_product
-        self.embedding = PatchEmbedding(channels, embed_dim=EMBED_DIM)
+        self.embedding = embedding
 
     def forward(
         self, maps: Sequence[torch.Tensor], batch: Batch, step: int = 0

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from patchcore.patch_embedding import PatchEmbedding
 from tests.support import one_thread
 from utils.errors import UsageError
 from utils.pretraining.batch import Batch
@@ -65,7 +66,13 @@ def make_batches(first, side, batch_size=RECIPE.batch_size):
 def make_training(recipe=RECIPE):
     torch.manual_seed(recipe.seed)
     network = Small()
-    objective = Objective((6, 8), recipe.num_classes, recipe.pictures_per_product, recipe.recall)
+    objective = Objective(
+        (6, 8),
+        recipe.num_classes,
+        PatchEmbedding((6, 8), embed_dim=16),
+        recipe.pictures_per_product,
+        recipe.recall,
+    )
     return Training(
         network,
         objective,

@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from patchcore.patch_embedding import PatchEmbedding
 from utils.pretraining import recall as recall_module
 from utils.pretraining.batch import Batch
 from utils.pretraining.recall import MARGIN, RecallObjective, _ask, _draw, _kinds, _ranking_loss
 
 CHANNELS, PICTURES, SIDE = (6, 8), 3, 12
+
+
+def make_objective():
+    return RecallObjective(PatchEmbedding(CHANNELS, embed_dim=16), PICTURES)
 
 
 def make_maps(images=2 * PICTURES, seed=0):
@@ -98,7 +103,7 @@ def test_the_loss_falls_as_damage_moves_away_and_not_with_what_is_near():
 
 
 def test_damage_that_stands_out_has_no_loss_and_hidden_damage_has():
-    objective = RecallObjective(CHANNELS, PICTURES)
+    objective = make_objective()
     damaged = make_damage()
     maps = [torch.zeros(len(damaged), c, SIDE >> i, SIDE >> i) for i, c in enumerate(CHANNELS)]
     hidden, report = objective(maps, make_batch(damaged))
@@ -112,7 +117,7 @@ def test_damage_that_stands_out_has_no_loss_and_hidden_damage_has():
 
 def test_products_are_not_compared_with_each_other():
     """Another product, however odd, changes nothing but the mean."""
-    objective = RecallObjective(CHANNELS, PICTURES)
+    objective = make_objective()
     maps, damaged = make_maps(), make_damage()
     alone, _ = objective([values[:PICTURES] for values in maps], make_batch(damaged[:PICTURES]))
     for values in maps:
@@ -123,7 +128,7 @@ def test_products_are_not_compared_with_each_other():
 
 
 def test_without_damage_there_is_no_loss_and_gradients_are_finite():
-    objective = RecallObjective(CHANNELS, PICTURES)
+    objective = make_objective()
     maps = [values.requires_grad_() for values in make_maps()]
     loss, report = objective(maps, make_batch(torch.zeros(2 * PICTURES, SIDE, SIDE)))
     loss.backward()
@@ -133,14 +138,14 @@ def test_without_damage_there_is_no_loss_and_gradients_are_finite():
 
 def test_a_step_asks_the_same_again_and_another_step_others(monkeypatch):
     monkeypatch.setattr(recall_module, "ASKED", 5)
-    objective, maps, batch = RecallObjective(CHANNELS, PICTURES), make_maps(), None
+    objective, maps, batch = make_objective(), make_maps(), None
     batch = make_batch(make_damage())
     losses = [float(objective(maps, batch, step)[0]) for step in (3, 3, 4)]
     assert losses[0] == losses[1] != losses[2]
 
 
 def test_following_the_gradient_makes_damage_stand_out():
-    objective = RecallObjective(CHANNELS, PICTURES)
+    objective = make_objective()
     maps = [values.requires_grad_() for values in make_maps()]
     batch = make_batch(make_damage())
     optimiser = torch.optim.Adam(maps, 0.02)
