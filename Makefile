@@ -10,9 +10,8 @@ MARKERS ?=
 demo: $(VENV)/installed
 	$(BIN)/python main.py demo
 
-# Tests compute with small arrays, where threads wait for one another longer than they compute.
 test: lint
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest $(if $(MARKERS),-m "$(MARKERS)")
+	$(BIN)/python -m pytest $(if $(MARKERS),-m "$(MARKERS)")
 
 bench: $(VENV)/installed-tests
 	$(BIN)/python -m tests.benchmarks --json bench.json
