@@ -28,6 +28,12 @@ PRECISIONS = {
     "float16": Precision(torch.float16),
 }
 
+# Of products and of convolutions: who holds the setting, and who holds that of torch 2.9 and later.
+_HOLDERS = (
+    (torch.backends.cuda.matmul, torch.backends.cuda.matmul),
+    (torch.backends.cudnn, getattr(torch.backends.cudnn, "conv", None)),
+)
+
 
 @contextmanager
 def float32_products(tensor_float: bool = False) -> Iterator[None]:
@@ -49,13 +55,6 @@ def float32_products(tensor_float: bool = False) -> Iterator[None]:
     finally:
         for holder, name, before in changed:
             setattr(holder, name, before)
-
-
-# Of products and of convolutions: who holds the setting, and who holds that of torch 2.9 and later.
-_HOLDERS = (
-    (torch.backends.cuda.matmul, torch.backends.cuda.matmul),
-    (torch.backends.cudnn, getattr(torch.backends.cudnn, "conv", None)),
-)
 
 
 def _setting(older: object, newer: object, tensor_float: bool) -> tuple[object, str, bool | str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -22,6 +23,13 @@ TURN, ZOOM = 0.3, (0.8, 1.25)
 
 POSES = ((0.01, 0.004), (0.04, 0.015), (math.pi, 0.04))
 """How products are laid under the camera: turn (radians) and shift (of the picture's side)."""
+
+
+class Pose(NamedTuple):
+    """How a product lies under the camera in one picture."""
+
+    turn: float  # radians
+    shift: np.ndarray  # (2,) x and y, in pixels
 
 
 @dataclass(frozen=True)
@@ -82,12 +90,10 @@ def make_scene(pool: TexturePool, seed: int, product: int, size: int, *, sight: 
     return Scene(image, classes, shares, places, _share_of_cells(damaged))
 
 
-def _pose(
-    plan: np.random.Generator, rng: np.random.Generator, size: int
-) -> tuple[float, tuple[float, float]]:
-    """Lay the product under the camera: its turn in radians, its shift in pixels."""
+def _pose(plan: np.random.Generator, rng: np.random.Generator, size: int) -> Pose:
+    """Lay the product under the camera."""
     turn, shift = POSES[plan.choice(len(POSES), p=(0.4, 0.4, 0.2))]
-    return rng.uniform(-turn, turn), tuple(rng.uniform(-shift, shift, 2) * size)
+    return Pose(rng.uniform(-turn, turn), rng.uniform(-shift, shift, 2) * size)
 
 
 def _cut(
@@ -144,7 +150,7 @@ def _add_layer(
     owner: np.ndarray,
     places: np.ndarray,
     light: float,
-    pose: tuple[float, tuple[float, float]],
+    pose: Pose,
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Lay a shape of some texture over the picture; note in owner and places where it is."""
@@ -169,9 +175,7 @@ def _add_layer(
     return picture + thrice(share) * (texture - picture)
 
 
-def _frame(
-    rng: np.random.Generator, size: int, pose: tuple[float, tuple[float, float]]
-) -> tuple[np.ndarray, np.ndarray, float]:
+def _frame(rng: np.random.Generator, size: int, pose: Pose) -> tuple[np.ndarray, np.ndarray, float]:
     """Lay a shape's own coordinates over the picture, once or again and again.
 
     Returns:
@@ -180,8 +184,8 @@ def _frame(
     radius = size * rng.uniform(0.12, 0.5)
     upright = rng.random() < 0.5
     angle = math.pi / 2 * rng.integers(4) + rng.normal(0, 0.05) if upright else rng.uniform(0, 6.3)
-    shift = _turned(rng.uniform(-0.4, 0.4, 2) * size, pose[0]) + pose[1]
-    x, y = axes(size, angle=angle + pose[0], shift=tuple(shift))
+    shift = _turned(rng.uniform(-0.4, 0.4, 2) * size, pose.turn) + pose.shift
+    x, y = axes(size, angle=angle + pose.turn, shift=tuple(shift))
     if rng.random() < 0.2:
         radius = size * rng.uniform(0.05, 0.12)
         pitch = np.float32(radius * rng.uniform(2.1, 3.5))

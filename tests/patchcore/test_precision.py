@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from patchcore import PatchCore
+from patchcore import PatchCore, precision
 from patchcore.backbone import Backbone
 from patchcore.precision import float32_products
 from tests.patchcore.test_model import make_images
@@ -65,12 +65,25 @@ def test_a_process_that_uses_the_newer_names_keeps_them():
             holder.fp32_precision = value
 
 
+class Holder:
+    """Notes what is set."""
+
+    def __init__(self, allow_tf32: bool):
+        self.__dict__.update(allow_tf32=allow_tf32, made=[])
+
+    def __setattr__(self, name, value):
+        self.made.append(value)
+        self.__dict__[name] = value
+
+
 def test_what_is_as_wanted_is_not_touched(monkeypatch):
     """Settings of the whole process, from which others follow, stay as unmade as they were."""
+    exact, rounding = Holder(allow_tf32=False), Holder(allow_tf32=True)
+    monkeypatch.setattr(precision, "_HOLDERS", ((exact, exact), (rounding, rounding)))
     with float32_products():
-        inside = torch.backends.cudnn.allow_tf32
-        with float32_products():
-            assert torch.backends.cudnn.allow_tf32 == inside
+        assert not rounding.allow_tf32
+    assert exact.made == []
+    assert rounding.made == [False, True]
 
 
 class Watching(torch.nn.Module):

@@ -263,14 +263,15 @@ def _select(
     """Select one seed's coreset; return a cell for each percentage."""
     sizes = model.sizes_of_coresets(len(embeddings))
     watches = [Stopwatch(clock) for _ in sizes]
-    waiting, start = list(zip(sizes, watches, strict=True)), clock.mark()
+    waiting, start = list(zip(sizes, watches, strict=True)), watches[0].mark()
     with show_progress(sizes[-1], f"{category.name}: select", "patch") as bar:
 
         def on_progress(done: int) -> None:
             bar.update(done - bar.n)
             # A percentage's time is that when its own part of the coreset was complete.
             while waiting and done >= waiting[0][0]:
-                waiting.pop(0)[1].add_between("select", start, clock.mark())
+                watch = waiting.pop(0)[1]
+                watch.add_between("select", start, watch.mark())
 
         coreset = model.select(embeddings, seed, on_progress)
     return [Cell(coreset, p, w) for p, w in zip(model.percentages, watches, strict=True)]
