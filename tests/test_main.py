@@ -4,6 +4,7 @@ says, and where it gets weights from.
 
 import logging
 import re
+import subprocess
 import sys
 import time
 import urllib.error
@@ -25,6 +26,7 @@ from tests.support import (
     NUM_TEST_PER_TYPE,
     NUM_TRAIN,
     QUICK_NETWORK,
+    ROOT,
     TEST_TYPES,
     call,
     evaluate,
@@ -47,6 +49,7 @@ METRICS = (
     *("image_threshold", "image_false_positives", "image_false_negatives"),
     *("pixel_ap", "pixel_f1_max", "pixel_threshold", "pixel_auroc_defective"),
 )
+LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 RANDOM_NOTE = "RANDOM WEIGHTS: these results show that the program runs, and mean nothing else."
 
 
@@ -463,3 +466,21 @@ def test_a_name_that_the_outputs_encoding_lacks_ends_no_run(monkeypatch):
     assert main.main(["tables"]) == 0
     sys.stdout.flush()
     assert written.getvalue().rstrip() == b"gr\xf6\xdfe \\u56fe \\udcff"
+
+
+@pytest.mark.skipif(
+    not LARGE_PAGES.is_file() or "[never]" in LARGE_PAGES.read_text(encoding="ascii"),
+    reason="this system gives no large pages",
+)
+def test_a_large_tensor_takes_few_page_faults(monkeypatch):
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")  # which this process was given by importing main
+    megabytes = 256
+    count = (
+        "import main, torch; from resource import RUSAGE_SELF, getrusage; torch.ones(1);"
+        "before = getrusage(RUSAGE_SELF).ru_minflt;"
+        f"torch.ones({megabytes} << 18); print(getrusage(RUSAGE_SELF).ru_minflt - before)"
+    )
+    command = [sys.executable, "-c", count]
+    output = subprocess.check_output(command, cwd=ROOT)
+
+    assert int(output) < megabytes << 8 >> 1  # half of one for every 4 KB
