@@ -454,6 +454,16 @@ class TestTorchvisionWeights:
         assert list(self.folder.iterdir()) == []
 
 
+def test_a_precision_that_the_processor_lacks_is_said_to_be_slow(
+    data, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+
+    evaluate(data, tmp_path, "--categories widget --precision bfloat16")
+
+    assert "this processor has no bfloat16 of its own" in caplog.text
+
+
 def test_a_name_that_the_outputs_encoding_lacks_ends_no_run(monkeypatch):
     class Command:
         @staticmethod

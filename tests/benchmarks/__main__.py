@@ -44,8 +44,10 @@ def main() -> None:
     start = time.perf_counter()
     for name in arguments.only:
         print(f"{name} ...", flush=True)
+        started = time.perf_counter()
         with torch.inference_mode():
             rows += BENCHMARKS[name](arguments.quick)
+        print(f"  {time.perf_counter() - started:.0f} s", flush=True)
     seconds = time.perf_counter() - start
     print(f"\n{describe_cpu()}; {seconds:.0f} s{'; quick' if arguments.quick else ''}\n")
     print(as_markdown(rows))

@@ -7,6 +7,7 @@ import torchvision
 
 from patchcore.backbone import Backbone
 from patchcore.fold import fold_batch_norms
+from patchcore.precision import is_emulated
 from tests.benchmarks.measure import Row, seconds, time_in_turns
 
 LAYERS = ["layer2", "layer3"]
@@ -24,14 +25,16 @@ def measure(quick: bool) -> list[Row]:
     folded = copy.deepcopy(cut)
     fold_batch_norms(folded)
     folded.to(memory_format=torch.channels_last)
-    half = copy.deepcopy(folded).bfloat16()
     steps = {
         "whole network": lambda: network(images),
         "cut after layer3": lambda: cut(images),
         "channels last": lambda: channels_last(last),
         "batch norms folded": lambda: folded(last),
-        "bfloat16": lambda: half(last.bfloat16()),
     }
+    has_half = not is_emulated("bfloat16", torch.device("cpu"))
+    if has_half:
+        half = copy.deepcopy(folded).bfloat16()
+        steps["bfloat16"] = lambda: half(last.bfloat16())
     times = dict(zip(steps, time_in_turns(list(steps.values()), 3 if quick else 5), strict=True))
     per_image = {name: value / batch for name, value in times.items()}
     whole = per_image.pop("whole network")
@@ -44,6 +47,9 @@ def measure(quick: bool) -> list[Row]:
         )
         for name, value in per_image.items()
     ]
+    if not has_half:
+        print("  this processor has no bfloat16 of its own: not measured")
+        return rows
     gain = per_image["batch norms folded"] / per_image["bfloat16"]
     before, after = (seconds(per_image[name]) for name in ("batch norms folded", "bfloat16"))
     rows.append(

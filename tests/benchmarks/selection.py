@@ -70,12 +70,12 @@ def measure(quick: bool) -> list[Row]:
     points = project(embeddings, None, 0)
     peak = peak_bytes(lambda: greedy_coreset(points, num_samples, projection_dim=None))
     if peak is not None:
-        allowed = 4 * 2 * count * PROJECTED
+        allowed = 4 * 2 * count * GROUP_SIZE
         block = 4 * BLOCK_ROWS * GROUP_SIZE
         rows.append(
             Row(
                 f"{what}: extra memory",
-                f"2 N x {PROJECTED} floats: {allowed / 1e6:.0f} MB",
+                f"2 N x {GROUP_SIZE:,} candidates: {allowed / 1e6:.0f} MB",
                 f"{peak / 1e6:.0f} MB, of them {block / 1e6:.0f} MB a block for any N",
                 peak / allowed,
                 "" if quick else "<= 1",

@@ -5,7 +5,7 @@ import torch
 
 from patchcore import PatchCore, precision
 from patchcore.backbone import Backbone
-from patchcore.precision import float32_products
+from patchcore.precision import float32_products, is_emulated
 from tests.patchcore.test_model import make_images
 
 
@@ -129,3 +129,22 @@ def test_on_a_gpu_float32_is_exact_and_tf32_is_not():
     expected = exact[0] @ exact[1]
     assert (full - expected).abs().max() < 1e-3
     assert (rounded - expected).abs().max() > (full - expected).abs().max()
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "capability", "expected"),
+    [
+        ("bfloat16", "cpu", "AVX2", True),
+        ("float16", "cpu", "DEFAULT", True),
+        ("bfloat16", "cpu", "AVX512", False),
+        ("float32", "cpu", "AVX2", False),
+        ("tf32", "cpu", "AVX2", False),
+        ("float16", "cuda", "AVX2", False),
+    ],
+)
+def test_which_processors_have_no_half_precision(
+    monkeypatch, precision, device, capability, expected
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+
+    assert is_emulated(precision, torch.device(device)) is expected
