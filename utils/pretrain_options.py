@@ -7,7 +7,7 @@ from utils.errors import UsageError
 from utils.flags import flag
 from utils.machine import usable_cores
 from utils.options import DEVICES
-from utils.pretraining.loop import Recipe
+from utils.pretraining.loop import RANDOM, Recipe
 from utils.pretraining.schedule import Budget
 
 PRECISIONS = ("float32", "bfloat16")
@@ -26,6 +26,13 @@ class PretrainOptions:
         metavar="N|TIME",
     )
     seed: int = flag(_RECIPE.seed, "training", "of classes, scenes and weights", metavar="N")
+    weights: str = flag(
+        RANDOM,
+        "training",
+        "what to begin with: random, default (those that ship with the code) or the file of an "
+        "earlier training, to go on with another recipe; its heads begin anew",
+        metavar="NAME|FILE",
+    )
     num_classes: int = flag(
         _RECIPE.num_classes, "training", "classes of textures to tell apart", metavar="N"
     )
@@ -96,10 +103,15 @@ class PretrainOptions:
             )
         Budget.parse(self.budget)
 
-    def recipe(self) -> Recipe:
-        """Return what the training's result depends on beside its budget."""
+    def recipe(self, start: str) -> Recipe:
+        """Return what the training's result depends on beside its budget.
+
+        Args:
+            start: As the recipe has it.
+        """
         return Recipe(
             seed=self.seed,
+            start=start,
             num_classes=self.num_classes,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,

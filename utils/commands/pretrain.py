@@ -22,10 +22,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from datasets import synthetic
 from datasets.formulas import Scene, TexturePool, draw_sheet, make_scene
 from patchcore.backbone import Backbone
-from patchcore.formulanet import FORMULANET, LAYERS, FormulaNet
+from patchcore.formulanet import FORMULANET, LAYERS, WEIGHTS_FILE, FormulaNet
 from patchcore.patch_embedding import PatchEmbedding
 from patchcore.preprocess import Preprocess
-from patchcore.weights import load_backbone
+from patchcore.weights import DEFAULT, RANDOM, digest, load_backbone, read_state
 from utils.commands.models import choose_device
 from utils.commands.progress import show_progress
 from utils.commands.trial import Trial, make_trials, mean_score, measure_backbone
@@ -68,14 +68,16 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
         raise UsageError(
             f"expected --categories out of {', '.join(synthetic.CATEGORIES)}, found {unknown[0]!r}"
         )
+    start = _first_network(options.weights)
     pretrain(
         Budget.parse(options.budget),
-        options.recipe(),
+        options.recipe(digest(start) if start else RANDOM),
         ResultFolder(options.path_result),
         device=choose_device(options.device),
         precision=options.precision,
         num_workers=options.workers,
         categories=options.categories,
+        start=start,
     )
 
 
@@ -88,6 +90,7 @@ def pretrain(
     precision: str = "float32",
     num_workers: int = 1,
     categories: Sequence[str] = (),
+    start: FormulaNet | None = None,
 ) -> None:
     """Train, from a checkpoint where there is one, and write weights, card and pictures.
 
@@ -99,10 +102,13 @@ def pretrain(
         precision: In which the network computes: ``float32`` or ``bfloat16``.
         num_workers: Processes that make the pictures; 0 for none.
         categories: Procedural categories to measure on; none for all.
+        start: Has the network's first weights; None to draw them.
     """
     torch.manual_seed(recipe.seed)
     network = FormulaNet()
     untrained = copy.deepcopy(network)
+    if start is not None:
+        network.load_state_dict(start.state_dict())
     objective = Objective(
         network.channels,
         recipe.num_classes,
@@ -141,6 +147,16 @@ def pretrain(
     for one in measured:
         log.info("%s: mean image AUROC %.4f, pixel AUROC %.4f", one.name, *one.mean)
     log.info("weights and their model card are in %s", folder.path)
+
+
+def _first_network(weights: str) -> FormulaNet | None:
+    """Return a network that has the weights to begin with; None to draw them."""
+    if weights == RANDOM:
+        return None
+    network = FormulaNet()
+    state = read_state(WEIGHTS_FILE if weights == DEFAULT else Path(weights))
+    Backbone(network, LAYERS).load(state)
+    return network
 
 
 def _train(

@@ -21,6 +21,7 @@ CHECKPOINT = "checkpoint.pt"
 STEADY_CHECKPOINT = "checkpoint_steady.pt"
 """As it was when the learning rate began to fall: a larger budget goes on from here."""
 
+RANDOM = "random"
 REPORT_EVERY = 20  # steps
 
 MakeBatches = Callable[[int, int], Iterator[Batch]]
@@ -33,6 +34,7 @@ class Recipe:
 
     Attributes:
         seed: Of the classes, the scenes and the first weights.
+        start: The digest of the weights that it began with, if they were not drawn by the seed.
         num_classes: Of textures.
         variants: Pictures kept of each class, to cut from.
         side: Of the pictures, in pixels.
@@ -47,6 +49,7 @@ class Recipe:
     """
 
     seed: int = 0
+    start: str = RANDOM
     num_classes: int = 720
     variants: int = 4
     side: int = 96

@@ -76,6 +76,36 @@ def test_called_again_it_goes_on_with_a_larger_budget_and_repeats_nothing(result
     assert {file: file.stat().st_mtime_ns for file in folder.glob("textures_*")} == drawn
 
 
+def test_begins_with_the_weights_of_an_earlier_training(result, tmp_path):
+    weights = result / "formulanet.safetensors"
+    flags = ("--path_result", tmp_path, "--weights", weights, "--learning_rate", "1e-9", *SMALL)
+    assert call("pretrain", "--budget", "4", *flags) == 0
+    card = (tmp_path / "formulanet.md").read_text(encoding="utf-8")
+    started = load_backbone("formulanet", (), str(weights)).weights_digest
+    assert f"| recipe: start | {started} |" in card
+    before, after = read_state(weights), read_state(tmp_path / weights.name)
+    # Batch norm's statistics follow the pictures; what is learned hardly moves at such a rate.
+    learned = [name for name in before if "running" not in name]
+    assert learned
+    for name in learned:
+        torch.testing.assert_close(after[name], before[name], atol=1e-6, rtol=0)
+
+
+def test_does_not_go_on_with_another_start(result, tmp_path, capsys):
+    folder = shutil.copytree(result, tmp_path / "more")
+    flags = ("--budget", "240", "--path_result", folder, "--weights", "default", *SMALL)
+    assert call("pretrain", *flags) == main.USER_MISTAKE
+    assert "found another recipe (start)" in capsys.readouterr().err
+
+
+def test_weights_of_another_network_are_refused(tmp_path, capsys):
+    torch.save({"some.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    flags = ("--budget", "4", "--path_result", tmp_path / "new", *SMALL)
+    assert call("pretrain", "--weights", tmp_path / "other.pth", *flags) == main.USER_MISTAKE
+    assert "expected weights for this network" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_same_seed_gives_the_same_weights_whoever_makes_the_pictures(tmp_path):
     states = []
     for name, workers in (("alone", "0"), ("helped", "2")):
