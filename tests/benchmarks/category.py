@@ -77,7 +77,7 @@ def time_backbone(count: int) -> float:
     backbone.to(memory_format=torch.channels_last)
     images = torch.randn(BATCH, 3, 224, 224).contiguous(memory_format=torch.channels_last)
     backbone(images)
-    per_batch = np.median([time_once(lambda: backbone(images)) for _ in range(7)])
+    per_batch = np.median([time_once(lambda: backbone(images)) for _ in range(3)])
     return float(per_batch) * count / BATCH
 
 
