@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import sys
+import traceback
 
 import cv2
 
@@ -28,6 +29,7 @@ EPILOG = """commands (evaluate may be left out; each has its own --help):
   pretrain   train formulanet, the backbone that ships with the code, from formulas alone
 """
 USER_MISTAKE = 2
+CRASHED = 70  # sysexits.h; Python's own 1 would say of infer that something is anomalous
 INTERRUPTED = 130
 
 
@@ -65,4 +67,9 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        status = main(sys.argv[1:])
+    except Exception:
+        traceback.print_exc()
+        status = CRASHED
+    sys.exit(status)

@@ -4,6 +4,7 @@ says, and where it gets weights from.
 
 import logging
 import re
+import runpy
 import subprocess
 import sys
 import time
@@ -462,6 +463,18 @@ def test_a_precision_that_the_processor_lacks_is_said_to_be_slow(
     evaluate(data, tmp_path, "--categories widget --precision bfloat16")
 
     assert "this processor has no bfloat16 of its own" in caplog.text
+
+
+def test_an_error_of_the_program_has_a_status_of_its_own(monkeypatch, capsys):
+    def fail(_):
+        raise ZeroDivisionError("of our own")
+
+    monkeypatch.setattr(main.importlib, "import_module", fail)
+    monkeypatch.setattr(sys, "argv", ["main.py", "infer"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "main.py"), run_name="__main__")
+    assert ended.value.code == main.CRASHED
+    assert "ZeroDivisionError: of our own" in capsys.readouterr().err
 
 
 def test_a_name_that_the_outputs_encoding_lacks_ends_no_run(monkeypatch):
