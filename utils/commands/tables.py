@@ -14,10 +14,13 @@ from utils.tables import all_tables, describe_run, main_tables, records_text, ta
 
 DESCRIPTION = """Rebuild the tables from the results.csv of one or more result folders, so that
 categories, percentages or seeds that were run apart come together."""
-# What runs of one method may differ in: where, of what, how fast, and how they are looked at.
-# Backbone, weights and layers are looked at model by model.
+# What runs of one method may differ in: where, of what, how fast, how they are looked at, and what
+# is kept of them. Backbone, weights and layers are looked at model by model.
 NOT_THE_METHOD = frozenset(
-    {"path_data", "path_result", "categories", "pictures", "save_maps", "summary", "profile"}
+    {"path_data", "path_result", "categories", "save_maps", "summary", "profile"}
+    | {"pictures", "pictures_limit", "explain_top", "score_max"}
+    | {"path_trained", "trained_dtype", "save_index"}
+    | {"threshold", "threshold_pixel", "nominal_fpr", "nominal_fpr_pixel"}
     | {"protocol", "percentage_coreset", "seed", "backbone", "weights", "layers"}
     | {"batch_size", "num_workers", "memory_budget", "device"}
 )

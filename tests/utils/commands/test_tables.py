@@ -105,6 +105,20 @@ class TestTogether:
         assert "| widget | - | 12.50 |" in section(gather(plain, later), "Pixel AUROC (%)")
         assert "measured more than once" in caplog.text
 
+    def test_runs_that_were_looked_at_in_other_ways_are_of_one_method(
+        self, plain, tmp_path, gather
+    ):
+        other = copy_run(plain, tmp_path / "other", "(widget,0.1,1),0,", r"\1,7,")
+        run = read_run(other)
+        looked = {"pictures": "all", "pictures_limit": 3, "explain_top": 1, "score_max": 2.0}
+        kept = {"path_trained": "elsewhere", "trained_dtype": "float16", "save_index": True}
+        judged = {"threshold": "f1_max", "threshold_pixel": "3", "nominal_fpr": 0.1}
+        changed = looked | kept | judged | {"nominal_fpr_pixel": 0.1}
+        assert all(run["options"][name] != value for name, value in changed.items())
+        run["options"] |= changed
+        (other / "run.json").write_text(json.dumps(run))
+        assert "squeezenet1_1 (" not in gather(plain, other)
+
 
 class TestApart:
     """Rows of other settings never stand in one column, nor take another's place."""
