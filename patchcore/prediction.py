@@ -48,7 +48,8 @@ class Prediction:
     """What PatchCore says of B images.
 
     Attributes:
-        score: (B,) float32, the anomaly score, >= 0, in units of the embedding's distance.
+        score: (B,) float32, the anomaly score, >= 0, in units of the embedding's distance; an
+            ensemble's is in deviations of normal patches, of any sign.
         anomaly_map: (B, H, W) float32 in the same units, of the cropped image.
         distance: (B, h, w, k) float32, each patch's Euclidean distances to its nearest coreset
             patches, ascending.

@@ -33,7 +33,7 @@ def test_example_runs_as_it_stands(tmp_path):
         text=True,
         timeout=300,
     ).stdout.splitlines()
-    assert shown[-3:] == ["(2, 224, 224)", "[False  True]", "[ True]"]
+    assert shown[-3:] == ["(2, 224, 224)", "[False  True]", "[ True  True]"]
 
 
 def test_every_picture_and_file_it_shows_is_there():

@@ -101,7 +101,7 @@ class Options:
         0.0,
         "output",
         "highest score of the pictures' colours, which then begin at 0, to compare pictures of "
-        "several runs; 0 for the range of each category's maps",
+        "several runs or percentages; 0 for the range of each category's maps at each percentage",
         metavar="S",
     )
     path_trained: Path = flag(
@@ -138,8 +138,8 @@ class Options:
     nominal_fpr: float = flag(
         0.01,
         "output",
-        "share of new normal images that may be called anomalous, in (0, 1]; at least 1 in the "
-        "number of training images can be kept",
+        "share of new normal images that may be called anomalous, in (0, 1]; with n training "
+        "images scored (all of up to 100, 100 to 198 of more) not less than 1 / (n + 1)",
         metavar="R",
     )
     nominal_fpr_pixel: float = flag(

@@ -21,7 +21,7 @@ class Clock(Protocol):
 
 
 class HostClock:
-    """The processor's time."""
+    """Time by the wall clock."""
 
     def mark(self) -> float:
         """Return the time in seconds."""
@@ -73,7 +73,7 @@ class Stopwatch:
         clock: Whose time is taken.
 
     Args:
-        clock: None for the processor's.
+        clock: None for the wall clock.
     """
 
     def __init__(self, clock: Clock | None = None):

@@ -283,7 +283,8 @@ def _protocol(trials: Sequence[Trial]) -> str:
     count = sum(len(trial.test) for trial in trials)
     return (
         f"Image / pixel AUROC in per cent of PatchCore with `--backbone {FORMULANET}` and 1 % of "
-        f"the patches on procedural categories (`datasets/synthetic`, seeds that nothing else "
-        f"draws): {len(trials[0].train)} good pictures to learn, {count} to judge in "
-        f"{len(trials)} categories. Their generator shares no code with the training's pictures."
+        f"the patches on procedural categories (`datasets/synthetic`, seeds that neither training "
+        f"nor demo draws; recipes were chosen by them): {len(trials[0].train)} good pictures to "
+        f"learn in each of {len(trials)} categories, {count} to judge in all. Their generator "
+        f"shares no code with the training's pictures."
     )

@@ -11,7 +11,7 @@ from patchcore import PatchCore
 from patchcore.backbone import Backbone
 from utils.metrics import auroc
 
-# Seeds of pictures that neither the demo nor a test draws: choices are made by these.
+# Seeds of pictures that the demo does not draw: choices are made by these.
 FIRST_SEED = 77 << 64
 NUM_TRAIN, NUM_TEST_GOOD, NUM_TEST_PER_DEFECT = 24, 10, 8
 SEEDS_PER_KIND = 1000

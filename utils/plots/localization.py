@@ -39,7 +39,7 @@ def draw_localization(
         image: (H, W, 3) uint8 RGB, the image as the model saw it.
         mask: (H, W) bool, true on the defect; None where there is no ground truth, which leaves
             out its panel and its contour.
-        anomaly_map: (H, W) float, distances (>= 0) in the unit of the score.
+        anomaly_map: (H, W) float, in the unit of the score.
         rebuilt: (H, W, 3) uint8 RGB, `image` rebuilt from its nearest normal training patches.
         defect_type: title of the image, such as "good" or "broken_large".
         file_name: written below the title; long names lose their middle.

@@ -180,8 +180,8 @@ class Training:
     def resume(self, folder: Path, budget: Budget) -> bool:
         """Go on from a folder's checkpoint, where there is one.
 
-        A training that had come to its end goes on from where its learning rate began to fall, if
-        the budget is larger now.
+        A training whose learning rate had begun to fall, ended or not, goes back to where it began
+        to, if the budget is so much larger now that it would not have begun yet.
 
         Returns:
             Whether there was one.
