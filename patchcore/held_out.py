@@ -22,10 +22,12 @@ from patchcore.origins import Origins
 if TYPE_CHECKING:
     from patchcore.model import PatchCore
 
-# A fold's images are scored by a coreset of four fifths of all images.
-NUM_FOLDS = 5
-# Folds are scored until so many images are: a false-positive rate of 1 % needs 99. Each fold takes
-# the time of two thirds of the selection itself.
+# A fold's images are scored by a coreset of three quarters of all images, whose selection takes
+# nine sixteenths of the time of the one from all. Of more folds more are needed for enough images:
+# five took 1.3 to 1.5 times as long for MVTec AD's bottle (209 images, 1 % and 10 %), and moved
+# thresholds by no more than another seed does, 0 to 3 %.
+NUM_FOLDS = 4
+# Folds are scored until so many images are: a false-positive rate of 1 % needs 99.
 ENOUGH_IMAGES = 100
 # Images at a time: enough for the search's preparation to pay, few enough for little memory.
 BATCH_IMAGES = 16

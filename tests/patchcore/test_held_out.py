@@ -10,6 +10,7 @@ from patchcore import PatchCore
 from patchcore.backbone import Backbone
 from patchcore.coreset import greedy_coreset
 from patchcore.held_out import (
+    NUM_FOLDS,
     PIXEL_RATES,
     HeldOutScores,
     held_out_scores,
@@ -67,8 +68,8 @@ class TestCrossValidation:
         order = np.random.RandomState(3).permutation(count)
         expected = {percentage: [] for percentage in percentages}
         images = embeddings.view(count, PATCHES, -1)
-        for fold in range(5):
-            held_out = [image for place, image in enumerate(order) if place % 5 == fold]
+        for fold in range(NUM_FOLDS):
+            held_out = [image for place, image in enumerate(order) if place % NUM_FOLDS == fold]
             rest = images[[i for i in range(count) if i not in held_out]].flatten(0, 1)
             for percentage, scores in expected.items():
                 bank = rest[greedy_coreset(rest, int(len(rest) * percentage), seed=3)]
@@ -89,13 +90,15 @@ class TestCrossValidation:
     def test_stops_when_enough_images_are_scored(self, monkeypatch):
         monkeypatch.setattr("patchcore.held_out.ENOUGH_IMAGES", 5)
         model = make_model(percentage_coreset=0.1)
-        (found,) = held_out_scores(model, make_embeddings(20), as_they_are(20), 0)
+        count = 4 * NUM_FOLDS
+        (found,) = held_out_scores(model, make_embeddings(count), as_they_are(count), 0)
         assert len(found.image_scores) == 8  # two folds of four
 
     def test_of_a_large_fold_enough_images_are_scored(self, monkeypatch):
         monkeypatch.setattr("patchcore.held_out.ENOUGH_IMAGES", 5)
         model = make_model(percentage_coreset=0.1)
-        (found,) = held_out_scores(model, make_embeddings(40), as_they_are(40), 0)
+        count = 8 * NUM_FOLDS
+        (found,) = held_out_scores(model, make_embeddings(count), as_they_are(count), 0)
         assert len(found.image_scores) == 5  # one fold of eight
 
     @pytest.mark.parametrize(("count", "k"), [(1, 1), (2, 9)])
@@ -122,7 +125,7 @@ def test_without_own_patches_the_rest_of_the_coreset_scores():
         model, coreset, as_they_are(count), model.embedded(embeddings)
     )
     fold = np.empty(count, dtype=int)
-    fold[np.random.RandomState(0).permutation(count)] = np.arange(count) % 5
+    fold[np.random.RandomState(0).permutation(count)] = np.arange(count) % NUM_FOLDS
     for size, result in zip(coreset.sizes, found, strict=True):
         expected = []
         for image in range(count):
@@ -166,14 +169,15 @@ class TestThresholds:
 
     def test_the_share_of_pixels_above_is_the_rate(self):
         model = make_model(percentage_coreset=0.5)
-        embeddings = make_embeddings(5)
-        (found,) = held_out_scores(model, embeddings, as_they_are(5), 0)
-        maps = []  # five folds of one image each
-        images = embeddings.view(5, PATCHES, -1)
-        for image in range(5):
-            rest = images[[i for i in range(5) if i != image]].flatten(0, 1)
-            bank = MemoryBank(rest[greedy_coreset(rest, 32)])
-            coreset = Coreset(np.arange(32), (32,), bank, 0)
+        count, size = NUM_FOLDS, (NUM_FOLDS - 1) * PATCHES // 2  # folds of one image each
+        embeddings = make_embeddings(count)
+        (found,) = held_out_scores(model, embeddings, as_they_are(count), 0)
+        maps = []
+        images = embeddings.view(count, PATCHES, -1)
+        for image in range(count):
+            rest = images[[i for i in range(count) if i != image]].flatten(0, 1)
+            bank = MemoryBank(rest[greedy_coreset(rest, size)])
+            coreset = Coreset(np.arange(size), (size,), bank, 0)
             one = images[image].view(1, GRID, GRID, -1)
             (neighbours,) = model.nearest(one, coreset)
             maps.append(model.score(one, neighbours, coreset).anomaly_map)
