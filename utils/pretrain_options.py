@@ -33,13 +33,6 @@ class PretrainOptions:
         "earlier training, to go on with another recipe; its heads begin anew",
         metavar="NAME|FILE",
     )
-    average: tuple[str, ...] = flag(
-        (),
-        "output",
-        "weights of earlier trainings, files or default, that began from one another (--weights): "
-        "what is written is their mean with this one's",
-        metavar="FILE",
-    )
     num_classes: int = flag(
         _RECIPE.num_classes, "training", "classes of textures to tell apart", metavar="N"
     )

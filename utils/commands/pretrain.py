@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -34,10 +34,9 @@ from utils.flags import parse_flags
 from utils.machine import describe_cpu, package_versions, source_commit
 from utils.plots.training import draw_training
 from utils.pretrain_options import PretrainOptions
-from utils.pretraining.averaging import average_states, renew_statistics
 from utils.pretraining.batch import Batch
 from utils.pretraining.card import Measured, model_card
-from utils.pretraining.loop import MakeBatches, Progress, Recipe, Training
+from utils.pretraining.loop import Progress, Recipe, Training
 from utils.pretraining.objective import Objective
 from utils.pretraining.schedule import Budget
 from utils.results import ResultFolder
@@ -54,7 +53,6 @@ PANELS = {
 }
 # Fewer than the 1024 of an evaluation: neighbours are found sooner, and are the same.
 EMBED_DIM = 256
-STATISTICS_BATCHES = 120  # from which averaged weights take their batch norms' statistics
 WEIGHTS_NAME = "formulanet.safetensors"
 
 log = logging.getLogger(__name__)
@@ -70,7 +68,7 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
         raise UsageError(
             f"expected --categories out of {', '.join(synthetic.CATEGORIES)}, found {unknown[0]!r}"
         )
-    start = None if options.weights == RANDOM else _load(options.weights)
+    start = _first_network(options.weights)
     pretrain(
         Budget.parse(options.budget),
         options.recipe(digest(start) if start else RANDOM),
@@ -80,7 +78,6 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
         num_workers=options.workers,
         categories=options.categories,
         start=start,
-        average=[_load(weights).state_dict() for weights in options.average],
     )
 
 
@@ -94,7 +91,6 @@ def pretrain(
     num_workers: int = 1,
     categories: Sequence[str] = (),
     start: FormulaNet | None = None,
-    average: Sequence[Mapping[str, torch.Tensor]] = (),
 ) -> None:
     """Train, from a checkpoint where there is one, and write weights, card and pictures.
 
@@ -107,7 +103,6 @@ def pretrain(
         num_workers: Processes that make the pictures; 0 for none.
         categories: Procedural categories to measure on; none for all.
         start: Has the network's first weights; None to draw them.
-        average: States of networks of earlier trainings, to average the result with.
     """
     torch.manual_seed(recipe.seed)
     network = FormulaNet()
@@ -136,14 +131,8 @@ def pretrain(
         kept_in=folder.path,
     )
     folder.write_picture("classes.png", draw_sheet(pool, recipe.seed))
-    make_batches = _batch_maker(pool, recipe, num_workers)
-    _train(training, budget, make_batches, folder)
-    network = training.averaged.cpu()
-    if average:
-        log.info("averaging with the weights of %d earlier trainings", len(average))
-        batches = make_batches(training.progress.pictures, recipe.late_side)
-        average_with(network, average, itertools.islice(batches, STATISTICS_BATCHES))
-    weights = folder.write_bytes(WEIGHTS_NAME, save(_halved(network)))
+    _train(training, budget, pool, folder, num_workers)
+    weights = folder.write_bytes(WEIGHTS_NAME, save(_halved(training.averaged.cpu())))
     folder.write_picture("curves.png", _draw_curves(training.progress))
     log.info("measuring on procedural categories")
     trials = make_trials(categories or None, num_workers=max(num_workers, 1))
@@ -154,32 +143,27 @@ def pretrain(
         _measure("trained", trained, trials),
     ]
     facts = _facts(training.progress, recipe, budget, trained, precision)
-    if average:
-        facts |= {"averaged with": f"the weights of {len(average)} earlier trainings, evenly"}
     folder.write_text("formulanet.md", model_card(facts, measured, _protocol(trials)))
     for one in measured:
         log.info("%s: mean image AUROC %.4f, pixel AUROC %.4f", one.name, *one.mean)
     log.info("weights and their model card are in %s", folder.path)
 
 
-def _load(weights: str) -> FormulaNet:
-    """Return a network that has the weights of a file, or those that ship with the code."""
+def _first_network(weights: str) -> FormulaNet | None:
+    """Return a network that has the weights to begin with; None to draw them."""
+    if weights == RANDOM:
+        return None
     network = FormulaNet()
     state = read_state(WEIGHTS_FILE if weights == DEFAULT else Path(weights))
     Backbone(network, LAYERS).load(state)
     return network
 
 
-def average_with(
-    network: FormulaNet, others: Sequence[Mapping[str, torch.Tensor]], batches: Iterable[Batch]
+def _train(
+    training: Training, budget: Budget, pool: TexturePool, folder: ResultFolder, num_workers: int
 ) -> None:
-    """Make a network's weights the mean of its own and others', for such pictures as in batches."""
-    network.load_state_dict(average_states([network.state_dict(), *others]), strict=False)
-    renew_statistics(network, (Preprocess().normalise(batch.images) for batch in batches))
-
-
-def _batch_maker(pool: TexturePool, recipe: Recipe, num_workers: int) -> MakeBatches:
-    """Return what makes batches of scenes, from any picture on and of any size."""
+    """Run the loop, with its progress on the terminal, and in the log about once a minute."""
+    recipe = training.recipe
     batch_size = recipe.batch_size
 
     def make_batches(first: int, side: int) -> Iterator[Batch]:
@@ -193,13 +177,6 @@ def _batch_maker(pool: TexturePool, recipe: Recipe, num_workers: int) -> MakeBat
         )
         return iter(loader)
 
-    return make_batches
-
-
-def _train(
-    training: Training, budget: Budget, make_batches: MakeBatches, folder: ResultFolder
-) -> None:
-    """Run the loop, with its progress on the terminal, and in the log about once a minute."""
     said = time.monotonic()
 
     def report(progress: Progress) -> None:

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import main
 from patchcore.weights import load_backbone, read_state
@@ -90,23 +89,6 @@ def test_begins_with_the_weights_of_an_earlier_training(result, tmp_path):
     assert learned
     for name in learned:
         torch.testing.assert_close(after[name], before[name], atol=1e-6, rtol=0)
-
-
-def test_averages_with_the_weights_of_earlier_trainings(result, tmp_path):
-    weights = result / "formulanet.safetensors"
-    folder = shutil.copytree(result, tmp_path / "more")
-    others = [tmp_path / "zero.safetensors", tmp_path / "one.safetensors"]
-    learned = [name for name in read_state(weights) if "running" not in name]
-    for value, other in enumerate(others):
-        save_file({n: torch.full_like(v, value) for n, v in read_state(weights).items()}, other)
-    flags = ("--budget", "160", "--path_result", folder, "--average", *others, *SMALL)
-    assert call("pretrain", *flags) == 0
-    before, after = read_state(weights), read_state(folder / weights.name)
-    for name in learned:
-        torch.testing.assert_close(after[name], (before[name] + 1) / 3, atol=1e-3, rtol=1e-3)
-    assert "| averaged with | the weights of 2 earlier trainings, evenly |" in (
-        folder / "formulanet.md"
-    ).read_text(encoding="utf-8")
 
 
 def test_does_not_go_on_with_another_start(result, tmp_path, capsys):
