@@ -55,8 +55,8 @@ class Row:
 def time_in_turns(forms: Sequence[Callable[[], object]], repeats: int) -> list[float]:
     """Return the median seconds of each form, after one warm-up of each.
 
-    In turns, so that what else the machine does at the moment meets all of them; fewer than
-    ``repeats`` where they take long.
+    In turns, so that what else the machine does at the moment meets all of them; in fewer rounds
+    than ``repeats`` where they take long.
     """
     for form in forms:
         form()

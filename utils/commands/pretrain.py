@@ -25,7 +25,7 @@ from patchcore.backbone import Backbone
 from patchcore.formulanet import FORMULANET, LAYERS, WEIGHTS_FILE, FormulaNet
 from patchcore.patch_embedding import PatchEmbedding
 from patchcore.preprocess import Preprocess
-from patchcore.weights import DEFAULT, RANDOM, digest, load_backbone, read_state
+from patchcore.weights import DEFAULT, digest, load_backbone, read_state
 from utils.commands.models import choose_device
 from utils.commands.progress import show_progress
 from utils.commands.trial import Trial, make_trials, mean_score, measure_backbone
@@ -36,7 +36,7 @@ from utils.plots.training import draw_training
 from utils.pretrain_options import PretrainOptions
 from utils.pretraining.batch import Batch
 from utils.pretraining.card import Measured, model_card
-from utils.pretraining.loop import Progress, Recipe, Training
+from utils.pretraining.loop import RANDOM, Progress, Recipe, Training
 from utils.pretraining.objective import Objective
 from utils.pretraining.schedule import Budget
 from utils.results import ResultFolder
