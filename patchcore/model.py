@@ -17,7 +17,7 @@ from patchcore.images import each_image
 from patchcore.memory_bank import Coreset, MemoryBank
 from patchcore.origins import OriginsOfBatches
 from patchcore.patch_embedding import PatchEmbedding
-from patchcore.precision import PRECISIONS, float32_products
+from patchcore.precision import PRECISIONS, float32_products, warn_if_emulated
 from patchcore.prediction import Collector, Neighbours, Prediction, Scores
 from patchcore.preprocess import Preprocess
 from patchcore.scoring import (
@@ -131,6 +131,7 @@ class PatchCore:
         self.device = torch.device(device)
         if isinstance(backbone, str):
             backbone = load_backbone(backbone, layers, weights, size=size_crop, seed=seed)
+        warn_if_emulated(precision, self.device)
         self._precision = PRECISIONS[precision]
         self.backbone = backbone.to(
             self.device, self._precision.dtype, memory_format=torch.channels_last

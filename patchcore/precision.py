@@ -1,10 +1,13 @@
 """In which precision the backbone computes."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,15 @@ def is_emulated(precision: str, device: torch.device) -> bool:
     return (
         device.type == "cpu" and halves and torch.backends.cpu.get_cpu_capability() in _FLOAT32_ONLY
     )
+
+
+def warn_if_emulated(precision: str, device: torch.device) -> None:
+    """Say in the log that a precision is slower on a device than ``float32``, where it is."""
+    if is_emulated(precision, device):
+        log.warning(
+            "this processor has no %s of its own and takes longer than with --precision float32",
+            precision,
+        )
 
 
 # Of products and of convolutions: who holds the setting, and who holds that of torch 2.9 and later.

@@ -148,3 +148,11 @@ def test_which_processors_have_no_half_precision(
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
 
     assert is_emulated(precision, torch.device(device)) is expected
+
+
+def test_a_model_says_that_its_precision_is_slow(monkeypatch, caplog):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+
+    PatchCore("formulanet", precision="bfloat16")
+
+    assert "this processor has no bfloat16 of its own" in caplog.text

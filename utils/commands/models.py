@@ -1,18 +1,14 @@
 """From options to models on their device."""
 
-import logging
 from dataclasses import replace
 
 import torch
 
 from patchcore import PatchCore
-from patchcore.precision import is_emulated
 from patchcore.preprocess import Preprocess
 from patchcore.weights import default_layers, load_backbone
 from utils.errors import UsageError
 from utils.options import Options
-
-log = logging.getLogger(__name__)
 
 
 def choose_device(name: str) -> torch.device:
@@ -41,11 +37,6 @@ def make_models(options: Options, device: torch.device) -> dict[str, PatchCore]:
     """Load the backbones and lay out the method as the options say; by the tables' names."""
     # Sizes that cannot be are told before weights are fetched for them.
     Preprocess(options.size("size_resize"), options.size("size_crop"))
-    if is_emulated(options.precision, device):
-        log.warning(
-            "this processor has no %s of its own and takes longer than with --precision float32",
-            options.precision,
-        )
     models: dict[str, PatchCore] = {}
     for member in options.members():
         backbone = load_backbone(

@@ -24,6 +24,7 @@ from datasets.formulas import Scene, TexturePool, draw_sheet, make_scene
 from patchcore.backbone import Backbone
 from patchcore.formulanet import FORMULANET, LAYERS, WEIGHTS_FILE, FormulaNet
 from patchcore.patch_embedding import PatchEmbedding
+from patchcore.precision import warn_if_emulated
 from patchcore.preprocess import Preprocess
 from patchcore.weights import DEFAULT, digest, load_backbone, read_state
 from utils.commands.models import choose_device
@@ -104,6 +105,7 @@ def pretrain(
         categories: Procedural categories to measure on; none for all.
         start: Has the network's first weights; None to draw them.
     """
+    warn_if_emulated(precision, device)
     torch.manual_seed(recipe.seed)
     network = FormulaNet()
     untrained = copy.deepcopy(network)

@@ -80,7 +80,7 @@ class DenseObjective(nn.Module):
             stride = 2 ** (len(maps) - 1 - level)
             row, column = (start % stride for start in offset)
             asked = np.s_[:, :, row::stride, column::stride]
-            outputs = head(values[asked].permute(0, 2, 3, 1)).float()  # (B, h, w, K + 3)
+            outputs = head(values[asked].permute(0, 2, 3, 1).float())  # (B, h, w, K + 3)
             labels = shares[asked], places[asked], damaged[asked][:, 0]
             loss, parts = self._parts(outputs, batch.classes, *labels)
             losses.append(self.weights.levels[level] * loss)

@@ -143,6 +143,15 @@ def test_another_recipe_in_the_same_folder_is_refused(result, capsys):
     assert "another recipe (seed)" in capsys.readouterr().err
 
 
+def test_trains_in_half_precision_and_says_where_that_is_slow(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    flags = ("--budget", "4", "--path_result", tmp_path, "--precision", "bfloat16", *SMALL)
+
+    assert call("pretrain", *flags) == 0
+
+    assert "this processor has no bfloat16 of its own" in caplog.text
+
+
 def test_trials_are_drawn_from_seeds_of_their_own():
     (first,), (again,) = make_trials(["weave"]), make_trials(["weave"])
     (other,) = make_trials(["weave"], first_seed=5)
