@@ -61,6 +61,13 @@ class PretrainOptions:
         "procedural categories that the model card measures on (default: all)",
         metavar="NAME",
     )
+    photographs: tuple[Path, ...] = flag(
+        (),
+        "output",
+        "folders of photographs of good products, to measure on as well: some of each are held "
+        "out, and blemished by formulas",
+        metavar="DIR",
+    )
     precision: str = flag(
         "float32",
         "computing",

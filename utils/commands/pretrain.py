@@ -29,14 +29,20 @@ from patchcore.preprocess import Preprocess
 from patchcore.weights import DEFAULT, digest, load_backbone, read_state
 from utils.commands.models import choose_device
 from utils.commands.progress import show_progress
-from utils.commands.trial import Trial, make_trials, mean_score, measure_backbone
+from utils.commands.trial import (
+    Trial,
+    make_trials,
+    mean_score,
+    measure_backbone,
+    read_photograph_trial,
+)
 from utils.errors import UsageError
 from utils.flags import parse_flags
 from utils.machine import describe_cpu, package_versions, source_commit
 from utils.plots.training import draw_training
 from utils.pretrain_options import PretrainOptions
 from utils.pretraining.batch import Batch
-from utils.pretraining.card import Measured, model_card
+from utils.pretraining.card import Measured, Measurement, model_card
 from utils.pretraining.loop import RANDOM, Progress, Recipe, Training
 from utils.pretraining.objective import Objective
 from utils.pretraining.schedule import Budget
@@ -69,6 +75,8 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
         raise UsageError(
             f"expected --categories out of {', '.join(synthetic.CATEGORIES)}, found {unknown[0]!r}"
         )
+    # Mistakes in them are told before the training, not after it.
+    photographs = [read_photograph_trial(folder) for folder in options.photographs]
     start = _first_network(options.weights)
     pretrain(
         Budget.parse(options.budget),
@@ -78,6 +86,7 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
         precision=options.precision,
         num_workers=options.workers,
         categories=options.categories,
+        photographs=photographs,
         start=start,
     )
 
@@ -91,6 +100,7 @@ def pretrain(
     precision: str = "float32",
     num_workers: int = 1,
     categories: Sequence[str] = (),
+    photographs: Sequence[Trial] = (),
     start: FormulaNet | None = None,
 ) -> None:
     """Train, from a checkpoint where there is one, and write weights, card and pictures.
@@ -103,6 +113,7 @@ def pretrain(
         precision: In which the network computes: ``float32`` or ``bfloat16``.
         num_workers: Processes that make the pictures; 0 for none.
         categories: Procedural categories to measure on; none for all.
+        photographs: What else to measure on.
         start: Has the network's first weights; None to draw them.
     """
     warn_if_emulated(precision, device)
@@ -136,18 +147,19 @@ def pretrain(
     _train(training, budget, pool, folder, num_workers)
     weights = folder.write_bytes(WEIGHTS_NAME, save(_halved(training.averaged.cpu())))
     folder.write_picture("curves.png", _draw_curves(training.progress))
-    log.info("measuring on procedural categories")
-    trials = make_trials(categories or None, num_workers=max(num_workers, 1))
     # As a user will load it: from the file, in its rounding.
     trained = load_backbone(FORMULANET, LAYERS, str(weights))
-    measured = [
-        _measure("untrained", Backbone(untrained, LAYERS), trials),
-        _measure("trained", trained, trials),
-    ]
+    networks = {"untrained": Backbone(untrained, LAYERS), "trained": trained}
+    log.info("measuring on procedural categories")
+    trials = make_trials(categories or None, num_workers=max(num_workers, 1))
+    measurements = [_measure(_protocol(trials), networks, trials)]
+    if photographs:
+        log.info("measuring on photographs of good products, blemished")
+        measurements.append(_measure(_photograph_protocol(photographs), networks, photographs))
     facts = _facts(training.progress, recipe, budget, trained, precision)
-    folder.write_text("formulanet.md", model_card(facts, measured, _protocol(trials)))
-    for one in measured:
-        log.info("%s: mean image AUROC %.4f, pixel AUROC %.4f", one.name, *one.mean)
+    folder.write_text("formulanet.md", model_card(facts, measurements))
+    for network in (network for measurement in measurements for network in measurement.networks):
+        log.info("%s: mean image AUROC %.4f, pixel AUROC %.4f", network.name, *network.mean)
     log.info("weights and their model card are in %s", folder.path)
 
 
@@ -249,12 +261,16 @@ def _halved(network: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def _measure(name: str, backbone: Backbone, trials: Sequence[Trial]) -> Measured:
-    scores = measure_backbone(backbone, trials)
-    mean = mean_score(scores)
-    return Measured(
-        name, {n: (s.image, s.pixel) for n, s in scores.items()}, (mean.image, mean.pixel)
-    )
+def _measure(
+    protocol: str, networks: Mapping[str, Backbone], trials: Sequence[Trial]
+) -> Measurement:
+    measured = []
+    for name, backbone in networks.items():
+        scores = measure_backbone(backbone, trials)
+        mean = mean_score(scores)
+        pairs = {trial: (score.image, score.pixel) for trial, score in scores.items()}
+        measured.append(Measured(name, pairs, (mean.image, mean.pixel)))
+    return Measurement(protocol, measured)
 
 
 def _facts(
@@ -289,4 +305,13 @@ def _protocol(trials: Sequence[Trial]) -> str:
         f"nor demo draws; recipes were chosen by them): {len(trials[0].train)} good pictures to "
         f"learn in each of {len(trials)} categories, {count} to judge in all. Their generator "
         f"shares no code with the training's pictures."
+    )
+
+
+def _photograph_protocol(trials: Sequence[Trial]) -> str:
+    learnt, held_out = (sum(len(getattr(t, name)) for t in trials) for name in ("train", "test"))
+    return (
+        f"The same on photographs of good products, {learnt} to learn and {held_out} to judge: of "
+        f"those that were held out each as it is, and with two blemishes by formula "
+        f"(`datasets/synthetic/blemishes.py`), each in a picture of its own."
     )

@@ -1,14 +1,25 @@
-"""How good a backbone is for PatchCore, on procedural categories: no data set needed."""
+"""How good a backbone is for PatchCore, without a picture of a real defect.
+
+On procedural categories, for which nothing is needed; or on photographs of good products, which
+tell backbones apart much as real defects do. Of those a few are held out and blemished.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
+import cv2
 import numpy as np
 
 from datasets import synthetic
+from datasets.base import DatasetError
+from datasets.inputs import Item, find_items
+from datasets.synthetic.blemishes import BLEMISHES, blemish
 from patchcore import PatchCore
 from patchcore.backbone import Backbone
+from utils.errors import UsageError
 from utils.metrics import auroc
 
 # Seeds of pictures that the demo does not draw: choices are made by these.
@@ -16,10 +27,14 @@ FIRST_SEED = 77 << 64
 NUM_TRAIN, NUM_TEST_GOOD, NUM_TEST_PER_DEFECT = 24, 10, 8
 SEEDS_PER_KIND = 1000
 
+LEAST_PHOTOGRAPHS, MOST_PHOTOGRAPHS = 10, 400
+SHARE_TO_LEARN = 0.6
+PHOTOGRAPH_SIDE = 256  # pixels: what the default crop is cut from
+
 
 @dataclass(frozen=True)
 class Trial:
-    """The pictures of one procedural category.
+    """The pictures of one category.
 
     Attributes:
         name: Of the category.
@@ -55,6 +70,50 @@ def make_trials(
     return [_make_trial(n, first_seed, num_workers) for n in names or synthetic.CATEGORIES]
 
 
+def read_photograph_trial(folder: Path) -> Trial:
+    """Read photographs of good products, hold some out, and blemish these.
+
+    Each that is held out is judged as it is, and with two blemishes, each in a picture of its own.
+
+    Args:
+        folder: Of image files, in folders in it too; if there are many, only the first of them
+            are read.
+
+    Raises:
+        UsageError: there are too few, or one cannot be read.
+    """
+    items = list(islice(find_items([str(folder)]), MOST_PHOTOGRAPHS))
+    for fault in (item.fault for item in items if item.fault):
+        raise UsageError(f"{fault} (--photographs)")
+    if len(items) < LEAST_PHOTOGRAPHS:
+        raise UsageError(
+            f"expected at least {LEAST_PHOTOGRAPHS} photographs in {folder}, found {len(items)} "
+            "(--photographs)"
+        )
+    # As the tables name a folder: not by all of its path.
+    return make_photograph_trial("/".join(folder.absolute().parts[-3:]), _read_square(items))
+
+
+def make_photograph_trial(name: str, photographs: np.ndarray) -> Trial:
+    """Hold out some photographs of good products, and blemish these.
+
+    Args:
+        name: Of the trial.
+        photographs: (N, S, S, 3) uint8 RGB.
+    """
+    order = np.random.default_rng(FIRST_SEED).permutation(len(photographs))
+    learnt, held_out = np.split(photographs[order], [round(SHARE_TO_LEARN * len(photographs))])
+    kinds, num_kinds = tuple(BLEMISHES), len(BLEMISHES)
+    blemished = [
+        blemish(photo, kinds[(number + second * num_kinds // 2) % num_kinds], seed=number)
+        for number, photo in enumerate(held_out)
+        for second in range(2)
+    ]
+    images, masks = (np.stack(parts) for parts in zip(*blemished, strict=True))
+    good = np.zeros(held_out.shape[:3], bool)
+    return Trial(name, learnt, np.concatenate([held_out, images]), np.concatenate([good, masks]))
+
+
 def measure_backbone(
     backbone: Backbone, trials: Sequence[Trial], *, percentage_coreset: float = 0.01
 ) -> dict[str, Score]:
@@ -83,6 +142,16 @@ def _make_trial(name: str, first_seed: int, num_workers: int) -> Trial:
         drawn = list(pool.map(lambda s: synthetic.render(name, s[0], seed=s[1]), good + defective))
     images, masks = (np.stack(parts) for parts in zip(*drawn, strict=True))
     return Trial(name, images[:NUM_TRAIN], images[NUM_TRAIN:], masks[NUM_TRAIN:])
+
+
+def _read_square(items: Sequence[Item]) -> np.ndarray:
+    size = (PHOTOGRAPH_SIDE, PHOTOGRAPH_SIDE)
+    try:
+        return np.stack(
+            [cv2.resize(item.read(), size, interpolation=cv2.INTER_AREA) for item in items]
+        )
+    except DatasetError as error:
+        raise UsageError(f"{error} (--photographs)") from error
 
 
 def _measure(backbone: Backbone, trial: Trial, percentage_coreset: float) -> Score:

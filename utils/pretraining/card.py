@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -21,24 +21,43 @@ class Measured:
     mean: tuple[float, float]
 
 
-def model_card(facts: Mapping[str, object], measured: Sequence[Measured], protocol: str) -> str:
+@dataclass(frozen=True)
+class Measurement:
+    """What networks were measured on.
+
+    Attributes:
+        protocol: How was measured.
+        networks: Their results, of the same categories.
+    """
+
+    protocol: str
+    networks: Sequence[Measured]
+
+
+def model_card(facts: Mapping[str, object], measurements: Sequence[Measurement]) -> str:
     """Return the card as Markdown.
 
     Args:
         facts: What is known, by name, in order: recipe, time, machine.
-        measured: The networks, of the same categories.
-        protocol: How was measured.
+        measurements: One after another.
     """
     lines = ["## How it was trained", "", "| | |", "|:---|:---|"]
     lines += [f"| {name} | {value} |" for name, value in facts.items()]
-    lines += ["", "## What it was measured on", "", protocol, ""]
-    lines.append("| category | " + " | ".join(m.name for m in measured) + " |")
-    lines.append("|:---|" + "---:|" * len(measured))
-    for category in measured[0].scores:
-        cells = (_cell(m.scores[category]) for m in measured)
-        lines.append(f"| {category} | {' | '.join(cells)} |")
-    lines.append(f"| **Mean** | {' | '.join(_cell(m.mean) for m in measured)} |")
+    lines += ["", "## What it was measured on"]
+    for measurement in measurements:
+        lines += ["", measurement.protocol, "", *_table(measurement.networks)]
     return "\n".join(lines) + "\n"
+
+
+def _table(networks: Sequence[Measured]) -> Iterator[str]:
+    """Yield a table's lines: a row for each category, and one for their mean."""
+    yield "| category | " + " | ".join(network.name for network in networks) + " |"
+    yield "|:---|" + "---:|" * len(networks)
+    for category in networks[0].scores:
+        cells = (_cell(network.scores[category]) for network in networks)
+        yield f"| {category} | {' | '.join(cells)} |"
+    if len(networks[0].scores) > 1:
+        yield f"| **Mean** | {' | '.join(_cell(network.mean) for network in networks)} |"
 
 
 def _cell(score: tuple[float, float]) -> str:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import main
+from datasets.synthetic import render
 from patchcore.weights import load_backbone, read_state
 from tests.support import ROOT, call
 from utils.commands import trial as trial_module
@@ -150,6 +151,31 @@ def test_trains_in_half_precision_and_says_where_that_is_slow(tmp_path, monkeypa
     assert call("pretrain", *flags) == 0
 
     assert "this processor has no bfloat16 of its own" in caplog.text
+
+
+def test_measures_on_photographs_too(tmp_path):
+    folder = tmp_path / "nut"
+    folder.mkdir()
+    for number in range(10):
+        image, _ = render("hex_nut", None, seed=number, size=64)
+        cv2.imwrite(str(folder / f"{number}.png"), image)
+    out = tmp_path / "out"
+    flags = ("--budget", "4", "--path_result", out, "--photographs", folder, *SMALL)
+
+    assert call("pretrain", *flags) == 0
+
+    card = (out / "formulanet.md").read_text(encoding="utf-8")
+    assert "6 to learn and 12 to judge" in card
+    assert re.search(r"^\| .*/nut \| \d+\.\d\d / \d+\.\d\d \|", card, re.MULTILINE)
+    assert str(tmp_path) not in card, "a machine's path"
+
+
+def test_photographs_that_are_missing_are_told_before_the_training(tmp_path, capsys):
+    out = tmp_path / "out"
+    flags = ("--path_result", out, "--photographs", tmp_path / "nowhere", *SMALL)
+    assert call("pretrain", *flags) == main.USER_MISTAKE
+    assert "--photographs" in capsys.readouterr().err
+    assert not (out / "checkpoint.pt").exists()
 
 
 def test_trials_are_drawn_from_seeds_of_their_own():
