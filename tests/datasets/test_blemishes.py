@@ -47,4 +47,3 @@ class TestEachKind:
         monkeypatch.setitem(BLEMISHES, kind, lambda photo, place, rng: photo)
         with pytest.raises(ValueError, match=f"something {kind} can be seen"):
             blemish(np.full((64, 64, 3), 128, np.uint8), kind, seed=0)
-
