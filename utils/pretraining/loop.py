@@ -53,7 +53,7 @@ class Recipe:
     num_classes: int = 720
     variants: int = 4
     side: int = 96
-    late_side: int = 160
+    late_side: int = 112
     pictures_per_product: int = 4
     batch_size: int = 16
     learning_rate: float = 2e-3

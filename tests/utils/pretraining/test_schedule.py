@@ -29,7 +29,7 @@ class TestBudget:
 
 class TestSchedule:
     @given(st.integers(100, 10**6), st.integers(1, 64))
-    def test_by_pictures_it_falls_in_the_last_fifth_and_ends_with_the_budget(self, total, batch):
+    def test_by_pictures_it_falls_in_the_last_half_and_ends_with_the_budget(self, total, batch):
         batch = max(batch, total // 400)
         budget, schedule, step, rates = Budget(pictures=total), Schedule(), 0, []
         while not schedule.is_over(step):
@@ -43,14 +43,14 @@ class TestSchedule:
 
     def test_by_time_the_last_part_is_as_many_steps_as_that_time_took_so_far(self):
         budget = Budget(seconds=100)
-        steady = Schedule().advance(budget, 500, 16, 79.9)
+        steady = Schedule().advance(budget, 500, 16, 49.9)
         assert steady == Schedule()
-        falling = steady.advance(budget, 640, 16, 80.1)
-        assert falling == Schedule(640, 800)
-        assert steady.advance(budget, 640, 16, 80.1, slowdown=2.5) == Schedule(640, 704)
+        falling = steady.advance(budget, 640, 16, 50.1)
+        assert falling == Schedule(640, 1280)
+        assert steady.advance(budget, 640, 16, 50.1, slowdown=2.5) == Schedule(640, 896)
         assert falling.advance(budget, 650, 16, 1e9) == falling
-        assert not falling.is_over(799)
-        assert falling.is_over(800)
+        assert not falling.is_over(1279)
+        assert falling.is_over(1280)
 
     def test_rises_first(self):
         assert Schedule().factor(0) == 1 / WARM_UP
