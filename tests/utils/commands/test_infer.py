@@ -250,6 +250,8 @@ class TestFlags:
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
+            # A shell's background jobs ignore Ctrl-C, and their children inherit it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             first = [json.loads(process.stdout.readline())["verdict"] for _ in range(2)]

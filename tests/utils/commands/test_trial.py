@@ -88,7 +88,7 @@ def test_a_damaged_file_is_told(tmp_path):
 
 
 def test_it_tells_the_trained_network_from_an_untrained_one():
-    photos = np.stack([render("hex_nut", None, seed=seed, size=256)[0] for seed in range(20)])
+    photos = np.stack([render("hex_nut", None, seed=seed, size=256)[0] for seed in range(10)])
     trials = [make_photograph_trial("nuts", photos)]
     shipped = measure_backbone(load_backbone("formulanet", ()), trials)["nuts"]
     untrained = measure_backbone(load_backbone("formulanet", (), "random"), trials)["nuts"]
