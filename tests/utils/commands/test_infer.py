@@ -224,6 +224,14 @@ def self_csv(infer: Inference) -> Path:
     return infer.folder / "predictions.csv"
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """Heed Ctrl-C, here and in processes that are started: a shell's background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class TestFlags:
     """`test_<flag>` shows that the flag changes what is done."""
 
@@ -240,6 +248,7 @@ class TestFlags:
         assert [r["verdict"] for r in records[5:]] == ["normal"] * 4 + ["anomaly"] * 8
         assert [r["time"] for r in records[5:8]] == [0.0, 0.25, 0.5]
 
+    @pytest.mark.usefixtures("heeds_ctrl_c")
     def test_watch(self, kept, data, tmp_path):
         folder = shutil.copytree(data / "widget/test/good", tmp_path / "inbox")
         words = ["--path_trained", str(kept / "trained"), "--percentage_coreset", "0.1"]
@@ -250,8 +259,6 @@ class TestFlags:
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
-            # A shell's background jobs ignore Ctrl-C, and their children inherit it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             first = [json.loads(process.stdout.readline())["verdict"] for _ in range(2)]
