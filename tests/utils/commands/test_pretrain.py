@@ -110,7 +110,7 @@ def test_weights_of_another_network_are_refused(tmp_path, capsys):
 def test_the_same_seed_gives_the_same_weights_whoever_makes_the_pictures(tmp_path):
     states = []
     for name, workers in (("alone", "0"), ("helped", "2")):
-        flags = [*SMALL, "--budget", "40", "--path_result", tmp_path / name]
+        flags = [*SMALL, "--budget", "16", "--path_result", tmp_path / name]
         assert call("pretrain", *flags, "--num_workers", workers) == 0
         states.append(read_state(tmp_path / name / "formulanet.safetensors"))
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
