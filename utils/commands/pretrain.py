@@ -158,8 +158,6 @@ def pretrain(
         measurements.append(_measure(_photograph_protocol(photographs), networks, photographs))
     facts = _facts(training.progress, recipe, budget, trained, precision)
     folder.write_text("formulanet.md", model_card(facts, measurements))
-    for network in (network for measurement in measurements for network in measurement.networks):
-        log.info("%s: mean image AUROC %.4f, pixel AUROC %.4f", network.name, *network.mean)
     log.info("weights and their model card are in %s", folder.path)
 
 
@@ -270,6 +268,7 @@ def _measure(
         mean = mean_score(scores)
         pairs = {trial: (score.image, score.pixel) for trial, score in scores.items()}
         measured.append(Measured(name, pairs, (mean.image, mean.pixel)))
+        log.info("%s: mean image AUROC %.4f, pixel AUROC %.4f", name, mean.image, mean.pixel)
     return Measurement(protocol, measured)
 
 

@@ -80,7 +80,7 @@ def read_photograph_trial(folder: Path) -> Trial:
             are read.
 
     Raises:
-        UsageError: there are too few, or one cannot be read.
+        UsageError: there are too few, one cannot be read, or no blemish can be seen on one.
     """
     items = list(islice(find_items([str(folder)]), MOST_PHOTOGRAPHS))
     for fault in (item.fault for item in items if item.fault):
@@ -91,7 +91,12 @@ def read_photograph_trial(folder: Path) -> Trial:
             "(--photographs)"
         )
     # As the tables name a folder: not by all of its path.
-    return make_photograph_trial("/".join(folder.absolute().parts[-3:]), _read_square(items))
+    name = "/".join(folder.absolute().parts[-3:])
+    photographs = _read_square(items)
+    try:
+        return make_photograph_trial(name, photographs)
+    except ValueError as error:
+        raise UsageError(f"{error} in {folder} (--photographs)") from error
 
 
 def make_photograph_trial(name: str, photographs: np.ndarray) -> Trial:

@@ -87,6 +87,13 @@ def test_a_damaged_file_is_told(tmp_path):
         read_photograph_trial(tmp_path)
 
 
+def test_photographs_on_which_nothing_can_be_seen_are_told(tmp_path):
+    for number in range(10):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((8, 8, 3), 90, np.uint8))
+    with pytest.raises(UsageError, match=r"something turned can be seen.*\(--photographs\)"):
+        read_photograph_trial(tmp_path)
+
+
 def test_it_tells_the_trained_network_from_an_untrained_one():
     photos = np.stack([render("hex_nut", None, seed=seed, size=256)[0] for seed in range(10)])
     trials = [make_photograph_trial("nuts", photos)]
