@@ -8,9 +8,12 @@ from utils.flags import flag
 from utils.machine import usable_cores
 from utils.options import DEVICES
 from utils.pretraining.loop import RANDOM, Recipe
-from utils.pretraining.schedule import Budget
+from utils.pretraining.schedule import SHARE_OF_FALL, SHARE_OF_FALL_GOING_ON, Budget
 
 PRECISIONS = ("float32", "bfloat16")
+WARM_UP_GOING_ON = 1000
+"""Steps in which the rate of trained weights rises, while their new heads learn."""
+
 _RECIPE = Recipe()
 
 
@@ -46,7 +49,8 @@ class PretrainOptions:
     learning_rate: float = flag(
         _RECIPE.learning_rate,
         "training",
-        "the highest; it rises in the first steps and falls in the last half",
+        "the highest; it rises in the first steps and falls in the last half, and with --weights "
+        "from the beginning",
         metavar="R",
     )
     path_result: Path = flag(
@@ -110,6 +114,12 @@ class PretrainOptions:
             )
         Budget.parse(self.budget)
 
+    @property
+    def whole_budget(self) -> Budget:
+        """How much to train, and in which share of it the learning rate falls."""
+        fall = SHARE_OF_FALL if self.weights == RANDOM else SHARE_OF_FALL_GOING_ON
+        return Budget.parse(self.budget, fall=fall)
+
     def recipe(self, start: str) -> Recipe:
         """Return what the training's result depends on beside its budget.
 
@@ -122,6 +132,7 @@ class PretrainOptions:
             num_classes=self.num_classes,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
+            warm_up=_RECIPE.warm_up if start == RANDOM else WARM_UP_GOING_ON,
         )
 
     @property

@@ -79,7 +79,7 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
     photographs = [read_photograph_trial(folder) for folder in options.photographs]
     start = _first_network(options.weights)
     pretrain(
-        Budget.parse(options.budget),
+        options.whole_budget,
         options.recipe(digest(start) if start else RANDOM),
         ResultFolder(options.path_result),
         device=choose_device(options.device),

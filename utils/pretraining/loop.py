@@ -14,7 +14,7 @@ from torch import nn
 
 from utils.errors import UsageError
 from utils.pretraining.batch import Batch
-from utils.pretraining.schedule import Budget, Schedule
+from utils.pretraining.schedule import WARM_UP, Budget, Schedule
 from utils.results import replace_file
 
 CHECKPOINT = "checkpoint.pt"
@@ -43,6 +43,8 @@ class Recipe:
         pictures_per_product: How many of a product are in a batch, to be compared.
         batch_size: Pictures in a batch.
         learning_rate: The highest.
+        warm_up: Steps in which the network's rate rises. The heads' does in 200: those of weights
+            that are trained begin anew, and would lead them astray before they know anything.
         weight_decay: AdamW's.
         average: How slowly the averaged weights follow: their share kept at each step.
         recall: How much being found counts, beside telling what lies where.
@@ -57,6 +59,7 @@ class Recipe:
     pictures_per_product: int = 4
     batch_size: int = 16
     learning_rate: float = 2e-3
+    warm_up: int = WARM_UP
     weight_decay: float = 0.02
     average: float = 0.998
     recall: float = 1.0
@@ -113,7 +116,10 @@ class Training:
         self._device = device
         self._precision = precision
         self._optimiser = torch.optim.AdamW(
-            [*self.network.parameters(), *self.objective.parameters()],
+            [
+                {"params": list(self.network.parameters()), "warm_up": recipe.warm_up},
+                {"params": list(self.objective.parameters()), "warm_up": WARM_UP},
+            ],
             lr=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
         )
@@ -203,9 +209,9 @@ class Training:
 
     def _step(self, batch: Batch) -> None:
         progress, recipe = self.progress, self.recipe
-        rate = recipe.learning_rate * progress.schedule.factor(progress.step)
         for group in self._optimiser.param_groups:
-            group["lr"] = rate
+            factor = progress.schedule.factor(progress.step, group["warm_up"])
+            group["lr"] = recipe.learning_rate * factor
         self.network.train()
         batch = batch.to(self._device)
         half = self._precision == "bfloat16"
@@ -220,6 +226,7 @@ class Training:
         progress.pictures += len(batch.images)
         if progress.step % REPORT_EVERY == 0:
             place = {"step": progress.step, "pictures": progress.pictures}
+            rate = self._optimiser.param_groups[0]["lr"]
             progress.history.append({**place, "seconds": progress.seconds, "rate": rate, **report})
 
     @torch.no_grad()

@@ -16,25 +16,33 @@ WARM_UP = 200  # steps
 # Of the budget. A batch holds few products, and so the steps at the highest rate lead nowhere soon:
 # the loss stood still within 20,000 pictures and fell again as soon as the rate did.
 SHARE_OF_FALL = 0.5
+# Of trained weights' budget: they have been where the highest rate leads.
+SHARE_OF_FALL_GOING_ON = 0.95
 LEAST_FACTOR = 0.02  # of the highest rate, at the end
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much to train: one of the two is given.
+    """How much to train: one of the first two is given.
 
     Attributes:
         pictures: How many; 0 where time decides.
         seconds: How long; 0 where the number decides.
+        fall: The share of it, between 0 and 1, in which the learning rate falls.
     """
 
     pictures: int = 0
     seconds: float = 0.0
+    fall: float = SHARE_OF_FALL
 
     @classmethod
-    def parse(cls, text: str) -> Budget:
+    def parse(cls, text: str, *, fall: float = SHARE_OF_FALL) -> Budget:
         """Read ``300000`` (pictures), ``90s``, ``20m`` or ``8h``.
+
+        Args:
+            text: What to read.
+            fall: As the budget has it.
 
         Raises:
             UsageError: it is none of these, or not positive.
@@ -49,7 +57,9 @@ class Budget:
                 "expected --budget as a number of pictures (300000) or a time (90s, 20m, 8h), "
                 f"found {text!r}"
             )
-        return cls(seconds=value * UNITS[unit]) if unit else cls(pictures=int(value))
+        if unit:
+            return cls(seconds=value * UNITS[unit], fall=fall)
+        return cls(pictures=int(value), fall=fall)
 
     def __str__(self) -> str:
         return f"{self.seconds:g}s" if self.seconds else f"{self.pictures} pictures"
@@ -57,8 +67,8 @@ class Budget:
     def must_fall(self, step: int, batch_size: int, seconds: float) -> bool:
         """Tell whether the learning rate must begin to fall after so much training."""
         if self.seconds:
-            return seconds >= (1 - SHARE_OF_FALL) * self.seconds
-        return step >= round((1 - SHARE_OF_FALL) * self._steps(batch_size))
+            return seconds >= (1 - self.fall) * self.seconds
+        return step >= round((1 - self.fall) * self._steps(batch_size))
 
     def end(self, step: int, batch_size: int, slowdown: float = 1.0) -> int:
         """Return the step at which training ends, if the rate begins to fall at this one.
@@ -69,7 +79,7 @@ class Budget:
             slowdown: How many times as long a step takes from now on.
         """
         if self.seconds:
-            before = SHARE_OF_FALL / (1 - SHARE_OF_FALL) * step  # in as much time, so far
+            before = self.fall / (1 - self.fall) * step  # in as much time, so far
             return step + max(round(before / slowdown), 1)
         return max(self._steps(batch_size), step + 1)
 
@@ -97,9 +107,14 @@ class Schedule:
             return self
         return Schedule(step, budget.end(step, batch_size, slowdown))
 
-    def factor(self, step: int) -> float:
-        """Return what the learning rate is multiplied by at a step."""
-        rise = min(1.0, (step + 1) / WARM_UP)
+    def factor(self, step: int, warm_up: int = WARM_UP) -> float:
+        """Return what the learning rate is multiplied by at a step.
+
+        Args:
+            step: Which.
+            warm_up: Steps in which it rises.
+        """
+        rise = min(1.0, (step + 1) / warm_up)
         if self.fall_start < 0:
             return rise
         left = (self.end - step) / (self.end - self.fall_start)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.errors import UsageError
-from utils.pretraining.schedule import SHARE_OF_FALL, WARM_UP, Budget, Schedule
+from utils.pretraining.schedule import WARM_UP, Budget, Schedule
 
 
 class TestBudget:
@@ -28,16 +28,18 @@ class TestBudget:
 
 
 class TestSchedule:
-    @given(st.integers(100, 10**6), st.integers(1, 64))
-    def test_by_pictures_it_falls_in_the_last_half_and_ends_with_the_budget(self, total, batch):
+    @given(st.integers(100, 10**6), st.integers(1, 64), st.sampled_from((0.5, 0.95)))
+    def test_by_pictures_it_falls_in_the_last_part_and_ends_with_the_budget(
+        self, total, batch, fall
+    ):
         batch = max(batch, total // 400)
-        budget, schedule, step, rates = Budget(pictures=total), Schedule(), 0, []
+        budget, schedule, step, rates = Budget(pictures=total, fall=fall), Schedule(), 0, []
         while not schedule.is_over(step):
             rates.append(schedule.factor(step + WARM_UP))
             step += 1
             schedule = schedule.advance(budget, step, batch, 0.0)
         assert total <= step * batch < total + 2 * batch
-        assert abs(schedule.fall_start - (1 - SHARE_OF_FALL) * step) <= 1
+        assert abs(schedule.fall_start - (1 - fall) * step) <= 1
         assert rates == sorted(rates, reverse=True)
         assert rates[0] == 1
 
@@ -52,7 +54,13 @@ class TestSchedule:
         assert not falling.is_over(1279)
         assert falling.is_over(1280)
 
+    def test_by_time_it_may_fall_nearly_from_the_beginning(self):
+        budget = Budget.parse("100s", fall=0.95)
+        assert Schedule().advance(budget, 49, 16, 4.9) == Schedule()
+        assert Schedule().advance(budget, 50, 16, 5.1) == Schedule(50, 1000)
+
     def test_rises_first(self):
         assert Schedule().factor(0) == 1 / WARM_UP
         assert Schedule().factor(WARM_UP - 1) == 1
+        assert Schedule().factor(WARM_UP - 1, warm_up=2 * WARM_UP) == 0.5
         assert math.isclose(Schedule(600, 800).factor(700), 0.5)
