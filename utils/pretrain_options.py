@@ -11,8 +11,9 @@ from utils.pretraining.loop import RANDOM, Recipe
 from utils.pretraining.schedule import SHARE_OF_FALL, SHARE_OF_FALL_GOING_ON, Budget
 
 PRECISIONS = ("float32", "bfloat16")
+# Of trained weights: steps in which their rate rises, while their new heads learn faster.
 WARM_UP_GOING_ON = 1000
-"""Steps in which the rate of trained weights rises, while their new heads learn."""
+HASTE_GOING_ON = 3.0
 
 _RECIPE = Recipe()
 
@@ -133,6 +134,7 @@ class PretrainOptions:
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             warm_up=_RECIPE.warm_up if start == RANDOM else WARM_UP_GOING_ON,
+            haste=_RECIPE.haste if start == RANDOM else HASTE_GOING_ON,
         )
 
     @property

@@ -45,6 +45,7 @@ class Recipe:
         learning_rate: The highest.
         warm_up: Steps in which the network's rate rises. The heads' does in 200: those of weights
             that are trained begin anew, and would lead them astray before they know anything.
+        haste: How many times the network's rate the heads' is.
         weight_decay: AdamW's.
         average: How slowly the averaged weights follow: their share kept at each step.
         recall: How much being found counts, beside telling what lies where.
@@ -60,6 +61,7 @@ class Recipe:
     batch_size: int = 16
     learning_rate: float = 2e-3
     warm_up: int = WARM_UP
+    haste: float = 1.0
     weight_decay: float = 0.02
     average: float = 0.998
     recall: float = 1.0
@@ -117,10 +119,17 @@ class Training:
         self._precision = precision
         self._optimiser = torch.optim.AdamW(
             [
-                {"params": list(self.network.parameters()), "warm_up": recipe.warm_up},
-                {"params": list(self.objective.parameters()), "warm_up": WARM_UP},
+                {
+                    "params": list(self.network.parameters()),
+                    "warm_up": recipe.warm_up,
+                    "highest": recipe.learning_rate,
+                },
+                {
+                    "params": list(self.objective.parameters()),
+                    "warm_up": WARM_UP,
+                    "highest": recipe.learning_rate * recipe.haste,
+                },
             ],
-            lr=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
         )
 
@@ -211,7 +220,7 @@ class Training:
         progress, recipe = self.progress, self.recipe
         for group in self._optimiser.param_groups:
             factor = progress.schedule.factor(progress.step, group["warm_up"])
-            group["lr"] = recipe.learning_rate * factor
+            group["lr"] = group["highest"] * factor
         self.network.train()
         batch = batch.to(self._device)
         half = self._precision == "bfloat16"
