@@ -19,6 +19,7 @@ from patchcore.weights import load_backbone, read_state
 from tests.support import ROOT, call
 from utils.commands import trial as trial_module
 from utils.commands.trial import make_trials
+from utils.pretraining import loop
 from utils.pretraining.loop import CHECKPOINT
 
 SMALL = ("--num_classes", "8", "--batch_size", "4", "--num_workers", "0", "--categories", "weave")
@@ -34,8 +35,9 @@ OUTPUTS = {
 
 @pytest.fixture(autouse=True, scope="module")
 def few_pictures():
-    """Measure on a few pictures."""
+    """Measure on a few pictures, and report as often as so short a training needs."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "REPORT_EVERY", 4)
         for name, count in (("NUM_TRAIN", 3), ("NUM_TEST_GOOD", 2), ("NUM_TEST_PER_DEFECT", 1)):
             patch.setattr(trial_module, name, count)
         yield
@@ -43,9 +45,9 @@ def few_pictures():
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
-    """Train on 160 pictures; return the result folder, which is not to be changed."""
+    """Train on 48 pictures; return the result folder, which is not to be changed."""
     folder = tmp_path_factory.mktemp("pretrain")
-    assert call("pretrain", "--budget", "160", "--path_result", folder, *SMALL) == 0
+    assert call("pretrain", "--budget", "48", "--path_result", folder, *SMALL) == 0
     return folder
 
 
@@ -59,7 +61,7 @@ def test_writes_weights_card_and_pictures(result):
     card = (result / "formulanet.md").read_text(encoding="utf-8")
     backbone = load_backbone("formulanet", (), str(result / "formulanet.safetensors"))
     assert backbone.weights_digest in card
-    assert "| steps | 40 |" in card
+    assert "| steps | 12 |" in card
     assert "| recipe: num_classes | 8 |" in card
     scores = re.search(r"\| weave \| ([\d.]+) / ([\d.]+) \| ([\d.]+) / ([\d.]+) \|", card)
     assert all(0 <= float(value) <= 100 for value in scores.groups())
@@ -69,9 +71,9 @@ def test_called_again_it_goes_on_with_a_larger_budget_and_repeats_nothing(result
     folder = shutil.copytree(result, tmp_path / "more")
     before = torch.load(folder / CHECKPOINT, weights_only=True)
     drawn = {file: file.stat().st_mtime_ns for file in folder.glob("textures_*")}
-    assert call("pretrain", "--budget", "240", "--path_result", folder, *SMALL) == 0
+    assert call("pretrain", "--budget", "72", "--path_result", folder, *SMALL) == 0
     after = torch.load(folder / CHECKPOINT, weights_only=True)
-    assert (before["step"], after["step"]) == (40, 60)
+    assert (before["step"], after["step"]) == (12, 18)
     # The first record is from before the learning rate fell in the first training.
     assert after["history"][0] == before["history"][0]
     assert {file: file.stat().st_mtime_ns for file in folder.glob("textures_*")} == drawn
@@ -94,9 +96,9 @@ def test_begins_with_the_weights_of_an_earlier_training(result, tmp_path):
 
 def test_does_not_go_on_with_another_start(result, tmp_path, capsys):
     folder = shutil.copytree(result, tmp_path / "more")
-    flags = ("--budget", "240", "--path_result", folder, "--weights", "default", *SMALL)
+    flags = ("--budget", "72", "--path_result", folder, "--weights", "default", *SMALL)
     assert call("pretrain", *flags) == main.USER_MISTAKE
-    assert "found another recipe (start)" in capsys.readouterr().err
+    assert "found another recipe (start," in capsys.readouterr().err
 
 
 def test_weights_of_another_network_are_refused(tmp_path, capsys):
@@ -110,7 +112,7 @@ def test_weights_of_another_network_are_refused(tmp_path, capsys):
 def test_the_same_seed_gives_the_same_weights_whoever_makes_the_pictures(tmp_path):
     states = []
     for name, workers in (("alone", "0"), ("helped", "2")):
-        flags = [*SMALL, "--budget", "16", "--path_result", tmp_path / name]
+        flags = [*SMALL, "--budget", "8", "--path_result", tmp_path / name]
         assert call("pretrain", *flags, "--num_workers", workers) == 0
         states.append(read_state(tmp_path / name / "formulanet.safetensors"))
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -139,7 +141,7 @@ def test_mistakes_are_told_before_anything_is_done(tmp_path, capsys, flags, mess
 
 
 def test_another_recipe_in_the_same_folder_is_refused(result, capsys):
-    flags = ["--budget", "160", "--path_result", result, *SMALL, "--seed", "5"]
+    flags = ["--budget", "48", "--path_result", result, *SMALL, "--seed", "5"]
     assert call("pretrain", *flags) == main.USER_MISTAKE
     assert "another recipe (seed)" in capsys.readouterr().err
 
