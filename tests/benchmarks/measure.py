@@ -52,13 +52,23 @@ class Row:
         return asdict(self) | {"reached": self.verdict}
 
 
-def time_in_turns(forms: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+def time_in_turns(
+    forms: Sequence[Callable[[], object]],
+    repeats: int,
+    warm_ups: Sequence[Callable[[], object]] = (),
+) -> list[float]:
     """Return the median seconds of each form, after one warm-up of each.
 
     In turns, so that what else the machine does at the moment meets all of them; in fewer rounds
     than ``repeats`` where they take long.
+
+    Args:
+        forms: To be measured.
+        repeats: Rounds.
+        warm_ups: What to run first, where a part of the form is enough; the forms themselves if
+            empty.
     """
-    for form in forms:
+    for form in warm_ups or forms:
         form()
     seconds: list[list[float]] = [[] for _ in forms]
     started = time.perf_counter()

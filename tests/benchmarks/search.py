@@ -41,18 +41,20 @@ def _compare(size: int, batches: int, decay: float, target: str) -> Row:
     vectors = make_vectors(size + batches * BATCH, decay=decay)
     embeddings, queries = vectors[:size], vectors[size:].split(BATCH)
 
-    def flat() -> None:
+    def flat(count: int = batches) -> None:
         index = faiss.IndexFlatL2(embeddings.shape[1])
         index.add(embeddings.numpy())
-        for batch in queries:
+        for batch in queries[:count]:
             index.search(batch.numpy(), 1)
 
-    def bank() -> None:  # anew each time: its preparation counts
+    def bank(count: int = batches) -> None:  # anew each time: its preparation counts
         memory_bank = MemoryBank(embeddings)
-        for batch in queries:
+        for batch in queries[:count]:
             memory_bank.search(batch)
 
-    slow, fast = time_in_turns([flat, bank], repeats=3 if size < 10_000 else 2)
+    slow, fast = time_in_turns(
+        [flat, bank], 3 if size < 10_000 else 2, warm_ups=[lambda: flat(1), lambda: bank(1)]
+    )
     kind = "decaying spectrum" if decay else "no structure, the worst case"
     return Row(
         f"nearest neighbours, {batches * BATCH:,} x {size:,} x {embeddings.shape[1]}, {kind}",

@@ -55,6 +55,10 @@ def measure(quick: bool) -> list[Row]:
             lambda: greedy_coreset(embeddings, num_samples),
         ],
         repeats=3,
+        warm_ups=[
+            lambda: select_in_place(embeddings, few),
+            lambda: greedy_coreset(embeddings, few),
+        ],
     )
     ours = f"hundreds in a pass: {seconds(fast)}"
     rows = [
