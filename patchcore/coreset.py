@@ -9,6 +9,7 @@ patches is at least as far as *all patches outside the group were at the last pa
 farthest of all, and distances within the group alone tell which one follows.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -92,10 +93,10 @@ def projection(embed_dim: int, projection_dim: int, seed: int) -> torch.Tensor:
     Returns:
         (projection_dim, embed_dim) float32.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        linear = torch.nn.Linear(embed_dim, projection_dim, bias=False)
-    return linear.weight.detach()
+    # As the reference code's `torch.nn.Linear` draws its weights.
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.empty(projection_dim, embed_dim)
+    return torch.nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
 
 
 @float32_products()
@@ -146,14 +147,14 @@ def _select_group(
     """
     farthest = torch.topk(distances, min(group_size + 1, len(distances)))
     candidates = farthest.indices[:group_size]
-    # Farther than everything outside the group; with all patches inside, whatever is unselected.
-    outside = float(farthest.values[group_size]) if len(farthest.values) > group_size else 0.0
-    outside = max(outside, 0.0)  # patches selected before do not count
     group = points[candidates]
     # The few group members' own distances, and the bookkeeping of the steps, on the CPU: a
     # step is a microsecond there, and would be a wait for the device here.
-    among = torch.cdist(group, group).square_().cpu().numpy()
-    remaining = farthest.values[:group_size].cpu().numpy().copy()
+    among, values = _to_host(torch.cdist(group, group).square_(), farthest.values)
+    # Farther than everything outside the group; with all patches inside, whatever is unselected.
+    outside = float(values[group_size]) if len(values) > group_size else 0.0
+    outside = max(outside, 0.0)  # patches selected before do not count
+    remaining = values[:group_size].copy()
     order = []
     while len(order) < most:
         next_one = int(remaining.argmax())
@@ -163,6 +164,17 @@ def _select_group(
         np.minimum(remaining, among[next_one], out=remaining)
         remaining[next_one] = SELECTED
     return candidates[torch.tensor(order, device=candidates.device)]
+
+
+def _to_host(*tensors: torch.Tensor) -> list[np.ndarray]:
+    """Return tensors as arrays: from a GPU with one wait for all, into reused memory."""
+    if not tensors[0].is_cuda:
+        return [tensor.numpy() for tensor in tensors]
+    arrays = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in tensors]
+    for array, tensor in zip(arrays, tensors, strict=True):
+        array.copy_(tensor, non_blocking=True)
+    torch.cuda.current_stream(tensors[0].device).synchronize()
+    return [array.numpy() for array in arrays]
 
 
 def _lower_distances(

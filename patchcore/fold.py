@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from patchcore.backbone import Backbone
+from patchcore.precision import float32_products
 
 # Largest difference of a map, relative to its largest value, that is put down to rounding.
 TOLERANCE = 1e-4
@@ -20,6 +21,7 @@ _Pair = tuple[str, str]  # names of a convolution and of the batch norm after it
 
 
 @torch.no_grad()
+@float32_products()
 def fold_batch_norms(backbone: Backbone) -> int:
     """Fold each batch norm into the convolution before it, where nothing else sees the difference.
 

@@ -19,8 +19,11 @@ from patchcore.precision import float32_products
 BLOCK_FLOATS = 1 << 26
 # Rows found on a GPU beside the k nearest, before their true distances decide.
 SPARE = 3
-# The most neighbours that faiss finds on a GPU, and what it may take of the GPU's memory.
-FAISS_GPU_MOST, FAISS_GPU_BYTES = 2048, 1 << 28
+# The most neighbours that faiss finds on a GPU.
+FAISS_GPU_MOST = 2048
+# What it may take of the GPU's memory: with less, a bank of more than 65,000 patches makes it take
+# and free some at each search, and each time wait for the device.
+FAISS_GPU_BYTES = 1 << 29
 
 
 class MemoryBank:
@@ -138,14 +141,17 @@ def _search_plainly(queries: torch.Tensor, part: torch.Tensor, k: int) -> torch.
         return torch_nearest(queries, part, k)
     # faiss works on the stream of the current device.
     with torch.cuda.device(queries.device):
-        return faiss.knn_gpu(_gpu_resources(), queries, part, k, device=queries.device.index)[1]
+        resources = _gpu_resources()  # before `faiss.knn_gpu`, which it replaces, is looked up
+        return faiss.knn_gpu(resources, queries, part, k, device=queries.device.index)[1]
 
 
 @functools.cache
 def _gpu_resources() -> "faiss.StandardGpuResources":
     """Return faiss's own memory on a GPU: taken once, since taking it takes long."""
-    # Lets faiss take and return tensors on the GPU, on torch's stream.
+    # Lets `faiss.knn_gpu` take and return tensors on the GPU, on torch's stream.
     importlib.import_module("faiss.contrib.torch_utils")
+    # faiss takes its memory from the device, of which torch keeps what it needed before.
+    torch.cuda.empty_cache()
     resources = faiss.StandardGpuResources()
     resources.setTempMemory(FAISS_GPU_BYTES)
     resources.setPinnedMemory(0)

@@ -41,10 +41,13 @@ def is_emulated(precision: str, device: torch.device) -> bool:
     As far as torch tells: of processors with AVX-512 some have no half precision either.
     An AMD EPYC without AVX-512 took seven times as long for WideResNet50 in bfloat16.
     """
-    halves = PRECISIONS[precision].dtype != torch.float32
-    return (
-        device.type == "cpu" and halves and torch.backends.cpu.get_cpu_capability() in _FLOAT32_ONLY
-    )
+    dtype = PRECISIONS[precision].dtype
+    if device.type == "cuda":
+        return dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported(
+            including_emulation=False
+        )
+    halves = dtype != torch.float32
+    return halves and torch.backends.cpu.get_cpu_capability() in _FLOAT32_ONLY
 
 
 def warn_if_emulated(precision: str, device: torch.device) -> None:

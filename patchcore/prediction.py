@@ -7,8 +7,8 @@ import torch
 
 from patchcore.errors import PatchCoreError
 
-# Maps of 256 images of 224x224 in batches of 8: 51 MB.
-BATCHES_ON_DEVICE = 32
+# Of scores that wait on the device: with maps of 224x224, those of about 300 images.
+BYTES_ON_DEVICE = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,14 @@ class Collector:
 
     def __init__(self):
         self._on_device: list[Scores] = []
+        self._bytes = 0
         self._on_host: list[Prediction] = []
 
     def add(self, scores: Scores) -> None:
         """Take the next batch."""
         self._on_device.append(scores)
-        if len(self._on_device) == BATCHES_ON_DEVICE:
+        self._bytes += sum(getattr(scores, name).nbytes for name in _ARRAYS)
+        if self._bytes >= BYTES_ON_DEVICE:
             self._copy()
 
     def finish(self) -> Prediction:
@@ -107,6 +109,7 @@ class Collector:
             )
             self._on_host.append(Prediction(*(array.cpu().numpy() for array in joined)))
             self._on_device.clear()
+            self._bytes = 0
 
 
 _ARRAYS = tuple(field.name for field in fields(Prediction))

@@ -3,7 +3,8 @@
 import hashlib
 import importlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -62,8 +63,7 @@ def load_backbone(
     layers = layers or default_layers(backbone)
     own_network = ":" in backbone
     # Also a user's own network may draw its first weights at random: always seeded.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _seeded(seed):
         network = _make_network(backbone)
     cut = Backbone(network, layers, size)
     if weights == RANDOM:
@@ -212,11 +212,19 @@ def _import_network(target: str) -> nn.Module:
 
 def _reset(backbone: Backbone, seed: int) -> None:
     """Draw the weights anew, also where a factory brought trained ones."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _seeded(seed):
         for module in backbone.network.modules():
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw at random from a seed on, and leave the process's generators as they were."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
 
 
 def _read_tensors(path: Path) -> object:

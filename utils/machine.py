@@ -41,7 +41,7 @@ def start_record(options: object, device: torch.device) -> dict[str, object]:
         "end": None,
         "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
         "options": asdict(options),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "device": describe_device(device),
         "cpu": describe_cpu(),
         "threads": torch.get_num_threads(),
         "commit": source_commit(),
@@ -63,6 +63,17 @@ def package_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def describe_device(device: torch.device) -> str:
+    """Return a GPU's name, or that it is the CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+def describe_machine(device: torch.device) -> str:
+    """Return what computes: the processor, and before it the GPU where there is one at work."""
+    gpu = [describe_device(device)] if device.type == "cuda" else []
+    return "; ".join([*gpu, describe_cpu()])
 
 
 def describe_cpu() -> str:

@@ -1,3 +1,7 @@
+import contextlib
+from types import SimpleNamespace
+
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -284,6 +288,25 @@ def test_neighbours_found_in_the_wrong_order_are_put_right():
     distances, indices = memory_bank._in_order(queries, embeddings, found, 3)
     assert indices.tolist() == [[1, 2, 3]]
     assert distances.tolist() == [[1, 1, 2]]
+
+
+def test_on_a_gpu_already_the_first_search_takes_tensors(monkeypatch):
+    """`faiss.knn_gpu` knows tensors only when faiss's own memory, and so torch's part, is there."""
+
+    def for_arrays(*_, **__):
+        raise AttributeError("'Tensor' object has no attribute 'flags'")
+
+    def take_memory():
+        monkeypatch.setattr(faiss, "knn_gpu", lambda *_, **__: ("distances", "indices"))
+        return "resources"
+
+    monkeypatch.setattr(faiss, "knn_gpu", for_arrays, raising=False)
+    monkeypatch.setattr(memory_bank, "_gpu_resources", take_memory)
+    monkeypatch.setattr(memory_bank, "_faiss_has_gpu", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+    queries = SimpleNamespace(is_cuda=True, device=torch.device("cuda", 0))
+
+    assert memory_bank._search_plainly(queries, make_points(3), 1) == "indices"
 
 
 @pytest.mark.gpu

@@ -5,6 +5,7 @@ import torch
 from patchcore import PatchCore, PatchCoreError
 from patchcore.backbone import Backbone
 from patchcore.prediction import Collector
+from patchcore.scoring import IMAGE_SCORES
 
 
 def make_backbone(size=(32, 32)):
@@ -200,3 +201,32 @@ def test_layer_weights_and_interpolation_reach_the_embedding():
 def test_refuses_unknown_choices(options, message):
     with pytest.raises(PatchCoreError, match=message):
         make_model(**options)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("image_score", IMAGE_SCORES)
+@pytest.mark.parametrize("k", [1, 3])
+def test_what_a_gpu_learned_and_judged_the_cpu_judges_alike(tmp_path, image_score, k):
+    sizes = {"size_resize": (64, 64), "size_crop": (64, 64)}
+    model = PatchCore("formulanet", k=k, image_score=image_score, device="cuda", **sizes)
+    model.fit(make_images(6))
+    others = make_images(3, seed=1)
+    found = model.predict(others)
+    model.save(tmp_path / "model")
+
+    expected = PatchCore.load(tmp_path / "model").predict(others)
+
+    np.testing.assert_allclose(found.score, expected.score, rtol=1e-3)
+    np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16", "float16"])
+def test_on_a_gpu_other_precisions_round(precision):
+    sizes = {"size_resize": (64, 64), "size_crop": (64, 64)}
+    images, others = make_images(6), make_images(3, seed=1)
+    full, rounded = (
+        PatchCore("formulanet", device="cuda", precision=name, **sizes).fit(images).predict(others)
+        for name in ("float32", precision)
+    )
+    np.testing.assert_allclose(rounded.score, full.score, rtol=0.05)

@@ -134,18 +134,23 @@ def test_on_a_gpu_float32_is_exact_and_tf32_is_not():
 @pytest.mark.parametrize(
     ("precision", "device", "capability", "expected"),
     [
+        ("bfloat16", "cuda", "a GPU before Ampere", True),
+        ("bfloat16", "cuda", "a GPU", False),
+        ("float16", "cuda", "a GPU before Ampere", False),
         ("bfloat16", "cpu", "AVX2", True),
         ("float16", "cpu", "DEFAULT", True),
         ("bfloat16", "cpu", "AVX512", False),
         ("float32", "cpu", "AVX2", False),
         ("tf32", "cpu", "AVX2", False),
-        ("float16", "cuda", "AVX2", False),
     ],
 )
 def test_which_processors_have_no_half_precision(
     monkeypatch, precision, device, capability, expected
 ):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: capability == "a GPU"
+    )
 
     assert is_emulated(precision, torch.device(device)) is expected
 

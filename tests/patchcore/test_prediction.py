@@ -23,12 +23,13 @@ def make_scores(count, seed):
 
 @pytest.mark.parametrize("at_a_time", [1, 2, 3, 32])
 def test_keeps_order_whenever_it_copies(monkeypatch, at_a_time):
-    monkeypatch.setattr(prediction, "BATCHES_ON_DEVICE", at_a_time)
     batches = [make_scores(count, seed) for seed, count in enumerate((4, 4, 4, 4, 1))]
+    size = sum(getattr(batches[0], name).nbytes for name in NAMES)
+    monkeypatch.setattr(prediction, "BYTES_ON_DEVICE", at_a_time * size)
     collector = Collector()
     for batch in batches:
         collector.add(batch)
-        assert len(collector._on_device) < at_a_time  # a device's memory is not filled
+        assert collector._bytes < at_a_time * size  # a device's memory is not filled
     found = collector.finish()
     for name in NAMES:
         expected = torch.cat([getattr(batch, name) for batch in batches]).numpy()

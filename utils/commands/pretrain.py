@@ -24,7 +24,7 @@ from datasets.formulas import Scene, TexturePool, draw_sheet, make_scene
 from patchcore.backbone import Backbone
 from patchcore.formulanet import FORMULANET, LAYERS, WEIGHTS_FILE, FormulaNet
 from patchcore.patch_embedding import PatchEmbedding
-from patchcore.precision import warn_if_emulated
+from patchcore.precision import float32_products, warn_if_emulated
 from patchcore.preprocess import Preprocess
 from patchcore.weights import DEFAULT, digest, load_backbone, read_state
 from utils.commands.models import choose_device
@@ -38,7 +38,7 @@ from utils.commands.trial import (
 )
 from utils.errors import UsageError
 from utils.flags import parse_flags
-from utils.machine import describe_cpu, package_versions, source_commit
+from utils.machine import describe_machine, package_versions, source_commit
 from utils.plots.training import draw_training
 from utils.pretrain_options import PretrainOptions
 from utils.pretraining.batch import Batch
@@ -152,11 +152,13 @@ def pretrain(
     networks = {"untrained": Backbone(untrained, LAYERS), "trained": trained}
     log.info("measuring on procedural categories")
     trials = make_trials(categories or None, num_workers=max(num_workers, 1))
-    measurements = [_measure(_protocol(trials), networks, trials)]
+    measurements = [_measure(_protocol(trials), networks, trials, device)]
     if photographs:
         log.info("measuring on photographs of good products, blemished")
-        measurements.append(_measure(_photograph_protocol(photographs), networks, photographs))
-    facts = _facts(training.progress, recipe, budget, trained, precision)
+        measurements.append(
+            _measure(_photograph_protocol(photographs), networks, photographs, device)
+        )
+    facts = _facts(training.progress, recipe, budget, trained, precision, device)
     folder.write_text("formulanet.md", model_card(facts, measurements))
     log.info("weights and their model card are in %s", folder.path)
 
@@ -199,7 +201,11 @@ def _train(
             said = time.monotonic()
             log.info("%d pictures: %s", progress.pictures, _line(progress))
 
-    with logging_redirect_tqdm(), show_progress(budget.pictures, "train", "picture") as bar:
+    with (
+        logging_redirect_tqdm(),
+        show_progress(budget.pictures, "train", "picture") as bar,
+        float32_products(),  # as the model card says, on a GPU too
+    ):
         training.run(budget, make_batches, folder.path, on_report=report)
 
 
@@ -260,11 +266,14 @@ def _halved(network: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _measure(
-    protocol: str, networks: Mapping[str, Backbone], trials: Sequence[Trial]
+    protocol: str,
+    networks: Mapping[str, Backbone],
+    trials: Sequence[Trial],
+    device: torch.device,
 ) -> Measurement:
     measured = []
     for name, backbone in networks.items():
-        scores = measure_backbone(backbone, trials)
+        scores = measure_backbone(backbone, trials, device=device)
         mean = mean_score(scores)
         pairs = {trial: (score.image, score.pixel) for trial, score in scores.items()}
         measured.append(Measured(name, pairs, (mean.image, mean.pixel)))
@@ -273,7 +282,12 @@ def _measure(
 
 
 def _facts(
-    progress: Progress, recipe: Recipe, budget: Budget, trained: Backbone, precision: str
+    progress: Progress,
+    recipe: Recipe,
+    budget: Budget,
+    trained: Backbone,
+    precision: str,
+    device: torch.device,
 ) -> Mapping[str, object]:
     """Return what the card says of the training, by name."""
     count = sum(parameter.numel() for parameter in FormulaNet().parameters())
@@ -289,7 +303,7 @@ def _facts(
         "learning rate fell from step": f"{progress.schedule.fall_start:,}",
         **{f"recipe: {name}": value for name, value in asdict(recipe).items()},
         "precision": precision,
-        "machine": describe_cpu(),
+        "machine": describe_machine(device),
         "versions": versions,
         "commit": source_commit(),
         "finished": time.strftime("%Y-%m-%d"),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from datasets import synthetic
 from datasets.base import DatasetError
@@ -120,14 +121,19 @@ def make_photograph_trial(name: str, photographs: np.ndarray) -> Trial:
 
 
 def measure_backbone(
-    backbone: Backbone, trials: Sequence[Trial], *, percentage_coreset: float = 0.01
+    backbone: Backbone,
+    trials: Sequence[Trial],
+    *,
+    percentage_coreset: float = 0.01,
+    device: torch.device | str = "cpu",
 ) -> dict[str, Score]:
     """Measure PatchCore with a backbone, its other settings being the defaults.
 
     Returns:
         By category.
     """
-    return {trial.name: _measure(backbone, trial, percentage_coreset) for trial in trials}
+    model = PatchCore(backbone, percentage_coreset=percentage_coreset, device=device)
+    return {trial.name: _measure(model, trial) for trial in trials}
 
 
 def mean_score(scores: Mapping[str, Score]) -> Score:
@@ -159,8 +165,7 @@ def _read_square(items: Sequence[Item]) -> np.ndarray:
         raise UsageError(f"{error} (--photographs)") from error
 
 
-def _measure(backbone: Backbone, trial: Trial, percentage_coreset: float) -> Score:
-    model = PatchCore(backbone, percentage_coreset=percentage_coreset)
+def _measure(model: PatchCore, trial: Trial) -> Score:
     coreset = model.select(model.embed_all(_crops(model, trial.train), len(trial.train)))
     prediction = model.judge(_crops(model, trial.test), coreset)
     masks = np.stack([model.preprocess.crop_mask(mask) for mask in trial.masks])

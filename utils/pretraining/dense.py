@@ -55,7 +55,7 @@ class DenseObjective(nn.Module):
 
     def forward(
         self, maps: Sequence[torch.Tensor], batch: Batch, step: int = 0
-    ) -> tuple[torch.Tensor, dict[str, float]]:
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Compute the loss.
 
         Args:
@@ -66,7 +66,7 @@ class DenseObjective(nn.Module):
                 classes is not cheap.
 
         Returns:
-            The loss, and by name what the progress shows.
+            The loss, and by name what the progress shows, on the device.
         """
         offset = step % 4, step // 4 % 4
         losses, report = [], {}
@@ -86,7 +86,7 @@ class DenseObjective(nn.Module):
             losses.append(self.weights.levels[level] * loss)
             report |= {f"{name}_{level}": value for name, value in parts.items()}
         loss = sum(losses)
-        return loss, {"loss": float(loss.detach()), **report}
+        return loss, {"loss": loss.detach(), **report}
 
     def _parts(
         self,
@@ -95,7 +95,7 @@ class DenseObjective(nn.Module):
         shares: torch.Tensor,
         places: torch.Tensor,
         damaged: torch.Tensor,
-    ) -> tuple[torch.Tensor, dict[str, float]]:
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return one map's loss, and its parts for the progress."""
         w = self.weights
         logits = outputs[..., : self.num_classes]
@@ -115,4 +115,4 @@ class DenseObjective(nn.Module):
             accuracy = (logits.argmax(-1) == main).float().mean()
         loss = w.texture * texture + w.damage * damage + w.place * place
         report = {"texture": texture, "damage": damage, "place": place, "accuracy": accuracy}
-        return loss, {name: float(value.detach()) for name, value in report.items()}
+        return loss, {name: value.detach() for name, value in report.items()}

@@ -1,4 +1,7 @@
-"""The training loop: one step after another, each the same whether or not it was stopped before."""
+"""The training loop: one step after another, each the same whether or not it was stopped before.
+
+To the last bit on a CPU; a GPU adds up some gradients in an order that changes.
+"""
 
 from __future__ import annotations
 
@@ -217,7 +220,7 @@ class Training:
         return True
 
     def _step(self, batch: Batch) -> None:
-        progress, recipe = self.progress, self.recipe
+        progress = self.progress
         for group in self._optimiser.param_groups:
             factor = progress.schedule.factor(progress.step, group["warm_up"])
             group["lr"] = group["highest"] * factor
@@ -234,6 +237,7 @@ class Training:
         progress.step += 1
         progress.pictures += len(batch.images)
         if progress.step % REPORT_EVERY == 0:
+            report = {name: float(value) for name, value in report.items()}
             place = {"step": progress.step, "pictures": progress.pictures}
             rate = self._optimiser.param_groups[0]["lr"]
             progress.history.append({**place, "seconds": progress.seconds, "rate": rate, **report})
@@ -262,7 +266,9 @@ class Training:
 
     def _read(self, path: Path) -> Mapping[str, object]:
         try:
-            state = torch.load(path, map_location=self._device, weights_only=True)
+            # Each value goes to its device as it is loaded. The optimiser's steps stay where they
+            # are read: on a GPU it would wait for them at every step.
+            state = torch.load(path, map_location="cpu", weights_only=True)
             recipe = state["recipe"]
         # Each reader has errors of its own kind for a file that is not what its name says.
         except Exception as error:

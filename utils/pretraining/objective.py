@@ -38,7 +38,7 @@ class Objective(nn.Module):
 
     def forward(
         self, maps: Sequence[torch.Tensor], batch: Batch, step: int
-    ) -> tuple[torch.Tensor, dict[str, float]]:
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Compute the loss.
 
         Args:
@@ -47,11 +47,11 @@ class Objective(nn.Module):
             step: Of the training: it decides which places are asked.
 
         Returns:
-            The loss, and by name what the progress shows.
+            The loss, and by name what the progress shows, on the device.
         """
         loss, report = self.dense(maps, batch, step)
         if self._weight:
             recall, more = self.recall(maps, batch, step)
             loss = loss + self._weight * recall
-            report |= more | {"loss": float(loss.detach())}
+            report |= more | {"loss": loss.detach()}
         return loss, report

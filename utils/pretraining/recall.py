@@ -28,7 +28,7 @@ class Asked(NamedTuple):
 
     patch: torch.Tensor  # (q,) numbers of patches within the product
     nearest: torch.Tensor  # (q,) that of the nearest undamaged one in its other pictures
-    is_damaged: torch.Tensor  # (q,) bool
+    is_damaged: torch.Tensor  # (q,) bool, on the CPU
 
 
 class RecallObjective(nn.Module):
@@ -47,7 +47,7 @@ class RecallObjective(nn.Module):
 
     def forward(
         self, maps: Sequence[torch.Tensor], batch: Batch, step: int = 0
-    ) -> tuple[torch.Tensor, dict[str, float]]:
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Compute the loss.
 
         Args:
@@ -57,10 +57,11 @@ class RecallObjective(nn.Module):
 
         Returns:
             The loss, 0 where no product has both kinds of patches; and by name what the progress
-            shows.
+            shows, on the device.
         """
         embeddings = self.embedding([values.float() for values in maps]).flatten(1, 2)  # (B, n, D)
-        damaged, sound = _kinds(batch)
+        # What is asked is decided on the CPU, where a GPU need not be waited for at each choice.
+        damaged, sound = (kind.cpu() for kind in _kinds(batch))
         generator = torch.Generator().manual_seed(step)
         asked = []
         for first in range(0, len(embeddings), self._pictures):
@@ -77,15 +78,18 @@ class RecallObjective(nn.Module):
         for values, product in zip(
             distances.split([len(a.patch) for a in asked]), asked, strict=True
         ):
-            of_damaged, of_sound = values[product.is_damaged], values[~product.is_damaged]
+            of_damaged, of_sound = (
+                values[kind.nonzero()[:, 0].to(values.device)]
+                for kind in (product.is_damaged, ~product.is_damaged)
+            )
             if len(of_damaged) and len(of_sound):
                 losses.append(_ranking_loss(of_damaged, of_sound))
                 orders.append((of_damaged.detach()[:, None] > of_sound.detach()).float().mean())
         if not losses:
-            return distances.sum() * 0, {"recall": 0.0, "order": 1.0}
+            nothing = distances.sum() * 0
+            return nothing, {"recall": nothing.detach(), "order": nothing.detach() + 1}
         loss = torch.stack(losses).mean()
-        report = {"recall": float(loss.detach()), "order": float(torch.stack(orders).mean())}
-        return loss, report
+        return loss, {"recall": loss.detach(), "order": torch.stack(orders).mean()}
 
 
 def _kinds(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -107,8 +111,8 @@ def _ask(
 
     Args:
         embeddings: (P, n, D) of P pictures.
-        damaged: (P, n) bool.
-        sound: (P, n) bool.
+        damaged: (P, n) bool, on the CPU.
+        sound: (P, n) bool, on the CPU.
         generator: Chooses, on the CPU.
     """
     count, size, _ = embeddings.shape
@@ -122,7 +126,7 @@ def _ask(
         bank = others.flatten().nonzero()[:, 0]
         if not len(bank):  # damage all over the other pictures
             places = places[:0]
-        patch = places + picture * size
+        patch, bank = (a.to(patches.device) for a in (places + picture * size, bank))
         # The least of |a - b|^2 = |a|^2 - 2 (a b - |b|^2 / 2) over b.
         closeness = patches[patch] @ patches[bank].T - halves[bank]
         nearest = bank[closeness.argmax(1)] if len(patch) else patch
@@ -132,7 +136,7 @@ def _ask(
 
 def _draw(wanted: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Return the numbers of `ASKED` of the cells (n,) that are wanted, or of all there are."""
-    order = torch.rand(len(wanted), generator=generator).to(wanted.device).masked_fill(~wanted, -1)
+    order = torch.rand(len(wanted), generator=generator).masked_fill(~wanted, -1)
     return order.topk(min(ASKED, int(wanted.sum()))).indices
 
 
