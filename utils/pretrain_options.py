@@ -26,7 +26,7 @@ class PretrainOptions:
         "20m",
         "training",
         "how much to train in all, earlier sittings included: a number of pictures (300000) or a "
-        "time (90s, 20m, 8h); in the last half pictures are larger, and take longer",
+        "time (90s, 20m, 8h); while the learning rate falls pictures are larger, and take longer",
         metavar="N|TIME",
     )
     seed: int = flag(_RECIPE.seed, "training", "of classes, scenes and weights", metavar="N")
@@ -50,8 +50,8 @@ class PretrainOptions:
     learning_rate: float = flag(
         _RECIPE.learning_rate,
         "training",
-        "the highest; it rises in the first steps and falls in the last half, and with --weights "
-        "from the beginning",
+        "the highest; it rises in the first steps and falls in the last half, or with --weights "
+        "from almost the beginning",
         metavar="R",
     )
     path_result: Path = flag(
