@@ -77,6 +77,13 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
         )
     # Mistakes in them are told before the training, not after it.
     photographs = [read_photograph_trial(folder) for folder in options.photographs]
+    names = [trial.name for trial in photographs]
+    for name in names:
+        if names.count(name) > 1:  # one row of the card for both
+            raise UsageError(
+                f"expected folders that differ in their last three names, found {name} twice "
+                "(--photographs)"
+            )
     start = _first_network(options.weights)
     pretrain(
         options.whole_budget,

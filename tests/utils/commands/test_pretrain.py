@@ -172,6 +172,21 @@ def test_measures_on_photographs_too(tmp_path):
     assert str(tmp_path) not in card, "a machine's path"
 
 
+def test_two_folders_that_the_card_could_not_tell_apart_are_told(tmp_path, capsys):
+    folders = [tmp_path / place / "nut/train/good" for place in ("here", "there")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        for number in range(10):
+            image, _ = render("hex_nut", None, seed=number, size=64)
+            cv2.imwrite(str(folder / f"{number}.png"), image)
+    flags = ("--path_result", tmp_path / "out", "--photographs", *folders, *SMALL)
+
+    assert call("pretrain", *flags) == main.USER_MISTAKE
+
+    assert "found nut/train/good twice" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "checkpoint.pt").exists()
+
+
 def test_photographs_that_are_missing_are_told_before_the_training(tmp_path, capsys):
     out = tmp_path / "out"
     flags = ("--path_result", out, "--photographs", tmp_path / "nowhere", *SMALL)
