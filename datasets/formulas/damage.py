@@ -23,13 +23,13 @@ VISIBLE_CHANGE = 6 / 255
 
 
 def moved(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A piece of the same picture from elsewhere, near or far, turned or mirrored."""
+    """A piece of the same picture from elsewhere, turned or mirrored."""
     size = picture.shape[0]
     turn = rng.choice((0.0, rng.uniform(-math.pi, math.pi)))
     cos, sin = math.cos(turn), math.sin(turn)
     turned = np.array([[cos, -sin], [sin, cos]]) @ np.diag([rng.choice((-1, 1)), 1])
     place = np.array(_middle(mask))
-    far = rng.choice((rng.uniform(0, 0.1), rng.uniform(0.15, 0.5))) * size
+    far = rng.uniform(0.15, 0.5) * size
     way = rng.uniform(0, 2 * math.pi)
     source = place + far * np.array([math.cos(way), math.sin(way)])
     matrix = np.column_stack([turned, source - turned @ place])
