@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
         )
         return USER_MISTAKE
     except KeyboardInterrupt:
-        print("interrupted; finished categories are kept", file=sys.stderr)
+        print("interrupted; what was finished is kept", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # who reads our output has seen enough: nothing more can be printed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

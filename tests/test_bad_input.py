@@ -320,6 +320,6 @@ class TestStoppedRun:
         folder = tmp_path / "result"
         paths = f"--path_data {own_data} --path_result {folder}"
         assert call(*quick(*paths.split())) == main.INTERRUPTED
-        assert capsys.readouterr().err == "interrupted; finished categories are kept\n"
+        assert capsys.readouterr().err == "interrupted; what was finished is kept\n"
         self.check_first_category_is_kept(folder)
         assert read_run(folder)["state"] == "stopped: KeyboardInterrupt"

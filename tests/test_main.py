@@ -447,6 +447,14 @@ class TestTorchvisionWeights:
         percentages = [row["percentage_coreset"] for row in read_table(self.folder)]
         assert percentages == ["0.01", "0.1"]
 
+    def test_the_demo_says_which_categories_it_can_make(self, tmp_path, capsys):
+        flags = ["--path_data", str(tmp_path / "made"), "--categories", "bottel"]
+        assert call("demo", *flags) == main.USER_MISTAKE
+        error = capsys.readouterr().err
+        assert "expected --categories out of weave, " in error
+        assert error.rstrip().endswith("found 'bottel'")
+        assert not (tmp_path / "made").exists()
+
     @pytest.mark.usefixtures("small_demo")
     def test_the_demo_does_not_replace_weights_that_were_asked_for(self, tmp_path, capsys):
         flags = [*self.flags, "--path_data", str(tmp_path / "made"), "--weights", "missing.pth"]

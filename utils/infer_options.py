@@ -50,10 +50,17 @@ class InferOptions(ModelChoice):
         metavar="METHOD|NUMBER",
     )
     nominal_fpr: float = flag(
-        0.01, "verdict", "of --threshold train_quantile: share of normal images", metavar="R"
+        0.01,
+        "verdict",
+        "share of normal images that may be called anomalous: another one than this means "
+        "--threshold train_quantile",
+        metavar="R",
     )
     nominal_fpr_pixel: float = flag(
-        0.001, "verdict", "of --threshold_pixel train_quantile: share of normal pixels", metavar="R"
+        0.001,
+        "verdict",
+        "the same for normal pixels and --threshold_pixel",
+        metavar="R",
     )
     regions: int = flag(
         5, "verdict", "how many of the largest anomalous regions are written", metavar="N"

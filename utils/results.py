@@ -199,14 +199,7 @@ class ResultFolder:
 
     def __init__(self, path: Path):
         self.path = path
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            replace_file(path / ".writable", b"").unlink()
-        except OSError as error:
-            raise UsageError(
-                f"expected a folder to write results to, found {path} ({error.strerror or error}; "
-                "--path_result)"
-            ) from error
+        make_writable(path, "results", "--path_result")
 
     def move_earlier_run(self, more: Sequence[str] = ()) -> None:
         """Move an earlier run's files to ``earlier/<its start>/``: what lies here is of one run.
@@ -321,3 +314,24 @@ def picture_tag(percentage_coreset: float, k: int) -> str:
 def per_mille(value: float) -> str:
     """Return a fraction for a picture's name: 0.9912 as ``0991``, ``none`` where not measured."""
     return "none" if math.isnan(value) else f"{round(value * 1000):04d}"
+
+
+def make_writable(path: Path, what: str, flag: str) -> None:
+    """Make a folder where it is missing, and see that it can be written to.
+
+    Args:
+        path: Of the folder.
+        what: Will be written.
+        flag: Names the folder.
+
+    Raises:
+        UsageError: it cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        replace_file(path / ".writable", b"").unlink()
+    except OSError as error:
+        reason = f"{error.strerror or error}; {flag}"
+        raise UsageError(
+            f"expected a folder to write {what} to, found {path} ({reason})"
+        ) from error

@@ -16,6 +16,9 @@ PAPER_PERCENTAGES = {0.25: "25", 0.1: "10", 0.01: "1"}
 PAPER_FPR_LIMIT = 0.3
 DASH = "-"
 AVERAGE = "Average"
+# Where others were measured too: what may be compared with the paper's.
+AVERAGE_COMPARED = "Average of the paper's categories"
+AVERAGES = (AVERAGE, AVERAGE_COMPARED)
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,11 @@ class Cell:
 
     value: float = math.nan
     deviation: float = math.nan
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a value."""
+        return not math.isnan(self.value)
 
     def to_text(self, digits: int, plus_minus: str = "±") -> str:
         """Return the value with so many digits after the point; a dash where there is none."""
@@ -59,7 +67,7 @@ class Table:
         lines = [f"### {self.title}", "", "| category | " + " | ".join(self.columns) + " |"]
         lines.append("|:---" + "|---:" * len(self.columns) + "|")
         for name, cells in self.rows:
-            shown = f"**{name}**" if name == AVERAGE else name
+            shown = f"**{name}**" if name in AVERAGES else name
             values = " | ".join(cell.to_text(self.digits) for cell in cells)
             lines.append(f"| {shown} | {values} |")
         return "\n".join(lines) + "\n"
@@ -258,33 +266,35 @@ def _table(
     """Put the percentages side by side, each beside the paper's and their difference."""
     categories = list(dict.fromkeys(row.category for row in rows))
     columns: list[str] = []
-    by_column: list[list[Cell]] = []  # each: the categories' cells, then the average
+    by_column: list[list[Cell]] = []  # each: the categories' cells, then both averages
+    has_others = False
     for percentage in sorted({row.percentage_coreset for row in rows}):
         of_percentage = [row for row in rows if row.percentage_coreset == percentage]
         measured = _by_seed(of_percentage, kind.value)
         name = f"{100 * percentage:g} %"
         cells = [_cell([values.get(c, math.nan) for values in measured]) for c in categories]
+        key = f"{kind.paper}_{PAPER_PERCENTAGES.get(percentage)}"
+        papers = [Cell(paper.get(c, {}).get(key, math.nan)) for c in categories]
+        counted = [c for c, cell in zip(categories, cells, strict=True) if cell.is_known]
+        compared = [
+            c for c, cell in zip(categories, papers, strict=True) if cell.is_known and c in counted
+        ]
+        cells += [_average(measured, counted), _average(measured, compared)]
         if kind.paper is not None:
-            key = f"{kind.paper}_{PAPER_PERCENTAGES.get(percentage)}"
-            figures = [paper.get(c, {}).get(key, math.nan) for c in categories]
-            common = [
-                not math.isnan(figure) and not math.isnan(cell.value)
-                for figure, cell in zip(figures, cells, strict=True)
-            ]
-            # With the paper's figures beside them, both averages are of the same categories.
-            compared = [c for c, both in zip(categories, common, strict=True) if both]
-            papers = [Cell(figure) for figure in figures]
-            papers.append(_cell([_mean([paper[c][key] for c in compared])]))
-            average = _average(measured, compared or categories)
-            columns += [f"*Paper* {name}", name]
-            by_column += [papers, [*cells, average]]
-            if compared:
-                columns.append("difference")
-                by_column.append(_differences([*cells, average], papers))
-        else:
-            columns.append(name)
-            by_column.append([*cells, _average(measured, categories)])
-    body = zip([*categories, AVERAGE], zip(*by_column, strict=True), strict=True)
+            of_papers = _cell([_mean([paper[c][key] for c in compared])])
+            # Beside the average of other categories, that of the paper's says nothing.
+            papers += [of_papers if compared == counted else Cell(), of_papers]
+            columns.append(f"*Paper* {name}")
+            by_column.append(papers)
+            has_others |= 0 < len(compared) < len(counted)
+        columns.append(name)
+        by_column.append(cells)
+        if kind.paper is not None and compared:
+            columns.append("difference")
+            by_column.append(_differences(cells, papers))
+    names = [*categories, *(AVERAGES if has_others else AVERAGES[:1])]
+    # Without others the last row, the second average, is the first once more.
+    body = zip(names, zip(*by_column, strict=True), strict=has_others)
     return Table(kind.title, tuple(columns), tuple(body), kind.digits)
 
 

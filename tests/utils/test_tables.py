@@ -183,10 +183,11 @@ class TestAverage:
         assert table["widget"] == ["-", "90.00"]
         assert table["**Average**"] == ["-", "80.00"]
 
-    def test_beside_known_categories_an_unknown_one_is_left_out(self):
+    def test_beside_known_categories_unknown_ones_have_their_part_in_another_average(self):
         table = image_table(row("widget", image=0.1), row("bottle", image=0.9))
         assert table["widget"] == ["-", "10.00", "-"]
-        assert table["**Average**"] == ["100.00", "90.00", "-10.00"]
+        assert table["**Average**"] == ["-", "50.00", "-"]
+        assert table["**Average of the paper's categories**"] == ["100.00", "90.00", "-10.00"]
 
     def test_a_category_that_could_not_be_measured_is_left_out_on_both_sides(self):
         table = image_table(row("cable", image=NAN), row("bottle", image=0.9))

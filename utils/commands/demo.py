@@ -9,6 +9,7 @@ from patchcore.formulanet import FORMULANET
 from patchcore.weights import DEFAULT, WeightsUnavailableError
 from utils.commands.evaluate import evaluate
 from utils.commands.progress import show_progress
+from utils.errors import UsageError
 from utils.options import Options, parse_options
 
 DESCRIPTION = """Make procedural categories in MVTec AD's layout (where they are not there yet), and
@@ -45,7 +46,12 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
 def make_data(options: Options) -> None:
     """Write the procedural categories, those of ``--categories`` or all."""
     names = options.categories or tuple(synthetic.CATEGORIES)
-    log.info("making procedural categories in %s (kept from an earlier demo)", options.path_data)
+    for name in names:
+        if name not in synthetic.CATEGORIES:
+            raise UsageError(
+                f"expected --categories out of {', '.join(synthetic.CATEGORIES)}, found {name!r}"
+            )
+    log.info("making procedural categories in %s, where they are not yet there", options.path_data)
     with show_progress(0, "make pictures", "picture") as bar:
         synthetic.write_dataset(
             options.path_data,

@@ -27,7 +27,14 @@ from utils.commands.pictures import draw_category, draw_curves
 from utils.machine import now, start_record
 from utils.options import Options, parse_options
 from utils.report import ReportView, render_page
-from utils.results import REPORT_FILE, TABLES_FILE, ResultFolder, ResultRow, picture_tag
+from utils.results import (
+    REPORT_FILE,
+    TABLES_FILE,
+    ResultFolder,
+    ResultRow,
+    make_writable,
+    picture_tag,
+)
 from utils.tables import DASH, describe_run, main_tables, stage_table, tables_text
 
 DESCRIPTION = """Evaluate PatchCore on the categories of a dataset in MVTec AD's layout: for each,
@@ -73,6 +80,8 @@ def evaluate(options: Options, *, note: str = "") -> list[ResultRow]:
     if options.summary:
         print("\n".join(summarise(model) for model in models.values()))
     check_thresholds(options, categories)
+    if options.saves_models:
+        make_writable(options.path_trained, "trained models", "--path_trained")
     folder.move_earlier_run()
     run = Run(options, folder, _start_record(options, models, note))
     run.folder.write_run(run.record)

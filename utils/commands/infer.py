@@ -25,7 +25,7 @@ from utils.infer_options import AS_TRAINED, THRESHOLDS, InferOptions
 from utils.machine import now, start_record
 from utils.predictions import ANOMALY, ERROR, NORMAL, OUTPUTS, Outcome, PredictionFiles
 from utils.results import ResultFolder
-from utils.thresholds import read_threshold
+from utils.thresholds import TRAIN_QUANTILE, read_threshold
 
 DESCRIPTION = """Judge images, folders, videos or a camera by a trained model (train and evaluate
 make them). Exit status: 0 nothing is anomalous, 1 something is, 2 a mistake in the command, or
@@ -44,6 +44,8 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
         arguments, InferOptions(), command="infer", description=DESCRIPTION, epilog=epilog
     )
     options.check_input()
+    if options.watch and not Path(options.watch).is_dir():  # told before anything is moved
+        raise UsageError(f"expected a folder to watch, found none: {options.watch}")
     model = load_model(options, choose_device(options.device), options.batch_size)
     thresholds = set_thresholds(model, options)
     folder = ResultFolder(options.path_result)
@@ -82,6 +84,11 @@ def set_thresholds(model: PatchCore, options: InferOptions) -> Thresholds:
         "image": read_threshold(options.threshold, "threshold", THRESHOLDS),
         "pixel": read_threshold(options.threshold_pixel, "threshold_pixel", THRESHOLDS),
     }
+    # Whoever names another rate wants the threshold that keeps it.
+    for kind, flag in (("image", "nominal_fpr"), ("pixel", "nominal_fpr_pixel")):
+        is_named = getattr(options, flag) != getattr(InferOptions(), flag)
+        if asked[kind] == AS_TRAINED and is_named:
+            asked[kind] = TRAIN_QUANTILE
     chosen = choose_thresholds(
         trained.held_out,
         trained.best,

@@ -139,7 +139,7 @@ def pretrain(
     normalise = Preprocess().normalise
     training = Training(network, objective, normalise, recipe, device, precision)
     if training.resume(folder.path, budget):
-        log.info("going on from picture %d", training.progress.pictures)
+        _say_where(training.progress)
     log.info("drawing %d classes of textures", recipe.num_classes)
     # The threads share the cores: none of OpenCV's own on top of them.
     cv2.setNumThreads(1)
@@ -168,6 +168,17 @@ def pretrain(
     facts = _facts(training.progress, recipe, budget, trained, precision, device)
     folder.write_text("formulanet.md", model_card(facts, measurements))
     log.info("weights and their model card are in %s", folder.path)
+
+
+def _say_where(progress: Progress) -> None:
+    """Say in the log from where a training goes on."""
+    schedule, pictures = progress.schedule, progress.pictures
+    if schedule.is_over(progress.step):
+        log.info("finished at picture %d, nothing is left to train", pictures)
+    elif schedule.fall_start < 0:
+        log.info("going on from picture %d, before the learning rate falls", pictures)
+    else:
+        log.info("going on from picture %d, while the learning rate falls", pictures)
 
 
 def _first_network(weights: str) -> FormulaNet | None:

@@ -14,6 +14,7 @@ from utils.commands.training import learn
 from utils.errors import UsageError
 from utils.flags import flag
 from utils.options import Options, parse_options
+from utils.results import make_writable
 from utils.stopwatch import Stopwatch
 from utils.thresholds import F1_MAX
 
@@ -77,6 +78,7 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
             model.sizes_of_coresets(model.num_patches(len(category.train)))
     if options.summary:
         print("\n".join(summarise(model) for model in models.values()))
+    make_writable(options.path_trained, "trained models", "--path_trained")
     for category in categories:
         log.info("%s: %d training images", category.name, len(category.train))
         for name, model in models.items():

@@ -143,7 +143,7 @@ class Training:
         folder: Path,
         *,
         on_report: Callable[[Progress], None] = lambda progress: None,
-        save_every: float = 60.0,
+        save_every: float = 20.0,
     ) -> None:
         """Train until the budget is used up, from wherever the training is.
 

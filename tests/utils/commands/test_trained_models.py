@@ -134,6 +134,20 @@ class TestKept:
         evaluate(tmp_path / "data", tmp_path / "result", flags)
         assert "too few training images to set a threshold" in caplog.text
 
+    @pytest.mark.parametrize("command", ["evaluate", "train"])
+    def test_a_folder_that_cannot_be_is_told_before_anything_is_computed(
+        self, tmp_path, capsys, monkeypatch, command
+    ):
+        monkeypatch.chdir(tmp_path)
+        make_category(tmp_path / "data")
+        (tmp_path / "file").touch()
+        path = str(tmp_path / "file" / "trained")
+        words = [w for w in quick("--path_trained", path) if w not in ("--pictures", "none")]
+        assert call(command, *words, "--path_data", tmp_path / "data") == 2
+        error = capsys.readouterr().err
+        assert f"expected a folder to write trained models to, found {path}" in error
+        assert "--path_trained" in error
+
     @pytest.mark.parametrize(
         ("flags", "missing", "message"),
         [
