@@ -293,7 +293,7 @@ def _table(
             columns.append("difference")
             by_column.append(_differences(cells, papers))
     names = [*categories, *(AVERAGES if has_others else AVERAGES[:1])]
-    # Without others the last row, the second average, is the first once more.
+    # Without others the last row, the second average, has nothing to add and is left out.
     body = zip(names, zip(*by_column, strict=True), strict=has_others)
     return Table(kind.title, tuple(columns), tuple(body), kind.digits)
 

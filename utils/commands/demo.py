@@ -9,7 +9,7 @@ from patchcore.formulanet import FORMULANET
 from patchcore.weights import DEFAULT, WeightsUnavailableError
 from utils.commands.evaluate import evaluate
 from utils.commands.progress import show_progress
-from utils.errors import UsageError
+from utils.commands.trial import check_categories
 from utils.options import Options, parse_options
 
 DESCRIPTION = """Make procedural categories in MVTec AD's layout (where they are not there yet), and
@@ -46,11 +46,7 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
 def make_data(options: Options) -> None:
     """Write the procedural categories, those of ``--categories`` or all."""
     names = options.categories or tuple(synthetic.CATEGORIES)
-    for name in names:
-        if name not in synthetic.CATEGORIES:
-            raise UsageError(
-                f"expected --categories out of {', '.join(synthetic.CATEGORIES)}, found {name!r}"
-            )
+    check_categories(names)
     log.info("making procedural categories in %s, where they are not yet there", options.path_data)
     with show_progress(0, "make pictures", "picture") as bar:
         synthetic.write_dataset(

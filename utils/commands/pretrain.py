@@ -19,7 +19,6 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from datasets import synthetic
 from datasets.formulas import Scene, TexturePool, draw_sheet, make_scene
 from patchcore.backbone import Backbone
 from patchcore.formulanet import FORMULANET, LAYERS, WEIGHTS_FILE, FormulaNet
@@ -31,6 +30,7 @@ from utils.commands.models import choose_device
 from utils.commands.progress import show_progress
 from utils.commands.trial import (
     Trial,
+    check_categories,
     make_trials,
     mean_score,
     measure_backbone,
@@ -70,11 +70,7 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
     options = parse_flags(
         arguments, PretrainOptions(), command="pretrain", description=DESCRIPTION, epilog=epilog
     )
-    unknown = [name for name in options.categories if name not in synthetic.CATEGORIES]
-    if unknown:
-        raise UsageError(
-            f"expected --categories out of {', '.join(synthetic.CATEGORIES)}, found {unknown[0]!r}"
-        )
+    check_categories(options.categories)
     # Mistakes in them are told before the training, not after it.
     photographs = [read_photograph_trial(folder) for folder in options.photographs]
     names = [trial.name for trial in photographs]

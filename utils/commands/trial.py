@@ -58,6 +58,15 @@ class Score:
     pixel: float
 
 
+def check_categories(names: Sequence[str]) -> None:
+    """Raise UsageError unless all are procedural categories."""
+    for name in names:
+        if name not in synthetic.CATEGORIES:
+            raise UsageError(
+                f"expected --categories out of {', '.join(synthetic.CATEGORIES)}, found {name!r}"
+            )
+
+
 def make_trials(
     names: Sequence[str] | None = None, *, first_seed: int = FIRST_SEED, num_workers: int = 1
 ) -> list[Trial]:
