@@ -30,10 +30,10 @@ from tests.support import (
     truncate,
     write_image,
 )
-from utils.commands import category as category_module
 from utils.commands import evaluate as evaluate_module
-from utils.commands import models as models_module
-from utils.commands import training as training_module
+from utils.pipeline import evaluate_category as category_module
+from utils.pipeline import fit as training_module
+from utils.pipeline import models as models_module
 
 
 @pytest.fixture

@@ -41,8 +41,8 @@ from tests.support import (
 )
 from utils.commands import demo as demo_module
 from utils.commands import evaluate as evaluate_module
-from utils.commands import training as training_module
 from utils.options import Options
+from utils.pipeline import fit as training_module
 
 STAGES = ("embed", "read", "select", "search", "score", "metrics")
 METRICS = (

@@ -9,7 +9,7 @@ import numpy as np
 from datasets.synthetic import render
 from patchcore import explain
 from tests.benchmarks.measure import Row
-from utils.commands.explaining import (
+from utils.pipeline.explanations import (
     CoresetOrigins,
     ImagePatches,
     describe_patches,

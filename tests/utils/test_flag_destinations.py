@@ -32,13 +32,13 @@ from tests.support import (
     read_table,
     without_curves,
 )
-from utils.commands import category as category_module
-from utils.commands import drawing as drawing_module
 from utils.commands import evaluate as evaluate_module
-from utils.commands import models as models_module
-from utils.commands import training as training_module
-from utils.commands.category import CategoryResult
 from utils.options import Options
+from utils.pipeline import drawing as drawing_module
+from utils.pipeline import evaluate_category as category_module
+from utils.pipeline import fit as training_module
+from utils.pipeline import models as models_module
+from utils.pipeline.evaluate_category import CategoryResult
 from utils.plots import draw_localization
 
 

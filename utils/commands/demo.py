@@ -8,9 +8,9 @@ from datasets import synthetic
 from patchcore.formulanet import FORMULANET
 from patchcore.weights import DEFAULT, WeightsUnavailableError
 from utils.commands.evaluate import evaluate
-from utils.commands.progress import show_progress
 from utils.commands.trial import check_categories
 from utils.options import Options, parse_options
+from utils.progress import show_progress
 
 DESCRIPTION = """Make procedural categories in MVTec AD's layout (where they are not there yet), and
 evaluate PatchCore on them. Without a network and cached ImageNet weights it goes on with

@@ -14,18 +14,18 @@ from datasets.mvtec import find_categories, read_category
 from patchcore import PatchCore
 from patchcore.memory_bank import search_method
 from patchcore.weights import RANDOM
-from utils.commands.category import (
+from utils.machine import now, start_record
+from utils.options import Options, parse_options
+from utils.pipeline.drawing import Drawing
+from utils.pipeline.evaluate_category import (
     CategoryResult,
     Measurement,
     combine_members,
     measure_category,
 )
-from utils.commands.drawing import Drawing
-from utils.commands.keeping import check_thresholds, save_models
-from utils.commands.models import choose_device, make_models, summarise, with_layers
-from utils.commands.pictures import draw_category, draw_curves
-from utils.machine import now, start_record
-from utils.options import Options, parse_options
+from utils.pipeline.keeping import check_thresholds, save_models
+from utils.pipeline.models import choose_device, make_models, summarise, with_layers
+from utils.pipeline.pictures import draw_category, draw_curves
 from utils.report import ReportView, render_page
 from utils.results import (
     REPORT_FILE,

@@ -12,10 +12,10 @@ from datasets.inputs import find_items
 from patchcore import PatchCore
 from patchcore.export import TOLERANCE, export
 from patchcore.export_formats import FORMATS
-from utils.commands.loading import load_model
-from utils.commands.trained_models import model_folder
 from utils.export_options import ExportOptions
 from utils.flags import parse_flags
+from utils.pipeline.loading import load_model
+from utils.pipeline.trained_models import model_folder
 
 DESCRIPTION = """Write a trained model to one file: image in, score and anomaly map out, the memory
 bank inside. The file gets its name when it was seen to give what the model gives."""

@@ -15,15 +15,15 @@ from datasets.inputs import Item, find_items, watch_folder
 from patchcore import PatchCore, Prediction
 from patchcore.regions import find_regions
 from patchcore.thresholds import Thresholds, choose_thresholds
-from utils.commands.judged_pictures import JudgedPictures
-from utils.commands.loading import load_model
-from utils.commands.models import choose_device
-from utils.commands.progress import show_progress
 from utils.errors import UsageError
 from utils.flags import parse_flags
 from utils.infer_options import AS_TRAINED, THRESHOLDS, InferOptions
 from utils.machine import now, start_record
+from utils.pipeline.loading import load_model
+from utils.pipeline.models import choose_device
+from utils.pipeline.prediction_pictures import JudgedPictures
 from utils.predictions import ANOMALY, ERROR, NORMAL, OUTPUTS, Outcome, PredictionFiles
+from utils.progress import show_progress
 from utils.results import ResultFolder
 from utils.thresholds import TRAIN_QUANTILE, read_threshold
 

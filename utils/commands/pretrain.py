@@ -26,8 +26,6 @@ from patchcore.patch_embedding import PatchEmbedding
 from patchcore.precision import float32_products, warn_if_emulated
 from patchcore.preprocess import Preprocess
 from patchcore.weights import DEFAULT, digest, load_backbone, read_state
-from utils.commands.models import choose_device
-from utils.commands.progress import show_progress
 from utils.commands.trial import (
     Trial,
     check_categories,
@@ -39,6 +37,7 @@ from utils.commands.trial import (
 from utils.errors import UsageError
 from utils.flags import parse_flags
 from utils.machine import describe_machine, package_versions, source_commit
+from utils.pipeline.models import choose_device
 from utils.plots.training import draw_training
 from utils.pretrain_options import PretrainOptions
 from utils.pretraining.batch import Batch
@@ -46,6 +45,7 @@ from utils.pretraining.card import Measured, Measurement, model_card
 from utils.pretraining.loop import RANDOM, Progress, Recipe, Training
 from utils.pretraining.objective import Objective
 from utils.pretraining.schedule import Budget
+from utils.progress import show_progress
 from utils.results import ResultFolder
 
 DESCRIPTION = """Train formulanet, the backbone that ships with the code, on pictures by formula.

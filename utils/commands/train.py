@@ -8,12 +8,12 @@ from pathlib import Path
 from datasets.base import GOOD, Category, DatasetError, Sample
 from datasets.inputs import find_items
 from datasets.mvtec import find_categories, read_training
-from utils.commands.keeping import trained_models, write_models
-from utils.commands.models import choose_device, make_models, summarise, with_layers
-from utils.commands.training import learn
 from utils.errors import UsageError
 from utils.flags import flag
 from utils.options import Options, parse_options
+from utils.pipeline.fit import learn
+from utils.pipeline.keeping import trained_models, write_models
+from utils.pipeline.models import choose_device, make_models, summarise, with_layers
 from utils.results import make_writable
 from utils.stopwatch import Stopwatch
 from utils.thresholds import F1_MAX

@@ -20,8 +20,8 @@ from tests.support import (
     read_maps,
     read_table,
 )
-from utils.commands.trained_models import find_model, model_folder
 from utils.errors import UsageError
+from utils.pipeline.trained_models import find_model, model_folder
 
 
 @pytest.fixture(scope="module")

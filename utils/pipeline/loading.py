@@ -5,8 +5,8 @@ import logging
 import torch
 
 from patchcore import PatchCore
-from utils.commands.trained_models import find_model
 from utils.model_choice import ModelChoice
+from utils.pipeline.trained_models import find_model
 
 log = logging.getLogger(__name__)
 

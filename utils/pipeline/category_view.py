@@ -2,8 +2,8 @@
 
 import math
 
-from utils.commands.explaining import ImagePatches, describe_patches
-from utils.commands.scene import Scene, SceneArrays
+from utils.pipeline.explanations import ImagePatches, describe_patches
+from utils.pipeline.scene import Scene, SceneArrays
 from utils.report import ReportImage, ReportView
 
 

@@ -38,7 +38,7 @@ class JudgedPictures:
         self._explanations = None
         if options.explain_top:
             # Only here, since it brings what draws, which takes longer to load than a model.
-            from utils.commands.judged_explanations import Explanations
+            from utils.pipeline.judged_explanations import Explanations
 
             self._explanations = Explanations(model, options.explain_top)
 

@@ -16,9 +16,9 @@ from patchcore.memory_bank import Coreset
 from patchcore.memory_plan import ComposableSelection, MemoryPlan, Needs, plan_memory
 from patchcore.origins import Origins, OriginsOfBatches
 from patchcore.prediction import Collector
-from utils.commands.progress import show_progress
 from utils.machine import free_memory
 from utils.options import Options
+from utils.progress import show_progress
 from utils.stopwatch import Clock, Stopwatch
 
 # Of the memory that is free: the rest is for the backbone, the pictures and everybody else.

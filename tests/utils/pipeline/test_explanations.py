@@ -8,7 +8,7 @@ import pytest
 from datasets.base import Sample
 from patchcore import PatchCore, explain
 from patchcore.origins import Origins
-from utils.commands.explaining import (
+from utils.pipeline.explanations import (
     CONTEXT_FIELDS,
     CoresetOrigins,
     ImagePatches,

@@ -9,14 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from tests.utils.commands.test_scene import make_scene
 
 from tests.support import NUM_TEST_PER_TYPE, TEST_TYPES, evaluate, make_category, names
-from tests.utils.commands.test_scene import make_scene
-from utils.commands import drawing as drawing_module
-from utils.commands.drawing import Drawing
-from utils.commands.scene import SceneArrays
-from utils.commands.training_images import read_training_image
 from utils.errors import UsageError
+from utils.pipeline import drawing as drawing_module
+from utils.pipeline.drawing import Drawing
+from utils.pipeline.scene import SceneArrays
+from utils.pipeline.training_images import read_training_image
 from utils.results import ResultFolder
 
 FLAGS = "--pictures all --percentage_coreset 0.1 --flip vertical --k 2"

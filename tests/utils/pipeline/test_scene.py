@@ -8,7 +8,7 @@ import pytest
 
 from datasets.base import Sample
 from patchcore.preprocess import Preprocess
-from utils.commands.scene import WORST_LIMIT, Scene, SceneArrays, choose_images
+from utils.pipeline.scene import WORST_LIMIT, Scene, SceneArrays, choose_images
 
 TYPES = ["crack", "crack", "crack", "good", "good", "hole"]
 

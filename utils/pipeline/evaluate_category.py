@@ -14,11 +14,11 @@ from patchcore import PatchCore, Prediction, explain
 from patchcore.ensemble import NormalScores, combine
 from patchcore.explain import PatchPlaces
 from patchcore.memory_plan import MemoryPlan
-from utils.commands.explaining import name_sources
-from utils.commands.progress import show_progress
-from utils.commands.training import Cell, Learned, learn
 from utils.metrics import CPU, Metrics, measure, measure_pixels
 from utils.options import Options
+from utils.pipeline.explanations import name_sources
+from utils.pipeline.fit import Cell, Learned, learn
+from utils.progress import show_progress
 from utils.results import ResultRow
 from utils.stopwatch import Stopwatch, clock_of
 

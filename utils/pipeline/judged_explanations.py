@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from patchcore import PatchCore, Prediction, explain
-from utils.commands.explaining import (
+from utils.pipeline.explanations import (
     CoresetOrigins,
     ImagePatches,
     describe_patches,
     explained_patches,
 )
-from utils.commands.training_images import read_training_image
+from utils.pipeline.training_images import read_training_image
 from utils.plots import draw_explanation
 
 

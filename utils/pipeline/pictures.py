@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from patchcore.preprocess import Preprocess
-from utils.commands.category import CategoryResult, Measurement
-from utils.commands.drawing import Drawing
-from utils.commands.reporting import make_view
-from utils.commands.scene import Scene, SceneArrays, choose_images
 from utils.metrics import Metrics
 from utils.options import Options
+from utils.pipeline.category_view import make_view
+from utils.pipeline.drawing import Drawing
+from utils.pipeline.evaluate_category import CategoryResult, Measurement
+from utils.pipeline.scene import Scene, SceneArrays, choose_images
 from utils.plots import (
     draw_precision_recall_curves,
     draw_pro_curves,

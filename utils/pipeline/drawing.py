@@ -17,17 +17,17 @@ import numpy as np
 from datasets.base import Sample
 from datasets.images import map_ahead
 from patchcore import explain
-from utils.commands.explaining import (
+from utils.errors import UsageError
+from utils.pipeline.explanations import (
     ImagePatches,
     describe_patches,
     explained_patches,
     relative_name,
 )
-from utils.commands.progress import show_progress
-from utils.commands.scene import Scene, SceneArrays
-from utils.commands.training_images import read_training_image
-from utils.errors import UsageError
+from utils.pipeline.scene import Scene, SceneArrays
+from utils.pipeline.training_images import read_training_image
 from utils.plots import draw_explanation, draw_localization, draw_thumbnail
+from utils.progress import show_progress
 from utils.results import ResultFolder
 
 # So many images of a run are drawn sooner than a process has started.

@@ -9,10 +9,10 @@ from patchcore import PatchCore
 from patchcore.storage import write_folder
 from patchcore.thresholds import F1_MAX, BestThresholds, Thresholds, choose_thresholds
 from patchcore.trained import Trained
-from utils.commands.category import CategoryResult, Measurement
-from utils.commands.trained_models import model_folder
-from utils.commands.training import Learned
 from utils.options import Options
+from utils.pipeline.evaluate_category import CategoryResult, Measurement
+from utils.pipeline.fit import Learned
+from utils.pipeline.trained_models import model_folder
 from utils.thresholds import read_threshold
 
 log = logging.getLogger(__name__)

@@ -25,10 +25,10 @@ from tests.support import (
     read_run,
     read_table,
 )
-from utils.commands import training as training_module
-from utils.commands.models import make_models
-from utils.commands.training import learn
 from utils.options import Options, parse_options
+from utils.pipeline import fit as training_module
+from utils.pipeline.fit import learn
+from utils.pipeline.models import make_models
 from utils.stopwatch import Stopwatch
 
 # Pictures are wanted in all of these: crops of 64x64, from which pieces of 9x9 are cut.

@@ -10,7 +10,7 @@ import numpy as np
 from datasets.base import Sample
 from patchcore.explain import PatchPlaces
 from patchcore.preprocess import Preprocess
-from utils.commands.explaining import CoresetOrigins
+from utils.pipeline.explanations import CoresetOrigins
 from utils.results import THUMBNAIL_FOLDER
 
 # How many pictures `worst` draws of a category where no limit is given.
