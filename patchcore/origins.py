@@ -1,4 +1,4 @@
-"""Where the training patches come from."""
+"""Where patches come from: the order of embedding, and the training image of each coreset patch."""
 
 from dataclasses import dataclass
 
@@ -6,36 +6,84 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Origins:
+class EmbeddingOrder:
     """Which training image each embedded image is.
 
-    Flipped images are embedded between the others, batch by batch: the n-th image that was
-    embedded is not the n-th training image then.
+    Batch by batch, the images are embedded as they are, then flipped in each way. With flips, the
+    n-th embedded image is therefore not the n-th training image.
 
     Attributes:
         images: (n,) int64, the number of the training image.
-        flips: (n,) int64, 0 for the image as it is, f for the f-th of the model's flips.
+        flips: (n,) int64, 0 for the image as it is, f for the f-th flip.
     """
 
     images: np.ndarray
     flips: np.ndarray
 
+    @classmethod
+    def of(cls, num_images: int, num_flips: int, batch_size: int) -> "EmbeddingOrder":
+        """Return the order for a number of training images.
+
+        Args:
+            num_images: Training images.
+            num_flips: Flipped versions of each image, besides the image as it is.
+            batch_size: Training images in a batch.
+        """
+        numbers = np.arange(num_images, dtype=np.int64)
+        batches = [numbers[start : start + batch_size] for start in range(0, num_images, batch_size)]
+        images = [batch for batch in batches for _ in range(num_flips + 1)]
+        flips = [np.full(len(b), flip) for b in batches for flip in range(num_flips + 1)]
+        return cls(np.concatenate(images), np.concatenate(flips))
+
     def __len__(self) -> int:
         return len(self.images)
 
 
-class OriginsOfBatches:
-    """Collects the origins while batches are embedded."""
+@dataclass(frozen=True)
+class Origins:
+    """Where each coreset patch comes from.
 
-    def __init__(self) -> None:
-        self._images: list[np.ndarray] = []
-        self._flips: list[np.ndarray] = []
+    Attributes:
+        names: The name of each training image, for example its file.
+        flips: The name of each version of an image: empty for the image as it is, then the model's
+            flips.
+        image: (M,) int64, positions in `names`.
+        flip: (M,) int64, positions in `flips`.
+        row: (M,) int64, row of the patch in the grid.
+        column: (M,) int64, column of the patch in the grid.
+    """
 
-    def add(self, first: int, count: int, flip: int) -> None:
-        """Add a batch: ``count`` training images from number ``first`` on, in one flip."""
-        self._images.append(np.arange(first, first + count, dtype=np.int64))
-        self._flips.append(np.full(count, flip, dtype=np.int64))
+    names: tuple[str, ...]
+    flips: tuple[str, ...]
+    image: np.ndarray
+    flip: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
 
-    def finish(self) -> Origins:
-        """Return the origins of all that was added, in its order."""
-        return Origins(np.concatenate(self._images), np.concatenate(self._flips))
+    @classmethod
+    def locate(
+        cls,
+        indices: np.ndarray,
+        grid: tuple[int, int],
+        order: EmbeddingOrder,
+        names: tuple[str, ...],
+        flips: tuple[str, ...],
+    ) -> "Origins":
+        """Locate training patches.
+
+        Args:
+            indices: (M,) int64, numbers of the patches in the order of embedding.
+            grid: (h, w).
+            order: The order of embedding.
+            names: The name of each training image; empty to number them.
+            flips: The model's flips.
+        """
+        embedded, position = np.divmod(indices, grid[0] * grid[1])
+        row, column = np.divmod(position, grid[1])
+        names = names or tuple(f"image {number}" for number in range(order.images.max() + 1))
+        return cls(names, ("", *flips), order.images[embedded], order.flips[embedded], row, column)
+
+    def first(self, size: int) -> "Origins":
+        """Return the origins of the first ``size`` coreset patches."""
+        arrays = (self.image[:size], self.flip[:size], self.row[:size], self.column[:size])
+        return Origins(self.names, self.flips, *arrays)

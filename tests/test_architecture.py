@@ -41,10 +41,9 @@ def imports(file):
             names += [f"{node.module}.{alias.name}" for alias in node.names]
     known = {module_of(path) for path in FILES}
     for name in names:
-        while name and name not in known:
-            name = name.rpartition(".")[0]
-        if name:
-            yield name
+        parts = name.split(".")
+        beginnings = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+        yield from [module for module in beginnings if module in known][:1]
 
 
 @pytest.mark.parametrize("file", FILES, ids=module_of)
