@@ -1,7 +1,7 @@
-"""Several members' scores -> one judgement (section 4.2 of the paper: ensembles of backbones).
+"""Predictions of several members -> one (section 4.2 of the paper: ensembles of backbones).
 
-Backbones measure distances in units of their own. What makes them comparable is learned from
-training patches alone, never from test data: how a normal patch scores.
+Each backbone measures distances in units of its own. The scores of training patches make them
+comparable; test data play no part.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,8 @@ from patchcore.errors import PatchCoreError
 from patchcore.memory_bank import Coreset
 from patchcore.prediction import Prediction
 
-# Training patches whose scores are looked at: mean and deviation are known to 1 % from so many.
+# Number of training patches that are scored: the mean and the standard deviation are then known to
+# 1 %.
 NUM_SAMPLES = 10_000
 
 
@@ -23,16 +24,16 @@ class NormalScores:
     """How a member scores patches of training images.
 
     Attributes:
-        mean: Of their scores.
-        deviation: Standard deviation of their scores, > 0.
+        mean: Mean of their scores.
+        std: Standard deviation of their scores, > 0.
     """
 
     mean: float
-    deviation: float
+    std: float
 
 
 def draw_sample(num_patches: int, seed: int) -> np.ndarray:
-    """Return (Q,) int64, the training patches whose scores `normal_scores` is to look at."""
+    """Return (Q,) int64, the training patches that `normal_scores` scores."""
     count = min(NUM_SAMPLES, num_patches)
     return np.random.RandomState(seed).choice(num_patches, count, replace=False)
 
@@ -43,19 +44,19 @@ def normal_scores(
 ) -> list[NormalScores]:
     """Measure how training patches score, for each percentage.
 
-    A training patch that was selected is its own nearest neighbour, which says nothing: each is
-    scored by its nearest coreset patches other than itself.
+    A selected training patch is its own nearest neighbour, so each patch is scored by its nearest
+    coreset patches other than itself.
 
     Args:
         queries: (Q, D) float32, embeddings of a sample of the training patches.
-        sample: (Q,) int64, which of all training patches they are.
+        sample: (Q,) int64, the numbers of these training patches.
         coreset: Selected from all training patches.
-        k: Nearest coreset patches that score a patch; fewer where the coreset has no more.
+        k: Number of nearest coreset patches that score a patch; fewer if the coreset is smaller.
 
     Raises:
         PatchCoreError: no patch has another one to be compared with.
     """
-    members = torch.from_numpy(coreset.indices)  # (M,) which training patch each one is
+    members = torch.from_numpy(coreset.indices)  # (M,) numbers of training patches
     numbers = torch.from_numpy(sample)[:, None]  # (Q, 1)
     num_neighbours = min(k + 1, coreset.sizes[0])
     results = []
@@ -66,9 +67,9 @@ def normal_scores(
         scores = nearest[nearest.isfinite().all(1)].mean(1)
         if not len(scores):
             raise PatchCoreError("expected more than one training patch to normalise scores by")
-        mean, deviation = float(scores.mean()), float(scores.std(correction=0))
-        # Where all training patches are equal, any deviation serves that can divide.
-        results.append(NormalScores(mean, max(deviation, 1e-6 * mean, 1e-12)))
+        mean, std = float(scores.mean()), float(scores.std(correction=0))
+        # If all training patches are equal, any number above 0 serves to divide by.
+        results.append(NormalScores(mean, max(std, 1e-6 * mean, 1e-12)))
     return results
 
 
@@ -80,13 +81,13 @@ def combine(predictions: Sequence[Prediction], normal: Sequence[NormalScores]) -
         normal: How each member scores training patches.
 
     Returns:
-        Scores and maps in standard deviations of normal patches, 0 for the average one; distances
-        and neighbours are those of the first member.
+        Scores and maps in standard deviations of normal patches, 0 for the average one; the
+        distances and neighbours of the first member.
     """
     members = list(zip(predictions, normal, strict=True))
     return Prediction(
-        score=np.mean([(p.score - n.mean) / n.deviation for p, n in members], axis=0),
-        anomaly_map=np.mean([(p.anomaly_map - n.mean) / n.deviation for p, n in members], axis=0),
+        score=np.mean([(p.score - n.mean) / n.std for p, n in members], axis=0),
+        anomaly_map=np.mean([(p.anomaly_map - n.mean) / n.std for p, n in members], axis=0),
         distance=predictions[0].distance,
         nearest=predictions[0].nearest,
     )

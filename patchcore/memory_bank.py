@@ -4,7 +4,6 @@ import functools
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import faiss
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from patchcore.distances import faiss_nearest, true_distances
 from patchcore.errors import PatchCoreError
 from patchcore.lower_bounds import LowerBounds
+from patchcore.origins import Origins
 from patchcore.precision import float32_products
 
 # Floats of a block of the distance matrix, where torch searches: 256 MB.
@@ -67,70 +67,122 @@ class MemoryBank:
         Raises:
             PatchCoreError: k is larger than the bank.
         """
-        return next(self.search_prefixes(queries, k, [len(self)]))
+        return self.begin(queries, k).extend_to(len(self))
 
     def search_prefixes(
         self, queries: torch.Tensor, k: int, sizes: Sequence[int]
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Find each query's nearest neighbours among the first m of the bank, for several m.
-
-        The first m selected patches are the coreset of size m. Each part of the bank is searched
-        once, so all sizes together cost what the largest does.
+        """Find the nearest neighbours of each query among the first m of the bank, for several m.
 
         Args:
             queries: (Q, D) float32 on the bank's device.
-            k: How many neighbours, from 1 to the smallest size.
+            k: Number of neighbours, from 1 to the smallest size.
             sizes: Ascending, from k to M.
 
         Yields:
-            What `search` would return from a bank of each size, each as soon as it is known.
+            What `search` returns for a bank of each size.
 
         Raises:
             PatchCoreError: k is larger than the smallest size.
         """
-        if not 1 <= k <= sizes[0]:
+        search = self.begin(queries, k)
+        for size in sizes:
+            yield search.extend_to(size)
+
+    def begin(self, queries: torch.Tensor, k: int) -> "PrefixSearch":
+        """Begin a search that takes in the bank part by part.
+
+        Args:
+            queries: (Q, D) float32 on the bank's device.
+            k: Number of neighbours.
+        """
+        return PrefixSearch(self.embeddings, self._bounds, queries, k)
+
+
+class PrefixSearch:
+    """Nearest neighbours of queries among the first m of a bank, for growing m.
+
+    The first m selected patches are the coreset of size m. Each part of the bank is searched once,
+    so all sizes together cost as much as the largest.
+
+    Args:
+        embeddings: (M, D) float32, the bank.
+        bounds: Lower bounds of distances to it.
+        queries: (Q, D) float32 on the bank's device.
+        k: Number of neighbours.
+    """
+
+    def __init__(
+        self, embeddings: torch.Tensor, bounds: LowerBounds, queries: torch.Tensor, k: int
+    ):
+        self._embeddings = embeddings
+        self._bounds = bounds
+        self._queries = queries.contiguous()
+        self._short = bounds.shorten(self._queries)
+        self._k = k
+        self._size = 0
+        self._best: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def extend_to(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Search the first ``size`` rows of the bank, of which the former size is known.
+
+        Args:
+            size: From k and from the former size on, up to M.
+
+        Returns:
+            (Q, k) float32 Euclidean distances, ascending; (Q, k) int64 indices into the bank.
+
+        Raises:
+            PatchCoreError: k is larger than the size.
+        """
+        if not 1 <= self._k <= size:
             raise PatchCoreError(
-                f"expected k from 1 to the coreset's size {sizes[0]}, found {k} (k, "
+                f"expected k from 1 to the coreset's size {size}, found {self._k} (k, "
                 "percentage_coreset)"
             )
-        queries = queries.contiguous()
-        short = self._bounds.shorten(queries)
-        best = None
-        for start, stop in pairwise([0, *sizes]):
-            if start == stop:  # two percentages of the same size
-                yield best
-                continue
-            part = self.embeddings[start:stop]
-            indices = self._bounds.nearest(queries, short, start, stop, k)
-            if indices is None:
-                spare = SPARE if queries.is_cuda else 0
-                indices = _search_plainly(queries, part, min(k + spare, stop - start))
-            distances, indices = _in_order(queries, part, indices, k)
-            found = distances, indices + start
-            best = found if best is None else _merge(best, found, k)
-            yield best
+        if size > self._size:  # two percentages may have the same size
+            found = self._search(self._size, size)
+            self._best = found if self._best is None else _merge(self._best, found, self._k)
+            self._size = size
+        return self._best
+
+    def _search(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return distances and indices of the nearest rows from ``start`` to ``stop``."""
+        queries, part = self._queries, self._embeddings[start:stop]
+        indices = self._bounds.nearest(queries, self._short, start, stop, self._k)
+        if indices is None:
+            spare = SPARE if queries.is_cuda else 0
+            indices = _search_plainly(queries, part, min(self._k + spare, stop - start))
+        distances, indices = _in_order(queries, part, indices, self._k)
+        return distances, indices + start
 
 
 @dataclass(frozen=True)
 class Coreset:
-    """The selected training patches, for several sizes at once: each is a beginning of the next.
+    """The selected training patches, for several sizes at once: each is a prefix of the next.
 
     Attributes:
-        indices: (M,) int64, which training patches were selected, in order of selection.
-        sizes: How many of them make up the coreset of each percentage, ascending.
+        indices: (M,) int64, numbers of the selected training patches, in order of selection.
+        sizes: Size of the coreset of each percentage, ascending.
         bank: Their embeddings.
-        seed: Of the selection.
+        seed: Seed of the selection.
+        origins: The training image and the position of each patch.
+        patches: (M, ph, pw, 3) uint8, crop of each patch; None if not kept.
     """
 
     indices: np.ndarray
     sizes: tuple[int, ...]
     bank: MemoryBank
     seed: int
+    origins: Origins
+    patches: np.ndarray | None = None
 
     def of_size(self, size: int) -> "Coreset":
         """Return the coreset of one percentage alone: the first ``size`` patches."""
         bank = self.bank if size == len(self.bank) else MemoryBank(self.bank.embeddings[:size])
-        return Coreset(self.indices[:size], (size,), bank, self.seed)
+        patches = None if self.patches is None else self.patches[:size]
+        origins = self.origins.first(size)
+        return Coreset(self.indices[:size], (size,), bank, self.seed, origins, patches)
 
 
 def _search_plainly(queries: torch.Tensor, part: torch.Tensor, k: int) -> torch.Tensor:

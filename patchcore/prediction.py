@@ -1,5 +1,6 @@
-"""What is found of images: neighbours of their patches, scores, maps."""
+"""What PatchCore predicts for images: neighbours of their patches, scores, maps."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -7,51 +8,19 @@ import torch
 
 from patchcore.errors import PatchCoreError
 
-# Of scores that wait on the device: with maps of 224x224, those of about 300 images.
+# Predictions that wait on the device: with maps of 224x224, those of about 300 images.
 BYTES_ON_DEVICE = 1 << 26
 
 
 @dataclass(frozen=True)
-class Neighbours:
-    """The nearest coreset patches of each patch of B images.
-
-    Attributes:
-        distance: (B, h, w, k) float32 Euclidean distances, ascending.
-        nearest: (B, h, w, k) int64 positions in the coreset.
-        size: Of the coreset that was searched.
-    """
-
-    distance: torch.Tensor
-    nearest: torch.Tensor
-    size: int
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What PatchCore says of B images, still on the device: nothing has waited for it.
-
-    Attributes:
-        score: As in `Prediction`, and so are the others.
-        anomaly_map: As there.
-        distance: As there.
-        nearest: As there.
-    """
-
-    score: torch.Tensor
-    anomaly_map: torch.Tensor
-    distance: torch.Tensor
-    nearest: torch.Tensor
-
-
-@dataclass(frozen=True)
 class Prediction:
-    """What PatchCore says of B images.
+    """The prediction for B images: NumPy arrays, or tensors while it is still on the device.
 
     Attributes:
-        score: (B,) float32, the anomaly score, >= 0, in units of the embedding's distance; an
-            ensemble's is in deviations of normal patches, of any sign.
+        score: (B,) float32, the anomaly score, >= 0, in units of the embedding's distance. The
+            score of an ensemble is in standard deviations of normal patches and may be negative.
         anomaly_map: (B, H, W) float32 in the same units, of the cropped image.
-        distance: (B, h, w, k) float32, each patch's Euclidean distances to its nearest coreset
+        distance: (B, h, w, k) float32, Euclidean distances of each patch to its nearest coreset
             patches, ascending.
         nearest: (B, h, w, k) int64, these coreset patches: positions in `Coreset.indices`.
     """
@@ -64,52 +33,52 @@ class Prediction:
     def of(self, number: int) -> "Prediction":
         """Return the prediction of one image: B = 1."""
         one = slice(number, number + 1)
-        return Prediction(
-            self.score[one], self.anomaly_map[one], self.distance[one], self.nearest[one]
-        )
+        return Prediction(*(getattr(self, name)[one] for name in _ARRAYS))
+
+
+_ARRAYS = tuple(field.name for field in fields(Prediction))
 
 
 class Collector:
-    """Puts the scores of batches together, in their order, in the host's memory.
+    """Joins the predictions of batches, in their order, in the host's memory.
 
-    Copies come seldom, since each one waits until the device has finished; and not only at the end,
-    since a device's memory is small beside what may be judged.
+    Copies are rare, since each one waits until the device has finished. They do not wait for the
+    end, since a device's memory is small beside what may be predicted.
     """
 
-    def __init__(self):
-        self._on_device: list[Scores] = []
+    def __init__(self) -> None:
+        self._on_device: list[Prediction] = []
         self._bytes = 0
         self._on_host: list[Prediction] = []
 
-    def add(self, scores: Scores) -> None:
-        """Take the next batch."""
-        self._on_device.append(scores)
-        self._bytes += sum(getattr(scores, name).nbytes for name in _ARRAYS)
+    def add(self, prediction: Prediction) -> None:
+        """Add the next batch, on the device."""
+        self._on_device.append(prediction)
+        self._bytes += sum(getattr(prediction, name).nbytes for name in _ARRAYS)
         if self._bytes >= BYTES_ON_DEVICE:
             self._copy()
 
     def finish(self) -> Prediction:
-        """Return all batches' prediction, and keep nothing of it.
+        """Return the prediction for all batches as NumPy arrays, and release them.
 
         Raises:
-            PatchCoreError: there was none.
+            PatchCoreError: there was no batch.
         """
         self._copy()
         if not self._on_host:
-            raise PatchCoreError("expected at least one image to judge, found none")
+            raise PatchCoreError("expected at least one image to predict, found none")
         parts, self._on_host = self._on_host, []
-        return Prediction(
-            *(np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS)
-        )
+        return _join(parts, np.concatenate)
 
     def _copy(self) -> None:
         if self._on_device:
-            joined = (
-                torch.cat([getattr(scores, name) for scores in self._on_device]) for name in _ARRAYS
+            joined = _join(self._on_device, torch.cat)
+            self._on_host.append(
+                Prediction(*(getattr(joined, name).cpu().numpy() for name in _ARRAYS))
             )
-            self._on_host.append(Prediction(*(array.cpu().numpy() for array in joined)))
             self._on_device.clear()
             self._bytes = 0
 
 
-_ARRAYS = tuple(field.name for field in fields(Prediction))
+def _join(parts: Sequence[Prediction], concatenate) -> Prediction:
+    return Prediction(*(concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS))

@@ -1,6 +1,7 @@
 """Patch distances -> anomaly map (B, H, W), anomaly score (B,)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,9 +9,88 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter1d
 from torch import nn
 
-from patchcore.memory_bank import torch_nearest
+from patchcore.memory_bank import MemoryBank, torch_nearest
+from patchcore.observer import Observer
+from patchcore.precision import float32_products
+from patchcore.prediction import Prediction
+from patchcore.settings import Settings
 
-IMAGE_SCORES = ("max_patch", "max_map", "reweighted")
+
+class Scorer:
+    """Scores patch embeddings by a memory bank (section 3.3 of the paper).
+
+    Attributes:
+        k: Number of nearest coreset patches whose mean distance is the score of a patch.
+        image_score: Name of the image score, a key of `IMAGE_SCORES`.
+        num_reweight: b, size of the neighbourhood in equation 7.
+        anomaly_map: Patch scores to maps.
+
+    Args:
+        settings: Settings of the method.
+        grid: (h, w) patches of an image.
+        device: Device of the computation.
+    """
+
+    def __init__(self, settings: Settings, grid: tuple[int, int], device: torch.device):
+        self.k = settings.k
+        self.image_score = settings.image_score
+        self.num_reweight = settings.num_reweight
+        self.anomaly_map = AnomalyMap(grid, settings.size_crop, settings.sigma).to(device)
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        embeddings: torch.Tensor,
+        bank: MemoryBank,
+        sizes: Sequence[int],
+        observer: Observer = Observer(),
+        seed: int | None = None,
+    ) -> Iterator[Prediction]:
+        """Predict a batch of images by each of several coresets, each a prefix of the bank.
+
+        Args:
+            embeddings: (B, h, w, D) float32.
+            bank: The coreset's embeddings.
+            sizes: Coreset sizes, ascending.
+            observer: Follows the stages ``search`` and ``score``.
+            seed: Seed of the selection, for the observer.
+
+        Yields:
+            For each size the prediction, as tensors on the device.
+
+        Raises:
+            PatchCoreError: k is larger than the smallest size.
+        """
+        shape = *embeddings.shape[:3], self.k
+        with observer.stage("search", seed, 0):
+            search = bank.begin(embeddings.flatten(0, 2), self.k)
+        for part, size in enumerate(sizes):
+            with observer.stage("search", seed, part):
+                distance, nearest = (found.view(shape) for found in search.extend_to(size))
+            with observer.stage("score", seed, part):
+                prediction = self._score(embeddings, distance, nearest, bank.embeddings[:size])
+            yield prediction
+
+    @float32_products()
+    def _score(
+        self,
+        embeddings: torch.Tensor,
+        distance: torch.Tensor,
+        nearest: torch.Tensor,
+        coreset: torch.Tensor,
+    ) -> Prediction:
+        patches = patch_scores(distance)  # (B, h, w)
+        maps = self.anomaly_map(patches)  # (B, H, W)
+        size = min(self.num_reweight, len(coreset))
+        scored = ScoredPatches(
+            patches,
+            maps,
+            embeddings,
+            nearest[..., 0],
+            coreset,
+            neighbours=lambda rows: torch_nearest(coreset[rows], coreset, size),
+        )
+        return Prediction(IMAGE_SCORES[self.image_score](scored), maps, distance, nearest)
 
 
 def patch_scores(distances: torch.Tensor) -> torch.Tensor:
@@ -25,76 +105,59 @@ def patch_scores(distances: torch.Tensor) -> torch.Tensor:
     return distances.mean(-1)
 
 
-def reweighted_scores(
-    scores: torch.Tensor,
-    embeddings: torch.Tensor,
-    nearest: torch.Tensor,
-    bank: torch.Tensor,
-    num_reweight: int,
-) -> torch.Tensor:
-    """Score each image by its most anomalous patch, weighted by how rare its neighbour is.
+@dataclass(frozen=True)
+class ScoredPatches:
+    """What the anomaly score of an image may be computed from.
+
+    Attributes:
+        scores: (B, h, w) patch scores.
+        maps: (B, H, W) anomaly maps.
+        embeddings: (B, h, w, D) of the patches.
+        nearest: (B, h, w) int64, the nearest coreset patch of each patch.
+        coreset: (M, D), embeddings of the coreset.
+        neighbours: Returns, for coreset patches (B,), the coreset patches nearest to each:
+            (B, b) int64, each patch itself among its own.
+    """
+
+    scores: torch.Tensor
+    maps: torch.Tensor
+    embeddings: torch.Tensor
+    nearest: torch.Tensor
+    coreset: torch.Tensor
+    neighbours: Callable[[torch.Tensor], torch.Tensor]
+
+
+def max_patch(patches: ScoredPatches) -> torch.Tensor:
+    """Return (B,) the largest patch score of each image (section 3.3 of the paper, equation 6)."""
+    return patches.scores.flatten(1).amax(1)
+
+
+def max_map(patches: ScoredPatches) -> torch.Tensor:
+    """Return (B,) the largest value of each smoothed anomaly map."""
+    return patches.maps.flatten(1).amax(1)
+
+
+def reweighted(patches: ScoredPatches) -> torch.Tensor:
+    """Return (B,) the largest patch score of each image, weighted by how rare its neighbour is.
 
     Section 3.3 of the paper, equation 7, with its symbols: s* is the largest patch score, m_test
     that patch, m* its nearest coreset patch, and N_b(m*) the b coreset patches nearest to m*
     (itself among them); s = (1 - exp|m_test - m*| / sum over m in N_b(m*) of exp|m_test - m|) s*.
-
-    Args:
-        scores: (B, h, w) patch scores.
-        embeddings: (B, h, w, D) of the same patches.
-        nearest: (B, h, w) the nearest coreset patch of each.
-        bank: (M, D) the coreset's embeddings.
-        num_reweight: b; all of the coreset where it is smaller.
-
-    Returns:
-        (B,) in the scores' units.
     """
-
-    def neighbours(rows: torch.Tensor) -> torch.Tensor:
-        return torch_nearest(bank[rows], bank, min(num_reweight, len(bank)))
-
-    return equation_7(scores, embeddings, nearest, bank, neighbours)
-
-
-def equation_7(
-    scores: torch.Tensor,
-    embeddings: torch.Tensor,
-    nearest: torch.Tensor,
-    bank: torch.Tensor,
-    neighbours: Callable[[torch.Tensor], torch.Tensor],
-) -> torch.Tensor:
-    """Compute what `reweighted_scores` is about, with a search of the caller's.
-
-    Args:
-        scores: As there.
-        embeddings: As there.
-        nearest: As there.
-        bank: As there.
-        neighbours: Gives N_b(m*) of coreset patches (B,), (B, b) int64.
-
-    Returns:
-        (B,) in the scores' units.
-    """
-    s_star, position = scores.flatten(1).max(1)  # (B,)
-    images = torch.arange(scores.shape[0], device=scores.device)
-    m_test = embeddings.flatten(1, 2)[images, position]  # (B, D)
-    m_star = nearest.flatten(1)[images, position]  # (B,)
-    distances = (m_test[:, None] - bank[neighbours(m_star)]).norm(dim=2)  # (B, b)
-    d_star = (m_test - bank[m_star]).norm(dim=1)  # (B,)
+    s_star, position = patches.scores.flatten(1).max(1)  # (B,)
+    images = torch.arange(len(s_star), device=s_star.device)
+    m_test = patches.embeddings.flatten(1, 2)[images, position]  # (B, D)
+    m_star = patches.nearest.flatten(1)[images, position]  # (B,)
+    neighbourhood = patches.coreset[patches.neighbours(m_star)]  # (B, b, D)
+    distances = (m_test[:, None] - neighbourhood).norm(dim=2)  # (B, b)
+    d_star = (m_test - patches.coreset[m_star]).norm(dim=1)  # (B,)
     # exp of a distance overflows soon: the quotient as the exponential of a difference.
     weight = 1 - torch.exp(d_star - distances.logsumexp(1))
     return weight * s_star
 
 
-def max_scores(scores: torch.Tensor) -> torch.Tensor:
-    """Score each image by its most anomalous patch (section 3.3 of the paper, equation 6).
-
-    Args:
-        scores: (B, h, w) patch scores; or (B, H, W) maps, where the smoothed map is to decide.
-
-    Returns:
-        (B,) in the same units.
-    """
-    return scores.flatten(1).amax(1)
+# The choices of the setting image_score.
+IMAGE_SCORES = {"max_patch": max_patch, "max_map": max_map, "reweighted": reweighted}
 
 
 class AnomalyMap(nn.Module):

@@ -1,12 +1,11 @@
-"""A trained model as a folder of plain files: no code in them, nothing that is executed.
+"""A trained model as a folder of plain files: they hold no code, and nothing is executed.
 
     model.json          format, settings, backbone, training images, thresholds, digests
-    model.safetensors   coreset embeddings and indices, the selection's projection, scores
-    patches.jpg         what the coreset's patches look like (a mosaic, in order of selection)
-    index.faiss         the embeddings as a flat faiss index for other programs, if asked for
+    model.safetensors   coreset embeddings, indices, origins and crops; the projection; scores
+    index.faiss         the embeddings as a flat faiss index for other programs, on request
 
-The backbone's weights are not in it: they are loaded by their name, and their digest must be the
-one that was trained with.
+The weights of the backbone are not included: they are loaded by name, and their digest must be the
+one of the training.
 """
 
 import hashlib
@@ -15,59 +14,59 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import faiss
+import numpy as np
 import torch
 from safetensors.torch import load, save
 
 from patchcore.backbone import Backbone
 from patchcore.coreset import PROJECTION_DIM, projection
+from patchcore.embedder import grid_of
 from patchcore.errors import PatchCoreError
 from patchcore.held_out import PIXEL_RATES, HeldOutScores
 from patchcore.memory_bank import Coreset, MemoryBank
-from patchcore.mosaic import decode_mosaic, encode_mosaic
 from patchcore.origins import Origins
+from patchcore.record import FORMAT, FORMAT_VERSION, RECORD
+from patchcore.settings import Settings
 from patchcore.thresholds import BestThresholds, Threshold, Thresholds
 from patchcore.trained import Trained
 from patchcore.weights import digest, load_backbone
 
-if TYPE_CHECKING:
-    from patchcore.model import PatchCore
-
-RECORD, TENSORS, PATCHES, INDEX = "model.json", "model.safetensors", "patches.jpg", "index.faiss"
-FORMAT, FORMAT_VERSION = "patchcore", 1
+TENSORS, INDEX = "model.safetensors", "index.faiss"
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 PACKAGES = ("torch", "torchvision", "numpy", "faiss-gpu", "faiss-cpu", "opencv-python-headless")
+# The arrays of `Origins`, by their names in the file of tensors.
+ORIGINS = ("image", "flip", "row", "column")
 
 
 def write_folder(
     folder: Path,
-    model: "PatchCore",
     trained: Trained,
+    settings: Settings,
+    backbone: Backbone,
     *,
-    percentages: Sequence[float] | None = None,
     dtype: str = "float32",
     faiss_index: bool = False,
 ) -> None:
-    """Write a trained model; what was there under this name is replaced when all is written.
+    """Write a trained model; a former model under this name is replaced once all is written.
 
     Args:
-        folder: Made with its parents.
-        model: The method that it was trained with.
+        folder: Created with its parents.
         trained: What was learned.
-        percentages: Those of its coreset; None for all of the model's.
+        settings: Settings of the method, with the percentages of this coreset.
+        backbone: The network.
         dtype: ``float32``, or ``float16``, which halves the file and rounds the embeddings to 3
             digits.
-        faiss_index: Whether other programs want ``index.faiss``.
+        faiss_index: Whether to write ``index.faiss`` for other programs.
 
     Raises:
-        PatchCoreError: the folder cannot be written, or is something else than a trained model.
+        PatchCoreError: the folder cannot be written, or holds something else than a trained model.
     """
     if dtype not in DTYPES:
         raise PatchCoreError(f"expected dtype {' or '.join(DTYPES)}, found {dtype!r}")
@@ -76,13 +75,11 @@ def write_folder(
             f"expected a new folder or a trained model's, found other files in {folder}"
         )
     contents = {TENSORS: save(_tensors(trained, DTYPES[dtype]))}
-    if trained.patches is not None:
-        contents[PATCHES] = encode_mosaic(trained.patches)
     if faiss_index:
         index = faiss.IndexFlatL2(trained.coreset.bank.embeddings.shape[1])
         index.add(trained.coreset.bank.embeddings.cpu().numpy())
         contents[INDEX] = faiss.serialize_index(index).tobytes()
-    record = _record(model, trained, percentages or model.percentages, dtype)
+    record = _record(trained, settings, backbone, dtype)
     record["digests"] = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     contents[RECORD] = (json.dumps(record, indent=2) + "\n").encode()
     try:
@@ -93,41 +90,9 @@ def write_folder(
         ) from error
 
 
-def read_record(folder: Path) -> dict:
-    """Read ``model.json``.
-
-    Raises:
-        PatchCoreError: there is none, or it is not one of this format and version.
-    """
-    path = folder / RECORD
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PatchCoreError(
-            f"expected a trained model's folder, cannot read {path}: {error.strerror or error}"
-        ) from error
-    except ValueError as error:
-        raise PatchCoreError(
-            f"expected a trained model's record, found no JSON in {path}"
-        ) from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise PatchCoreError(f"expected a trained PatchCore model, found another record: {path}")
-    if record.get("format_version") != FORMAT_VERSION:
-        raise PatchCoreError(
-            f"expected format_version {FORMAT_VERSION} in {path}, found "
-            f"{record.get('format_version')!r}: train again, or use the program's version that "
-            "wrote it"
-        )
-    return record
-
-
 @contextmanager
 def checked(folder: Path) -> Iterator[None]:
-    """Turn what a record with missing or strange entries causes into one error.
-
-    Raises:
-        PatchCoreError: as said.
-    """
+    """Raise one PatchCoreError for whatever missing or ill-typed entries of a record cause."""
     try:
         yield
     except PatchCoreError:
@@ -142,16 +107,16 @@ def checked(folder: Path) -> Iterator[None]:
 def read_backbone(
     record: Mapping, backbone: str | Backbone | None, weights: str | None
 ) -> Backbone:
-    """Load the network that a model was trained with, and check its weights.
+    """Load the backbone of a trained model, and check its weights.
 
     Args:
-        record: As `read_record` gives it.
-        backbone: In place of the recorded one.
-        weights: In place of the recorded words.
+        record: As `read_record` returns it.
+        backbone: Replaces the recorded backbone.
+        weights: Replaces the recorded weights.
 
     Raises:
-        PatchCoreError: it is a network of the user's own and none was given, it cannot be loaded,
-            or its weights are others.
+        PatchCoreError: the backbone is the user's own network and is not given, it cannot be
+            loaded, or its weights differ.
     """
     recorded = record["backbone"]
     if backbone is None and (":" in recorded["name"] or not recorded["name"]):
@@ -178,89 +143,79 @@ def read_backbone(
     return backbone
 
 
-def read_settings(record: Mapping) -> dict[str, object]:
-    """Return the arguments of the method: tuples where JSON has lists."""
-    return {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in record["settings"].items()
-    }
-
-
 def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained:
-    """Read what was learned, and check that the files are those that were written.
+    """Read what was learned, and check that the files belong to the record.
 
     Raises:
-        PatchCoreError: a file is missing, damaged, from another model, or does not fit the record.
+        PatchCoreError: a file is missing, damaged, of another model, or does not fit the record.
     """
     tensors = load(_read_checked(folder / TENSORS, record["digests"][TENSORS]))
-    size, dim = record["coreset_size"], record["embed_dim"]
-    expected = {
-        "embeddings": (size, dim),
-        "indices": (size,),
-        "origin_images": (record["num_embedded"],),
-        "origin_flips": (record["num_embedded"],),
-    }
+    size = record["coreset_size"]
+    expected = {"embeddings": (size, record["embed_dim"]), "indices": (size,)}
+    expected |= {f"origin_{name}": (size,) for name in ORIGINS}
+    if record["patch_pixels"] is not None:
+        expected["patches"] = (size, *record["patch_pixels"], 3)
     for name, shape in expected.items():
         found = tuple(tensors[name].shape) if name in tensors else "nothing"
         if found != shape:
             raise PatchCoreError(f"expected {name} {shape} in {folder / TENSORS}, found {found}")
-    bank = MemoryBank(tensors["embeddings"].float().to(device))
-    coreset = Coreset(
-        tensors["indices"].numpy(), tuple(record["coreset_sizes"]), bank, record["settings"]["seed"]
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items() if name != "embeddings"}
+    origins = Origins(
+        tuple(record["training_images"]),
+        ("", *record["settings"]["flip"]),
+        *(arrays[f"origin_{name}"] for name in ORIGINS),
     )
-    _check_numbers(record, tensors, folder)
+    _check_numbers(record, arrays["indices"], origins, folder)
+    coreset = Coreset(
+        arrays["indices"],
+        tuple(record["coreset_sizes"]),
+        MemoryBank(tensors["embeddings"].float().to(device)),
+        record["settings"]["seed"],
+        origins,
+        arrays.get("patches"),
+    )
     held_out = None
-    if "held_out_images" in tensors:
-        held_out = HeldOutScores(
-            tensors["held_out_images"].numpy(), tensors["held_out_pixels"].numpy()
-        )
-    patches = None
-    if PATCHES in record["digests"]:
-        data = _read_checked(folder / PATCHES, record["digests"][PATCHES])
-        patches = decode_mosaic(data, size, tuple(record["patch_pixels"]))
+    if "held_out_images" in arrays:
+        held_out = HeldOutScores(arrays["held_out_images"], arrays["held_out_pixels"])
+    thresholds = (_read_threshold(record["thresholds"][kind]) for kind in ("image", "pixel"))
     return Trained(
         coreset=coreset,
-        origins=Origins(tensors["origin_images"].numpy(), tensors["origin_flips"].numpy()),
         held_out=held_out,
-        thresholds=Thresholds(
-            *(_read_threshold(record["thresholds"][kind]) for kind in ("image", "pixel"))
-        ),
-        names=tuple(record["training_images"]),
+        thresholds=Thresholds(*thresholds),
         best=BestThresholds(**record["f1_max"]),
-        patches=patches,
         category=record["category"],
     )
 
 
 def weights_digest(backbone: Backbone) -> str:
-    """Return the digest of a backbone's weights; taken now where nobody did when they came."""
+    """Return the digest of the backbone's weights, computed now if it was not when they came."""
     return backbone.weights_digest or digest(backbone.network)
 
 
 def _tensors(trained: Trained, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     coreset = trained.coreset
     embeddings = coreset.bank.embeddings
-    tensors = {
-        "embeddings": embeddings.to("cpu", dtype),
-        "indices": torch.from_numpy(coreset.indices),
-        "origin_images": torch.from_numpy(trained.origins.images),
-        "origin_flips": torch.from_numpy(trained.origins.flips),
-    }
-    if embeddings.shape[1] != PROJECTION_DIM:  # which the selection was made by
-        tensors["projection"] = projection(embeddings.shape[1], PROJECTION_DIM, coreset.seed)
+    arrays = {"indices": coreset.indices}
+    arrays |= {f"origin_{name}": getattr(coreset.origins, name) for name in ORIGINS}
+    if coreset.patches is not None:
+        arrays["patches"] = coreset.patches
     if trained.held_out is not None:
-        tensors["held_out_images"] = torch.from_numpy(trained.held_out.image_scores)
-        tensors["held_out_pixels"] = torch.from_numpy(trained.held_out.pixel_scores)
-        tensors["held_out_pixel_rates"] = torch.from_numpy(PIXEL_RATES)
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+        arrays["held_out_images"] = trained.held_out.image_scores
+        arrays["held_out_pixels"] = trained.held_out.pixel_scores
+        arrays["held_out_pixel_rates"] = PIXEL_RATES
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
+    tensors["embeddings"] = embeddings.to("cpu", dtype).contiguous()
+    if embeddings.shape[1] != PROJECTION_DIM:  # the projection of the selection
+        tensors["projection"] = projection(embeddings.shape[1], PROJECTION_DIM, coreset.seed)
+    return tensors
 
 
 def _record(
-    model: "PatchCore", trained: Trained, percentages: Sequence[float], dtype: str
+    trained: Trained, settings: Settings, backbone: Backbone, dtype: str
 ) -> dict[str, object]:
-    backbone = model.backbone
-    coreset = trained.coreset
-    patches = trained.patches
+    coreset, thresholds = trained.coreset, trained.thresholds
+    grid = grid_of(backbone, settings)
+    patches = coreset.patches
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -274,21 +229,17 @@ def _record(
             "channels": list(backbone.channels),
             "grids": [list(grid) for grid in backbone.grids],
         },
-        "settings": model.settings | {"percentage_coreset": list(percentages)},
-        "grid": list(model.grid),
+        "settings": settings.as_json(),
+        "grid": list(grid),
         "coreset_size": len(coreset.bank),
         "coreset_sizes": list(coreset.sizes),
         "embed_dim": coreset.bank.embeddings.shape[1],
         "dtype": dtype,
-        "num_embedded": len(trained.origins),
-        "training_images": list(trained.names),
+        "training_images": list(coreset.origins.names),
         "patch_pixels": None if patches is None else list(patches.shape[1:3]),
         "thresholds": {
             kind: None if threshold is None else asdict(threshold)
-            for kind, threshold in (
-                ("image", trained.thresholds.image),
-                ("pixel", trained.thresholds.pixel),
-            )
+            for kind, threshold in (("image", thresholds.image), ("pixel", thresholds.pixel))
         },
         "f1_max": asdict(trained.best),
         "versions": _versions(),
@@ -310,7 +261,7 @@ def _read_threshold(record: Mapping | None) -> Threshold | None:
 
 
 def _read_checked(path: Path, expected: str) -> bytes:
-    """Read a file whose content was written together with the record."""
+    """Read a file and check its digest."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -323,25 +274,27 @@ def _read_checked(path: Path, expected: str) -> bytes:
     return data
 
 
-def _check_numbers(record: Mapping, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Check that every coreset patch is one of an embedded image, and that image one by name."""
-    num_patches = record["num_embedded"] * math.prod(record["grid"])
-    indices, images = tensors["indices"], tensors["origin_images"]
-    if not (int(indices.min()) >= 0 and int(indices.max()) < num_patches):
-        raise PatchCoreError(
-            f"expected indices of training patches below {num_patches} in {folder / TENSORS}, "
-            f"found {int(indices.min())} to {int(indices.max())}"
-        )
-    names = len(record["training_images"])
-    if int(images.min()) < 0 or (names and int(images.max()) >= names):
-        raise PatchCoreError(
-            f"expected training images below {names} in {folder / TENSORS}, found "
-            f"{int(images.min())} to {int(images.max())}"
-        )
+def _check_numbers(record: Mapping, indices: np.ndarray, origins: Origins, folder: Path) -> None:
+    """Check that every coreset patch lies in the grid of a training image that has a name."""
+    grid, names = record["grid"], record["training_images"]
+    num_embedded = len(names) * len(origins.flips)
+    limits = {
+        "indices of training patches": (indices, num_embedded * math.prod(grid)),
+        "training images": (origins.image, len(names)),
+        "flips": (origins.flip, len(origins.flips)),
+        "rows": (origins.row, grid[0]),
+        "columns": (origins.column, grid[1]),
+    }
+    for what, (numbers, limit) in limits.items():
+        low, high = int(numbers.min()), int(numbers.max())
+        if low < 0 or high >= limit:
+            raise PatchCoreError(
+                f"expected {what} below {limit} in {folder / TENSORS}, found {low} to {high}"
+            )
 
 
 def _replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write a folder under another name, then let it take the place of the former one."""
+    """Write a folder under another name, then rename it over the former one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     former = folder.with_name(f".{folder.name}.{os.getpid()}.former")
@@ -355,5 +308,5 @@ def _replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         if former.exists() and not folder.exists():
-            former.rename(folder)  # nothing is lost where the new one could not take its place
+            former.rename(folder)  # the former model comes back if the new one could not be renamed
         shutil.rmtree(former, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""From which score on an image, or a pixel, counts as anomalous."""
+"""Thresholds of anomaly scores and of anomaly maps."""
 
 import math
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ from patchcore.errors import PatchCoreError
 from patchcore.held_out import HeldOutScores
 
 TRAIN_QUANTILE, F1_MAX, GIVEN = "train_quantile", "f1_max", "given"
-# Share of new normal images that may be called anomalous, and of their pixels that may be marked.
+# Nominal false-positive rates: of new normal images, and of their pixels.
 IMAGE_RATE, PIXEL_RATE = 0.01, 0.001
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """A score from which on something is anomalous.
+    """A lower bound of anomalous scores.
 
     Attributes:
         value: In units of the anomaly score.
         method: ``train_quantile`` (of held-out training images), ``f1_max`` (of labelled test
             images) or ``given`` (a number by the user).
-        rate: The false-positive rate that a ``train_quantile`` is meant to keep; else None.
+        rate: Nominal false-positive rate of ``train_quantile``; None for other methods.
     """
 
     value: float
@@ -29,13 +29,14 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Those of images and of pixels, which are never used for one another.
+    """The thresholds of images and of pixels.
 
-    A smoothed map's values are lower than the patch scores that an image's score is made of.
+    Neither serves for the other: the values of a smoothed map are lower than the patch scores that
+    the score of an image is made of.
 
     Attributes:
-        image: For anomaly scores; None where there is nothing to set it by.
-        pixel: For values of the anomaly map; None likewise.
+        image: Threshold of anomaly scores; None if it is unknown.
+        pixel: Threshold of the values of anomaly maps; None if it is unknown.
     """
 
     image: Threshold | None
@@ -44,7 +45,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class BestThresholds:
-    """The thresholds with the largest F1 on labelled test images; None where not measured."""
+    """The thresholds with the largest F1 on labelled test images; None if not measured."""
 
     image: float | None = None
     pixel: float | None = None
@@ -62,16 +63,16 @@ def choose_thresholds(
     """Set the thresholds.
 
     Args:
-        held_out: Scores of normal images; None where there were too few.
-        best: What labelled test images said.
-        image: ``train_quantile``, ``f1_max`` or a number.
-        pixel: Likewise.
-        image_rate: In (0, 1], nominal false-positive rate of ``train_quantile``.
-        pixel_rate: Likewise.
+        held_out: Scores of normal images; None if there were too few.
+        best: The thresholds with the largest F1 on labelled test images.
+        image: ``train_quantile``, ``f1_max`` or a number, for images.
+        pixel: ``train_quantile``, ``f1_max`` or a number, for pixels.
+        image_rate: In (0, 1], nominal false-positive rate of ``train_quantile`` for images.
+        pixel_rate: In (0, 1], the same for pixels.
 
     Raises:
-        PatchCoreError: a method is unknown, a rate or number cannot be, or ``f1_max`` is asked
-            for where no labelled test images were measured.
+        PatchCoreError: a method is unknown, a rate or number is out of range, or ``f1_max`` is
+            requested without labelled test images.
     """
     for name, rate in (("nominal_fpr", image_rate), ("nominal_fpr_pixel", pixel_rate)):
         if not 0 < rate <= 1:

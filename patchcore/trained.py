@@ -1,36 +1,27 @@
-"""What PatchCore keeps of a category's training images."""
+"""What PatchCore keeps of training images."""
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from patchcore.held_out import HeldOutScores
 from patchcore.memory_bank import Coreset
-from patchcore.origins import Origins
 from patchcore.thresholds import BestThresholds, Thresholds
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The coreset, where it comes from, and what normal images score.
+    """The coreset with its origins, and the scores of normal images.
 
     Attributes:
         coreset: The selected patches, of one or several percentages.
-        origins: Of the embedded images that the coreset's indices count through.
-        names: What each training image is called, e.g. its file; empty where nobody said.
-        held_out: How normal images score that the bank has not seen, by the largest percentage;
-            None where there were too few.
-        thresholds: From which scores on something is anomalous, by the largest percentage.
-        best: The thresholds that labelled test images asked for; nothing without such.
-        patches: (M, ph, pw, 3) uint8, what each coreset patch looks like; None where not kept.
-        category: What was learned; empty where nobody said.
+        held_out: Scores of normal images that the bank has not seen, by the largest percentage;
+            None if there were too few images.
+        thresholds: The thresholds of the largest percentage.
+        best: The thresholds with the largest F1 on labelled test images, if measured.
+        category: Name of what was learned; may be empty.
     """
 
     coreset: Coreset
-    origins: Origins
     held_out: HeldOutScores | None
     thresholds: Thresholds
-    names: tuple[str, ...] = ()
     best: BestThresholds = field(default_factory=BestThresholds)
-    patches: np.ndarray | None = None
     category: str = ""

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,56 +10,33 @@ import torch
 
 from datasets.base import GOOD, Category, Sample
 from datasets.images import in_batches, map_ahead, read_sample
-from patchcore import PatchCore, Prediction, explain
-from patchcore.ensemble import NormalScores, combine
-from patchcore.explain import PatchPlaces
-from patchcore.memory_plan import MemoryPlan
+from patchcore import PatchCore, Prediction
+from patchcore.ensemble import combine
+from patchcore.fit import FitRequest, FitResult
+from patchcore.prediction import Collector
 from utils.metrics import CPU, Metrics, measure, measure_pixels
-from utils.options import Options
-from utils.pipeline.explanations import name_sources
-from utils.pipeline.fit import Cell, Learned, learn
+from utils.options.evaluate import EvaluateOptions
+from utils.pipeline.fit import fit_category
+from utils.pipeline.observer import RunObserver
 from utils.progress import show_progress
 from utils.results import ResultRow
-from utils.stopwatch import Stopwatch, clock_of
 
 ENSEMBLE = "ensemble"
 
 
 @dataclass(frozen=True)
-class PictureData:
-    """What pictures need beside the predictions; kept only where pictures are wanted.
-
-    Attributes:
-        images: (B, H, W, 3) uint8, the cropped test images.
-        coreset_patches: (M, ph, pw, 3) uint8, what each patch of the first seed's coreset looks
-            like.
-        places: Where each of these patches lies; its image counts in `sources`.
-        sources: Each training image's file and flip, in the order of embedding.
-    """
-
-    images: np.ndarray
-    coreset_patches: np.ndarray
-    places: PatchPlaces
-    sources: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
 class Measurement:
-    """One category with one seed and one percentage.
+    """The metrics of one category with one model, seed and percentage.
 
     Attributes:
         row: The numbers.
-        prediction: For all test images, in the category's order.
-        images: What the image scores are worth.
-        pixels: What the maps are worth; all NaN without masks.
-        normal: How training patches score; None where nothing asks for it.
+        images: Metrics of the image scores.
+        pixels: Metrics of the anomaly maps; all NaN without masks.
     """
 
     row: ResultRow
-    prediction: Prediction
     images: Metrics
     pixels: Metrics
-    normal: NormalScores | None
 
 
 @dataclass(frozen=True)
@@ -69,145 +46,187 @@ class CategoryResult:
     Attributes:
         category: Its samples.
         measurements: Seed by seed, each with the percentages ascending.
-        masks: (B, H, W) bool of the test images, cropped; None where a category has none.
-        picture_data: None where no pictures are wanted.
-        plan: How the training embeddings were kept.
-        learned: What the training images have become; None after a trained model was kept of it.
+        predictions: The predictions for all test images, one of each measurement.
+        masks: (B, H, W) bool of the test images, cropped; None if the category has no masks.
+        images: (B, H, W, 3) uint8, the cropped test images; None if no figures are drawn.
+        learned: What was learned of the training images; of an ensemble, by its first member.
     """
 
     category: Category
     measurements: tuple[Measurement, ...]
+    predictions: tuple[Prediction, ...]
     masks: np.ndarray | None
-    picture_data: PictureData | None
-    plan: MemoryPlan
-    learned: Learned | None
+    images: np.ndarray | None
+    learned: FitResult
+
+    def of_first_seed(self) -> list[tuple[Measurement, Prediction]]:
+        """Return the measurement and the prediction of each percentage of the first seed."""
+        pairs = zip(self.measurements, self.predictions, strict=True)
+        return [(m, p) for m, p in pairs if m.row.seed == self.learned.first.seed]
 
 
-def measure_category(
-    model: PatchCore, name: str, category: Category, options: Options
+def evaluate_category(
+    model: PatchCore, name: str, category: Category, options: EvaluateOptions
 ) -> CategoryResult:
-    """Fit a model on a category's training images, judge its test images, and measure.
+    """Fit a model to the training images of a category, predict its test images, and measure.
 
     Args:
         model: The method, with its backbone.
-        name: What the tables call it.
+        name: Name of the model in the tables.
         category: Its samples.
-        options: The run's.
+        options: Options of the run.
 
     Raises:
         DatasetError: a file cannot be read.
-        PatchCoreError: the category is too small for what was asked.
+        PatchCoreError: the category is too small for the request, or too large for the memory.
     """
-    shared = Stopwatch(clock_of(model.device))
-    learned = learn(model, category, options, shared)
-    masks, test_images = _predict(model, category, options, shared, learned.cells)
-    measurements = []
-    for cell in learned.cells:
-        with cell.watch.stage("score"):  # what is still under way, and its copy
-            prediction = cell.collector.finish()
-        with cell.watch.stage("metrics"):
+    observer = RunObserver(category.name, model.device)
+    request = FitRequest(
+        model.percentages,
+        tuple(dict.fromkeys(options.seed)),
+        held_out=options.needs_held_out_scores,
+        patches=options.pictures != "none" or options.saves_models,
+        normal=len(options.backbone) > 1,
+        memory_budget=options.memory_budget,
+    )
+    learned = fit_category(model, category, request, options, observer)
+    test = _TestImages(model, category, options)
+    collectors = _predict(model, test, learned, observer)
+    masks = test.masks()
+    measurements, predictions = [], []
+    for (seed, part), collector in collectors.items():
+        with observer.stage("score", seed, part):  # what is still under way, and its copy
+            prediction = collector.finish()
+        with observer.stage("metrics", seed, part):
             images, pixels, defects = _measure(
                 prediction, category, masks, options.aupro_limit, model.device
             )
         row = ResultRow(
             category=category.name,
-            percentage_coreset=cell.percentage,
-            k=model.k,
-            seed=cell.coreset.seed,
+            percentage_coreset=model.percentages[part],
+            k=model.settings.k,
+            seed=seed,
             num_train=len(category.train),
             num_test=len(category.test),
             metrics=_metrics_record(images, pixels, options.aupro_limit),
-            seconds=shared.seconds | cell.watch.seconds,
+            seconds=observer.seconds(seed, part),
             model=name,
             defects=defects,
         )
-        measurements.append(Measurement(row, prediction, images, pixels, cell.normal))
-    picture_data = None
-    if options.pictures != "none":
-        picture_data = PictureData(
-            np.concatenate(test_images),
-            learned.coreset_patches,
-            explain.locate(learned.cells[0].coreset.indices, model.grid),
-            name_sources(category.train, learned.origins, model.flip, options.path_data),
-        )
-    return CategoryResult(category, tuple(measurements), masks, picture_data, learned.plan, learned)
+        measurements.append(Measurement(row, images, pixels))
+        predictions.append(prediction)
+    return CategoryResult(
+        category, tuple(measurements), tuple(predictions), masks, test.images(), learned
+    )
 
 
-def combine_members(members: Sequence[CategoryResult], options: Options) -> CategoryResult:
-    """Judge by all members together: scores normalised by each one's training patches."""
+def combine_members(
+    members: Sequence[CategoryResult], options: EvaluateOptions
+) -> CategoryResult:
+    """Predict by all members together: scores normalised by each member's training patches."""
     first = members[0]
-    measurements = []
-    for same in zip(*(member.measurements for member in members), strict=True):
+    measurements, predictions = [], []
+    for number, of_first in enumerate(first.measurements):
         start = time.perf_counter()
-        prediction = combine([m.prediction for m in same], [m.normal for m in same])
+        row = of_first.row
+        part = first.learned.percentages.index(row.percentage_coreset)
+        prediction = combine(
+            [member.predictions[number] for member in members],
+            [member.learned.normal[row.seed][part] for member in members],
+        )
         images, pixels, defects = _measure(
             prediction, first.category, first.masks, options.aupro_limit, CPU
         )
-        stages = dict.fromkeys(stage for m in same for stage in m.row.seconds)
-        seconds = {s: sum(m.row.seconds.get(s, 0.0) for m in same) for s in stages}
+        rows = [member.measurements[number].row for member in members]
+        stages = dict.fromkeys(stage for one in rows for stage in one.seconds)
+        seconds = {s: sum(one.seconds.get(s, 0.0) for one in rows) for s in stages}
         seconds["combine"] = time.perf_counter() - start
         row = replace(
-            same[0].row,
+            row,
             metrics=_metrics_record(images, pixels, options.aupro_limit),
             seconds=seconds,
             model=ENSEMBLE,
             defects=defects,
         )
-        measurements.append(Measurement(row, prediction, images, pixels, None))
-    return replace(first, measurements=tuple(measurements))
+        measurements.append(Measurement(row, images, pixels))
+        predictions.append(prediction)
+    return replace(first, measurements=tuple(measurements), predictions=tuple(predictions))
+
+
+class _TestImages:
+    """The test images of a category in batches; keeps what is needed of them afterwards.
+
+    Args:
+        model: Crops the images.
+        category: Its samples.
+        options: Options of the run.
+    """
+
+    def __init__(self, model: PatchCore, category: Category, options: EvaluateOptions):
+        self.category = category
+        self._preprocess = model.preprocess
+        self._options = options
+        self._masks: list[np.ndarray | None] = []
+        self._images: list[np.ndarray] = []
+
+    def batches(self) -> Iterator[np.ndarray]:
+        """Yield the cropped images, (B, *size_crop, 3) uint8 RGB.
+
+        Raises:
+            DatasetError: a file cannot be read.
+        """
+        options = self._options
+        items = map_ahead(
+            self._read,
+            self.category.test,
+            num_workers=options.threads,
+            ahead=2 * options.batch_size + options.threads,
+        )
+        for batch in in_batches(items, options.batch_size):
+            crops = np.stack([crop for crop, _ in batch])
+            self._masks.extend(mask for _, mask in batch)
+            if options.pictures != "none":
+                self._images.append(crops)
+            yield crops
+
+    def masks(self) -> np.ndarray | None:
+        """Return the masks (B, H, W) bool of all images; None if one has none."""
+        if not self.category.has_masks or any(mask is None for mask in self._masks):
+            return None
+        return np.stack(self._masks)
+
+    def images(self) -> np.ndarray | None:
+        """Return all images (B, H, W, 3) uint8; None if no figures are drawn."""
+        return np.concatenate(self._images) if self._images else None
+
+    def _read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
+        image, mask = read_sample(sample)
+        crop = self._preprocess.crop_image(image)
+        return crop, None if mask is None else self._preprocess.crop_mask(mask)
 
 
 def _predict(
-    model: PatchCore,
-    category: Category,
-    options: Options,
-    shared: Stopwatch,
-    cells: Sequence[Cell],
-) -> tuple[np.ndarray | None, list[np.ndarray]]:
-    """Judge the test images into the cells; return the masks, and the images where kept."""
-
-    def read(sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
-        image, mask = read_sample(sample)
-        return model.crop(image), None if mask is None else model.preprocess.crop_mask(mask)
-
-    masks: list[np.ndarray | None] = []
-    images: list[np.ndarray] = []
-    items = map_ahead(
-        read,
-        category.test,
-        num_workers=options.threads,
-        ahead=2 * options.batch_size + options.threads,
-    )
-    batches = in_batches(items, options.batch_size)
-    with show_progress(len(category.test), f"{category.name}: score", "image") as bar:
-        for batch in shared.iterate("read", batches):
-            crops = np.stack([crop for crop, _ in batch])
-            masks.extend(mask for _, mask in batch)
-            if options.pictures != "none":
-                images.append(crops)
-            with shared.stage("embed"):
-                embeddings = model.embed(crops)
-            for start in range(0, len(cells), len(model.percentages)):
-                _score(model, embeddings, cells[start : start + len(model.percentages)])
-            bar.update(len(batch))
-    has_masks = category.has_masks and all(mask is not None for mask in masks)
-    return np.stack(masks) if has_masks else None, images
-
-
-def _score(model: PatchCore, embeddings: torch.Tensor, cells: Sequence[Cell]) -> None:
-    """Score a batch with one seed's coreset, by each percentage of it."""
-    coreset = cells[0].coreset
-    neighbours = model.nearest(embeddings, coreset)
-    searches = []
-    for cell in cells:
-        start = cell.watch.mark()
-        found = next(neighbours)
-        searches.append((start, cell.watch.mark()))
-        # The search of a larger percentage goes on from that of the smaller ones: it needs both.
-        for search in searches:
-            cell.watch.add_between("search", *search)
-        with cell.watch.stage("score"):
-            cell.collector.add(model.score(embeddings, found, coreset))
+    model: PatchCore, test: _TestImages, learned: FitResult, observer: RunObserver
+) -> dict[tuple[int, int], Collector]:
+    """Predict the test images by each seed and percentage: the position of the latter is the key."""
+    coresets = learned.coresets
+    collectors = {
+        (seed, part): Collector() for seed in coresets for part in range(len(model.percentages))
+    }
+    total = len(test.category.test)
+    with show_progress(total, f"{test.category.name}: score", "image") as bar:
+        for crops in observer.read(test.batches()):
+            with observer.stage("embed"):
+                embeddings = model.embedder.embed(crops)
+            for seed, coreset in coresets.items():
+                predictions = model.scorer.predict(
+                    embeddings, coreset.bank, coreset.sizes, observer, seed
+                )
+                for part, prediction in enumerate(predictions):
+                    with observer.stage("score", seed, part):
+                        collectors[seed, part].add(prediction)
+            bar.update(len(crops))
+    return collectors
 
 
 def _measure(

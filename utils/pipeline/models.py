@@ -5,17 +5,16 @@ from dataclasses import replace
 import torch
 
 from patchcore import PatchCore
-from patchcore.preprocess import Preprocess
 from patchcore.weights import default_layers, load_backbone
 from utils.errors import UsageError
-from utils.options import Options
+from utils.options.method import MethodOptions
 
 
 def choose_device(name: str) -> torch.device:
     """Return the device of ``--device``.
 
     Raises:
-        UsageError: it is not there.
+        UsageError: the device is not available.
     """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
@@ -27,49 +26,32 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda")
 
 
-def with_layers(options: Options) -> Options:
-    """Return the options with the layers named that each backbone is read at by default."""
+def with_layers(options: MethodOptions) -> MethodOptions:
+    """Return the options with the default layers of each backbone filled in."""
     layers = tuple(m.layers or default_layers(m.backbone) for m in options.members())
     return replace(options, layers=layers[:1] if len(set(layers)) == 1 else layers)
 
 
-def make_models(options: Options, device: torch.device) -> dict[str, PatchCore]:
-    """Load the backbones and lay out the method as the options say; by the tables' names."""
-    # Sizes that cannot be are told before weights are fetched for them.
-    Preprocess(options.size("size_resize"), options.size("size_crop"))
+def make_models(options: MethodOptions, device: torch.device) -> dict[str, PatchCore]:
+    """Load the backbones and build the models, by their names in the tables."""
+    settings = options.settings()
     models: dict[str, PatchCore] = {}
     for member in options.members():
         backbone = load_backbone(
             member.backbone,
             member.layers,
             member.weights,
-            size=options.size("size_crop"),
-            seed=options.seed[0],
+            size=settings.size_crop,
+            seed=settings.seed,
         )
         count = sum(name.partition("#")[0] == member.backbone for name in models)
-        models[f"{member.backbone}#{count + 1}" if count else member.backbone] = PatchCore(
-            backbone,
-            percentage_coreset=options.percentage_coreset,
-            k=options.k,
-            image_score=options.image_score,
-            num_reweight=options.num_reweight,
-            size_resize=options.size("size_resize"),
-            size_crop=options.size("size_crop"),
-            interpolation=options.interpolation,
-            flip=options.flip,
-            patch_size=options.patch_size,
-            embed_dim=options.embed_dim,
-            layer_weights=options.layer_weights or None,
-            sigma=options.sigma,
-            seed=options.seed[0],
-            precision=options.precision,
-            device=device,
-        )
+        name = f"{member.backbone}#{count + 1}" if count else member.backbone
+        models[name] = PatchCore.of(backbone, settings, device=device)
     return models
 
 
 def summarise(model: PatchCore) -> str:
-    """Return torchinfo's account of the cut backbone."""
+    """Return torchinfo's summary of the cut backbone."""
     import torchinfo
 
     size = (1, 3, *model.backbone.size)

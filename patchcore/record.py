@@ -1,0 +1,37 @@
+"""``model.json``, the record of a saved model: read without loading the model."""
+
+import json
+from pathlib import Path
+
+from patchcore.errors import PatchCoreError
+
+RECORD = "model.json"
+FORMAT, FORMAT_VERSION = "patchcore", 2
+
+
+def read_record(folder: Path) -> dict:
+    """Read ``model.json`` of a saved model.
+
+    Raises:
+        PatchCoreError: there is none, or its format or version is another.
+    """
+    path = folder / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PatchCoreError(
+            f"expected the folder of a trained model, cannot read {path}: {error.strerror or error}"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise PatchCoreError(
+            f"expected the record of a trained model, found no JSON in {path}"
+        ) from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise PatchCoreError(f"expected a trained PatchCore model, found another record: {path}")
+    if record.get("format_version") != FORMAT_VERSION:
+        raise PatchCoreError(
+            f"expected format_version {FORMAT_VERSION} in {path}, found "
+            f"{record.get('format_version')!r}: train again, or use the version of the program "
+            "that wrote it"
+        )
+    return record
