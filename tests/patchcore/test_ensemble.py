@@ -5,11 +5,15 @@ import torch
 from patchcore import Prediction
 from patchcore.ensemble import NormalScores, combine, draw_sample, normal_scores
 from patchcore.memory_bank import Coreset, MemoryBank
+from patchcore.origins import EmbeddingOrder, Origins
 
 
 def make_coreset(embeddings, sizes, seed=0):
     order = np.random.RandomState(seed).permutation(len(embeddings))[: sizes[-1]]
-    return Coreset(order, tuple(sizes), MemoryBank(embeddings[torch.from_numpy(order)]), seed)
+    bank = MemoryBank(embeddings[torch.from_numpy(order)])
+    # One patch an image.
+    origins = Origins.locate(order, (1, 1), EmbeddingOrder.of(len(embeddings), 0, 8), (), ())
+    return Coreset(order, tuple(sizes), bank, seed, origins)
 
 
 def make_prediction(score):
@@ -33,14 +37,14 @@ def test_normal_scores_are_those_of_training_patches_without_themselves(k):
             distances = (embeddings[others] - embeddings[patch]).norm(dim=1)
             scores.append(float(distances.sort().values[:k].mean()))
         assert result.mean == pytest.approx(np.mean(scores), rel=1e-5)
-        assert result.deviation == pytest.approx(np.std(scores), rel=1e-5)
+        assert result.std == pytest.approx(np.std(scores), rel=1e-5)
 
 
 def test_normal_scores_of_equal_patches_can_still_divide():
     embeddings = torch.ones(50, 8)
     (result,) = normal_scores(embeddings, np.arange(50), make_coreset(embeddings, [10]), 1)
     assert result.mean == 0
-    assert result.deviation > 0
+    assert result.std > 0
 
 
 def test_members_count_equally_whatever_their_units():

@@ -15,7 +15,7 @@ from torch import nn
 from patchcore import PatchCore, PatchCoreError, export_formats
 from patchcore.backbone import Backbone
 from patchcore.export import compare, export
-from patchcore.export_formats import FORMATS
+from patchcore.export.formats import FORMATS
 from tests.patchcore.test_model import make_images, make_model
 from tests.support import one_thread
 

@@ -1,138 +1,24 @@
-"""Scores of images that the bank has not seen, and the thresholds that follow from them."""
+"""Thresholds that follow from the scores of held-out images; their computing is in test_fit.py."""
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchcore import PatchCore
-from patchcore.backbone import Backbone
-from patchcore.coreset import greedy_coreset
-from patchcore.held_out import (
-    NUM_FOLDS,
-    PIXEL_RATES,
-    HeldOutScores,
-    held_out_scores,
-    scores_without_own_patches,
-)
-from patchcore.memory_bank import Coreset, MemoryBank
-from patchcore.origins import Origins
-from tests.support import one_thread
-
-GRID = 4  # positions of the small network's map along each axis
-PATCHES = GRID * GRID
+from patchcore.held_out import NUM_FOLDS, PIXEL_RATES, Folds, HeldOutScores
 
 
-@pytest.fixture(autouse=True)
-def quick():
-    with one_thread():
-        yield
+def test_folds_are_of_nearly_one_size_and_drawn_by_the_seed():
+    folds = Folds(10, seed=3)
+    assert np.bincount(folds.fold_of_image).tolist() == [3, 3, 2, 2]
+    shuffled = np.random.RandomState(3).permutation(10)
+    assert folds.fold_of_image[shuffled].tolist() == [n % NUM_FOLDS for n in range(10)]
+    scored = np.concatenate([folds.scored_images(fold) for fold in folds.needed()])
+    assert sorted(scored.tolist()) == list(range(10))
 
 
-def make_model(**arguments) -> PatchCore:
-    network = torch.nn.Sequential(torch.nn.Conv2d(3, 12, 8, stride=8))
-    size = (8 * GRID, 8 * GRID)
-    return PatchCore(
-        Backbone(network, ["0"], size),
-        size_resize=size,
-        size_crop=size,
-        embed_dim=48,
-        **arguments,
-    )
-
-
-def make_embeddings(count: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count * PATCHES, 48, generator=generator)
-
-
-def as_they_are(count: int) -> Origins:
-    return Origins(np.arange(count), np.zeros(count, dtype=np.int64))
-
-
-def nearest_by_hand(queries: torch.Tensor, bank: torch.Tensor, k: int) -> np.ndarray:
-    """Return (Q,) mean distances to the k nearest rows, by all differences."""
-    distances = (queries.double()[:, None] - bank.double()[None]).norm(dim=2)
-    return distances.sort(dim=1).values[:, :k].mean(1).numpy()
-
-
-class TestCrossValidation:
-    @pytest.mark.parametrize("k", [1, 3])
-    def test_each_image_is_scored_by_a_coreset_of_the_other_folds(self, k):
-        count, percentages = 11, (0.1, 0.4)
-        model = make_model(percentage_coreset=percentages, k=k)
-        embeddings = make_embeddings(count)
-        found = held_out_scores(model, embeddings, as_they_are(count), 3)
-
-        order = np.random.RandomState(3).permutation(count)
-        expected = {percentage: [] for percentage in percentages}
-        images = embeddings.view(count, PATCHES, -1)
-        for fold in range(NUM_FOLDS):
-            held_out = [image for place, image in enumerate(order) if place % NUM_FOLDS == fold]
-            rest = images[[i for i in range(count) if i not in held_out]].flatten(0, 1)
-            for percentage, scores in expected.items():
-                bank = rest[greedy_coreset(rest, int(len(rest) * percentage), seed=3)]
-                scores.extend(nearest_by_hand(images[i], bank, k).max() for i in held_out)
-        for scores, result in zip(expected.values(), found, strict=True):
-            np.testing.assert_allclose(result.image_scores, np.sort(scores), rtol=1e-4)
-
-    def test_flips_of_a_held_out_image_are_held_out_with_it(self):
-        model = make_model(percentage_coreset=1.0, flip=["horizontal"])
-        one = make_embeddings(5).view(5, PATCHES, -1)
-        # Each image's flip is its twin: in the bank it would make the image's distance 0.
-        embeddings = torch.stack([one, one], dim=1).flatten(0, 2)
-        origins = Origins(np.repeat(np.arange(5), 2), np.tile([0, 1], 5))
-        (found,) = held_out_scores(model, embeddings, origins, 0)
-        assert len(found.image_scores) == 5
-        assert found.image_scores.min() > 1
-
-    def test_stops_when_enough_images_are_scored(self, monkeypatch):
-        monkeypatch.setattr("patchcore.held_out.ENOUGH_IMAGES", 5)
-        model = make_model(percentage_coreset=0.1)
-        count = 4 * NUM_FOLDS
-        (found,) = held_out_scores(model, make_embeddings(count), as_they_are(count), 0)
-        assert len(found.image_scores) == 8  # two folds of four
-
-    def test_of_a_large_fold_enough_images_are_scored(self, monkeypatch):
-        monkeypatch.setattr("patchcore.held_out.ENOUGH_IMAGES", 5)
-        model = make_model(percentage_coreset=0.1)
-        count = 8 * NUM_FOLDS
-        (found,) = held_out_scores(model, make_embeddings(count), as_they_are(count), 0)
-        assert len(found.image_scores) == 5  # one fold of eight
-
-    @pytest.mark.parametrize(("count", "k"), [(1, 1), (2, 9)])
-    def test_too_few_images_have_no_scores(self, count, k):
-        model = make_model(percentage_coreset=0.5, k=k)
-        found = held_out_scores(model, make_embeddings(count), as_they_are(count), 0)
-        assert found == [None]
-
-    def test_pixels_are_the_maps(self):
-        model = make_model(percentage_coreset=1.0, sigma=0.0)
-        (found,) = held_out_scores(model, make_embeddings(10), as_they_are(10), 0)
-        # Bilinear resizing neither adds to the largest patch score nor takes from the smallest.
-        assert found.pixel_scores[0] <= found.image_scores[-1] * (1 + 1e-6)
-        assert np.all(np.diff(found.pixel_scores) <= 0)
-
-
-def test_without_own_patches_the_rest_of_the_coreset_scores():
-    count = 10
-    model = make_model(percentage_coreset=(0.2, 0.5))
-    embeddings = make_embeddings(count)
-    indices = greedy_coreset(embeddings, 80)
-    coreset = Coreset(indices.numpy(), (32, 80), MemoryBank(embeddings[indices]), 0)
-    found = scores_without_own_patches(
-        model, coreset, as_they_are(count), model.embedded(embeddings)
-    )
-    fold = np.empty(count, dtype=int)
-    fold[np.random.RandomState(0).permutation(count)] = np.arange(count) % NUM_FOLDS
-    for size, result in zip(coreset.sizes, found, strict=True):
-        expected = []
-        for image in range(count):
-            others = [i for i in indices[:size].tolist() if fold[i // PATCHES] != fold[image]]
-            queries = embeddings[image * PATCHES : (image + 1) * PATCHES]
-            expected.append(nearest_by_hand(queries, embeddings[others], 1).max())
-        np.testing.assert_allclose(result.image_scores, np.sort(expected), rtol=1e-4)
+def test_one_image_has_no_folds():
+    assert list(Folds(1, seed=0).needed()) == []
 
 
 class TestThresholds:
@@ -166,22 +52,3 @@ class TestThresholds:
         scores = HeldOutScores(np.float32([1]), np.float32(10 * (1 - PIXEL_RATES)))
         for rate in (1e-5, 0.001, 0.0123, 1.0):
             assert scores.pixel_threshold(rate) == pytest.approx(10 * (1 - rate), abs=1e-3)
-
-    def test_the_share_of_pixels_above_is_the_rate(self):
-        model = make_model(percentage_coreset=0.5)
-        count, size = NUM_FOLDS, (NUM_FOLDS - 1) * PATCHES // 2  # folds of one image each
-        embeddings = make_embeddings(count)
-        (found,) = held_out_scores(model, embeddings, as_they_are(count), 0)
-        maps = []
-        images = embeddings.view(count, PATCHES, -1)
-        for image in range(count):
-            rest = images[[i for i in range(count) if i != image]].flatten(0, 1)
-            bank = MemoryBank(rest[greedy_coreset(rest, size)])
-            coreset = Coreset(np.arange(size), (size,), bank, 0)
-            one = images[image].view(1, GRID, GRID, -1)
-            (neighbours,) = model.nearest(one, coreset)
-            maps.append(model.score(one, neighbours, coreset).anomaly_map)
-        values = np.concatenate(maps)
-        for rate in PIXEL_RATES[1:]:
-            share = (values >= found.pixel_threshold(rate)).mean()
-            assert share == pytest.approx(rate, abs=2 / values.size)

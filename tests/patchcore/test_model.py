@@ -1,3 +1,6 @@
+import dataclasses
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +8,7 @@ import torch
 from patchcore import PatchCore, PatchCoreError
 from patchcore.backbone import Backbone
 from patchcore.prediction import Collector
-from patchcore.scoring import IMAGE_SCORES
+from patchcore.settings import IMAGE_SCORES, Settings
 
 
 def make_backbone(size=(32, 32)):
@@ -62,16 +65,17 @@ def test_what_differs_from_all_training_images_scores_higher():
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_several_percentages_at_once_equal_each_alone(k):
-    train, test = make_images(8), np.stack([make_model().crop(i) for i in make_images(4, seed=1)])
+    train = make_images(8)
+    test = np.stack([make_model().embedder.crop(i) for i in make_images(4, seed=1)])
     together = make_model(percentage_coreset=[0.5, 0.05, 0.2], k=k).fit(train)
     assert together.percentages == (0.05, 0.2, 0.5)
-    embeddings = together.embed(test)
-    neighbours = list(together.nearest(embeddings, together.coreset))
-    for percentage, found in zip(together.percentages, neighbours, strict=True):
+    coreset, embeddings = together.coreset, together.embedder.embed(test)
+    predictions = list(together.scorer.predict(embeddings, coreset.bank, coreset.sizes))
+    for percentage, found in zip(together.percentages, predictions, strict=True):
         alone = make_model(percentage_coreset=percentage, k=k).fit(train)
         expected = alone.predict(make_images(4, seed=1))
         collector = Collector()
-        collector.add(together.score(embeddings, found, together.coreset))
+        collector.add(found)
         prediction = collector.finish()
         for name in ("score", "anomaly_map", "distance", "nearest"):
             np.testing.assert_array_equal(getattr(prediction, name), getattr(expected, name))
@@ -99,7 +103,7 @@ def test_non_square_crops():
 
 @pytest.mark.parametrize("percentage", [0, -0.1, 1.01, [], [0.1, 2], float("nan")])
 def test_refuses_percentages_outside_0_to_1(percentage):
-    with pytest.raises(PatchCoreError, match=r"percentages in \(0, 1\]"):
+    with pytest.raises(PatchCoreError, match=r"percentage_coreset in \(0, 1\]"):
         make_model(percentage_coreset=percentage)
 
 
@@ -116,15 +120,8 @@ def test_refuses_to_predict_before_it_was_fitted():
 def test_refuses_no_images():
     with pytest.raises(PatchCoreError, match="at least one training image"):
         make_model().fit([])
-    with pytest.raises(PatchCoreError, match="at least one image to judge"):
+    with pytest.raises(PatchCoreError, match="at least one image to predict"):
         make_model().fit(make_images(2)).predict([])
-
-
-def test_refuses_another_number_of_training_images_than_announced():
-    model = make_model()
-    batch = np.stack([model.crop(image) for image in make_images(3)])
-    with pytest.raises(PatchCoreError, match="expected 4 training images, found 3"):
-        model.embed_all([batch], 4)
 
 
 def test_flips_are_learned_too():
@@ -157,13 +154,13 @@ def reweight_by_loops(model, prediction, embeddings, b):
     return np.array(results)
 
 
-@pytest.mark.parametrize("b", [1, 4, 1000])
+@pytest.mark.parametrize("b", [2, 4, 1000])
 @pytest.mark.parametrize("k", [1, 2])
 def test_the_reweighted_score_is_equation_7(b, k):
     model = make_model(image_score="reweighted", num_reweight=b, k=k).fit(make_images(6))
     test = make_images(5, seed=1)
     prediction = model.predict(test)
-    embeddings = model.embed(np.stack([model.crop(image) for image in test]))
+    embeddings = model.embedder.embed(np.stack([model.embedder.crop(image) for image in test]))
     expected = reweight_by_loops(model, prediction, embeddings, b)
     np.testing.assert_allclose(prediction.score, expected, rtol=1e-3, atol=1e-4)
 
@@ -179,7 +176,7 @@ def test_the_reweighted_score_does_not_overflow():
 def test_layer_weights_and_interpolation_reach_the_embedding():
     batch = make_images(1, size=(40, 50))
     plain, weighted, area = (
-        model.embed(np.stack([model.crop(batch[0])]))
+        model.embedder.embed(np.stack([model.embedder.crop(batch[0])]))
         for model in (
             make_model(),
             make_model(layer_weights=(2.0, 2.0)),
@@ -194,13 +191,23 @@ def test_layer_weights_and_interpolation_reach_the_embedding():
     ("options", "message"),
     [
         ({"image_score": "median"}, "image_score max_patch, max_map, reweighted, found 'median'"),
-        ({"flip": ("diagonal",)}, "flip vertical, horizontal, found diagonal"),
-        ({"interpolation": "cubic"}, "interpolation bilinear or area, found 'cubic'"),
+        ({"flip": ("diagonal",)}, "flip horizontal, vertical, found 'diagonal'"),
+        ({"interpolation": "cubic"}, "interpolation bilinear, area, found 'cubic'"),
+        ({"num_reweight": 0}, "num_reweight of at least 2, found 0"),
     ],
 )
-def test_refuses_unknown_choices(options, message):
+def test_refuses_settings_that_cannot_be(options, message):
     with pytest.raises(PatchCoreError, match=message):
         make_model(**options)
+
+
+def test_the_signature_shows_every_setting_with_its_default():
+    shown = inspect.signature(PatchCore).parameters
+    for field in dataclasses.fields(Settings):
+        assert shown[field.name].default == field.default
+        assert shown[field.name].kind is inspect.Parameter.KEYWORD_ONLY
+    with pytest.raises(TypeError, match="hidden"):
+        make_model(hidden=1)
 
 
 @pytest.mark.gpu

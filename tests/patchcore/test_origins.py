@@ -1,15 +1,40 @@
 import numpy as np
 
-from patchcore.origins import OriginsOfBatches
+from patchcore.origins import EmbeddingOrder, Origins
+
+ORDER = EmbeddingOrder.of(num_images=5, num_flips=2, batch_size=3)
 
 
-def test_batches_in_several_flips_keep_the_order_in_which_they_came():
-    collected = OriginsOfBatches()
-    for first, count in ((0, 3), (3, 2)):
-        for flip in (0, 1, 2):
-            collected.add(first, count, flip)
-    origins = collected.finish()
-    assert len(origins) == 15
-    assert origins.images.tolist() == [0, 1, 2] * 3 + [3, 4] * 3
-    assert origins.flips.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [0] * 2 + [1] * 2 + [2] * 2
-    assert origins.images.dtype == origins.flips.dtype == np.int64
+def test_batches_are_embedded_in_all_flips_one_after_another():
+    assert len(ORDER) == 15
+    assert ORDER.images.tolist() == [0, 1, 2] * 3 + [3, 4] * 3
+    assert ORDER.flips.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [0] * 2 + [1] * 2 + [2] * 2
+    assert ORDER.images.dtype == ORDER.flips.dtype == np.int64
+
+
+def test_patches_are_located_in_their_image_and_grid():
+    # Grid of 2 rows and 3 columns: 6 patches an image. Patch 76 is the 5th of embedded image 12.
+    indices = np.array([0, 22, 76, 89])
+    flips = ("horizontal", "vertical")
+    origins = Origins.locate(indices, (2, 3), ORDER, tuple("abcde"), flips)
+    assert origins.names == ("a", "b", "c", "d", "e")
+    assert origins.flips == ("", "horizontal", "vertical")
+    assert origins.image.tolist() == [0, 0, 4, 4]
+    assert origins.flip.tolist() == [0, 1, 1, 2]
+    assert origins.row.tolist() == [0, 1, 1, 1]
+    assert origins.column.tolist() == [0, 1, 1, 2]
+
+
+def test_images_without_names_are_numbered():
+    origins = Origins.locate(np.array([76]), (2, 3), ORDER, (), ("horizontal", "vertical"))
+    assert origins.names == ("image 0", "image 1", "image 2", "image 3", "image 4")
+
+
+def test_the_origins_of_a_smaller_coreset_are_the_first_ones():
+    origins = Origins.locate(np.array([76, 22, 0]), (2, 3), ORDER, (), ("horizontal", "vertical"))
+    first = origins.first(2)
+    assert (first.names, first.flips) == (origins.names, origins.flips)
+    assert first.image.tolist() == [4, 0]
+    assert first.flip.tolist() == [1, 1]
+    assert first.row.tolist() == [1, 1]
+    assert first.column.tolist() == [1, 1]

@@ -4,7 +4,15 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
-from patchcore.scoring import AnomalyMap, max_scores, patch_scores
+from patchcore import settings
+from patchcore.scoring import (
+    IMAGE_SCORES,
+    AnomalyMap,
+    ScoredPatches,
+    max_map,
+    max_patch,
+    patch_scores,
+)
 
 
 @pytest.mark.parametrize("sigma", [0.0, 1.5, 4.0])
@@ -34,6 +42,17 @@ def test_a_patch_is_scored_by_its_mean_distance():
     assert torch.equal(patch_scores(torch.tensor([[1.0, 2.0, 6.0]])), torch.tensor([3.0]))
 
 
-def test_an_image_is_scored_by_its_most_anomalous_patch():
+def scored(scores: torch.Tensor, maps: torch.Tensor) -> ScoredPatches:
+    nothing = torch.empty(0)
+    return ScoredPatches(scores, maps, nothing, nothing, nothing, lambda rows: rows)
+
+
+def test_an_image_is_scored_by_its_most_anomalous_patch_or_pixel():
     scores = torch.tensor([[[1.0, 5.0], [2.0, 3.0]], [[0.0, 0.0], [0.0, 0.5]]])
-    assert torch.equal(max_scores(scores), torch.tensor([5.0, 0.5]))
+    patches = scored(scores, scores / 2)
+    assert torch.equal(max_patch(patches), torch.tensor([5.0, 0.5]))
+    assert torch.equal(max_map(patches), torch.tensor([2.5, 0.25]))
+
+
+def test_every_choice_of_the_setting_has_its_score():
+    assert tuple(IMAGE_SCORES) == settings.IMAGE_SCORES

@@ -11,7 +11,7 @@ from datasets.images import read_image
 from datasets.inputs import find_items
 from patchcore import PatchCore
 from patchcore.export import TOLERANCE, export
-from patchcore.export_formats import FORMATS
+from patchcore.export.formats import FORMATS
 from utils.export_options import ExportOptions
 from utils.flags import parse_flags
 from utils.pipeline.loading import load_model

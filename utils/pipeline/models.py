@@ -7,7 +7,7 @@ import torch
 from patchcore import PatchCore
 from patchcore.weights import default_layers, load_backbone
 from utils.errors import UsageError
-from utils.options.method import MethodOptions
+from utils.options.fit import FitOptions
 
 
 def choose_device(name: str) -> torch.device:
@@ -26,13 +26,13 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda")
 
 
-def with_layers(options: MethodOptions) -> MethodOptions:
+def with_layers(options: FitOptions) -> FitOptions:
     """Return the options with the default layers of each backbone filled in."""
     layers = tuple(m.layers or default_layers(m.backbone) for m in options.members())
     return replace(options, layers=layers[:1] if len(set(layers)) == 1 else layers)
 
 
-def make_models(options: MethodOptions, device: torch.device) -> dict[str, PatchCore]:
+def make_models(options: FitOptions, device: torch.device) -> dict[str, PatchCore]:
     """Load the backbones and build the models, by their names in the tables."""
     settings = options.settings()
     models: dict[str, PatchCore] = {}

@@ -1,4 +1,4 @@
-"""A fitted PatchCore as one file that runs without this package: ONNX, or torch's own format."""
+"""A trained PatchCore as one file that runs without this package: ONNX, or torch's own format."""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,12 +10,12 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from patchcore.errors import PatchCoreError
-from patchcore.export_formats import FORMATS, INPUT, OUTPUTS, FileFormat, Runner
+from patchcore.export.formats import FORMATS, INPUT, OUTPUTS, FileFormat, Runner
 from patchcore.images import each_image
 from patchcore.memory_bank import Coreset
 from patchcore.model import PatchCore
 from patchcore.storage import weights_digest
-from patchcore.straight import StraightPatchCore
+from patchcore.export.traceable import TraceablePatchCore
 from patchcore.version import VERSION
 
 # Largest difference of a score, or of a map's values, from the model's, relative to the score or
@@ -31,13 +31,13 @@ NUM_NOISE = 4
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """An exported file.
 
     Attributes:
         path: The file.
         num_bytes: Its size.
-        num_images: With how many images it was compared with the model, noise counted.
-        difference: The largest difference found, relative as `TOLERANCE` says.
+        num_images: Number of images on which it was compared with the model, with noise.
+        difference: The largest difference, relative as described at `TOLERANCE`.
     """
 
     path: Path
@@ -54,23 +54,23 @@ def export(
     images: Iterable = (),
     percentage: float | None = None,
 ) -> Exported:
-    """Write a model to one file, and compare what the file gives with what the model gives.
+    """Write a model to one file, and compare the outputs of the file with those of the model.
 
-    The file takes ``images``, (B, 3, *size_crop) uint8 RGB, already resized and cropped, and gives
-    ``score`` (B,) and ``anomaly_map`` (B, *size_crop), float32. B is free. What one has to know to
-    use it is inside: as ONNX's metadata, or in torch's extra file ``metadata.json``.
+    The input is ``images``, (B, 3, *size_crop) uint8 RGB, already resized and cropped; the outputs
+    are ``score`` (B,) and ``anomaly_map`` (B, *size_crop), float32. B is free. The file describes
+    its use in its metadata: those of ONNX, or torch's extra file ``metadata.json``.
 
     Args:
-        model: Fitted, on the CPU, in float32.
-        path: The file to write. It bears this name only when it is complete and was compared.
-        file_format: ``onnx``, or ``torch`` for what `torch.export.load` reads.
-        images: To compare on, of any size, in the forms that `PatchCore.fit` takes. A picture of
-            noise is added, whose distances are large; several where there is nothing else.
-        percentage: Whose coreset goes into the file; None for the largest.
+        model: A fitted model on the CPU, in float32.
+        path: The file to write. It gets this name only when it is complete and was compared.
+        file_format: ``onnx``, or ``torch`` for `torch.export.load`.
+        images: Images of any size to compare on, in the forms that `PatchCore.fit` takes. An image
+            of noise, which has large distances, is added; several if there is no other image.
+        percentage: Percentage of the coreset in the file; None for the largest.
 
     Raises:
-        PatchCoreError: the model cannot be written in this format, a package for it is missing, the
-            file cannot be written, or it does not give the model's scores.
+        PatchCoreError: the model cannot be written in this format, a package is missing, the file
+            cannot be written, or its scores differ from the model's.
     """
     path = Path(path)
     if file_format not in FORMATS:
@@ -83,15 +83,15 @@ def export(
         )
     chosen.check_packages()
     coreset = _coreset(model, percentage)
-    straight = StraightPatchCore(model, coreset).eval().requires_grad_(False)
-    chosen.check_size(straight)
-    crops = [model.crop(image) for image in each_image(images)]
+    traceable = TraceablePatchCore(model, coreset).eval().requires_grad_(False)
+    chosen.check_size(traceable)
+    crops = [model.embedder.crop(image) for image in each_image(images)]
     crops += _noise(model.preprocess.size_crop, 1 if crops else NUM_NOISE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
             unproven = Path(folder) / f"model{chosen.suffix}"
-            _write(straight, chosen, unproven, _describe(model, coreset))
+            _write(traceable, chosen, unproven, _describe(model, coreset))
             difference = compare(_load(chosen, unproven), model, coreset, crops)
             unproven.replace(path)
     except OSError as error:
@@ -105,19 +105,21 @@ def compare(run: Runner, model: PatchCore, coreset: Coreset, crops: Sequence[np.
     Args:
         run: What runs the file.
         model: The model.
-        coreset: What the file holds of it.
+        coreset: The coreset in the file.
         crops: Images, each (*size_crop, 3) uint8 RGB.
 
     Returns:
         The largest relative difference, at most `TOLERANCE`.
 
     Raises:
-        PatchCoreError: it is larger, or the file does not run on batches of several sizes.
+        PatchCoreError: the difference is larger, or the file does not run on batches of several
+            sizes.
     """
     least = LEAST_SCORE * float(coreset.bank.embeddings.norm(dim=1).mean())
     differences = []
     for batch in _batches(crops):
-        expected = model.judge([batch], coreset)
+        embeddings = model.embedder.embed(batch)
+        *_, expected = model.scorer.predict(embeddings, coreset.bank, coreset.sizes)
         try:
             score, anomaly_map = run(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))
         # Each runtime has errors of its own kind.
@@ -126,8 +128,8 @@ def compare(run: Runner, model: PatchCore, coreset: Coreset, crops: Sequence[np.
                 f"the exported file does not run on {len(batch)} images: {_first_line(error)}"
             ) from error
         for name, found, wanted in (
-            ("score", score, expected.score),
-            ("anomaly_map", anomaly_map, expected.anomaly_map),
+            ("score", score, expected.score.numpy()),
+            ("anomaly_map", anomaly_map, expected.anomaly_map.numpy()),
         ):
             if found.shape != wanted.shape:
                 raise PatchCoreError(
@@ -138,8 +140,8 @@ def compare(run: Runner, model: PatchCore, coreset: Coreset, crops: Sequence[np.
     largest = float(np.max(differences))  # which is undefined where one is
     if not largest <= TOLERANCE:
         raise PatchCoreError(
-            "expected the exported file to give the model's scores and maps, but for "
-            f"{TOLERANCE:g} of them, found a difference of {largest:.2g}; nothing was kept of it"
+            f"expected the scores and maps of the exported file to equal the model's up to "
+            f"{TOLERANCE:g}, found a difference of {largest:.2g}; the file was not kept"
         )
     return largest
 
@@ -158,11 +160,11 @@ def _coreset(model: PatchCore, percentage: float | None) -> Coreset:
 
 
 def _write(
-    straight: StraightPatchCore, chosen: FileFormat, path: Path, description: dict[str, object]
+    traceable: TraceablePatchCore, chosen: FileFormat, path: Path, description: dict[str, object]
 ) -> None:
     """Trace the module and write it."""
     try:
-        chosen.write(_trace(straight), path, description)
+        chosen.write(_trace(traceable), path, description)
     except OSError:
         raise
     # Exporters have errors of their own kinds for what they cannot express.
@@ -173,12 +175,12 @@ def _write(
         ) from error
 
 
-def _trace(straight: StraightPatchCore) -> ExportedProgram:
+def _trace(traceable: TraceablePatchCore) -> ExportedProgram:
     # 2 images: 0 and 1 would be taken for constants.
-    images = torch.zeros(2, 3, *straight.size, dtype=torch.uint8)
+    images = torch.zeros(2, 3, *traceable.size, dtype=torch.uint8)
     with torch.no_grad():
         program = torch.export.export(
-            straight, (images,), dynamic_shapes=({0: Dim("batch")},), strict=False
+            traceable, (images,), dynamic_shapes=({0: Dim("batch")},), strict=False
         )
     for node in program.graph.nodes:  # where the code lies on this machine is for nobody else
         node.meta.pop("stack_trace", None)
@@ -241,7 +243,7 @@ def _describe(model: PatchCore, coreset: Coreset) -> dict[str, object]:
         thresholds = {"image": model.thresholds.image, "pixel": model.thresholds.pixel}
         description |= {f"threshold_{kind}": t.value for kind, t in thresholds.items() if t}
     size = model.coreset.sizes.index(len(coreset.bank))
-    return description | model.settings | {"percentage_coreset": model.percentages[size]}
+    return description | model.settings.as_json() | {"percentage_coreset": model.percentages[size]}
 
 
 def _first_line(error: BaseException) -> str:

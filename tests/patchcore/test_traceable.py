@@ -5,7 +5,7 @@ from torch import nn
 
 from patchcore import PatchCore, PatchCoreError, straight
 from patchcore.backbone import Backbone
-from patchcore.straight import StraightPatchCore, trace
+from patchcore.export.traceable import TraceablePatchCore, trace
 from tests.patchcore.test_model import make_images, make_model
 from tests.support import one_thread
 
@@ -20,7 +20,7 @@ def in_one_thread():
 
 def judge(model, coreset=None, images=TEST):
     """Let the straight module judge images; return scores and maps as arrays."""
-    module = StraightPatchCore(model, coreset or model.coreset).eval()
+    module = TraceablePatchCore(model, coreset or model.coreset).eval()
     batch = torch.from_numpy(np.stack([model.crop(image) for image in images]))
     with torch.no_grad():
         score, anomaly_map = module(batch.permute(0, 3, 1, 2).contiguous())
@@ -72,7 +72,7 @@ def test_searches_the_coreset_that_it_is_given():
 def test_equal_vectors_are_at_distance_zero_and_nearly_equal_ones_in_their_order():
     """By products of numbers of this size, distances below 0.1 cannot be told apart."""
     model = make_model(percentage_coreset=1.0).fit(TRAIN)
-    module = StraightPatchCore(model, model.coreset)
+    module = TraceablePatchCore(model, model.coreset)
     generator = torch.Generator().manual_seed(0)
     steps = torch.tensor([0.0, 0.001, 0.002, 0.003])[:, None]
     points = 100 * torch.randn(60, 1, 24, generator=generator)
@@ -151,7 +151,7 @@ def test_refuses_a_network_that_decides_by_values(between):
 def test_refuses_a_model_in_fewer_digits():
     model = make_model(precision="bfloat16")
     with pytest.raises(PatchCoreError, match=r"computes in float32 to export, found bfloat16"):
-        StraightPatchCore(model, model.coreset)
+        TraceablePatchCore(model, model.coreset)
 
 
 def test_a_torchvision_network():

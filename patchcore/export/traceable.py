@@ -1,8 +1,8 @@
-"""A fitted PatchCore as one plain module, whose course no input changes: what exporters can follow.
+"""A trained PatchCore as one module that exporters can trace: no step depends on input values.
 
-The search of `MemoryBank` looks only where a neighbour can be, which depends on the data; here all
-distances are computed, a part of the bank at a time. Scores and maps are those of `PatchCore`, but
-for rounding.
+The search of `MemoryBank` looks only where a neighbour can be, which depends on the data. Here all
+distances are computed, a part of the bank at a time. Scores and maps equal those of `PatchCore` up
+to rounding.
 """
 
 import copy
@@ -15,54 +15,54 @@ from patchcore.backbone import Backbone
 from patchcore.errors import PatchCoreError
 from patchcore.memory_bank import Coreset, torch_nearest
 from patchcore.model import PatchCore
-from patchcore.scoring import equation_7, max_scores, patch_scores
+from patchcore.scoring import IMAGE_SCORES, ScoredPatches, patch_scores
 
 # Floats of a block of distances, for each image: 16 MB, whatever the bank's size.
 BLOCK_FLOATS = 1 << 22
-# Candidates beside the k nearest. |c|^2 - 2 x c orders vectors wrongly that it cannot tell apart in
-# float32; a few more, compared by their true distances, put that right.
+# Candidates besides the k nearest. In float32, |c|^2 - 2 x c may order nearly equal distances
+# wrongly; comparing a few more candidates by their true distances corrects that.
 SPARE = 3
 
 
-class StraightPatchCore(nn.Module):
-    """Image in, score and anomaly map out, the memory bank inside.
+class TraceablePatchCore(nn.Module):
+    """Maps images to scores and anomaly maps, with the memory bank inside.
 
     Attributes:
         size: (H, W) in pixels of the images.
 
     Args:
-        model: On the CPU, in float32. It is not changed.
-        coreset: Its coreset, of which all is searched.
+        model: A model on the CPU, in float32. It is not changed.
+        coreset: The coreset that is searched as a whole.
 
     Raises:
-        PatchCoreError: the model is not on the CPU or not in float32, or its backbone decides by
-            its input's values.
+        PatchCoreError: the model is not on the CPU or not in float32, or a step of its backbone
+            depends on input values.
     """
 
     def __init__(self, model: PatchCore, coreset: Coreset):
         super().__init__()
         _check(model)
         self.size = model.preprocess.size_crop
-        self.num_patches = model.patches_per_image
-        self.k = model.k
-        self.image_score = model.image_score
+        self.num_patches = model.embedder.patches_per_image
+        self.k = model.scorer.k
+        self._image_score = IMAGE_SCORES[model.scorer.image_score]
         self._normalise = model.preprocess.normalise
         self.network = trace(model.backbone)
-        self.patch_embedding = copy.deepcopy(model.patch_embedding)
-        self.draw_map = copy.deepcopy(model.anomaly_map)
+        self.patch_embedding = copy.deepcopy(model.embedder.patch_embedding)
+        self.anomaly_map = copy.deepcopy(model.scorer.anomaly_map)
         bank = coreset.bank.embeddings.clone()
-        # Around their middle vectors are shorter, and fewer digits are lost in their products.
+        # Centred vectors are shorter, and fewer digits are lost in their products.
         centre = bank.mean(0)
         self.register_buffer("centre", centre)  # (D,)
         self.register_buffer("bank", bank - centre)  # (M, D)
         self.register_buffer("squares", self.bank.square().sum(1))  # (M,)
-        if self.image_score == "reweighted":
-            # Of each coreset patch, the b nearest ones: no search for them at run time.
-            neighbours = torch_nearest(bank, bank, min(model.num_reweight, len(bank)))
+        if model.scorer.image_score == "reweighted":
+            # The b nearest coreset patches of each coreset patch: no search at run time.
+            neighbours = torch_nearest(bank, bank, min(model.scorer.num_reweight, len(bank)))
             self.register_buffer("neighbourhoods", neighbours)  # (M, b)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Judge images.
+        """Predict images.
 
         Args:
             images: (B, 3, H, W) uint8 RGB, resized and cropped.
@@ -77,13 +77,16 @@ class StraightPatchCore(nn.Module):
         queries = embeddings.reshape(-1, dim) - self.centre  # (B * h * w, D)
         distances, nearest = self._search(queries)  # (B * h * w, k)
         scores = patch_scores(distances).view(-1, height, width)
-        maps = self.draw_map(scores)
-        if self.image_score == "max_patch":
-            return max_scores(scores), maps
-        if self.image_score == "max_map":
-            return max_scores(maps), maps
-        queries, nearest = queries.view(-1, height, width, dim), nearest.view(-1, height, width)
-        return equation_7(scores, queries, nearest, self.bank, self._neighbours), maps
+        maps = self.anomaly_map(scores)
+        patches = ScoredPatches(
+            scores,
+            maps,
+            queries.view(-1, height, width, dim),
+            nearest.view(-1, height, width),
+            self.bank,
+            self._neighbours,
+        )
+        return self._image_score(patches), maps
 
     def _search(self, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (Q, k) Euclidean distances, ascending, and (Q,) index of the nearest."""
@@ -100,7 +103,7 @@ class StraightPatchCore(nn.Module):
         return found, candidates.gather(1, order[:, :1])[:, 0]
 
     def _neighbours(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return (B, b) coreset patches nearest to those of ``rows`` (B,)."""
+        """Return the coreset patches (B, b) nearest to coreset patches (B,)."""
         return self.neighbourhoods.index_select(0, rows)
 
     def _candidates(self, queries: torch.Tensor) -> torch.Tensor:
@@ -122,18 +125,18 @@ class StraightPatchCore(nn.Module):
 
 
 def trace(backbone: Backbone) -> fx.GraphModule:
-    """Write down what a backbone computes, up to its last layer.
+    """Trace a backbone up to its last layer.
 
-    `Backbone` ends its network's forward pass by an exception, which exporters do not survive.
+    `Backbone` ends the forward pass by an exception, which exporters do not support.
 
     Args:
         backbone: On the CPU, in float32. It is not changed.
 
     Returns:
-        Called with (B, 3, H, W) float32, gives a tuple of the layers' maps.
+        A module from (B, 3, H, W) float32 to a tuple of the layers' maps.
 
     Raises:
-        PatchCoreError: what the network does depends on its input's values.
+        PatchCoreError: a step of the network depends on input values.
     """
     # Weights in the plain order: those of channels last are written as views of others.
     backbone = copy.deepcopy(backbone).to(memory_format=torch.contiguous_format)
@@ -151,7 +154,7 @@ def trace(backbone: Backbone) -> fx.GraphModule:
     # Whatever a user's network raises where it meets tensors without values.
     except Exception as error:
         raise PatchCoreError(
-            "cannot export this backbone: what it does depends on the values of its input "
+            "cannot export this backbone: a step depends on the values of its input "
             f"({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})"
         ) from error
 
@@ -162,9 +165,9 @@ def _check(model: PatchCore) -> None:
             f"expected a model on the CPU to export, found one on {model.device} (device); the "
             "exported file runs anywhere"
         )
-    precision = model.settings["precision"]
+    precision = model.settings.precision
     if precision != "float32":
         raise PatchCoreError(
-            f"expected a model that computes in float32 to export, found {precision} (precision): "
-            "in fewer digits no other program gives the same scores"
+            f"expected a model in float32 to export, found {precision} (precision): other programs "
+            "do not reproduce its rounding"
         )

@@ -1,0 +1,248 @@
+"""The fit against slow twins: which patches, which crops, which scores of held-out images."""
+
+import numpy as np
+import pytest
+import torch
+
+from patchcore import PatchCore, PatchCoreError
+from patchcore.backbone import Backbone
+from patchcore.coreset import greedy_coreset
+from patchcore.explain import cut_patches
+from patchcore.fit import CroppedImages, FitRequest, FitResult, coreset_sizes, fit
+from patchcore.held_out import NUM_FOLDS
+from tests.support import one_thread
+
+GRID = 4  # positions of the small network's map along each axis
+SIDE = 8 * GRID
+PATCHES = GRID * GRID
+
+
+@pytest.fixture(autouse=True)
+def quick():
+    with one_thread():
+        yield
+
+
+def make_model(**arguments) -> PatchCore:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 12, 8, stride=8))
+    return PatchCore(
+        Backbone(network, ["0"], (SIDE, SIDE)),
+        size_resize=(SIDE, SIDE),
+        size_crop=(SIDE, SIDE),
+        embed_dim=48,
+        **arguments,
+    )
+
+
+def make_images(count: int, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8) for _ in range(count)]
+
+
+def fit_images(model: PatchCore, images, names=(), batch_size=3, **request) -> FitResult:
+    training = CroppedImages(images, tuple(names), batch_size)
+    wanted = FitRequest(model.percentages, **request)
+    return fit(model.embedder, model.scorer, training, wanted)
+
+
+def embed_in_order(model: PatchCore, images, batch_size=3) -> tuple[np.ndarray, torch.Tensor]:
+    """Return all versions of the images in the order of embedding, and their patches (N, D)."""
+    versions = []
+    for start in range(0, len(images), batch_size):
+        batch = np.stack(images[start : start + batch_size])
+        versions.append(batch)
+        for flip in model.settings.flip:
+            versions.append(np.ascontiguousarray(np.flip(batch, 2 if flip == "horizontal" else 1)))
+    embedded = torch.cat([model.embedder.embed(version).flatten(0, 2) for version in versions])
+    return np.concatenate(versions), embedded
+
+
+def nearest_by_hand(queries: torch.Tensor, bank: torch.Tensor, k: int) -> np.ndarray:
+    """Return (Q,) mean distances to the k nearest rows, by all differences."""
+    distances = (queries.double()[:, None] - bank.double()[None]).norm(dim=2)
+    return distances.sort(dim=1).values[:, :k].mean(1).numpy()
+
+
+def two_passes(monkeypatch) -> None:
+    """Let no embeddings fit into the memory."""
+    import patchcore.fit as module
+
+    def plan(**arguments):
+        return module.MemoryPlan(passes=2, needed=0.0)
+
+    monkeypatch.setattr(module, "plan_memory", plan)
+
+
+class TestCoresets:
+    @pytest.mark.parametrize("flip", [(), ("horizontal",), ("vertical", "horizontal")])
+    @pytest.mark.parametrize("passes", [1, 2])
+    def test_are_the_greedy_ones_with_their_crops_and_origins(self, flip, passes, monkeypatch):
+        if passes == 2:
+            two_passes(monkeypatch)
+        model, images = make_model(percentage_coreset=(0.05, 0.3), flip=flip), make_images(7)
+        names = [f"{number}.png" for number in range(7)]
+        found = fit_images(model, images, names, seeds=(3, 0), held_out=False)
+        versions, embeddings = embed_in_order(model, images)
+        assert found.plan.passes == passes
+        assert list(found.coresets) == [3, 0]
+        for seed, coreset in found.coresets.items():
+            count = len(embeddings)
+            assert coreset.seed == seed
+            assert coreset.sizes == (int(0.05 * count), int(0.3 * count))
+            expected = greedy_coreset(embeddings, coreset.sizes[-1], seed=seed)
+            np.testing.assert_array_equal(coreset.indices, expected)
+            assert torch.equal(coreset.bank.embeddings, embeddings[expected])
+            origins = coreset.origins
+            for position, index in enumerate(coreset.indices):
+                image, flip_number = origins.image[position], origins.flip[position]
+                whole, axes = images[image], {"horizontal": 1, "vertical": 0}
+                if flip_number:
+                    whole = np.flip(whole, axes[origins.flips[flip_number]])
+                np.testing.assert_array_equal(whole, versions[index // PATCHES])
+                assert (origins.row[position] * GRID + origins.column[position]) == index % PATCHES
+                assert origins.names[image] == names[image]
+        first, second = found.coresets.values()
+        assert second.patches is None
+        image, position = np.divmod(first.indices, PATCHES)
+        expected = cut_patches(versions, image, *np.divmod(position, GRID), (GRID, GRID))
+        np.testing.assert_array_equal(first.patches, expected)
+
+    def test_crops_are_kept_only_on_request(self):
+        found = fit_images(make_model(), make_images(4), patches=False, held_out=False)
+        assert found.first.patches is None
+
+    def test_a_prefix_is_the_smaller_coreset(self):
+        model = make_model(percentage_coreset=(0.1, 0.5))
+        coreset = fit_images(model, make_images(5)).first
+        small = coreset.of_size(coreset.sizes[0])
+        assert len(small.bank) == len(small.patches) == len(small.origins.row) == 8
+        assert small.sizes == (8,)
+        np.testing.assert_array_equal(small.indices, coreset.indices[:8])
+
+
+class TestTwoPasses:
+    """Memory changes the time, never a number."""
+
+    def test_everything_equals_one_pass_to_the_last_bit(self, monkeypatch):
+        images = make_images(13)
+        model = make_model(percentage_coreset=(0.05, 0.2), flip=("vertical",), k=2)
+        wanted = {"seeds": (5, 1), "normal": True}
+        one = fit_images(model, images, **wanted)
+        two_passes(monkeypatch)
+        two = fit_images(model, images, **wanted)
+        assert (one.plan.passes, two.plan.passes) == (1, 2)
+        for seed in (5, 1):
+            first, second = one.coresets[seed], two.coresets[seed]
+            np.testing.assert_array_equal(first.indices, second.indices)
+            assert torch.equal(first.bank.embeddings, second.bank.embeddings)
+        np.testing.assert_array_equal(one.first.patches, two.first.patches)
+        assert one.normal == two.normal
+        for alone, other in zip(one.held_out, two.held_out, strict=True):
+            np.testing.assert_array_equal(alone.image_scores, other.image_scores)
+            np.testing.assert_array_equal(alone.pixel_scores, other.pixel_scores)
+
+    def test_the_library_takes_the_budget(self):
+        images = make_images(40)
+        plain, tight = make_model(), make_model()
+        plain.fit(images)
+        # Less than the embeddings of 640 patches of 48 numbers with all the rest.
+        needed = 640 * 48 * 4 / 1e9
+        with pytest.raises(PatchCoreError, match="memory_budget"):
+            tight.fit(images, memory_budget=needed / 100)
+
+    def test_an_image_that_changes_between_the_passes_is_named(self, monkeypatch):
+        two_passes(monkeypatch)
+        images = make_images(5)
+
+        class Changing(CroppedImages):
+            def batches(self):
+                yield from super().batches()
+                images[4] = images[4] + 1
+
+        training = Changing(images, tuple("abcde"), 3)
+        model = make_model()
+        with pytest.raises(PatchCoreError, match="a change among d, e"):
+            fit(model.embedder, model.scorer, training, FitRequest((0.5,)))
+
+    def test_another_number_of_images_than_announced_is_refused(self):
+        class Short(CroppedImages):
+            def __len__(self):
+                return 4
+
+        model = make_model()
+        with pytest.raises(PatchCoreError, match="expected 4 training images, found 3"):
+            fit(model.embedder, model.scorer, Short(make_images(3), (), 8), FitRequest((0.5,)))
+
+
+class TestHeldOutScores:
+    @pytest.mark.parametrize("k", [1, 3])
+    @pytest.mark.parametrize("seed", [0, 3])
+    def test_each_image_is_scored_by_a_coreset_of_the_other_folds(self, k, seed):
+        count, percentages = 11, (0.1, 0.4)
+        model, images = make_model(percentage_coreset=percentages, k=k), make_images(11)
+        found = fit_images(model, images, seeds=(seed,)).held_out
+        _, embeddings = embed_in_order(model, images)
+        order = np.random.RandomState(seed).permutation(count)
+        expected = {percentage: [] for percentage in percentages}
+        by_image = embeddings.view(count, PATCHES, -1)
+        for fold in range(NUM_FOLDS):
+            held_out = [image for place, image in enumerate(order) if place % NUM_FOLDS == fold]
+            rest = by_image[[i for i in range(count) if i not in held_out]].flatten(0, 1)
+            for percentage, scores in expected.items():
+                bank = rest[greedy_coreset(rest, int(len(rest) * percentage), seed=seed)]
+                scores.extend(nearest_by_hand(by_image[i], bank, k).max() for i in held_out)
+        for scores, result in zip(expected.values(), found, strict=True):
+            np.testing.assert_allclose(result.image_scores, np.sort(scores), rtol=1e-4)
+
+    def test_flips_of_a_held_out_image_are_held_out_with_it(self):
+        model = make_model(percentage_coreset=1.0, flip=["horizontal"])
+        # Each image is symmetric: its flip in the bank would make its distance 0.
+        images = [np.concatenate([i[:, :16], i[:, 15::-1]], axis=1) for i in make_images(5)]
+        (found,) = fit_images(model, images).held_out
+        assert len(found.image_scores) == 5
+        assert found.image_scores.min() > 0.1
+
+    @pytest.mark.parametrize(("count", "scored"), [(4 * NUM_FOLDS, 8), (8 * NUM_FOLDS, 5)])
+    def test_stops_when_enough_images_are_scored(self, count, scored, monkeypatch):
+        """Two folds of four, or the first five of a fold of eight."""
+        monkeypatch.setattr("patchcore.held_out.ENOUGH_IMAGES", 5)
+        (found,) = fit_images(make_model(), make_images(count)).held_out
+        assert len(found.image_scores) == scored
+
+    @pytest.mark.parametrize(("count", "k"), [(1, 1), (2, 9)])
+    def test_too_few_images_have_no_scores(self, count, k):
+        model = make_model(percentage_coreset=0.9, k=k)
+        assert fit_images(model, make_images(count)).held_out == (None,)
+
+    def test_nobody_asks_nobody_waits(self):
+        found = fit_images(make_model(percentage_coreset=(0.1, 0.2)), make_images(6), held_out=False)
+        assert found.held_out == (None, None)
+
+    def test_pixels_are_the_maps(self):
+        model, count = make_model(percentage_coreset=0.5), NUM_FOLDS  # folds of one image each
+        images = make_images(count)
+        (found,) = fit_images(model, images).held_out
+        _, embeddings = embed_in_order(model, images)
+        by_image = embeddings.view(count, PATCHES, -1)
+        maps = []
+        for image in range(count):
+            rest = by_image[[i for i in range(count) if i != image]].flatten(0, 1)
+            bank = rest[greedy_coreset(rest, len(rest) // 2)]
+            scores = nearest_by_hand(by_image[image], bank, 1).astype(np.float32)
+            maps.append(model.scorer.anomaly_map(torch.from_numpy(scores).view(1, GRID, GRID)))
+        expected = np.quantile(
+            torch.cat(maps).numpy(), 1 - np.array([0, 1e-5, 1.0]), method="higher"
+        )
+        np.testing.assert_allclose(found.pixel_scores[[0, 1, -1]], expected, rtol=1e-5)
+        assert (np.diff(found.pixel_scores) <= 0).all()
+
+
+@pytest.mark.parametrize(("patches", "sizes"), [(100, (1, 10)), (199, (1, 19))])
+def test_sizes_are_rounded_down_as_in_the_papers_code(patches, sizes):
+    assert coreset_sizes(patches, (0.01, 0.1), 1) == sizes
+
+
+def test_refuses_a_coreset_smaller_than_k():
+    with pytest.raises(PatchCoreError, match="at least k = 5 patches in the coreset, found 2"):
+        coreset_sizes(256, (0.01,), 5)
