@@ -16,7 +16,7 @@ test: lint
 bench: $(VENV)/installed-tests
 	$(BIN)/python -m tests.benchmarks --json bench.json
 
-# the README's pictures; ASSETS="--weights FILE" gives the network its weights
+# the figures of the README; ASSETS="--weights FILE" gives the weights of the network
 assets: $(VENV)/installed
 	$(BIN)/python -m assets.make $(ASSETS)
 

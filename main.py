@@ -18,7 +18,7 @@ from utils.errors import UsageError
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 # Each is utils/commands/<name>.py. Only the one that is asked for is loaded: it starts sooner.
-COMMANDS = ("evaluate", "demo", "tables", "train", "infer", "export", "pretrain")
+COMMANDS = ("evaluate", "demo", "tables", "train", "infer", "export")
 EPILOG = """commands (evaluate may be left out; each has its own --help):
   evaluate   this one
   demo       the same on procedural categories that it makes itself: no download needed
@@ -26,7 +26,6 @@ EPILOG = """commands (evaluate may be left out; each has its own --help):
   train      learn from normal images alone, without a test set
   infer      judge images, folders, videos or a camera by a trained model
   export     a trained model as one file, ONNX or torch's own, that runs without this program
-  pretrain   train formulanet, the backbone that ships with the code, from formulas alone
 """
 USER_MISTAKE = 2
 CRASHED = 70  # sysexits.h; Python's own 1 would say of infer that something is anomalous

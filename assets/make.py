@@ -1,7 +1,7 @@
-"""Remake the README's pictures: `make assets`, or `python -m assets.make [flags of the demo]`.
+"""Remake the figures of the README: `make assets`, or `python -m assets.make [flags of the demo]`.
 
-All are of the procedural categories. The flags choose the network; random weights show the layout
-and nothing else, which the pictures' page then says. Screenshots of the page need a Chromium.
+All show procedural categories. The flags choose the network; with random weights the figures show
+the layout only, and the report says so. Screenshots of the report need Chromium.
 """
 
 import logging
@@ -19,24 +19,27 @@ HERE = Path(__file__).resolve().parent
 FLAGS = (
     *("--backbone", "mobilenet_v2", "--layers", "features.6", "features.13"),
     *("--weights", "random", "--percentage_coreset", "0.1", "--path_trained", "none"),
-    *("--categories", "bottle_mouth", "mosaic", "tablet"),
+    *("--categories", "bottle_mouth", "mosaic", "hex_nut"),
 )
-# What of the results is shown; the first file that matches.
+# Name of the figure -> pattern of a result file; the first match is taken.
 SHOWN = {
     "localization.png": "localization_bottle_mouth_crack_002_*.png",
     "explanation.png": "explanation_bottle_mouth_crack_002_*.png",
-    "distribution.png": "pred-dist_tablet_*.png",
+    "distribution.png": "pred-dist_hex_nut_*.png",
 }
 BROWSERS = ("chromium", "google-chrome")
-SCREENSHOTS = {"report_light.png": "1", "report_dark.png": "0"}  # Chromium's preferred colours
+SCREENSHOTS = {
+    "report_light.png": "1",
+    "report_dark.png": "0",
+}  # Chromium's setting
 WIDTH, HEIGHT = 1280, 1000
-SMALLEST = 9  # of PNG's levels: these files are downloaded with every clone
+PNG_LEVEL = 9  # the smallest files: every clone downloads them
 
 log = logging.getLogger(__name__)
 
 
 def make(flags: list[str]) -> int:
-    """Run the demo and keep some of its pictures; return its exit status."""
+    """Run the demo and keep some of its figures; return its exit status."""
     with tempfile.TemporaryDirectory() as folder:
         data, result = Path(folder) / "synthetic_anomaly_detection", Path(folder) / "result"
         paths = ["--path_data", str(data), "--path_result", str(result)]
@@ -45,17 +48,17 @@ def make(flags: list[str]) -> int:
             return status
         for name, pattern in SHOWN.items():
             _keep(sorted(result.glob(pattern))[0], name)
-        _photograph(result / "index.html")
+        _capture(result / "index.html")
     return 0
 
 
-def _photograph(page: Path) -> None:
-    """Take pictures of the report's gallery, in both colour schemes."""
+def _capture(page: Path) -> None:
+    """Capture the gallery of the report in both colour schemes."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
-        log.warning("no Chromium found: the pictures of the report stay as they were")
+        log.warning("no Chromium found: the screenshots of the report are not remade")
         return
-    # Only what is in sight without scrolling gets into a screenshot.
+    # A screenshot shows only what is visible without scrolling.
     text = page.read_text(encoding="utf-8")
     for section in ("summary", "curves"):
         text = text.replace(f'<section id="{section}"', f'<section hidden id="{section}"')
@@ -75,9 +78,9 @@ def _photograph(page: Path) -> None:
 
 
 def _keep(source: Path, name: str) -> None:
-    """Encode a picture as small as it gets, and put it into this folder."""
-    picture = cv2.imread(str(source))
-    cv2.imwrite(str(HERE / name), picture, [cv2.IMWRITE_PNG_COMPRESSION, SMALLEST])
+    """Write an image file to this folder with the best compression."""
+    image = cv2.imread(str(source))
+    cv2.imwrite(str(HERE / name), image, [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL])
     log.info("%s", HERE / name)
 
 

@@ -1,7 +1,7 @@
-"""A small backbone of our own, trained on pictures by formula; its weights are in this package.
+"""A small backbone trained on procedural images only; its weights are part of this package.
 
-No photograph had a part in it, so nobody's terms bind who uses it, and nothing is downloaded.
-What it was trained and measured on stands beside it in ``formulanet.md``.
+No photograph was used for its training, so no third-party licence applies, and nothing is
+downloaded. ``formulanet.md`` describes its training and its results.
 """
 
 from pathlib import Path
@@ -12,14 +12,15 @@ from torch import nn
 FORMULANET = "formulanet"
 LAYERS = ("layer1", "layer2", "layer3")
 WEIGHTS_FILE = Path(__file__).with_name("formulanet.safetensors")
+# Channels of the stem and of each stage; blocks of each stage.
 WIDTHS = (32, 64, 128, 128)
 DEPTHS = (1, 3, 2)
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a way past them: (B, C, h, w) -> (B, D, h/stride, w/stride).
+    """Two 3x3 convolutions with a shortcut: (B, C, h, w) -> (B, D, h/stride, w/stride).
 
-    The way past is a 1x1 convolution where the map changes its shape.
+    The shortcut is a 1x1 convolution where the shape of the map changes.
     """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int):
@@ -43,49 +44,33 @@ class ResidualBlock(nn.Module):
 
 
 class FormulaNet(nn.Module):
-    """Three stages of residual blocks after a stem: maps at strides 4, 8 and 16.
+    """Stem and three stages of residual blocks: maps at strides 4, 8 and 16.
 
-    PatchCore reads all three. Beside a ResNet's second and third layer, ``layer1`` is fine enough
-    to say where exactly something lies, of which so small a network's other maps know little.
-
-    Args:
-        widths: Channels of the stem and of each stage.
-        depths: Blocks of each stage; the first halves the map.
-
-    Attributes:
-        channels: Of the three maps.
+    PatchCore reads all three maps. ``layer1`` locates defects more finely than the second and third
+    layer of a ResNet.
     """
 
-    def __init__(
-        self,
-        widths: tuple[int, int, int, int] = WIDTHS,
-        depths: tuple[int, int, int] = DEPTHS,
-    ):
+    def __init__(self):
         super().__init__()
-        self.channels = widths[1:]
         self.stem = nn.Sequential(
-            nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
+            nn.Conv2d(3, WIDTHS[0], 3, 2, 1, bias=False), nn.BatchNorm2d(WIDTHS[0]), nn.ReLU()
         )
-        self.layer1, self.layer2, self.layer3 = (
-            _stage(widths[number], widths[number + 1], depth) for number, depth in enumerate(depths)
-        )
+        self.layer1, self.layer2, self.layer3 = map(_stage, WIDTHS, WIDTHS[1:], DEPTHS)
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Compute the maps of the three stages.
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Compute the last map; hooks read the others.
 
         Args:
-            images: (B, 3, H, W) float32, with ImageNet's mean and deviation taken out.
+            images: (B, 3, H, W) float32, normalised with the ImageNet mean and standard deviation.
 
         Returns:
-            (B, C2, H/4, W/4), (B, C3, H/8, W/8) and (B, C4, H/16, W/16), not negative.
+            (B, 128, H/16, W/16), at least 0.
         """
-        fine = self.layer1(self.stem(images))
-        middle = self.layer2(fine)
-        return fine, middle, self.layer3(middle)
+        return self.layer3(self.layer2(self.layer1(self.stem(images))))
 
 
 def _stage(channels_in: int, channels_out: int, depth: int) -> nn.Sequential:
-    """Blocks one after another, the first of which halves the map."""
+    """Return ``depth`` residual blocks; the first one halves the map."""
     first = ResidualBlock(channels_in, channels_out, stride=2)
     more = (ResidualBlock(channels_out, channels_out, stride=1) for _ in range(depth - 1))
     return nn.Sequential(first, *more)

@@ -70,12 +70,6 @@ def describe_device(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
-def describe_machine(device: torch.device) -> str:
-    """Return what computes: the processor, and before it the GPU where there is one at work."""
-    gpu = [describe_device(device)] if device.type == "cuda" else []
-    return "; ".join([*gpu, describe_cpu()])
-
-
 def describe_cpu() -> str:
     """Return the processor's name and how many cores this process may use."""
     name = platform.processor() or platform.machine()

@@ -1,6 +1,6 @@
-"""Made-up product pictures with exact masks: a data set for whoever has none.
+"""Procedural product images with exact masks: a dataset that needs no download.
 
-Eight categories, none of them named as one of MVTec AD's, drawn from numbers alone.
+Six categories. None has the name of a category of MVTec AD.
 """
 
 from datasets.synthetic.categories import CATEGORIES

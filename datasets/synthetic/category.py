@@ -1,4 +1,4 @@
-"""What a category consists of."""
+"""Definition of a procedural category."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from datasets.synthetic.surface import Surface
 
 MakeSurface = Callable[[np.random.Generator, int], Surface]
-"""(rng, size in pixels) -> a good part as it lies before the camera."""
+"""(rng, size in pixels) -> a good part in front of the camera."""
 
 Damage = Callable[[Surface, np.random.Generator], Surface]
 """(good surface, rng) -> the same part with a defect."""
@@ -18,7 +18,7 @@ Damage = Callable[[Surface, np.random.Generator], Surface]
 
 @dataclass(frozen=True)
 class SyntheticCategory:
-    """A kind of product: how a good one is made, and how each defect damages it."""
+    """A product: a function that makes a good part, and one for each defect."""
 
     name: str
     make_surface: MakeSurface

@@ -1,7 +1,7 @@
 """Shapes and kinds of damage that several categories share.
 
-A defect is a function (surface, rng) -> surface: it changes shape and material on the good
-surface, and light, shadow and camera then treat the damage as they treat the rest.
+A defect is a function (surface, rng) -> surface. It changes shape and material of the good surface;
+light, shadow and camera are applied afterwards.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from datasets.synthetic.fields import coverage, fractal_noise, ramp, rotated
 from datasets.synthetic.surface import Surface, linear
 
 WIDEST_PLACE = 0.62
-"""Damage is centred within this reach of the picture's middle: the program crops the border."""
+"""Largest distance of a defect from the image centre along each axis: the border is cropped."""
+
+MAX_STRETCH = 1.3
+"""Largest ratio of length to width of a blob."""
 
 RUST = linear(0.47, 0.24, 0.10)
 
@@ -26,7 +29,7 @@ def pick_place(
     *,
     reach: float = WIDEST_PLACE,
 ) -> tuple[float, float]:
-    """Draw a place in the part's own frame, where `allowed` (S, S) bool holds if it is given.
+    """Draw a position in the frame of the part, only where `allowed` (S, S) bool is True.
 
     Raises ValueError where no pixel is allowed.
     """
@@ -47,15 +50,13 @@ def blob_distance(
     *,
     centre: tuple[float, float],
     radius: float,
-    ragged: float = 0.25,
-    stretch: float = 1.3,
+    ragged: float,
 ) -> np.ndarray:
-    """Return the signed distance (nearly) from an irregular closed outline, negative inside.
+    """Return the approximate signed distance from an irregular closed outline, negative inside.
 
-    `ragged` is how far the outline strays, as a share of the radius; `stretch` bounds how much
-    longer than wide the blob may be.
+    `ragged` is the roughness of the outline as a share of the radius.
     """
-    longer = float(np.sqrt(rng.uniform(1, stretch)))
+    longer = float(np.sqrt(rng.uniform(1, MAX_STRETCH)))
     dx, dy = rotated(surface.x - centre[0], surface.y - centre[1], angle=rng.uniform(0, np.pi))
     cells = int(np.clip(1.3 / radius, 2, 48))
     stray = fractal_noise(rng, surface.size, (cells, cells), octaves=3)
@@ -64,10 +65,10 @@ def blob_distance(
 
 @dataclass(frozen=True)
 class Stroke:
-    """An open line: a straight chord, and how far the line lies beside it.
+    """An open line, given by its chord and its offsets from that.
 
-    centre: the chord's middle; angle: its direction in radians; length: its length.
-    knots, offsets: the line's distance from the chord at places from -1 to 1 along it.
+    centre, angle (radians), length: of the chord.
+    knots, offsets: positions from -1 to 1 along the chord, and the distance from it there.
     """
 
     centre: tuple[float, float]
@@ -77,7 +78,7 @@ class Stroke:
     offsets: np.ndarray
 
     def coordinates(self, surface: Surface) -> tuple[np.ndarray, np.ndarray]:
-        """Return the place along the line (-1 to 1 between its ends) and the distance beside it."""
+        """Return the position along the line (-1 to 1 between its ends) and the offset from it."""
         along, across = rotated(
             surface.x - self.centre[0], surface.y - self.centre[1], angle=self.angle
         )
@@ -85,7 +86,7 @@ class Stroke:
         return along, across - np.interp(along, self.knots, self.offsets).astype(np.float32)
 
     def point(self, along: float) -> tuple[float, float]:
-        """Return the line's point at a place `along` it, from -1 to 1."""
+        """Return the point at position `along` (-1 to 1)."""
         forward, aside = along * self.length / 2, np.interp(along, self.knots, self.offsets)
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         return (
@@ -102,7 +103,7 @@ def bow(
     angle: float,
     bend: float,
 ) -> Stroke:
-    """Draw a smooth line; `bend` is its rise over the chord as a share of the length."""
+    """Draw a smooth line; `bend` is its largest offset from the chord, per length."""
     knots = np.linspace(-1, 1, 81)
     offsets = rng.choice([-1, 1]) * bend * length * (1 - knots**2) * (1 + 0.4 * knots)
     return Stroke(centre, angle, length, knots, offsets)
@@ -111,20 +112,20 @@ def bow(
 def jagged_line(
     rng: np.random.Generator, *, start: tuple[float, float], length: float, angle: float
 ) -> Stroke:
-    """Draw a line from `start` in short straight bits, as a brittle material cracks."""
+    """Draw a line from `start` in short straight segments, like a crack in brittle material."""
     knots = np.linspace(-1, 1, 2 + int(np.clip(length / 0.045, 4, 40)))
     walk = np.cumsum(rng.normal(0, 0.014, len(knots))) + rng.normal(0, 0.009, len(knots))
-    # Taking the chord off pins both ends, so that a branch starts where it is meant to.
+    # Subtracting the chord fixes both ends, so that a branch starts on its crack.
     walk -= np.interp(knots, [-1, 1], walk[[0, -1]])
     middle = start[0] + length / 2 * np.cos(angle), start[1] + length / 2 * np.sin(angle)
     return Stroke(middle, angle, length, knots, walk)
 
 
 def strip(along: np.ndarray, across: np.ndarray, *, width: float) -> np.ndarray:
-    """Return how much of each pixel a line covers; it thins out towards both ends."""
+    """Return the share of each pixel that a line covers; the line tapers towards both ends."""
     half = width / 2 * np.sqrt(np.clip(1 - along**2, 0, 1))
     pixel = 2 / across.shape[0]
-    # Lines thinner than a pixel stay a pixel wide but grow faint, as a camera shows them.
+    # Lines thinner than a pixel stay one pixel wide but become fainter, as in a camera image.
     thickness = np.clip(2 * half / pixel, 0, 1)
     return coverage(np.abs(across) - np.maximum(half, pixel / 2)) * thickness
 
@@ -132,7 +133,7 @@ def strip(along: np.ndarray, across: np.ndarray, *, width: float) -> np.ndarray:
 def with_scratch(
     surface: Surface, rng: np.random.Generator, *, colour: np.ndarray, metal: float = 0.0
 ) -> Surface:
-    """Draw one to three thin grooves that bare `colour` below the surface."""
+    """Draw one to three thin grooves that expose `colour` below the surface."""
     on_part = None if surface.cover is None else surface.cover > 0.9
     centre = pick_place(rng, surface, on_part, reach=0.5)
     angle, length = rng.uniform(0, np.pi), rng.uniform(0.4, 1.0)
@@ -160,7 +161,7 @@ def with_stain(
     radius: float,
     strength: float,
 ) -> Surface:
-    """Soak an irregular patch: its colour is multiplied by `tint`, most at the dried rim."""
+    """Multiply the colour of an irregular patch by `tint`, most strongly at its rim."""
     distance = blob_distance(
         surface, rng, centre=pick_place(rng, surface), radius=radius, ragged=0.5
     )
@@ -179,7 +180,7 @@ def with_rust(
     centre: tuple[float, float],
     radius: float,
 ) -> Surface:
-    """Corrode a speckled patch: dull, rough and brown, densest at its middle."""
+    """Corrode a speckled patch: dull, rough and brown, densest in the middle."""
     size = surface.size
     distance = blob_distance(surface, rng, centre=centre, radius=radius, ragged=0.35)
     speckle = fractal_noise(rng, size, (28, 28), octaves=3)
@@ -201,7 +202,7 @@ def with_crack(
     width: float,
     colour: np.ndarray,
 ) -> Surface:
-    """Split the surface along a jagged line through `centre` (nearly), some with a branch."""
+    """Crack the surface along a jagged line near `centre`, sometimes with a branch."""
     half = length / 2
     start = centre[0] - half * np.cos(angle), centre[1] - half * np.sin(angle)
     lines = [jagged_line(rng, start=start, length=length, angle=angle)]
@@ -221,12 +222,13 @@ def with_crack(
 def with_bite(
     surface: Surface, rng: np.random.Generator, distance: np.ndarray, *, colour: np.ndarray
 ) -> Surface:
-    """Break a piece off the part: gone where `distance` is well inside, a rough face around it.
+    """Break a piece off the part and leave a rough face around it.
 
-    `distance` is the bite's signed distance, negative inside; `colour` that of the fresh face.
+    `distance` is the signed distance from the outline of the break, negative inside; `colour` is
+    that of the rough face.
     """
     rough = fractal_noise(rng, surface.size, (36, 36), octaves=2)
-    # The face slopes from the old surface down to the broken edge.
+    # The face slopes from the surface down to the broken edge.
     face = coverage(distance)
     depth = np.clip(-distance, 0, 0.06)
     tone = np.clip(1 + 0.16 * rough, 0.4, 1.6)

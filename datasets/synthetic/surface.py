@@ -1,4 +1,4 @@
-"""A surface with its material, and the studio that lights and photographs it."""
+"""A surface with its material, and the light and camera that turn it into an image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from datasets.synthetic.fields import gaussian, mix, picture_axes, ramp, smooth_noise
+from datasets.synthetic.fields import gaussian, image_axes, mix, ramp, smooth_noise
 
 AMBIENT_LIGHT = 0.42
 SHININESS = 48
@@ -18,25 +18,24 @@ READ_NOISE = 0.004
 
 
 def linear(red: float, green: float, blue: float) -> np.ndarray:
-    """Return a colour given as display values (0 to 1) in linear light.
+    """Convert a colour from display values (0 to 1) to linear light.
 
-    Light adds up linearly, displays do not; a gamma of 2 comes near theirs and costs a square
-    root instead of a power.
+    A gamma of 2 is close to that of displays, and needs a square root instead of a power.
     """
     return np.array([red, green, blue], dtype=np.float32) ** 2
 
 
 @dataclass(frozen=True)
 class Surface:
-    """What lies before the camera: shape and material, pixel by pixel.
+    """Shape and material of each pixel in front of the camera.
 
-    x, y: coordinates in the part's own frame, in half picture widths; (S, S) float32.
-    height: elevation towards the camera, in half picture widths; (S, S) float32.
+    x, y: coordinates in the frame of the part, in half image widths; (S, S) float32.
+    height: elevation towards the camera, in half image widths; (S, S) float32.
     colour: reflected share of red, green and blue in linear light; (S, S, 3) float32.
     gloss: strength of highlights, 0 (matte) to 1 (glazed); (S, S) float32, or one for all.
     metal: 1 where the surface mirrors the studio as metal does, 0 elsewhere; as `gloss`.
-    cover: 1 on the part, 0 beside it; (S, S) float32. None: the part fills the picture.
-    backdrop: what is seen beside the part, as `colour`; None if and only if `cover` is.
+    cover: 1 on the part, 0 outside it; (S, S) float32. None: the part fills the image.
+    backdrop: colour outside the part, as `colour`; None if and only if `cover` is None.
     """
 
     x: np.ndarray
@@ -49,7 +48,7 @@ class Surface:
     backdrop: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        # Scalars drawn from a generator are double precision and carry it into what they touch.
+        # Scalars drawn from a generator are float64 and turn the arrays into float64.
         for name in ("x", "y", "height", "colour", "cover", "backdrop"):
             values = getattr(self, name)
             if values is not None:
@@ -60,7 +59,7 @@ class Surface:
 
     @property
     def size(self) -> int:
-        """Side of the picture in pixels."""
+        """Side of the image in pixels."""
         return self.height.shape[0]
 
     def raised(self, by: np.ndarray) -> Surface:
@@ -70,7 +69,7 @@ class Surface:
     def tinted(self, share: np.ndarray | float, hue: np.ndarray) -> Surface:
         """Return the surface with its colour multiplied by `hue` in a `share` (0 to 1) of a pixel.
 
-        `hue` is one for all (3,) or a picture of them (S, S, 3).
+        `hue` is (3,) for the whole surface or (S, S, 3).
         """
         return replace(self, colour=self.colour * mix(1.0, hue, np.asarray(share)[..., None]))
 
@@ -79,7 +78,7 @@ class Surface:
     ) -> Surface:
         """Return the surface with another material laid over `share` (0 to 1) of each pixel.
 
-        `colour` is one colour (3,) or a picture of them (S, S, 3).
+        `colour` is (3,) for the whole surface or (S, S, 3).
         """
         return replace(
             self,
@@ -95,7 +94,7 @@ class Surface:
 
 @dataclass(frozen=True)
 class Studio:
-    """Light and camera settings, a little different for every picture."""
+    """Light and camera settings of one image."""
 
     light: tuple[float, float, float]
     exposure: float
@@ -104,7 +103,7 @@ class Studio:
 
 
 def random_studio(rng: np.random.Generator) -> Studio:
-    """Draw a soft light from the upper left and a camera set up by hand."""
+    """Draw the settings: a soft light from the upper left and a varying camera."""
     azimuth = np.deg2rad(rng.uniform(215, 245))
     elevation = np.deg2rad(rng.uniform(48, 60))
     return Studio(
@@ -119,29 +118,26 @@ def random_studio(rng: np.random.Generator) -> Studio:
     )
 
 
-def photograph(surface: Surface, studio: Studio) -> np.ndarray:
-    """Light a surface and expose it, free of noise.
-
-    Returns the picture as display values: (S, S, 3) float32, 0 to 1.
-    """
-    picture = _lit(surface, studio)
+def expose(surface: Surface, studio: Studio) -> np.ndarray:
+    """Return the noise-free image of a surface: (S, S, 3) float32 display values, 0 to 1."""
+    image = _lit(surface, studio)
     if surface.cover is not None:
         scenery = surface.backdrop * (1 - _shadow(surface.cover, studio))[..., None]
-        picture = mix(scenery, picture, surface.cover[..., None])
-    picture *= _illumination(surface.size, studio)[..., None]
-    picture *= np.array(studio.white_balance, dtype=np.float32) * studio.exposure
-    return gaussian(np.sqrt(_shoulder(picture)), LENS_BLUR)
+        image = mix(scenery, image, surface.cover[..., None])
+    image *= _illumination(surface.size, studio)[..., None]
+    image *= np.array(studio.white_balance, dtype=np.float32) * studio.exposure
+    return gaussian(np.sqrt(_shoulder(image)), LENS_BLUR)
 
 
-def add_sensor_noise(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Add shot and read noise to display values; returns (S, S, 3) uint8.
+def add_sensor_noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Add shot and read noise to display values; return (S, S, 3) uint8.
 
-    Shot noise grows with the root of the light. Its size after the display's square root is the
-    same at every brightness, so that one deviation serves for bright and dark.
+    Shot noise grows with the square root of the light. After the square root of the display values
+    its standard deviation is the same at every brightness.
     """
-    grain = rng.standard_normal(picture.shape, dtype=np.float32)
-    shared = rng.standard_normal(picture.shape[:2], dtype=np.float32)[..., None]
-    noisy = picture + READ_NOISE * grain + SHOT_NOISE * shared
+    grain = rng.standard_normal(image.shape, dtype=np.float32)
+    shared = rng.standard_normal(image.shape[:2], dtype=np.float32)[..., None]
+    noisy = image + READ_NOISE * grain + SHOT_NOISE * shared
     return (np.clip(noisy, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
@@ -155,7 +151,7 @@ def _lit(surface: Surface, studio: Studio) -> np.ndarray:
     brightness = AMBIENT_LIGHT * _openness(surface.height) + (1 - AMBIENT_LIGHT) * diffuse
     brightness = mix(brightness, _reflected_studio(normal, studio), surface.metal)
 
-    # The camera looks straight down, so the half-way direction needs no viewing ray per pixel.
+    # The camera looks straight down: one half-way direction serves all pixels.
     length = math.hypot(light_x, light_y, light_z + 1)
     half_way = light_x / length, light_y / length, (light_z + 1) / length
     highlight = _toward(normal, half_way) ** SHININESS
@@ -163,7 +159,7 @@ def _lit(surface: Surface, studio: Studio) -> np.ndarray:
 
 
 def slopes(height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the height's derivatives along x and y (no unit)."""
+    """Return the derivatives of the height along x and y (no unit)."""
     scale = height.shape[0] / 2 / 32  # Scharr weighs 32; a pixel is 2 / S wide.
     return (
         cv2.Scharr(height, cv2.CV_32F, 1, 0, scale=scale),
@@ -174,20 +170,20 @@ def slopes(height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _toward(
     normal: tuple[np.ndarray, np.ndarray, np.ndarray], direction: tuple[float, float, float]
 ) -> np.ndarray:
-    """Return the cosine between normal and direction, 0 where it faces away."""
+    """Return the cosine between normal and direction, 0 where it is negative."""
     cosine = sum(n * d for n, d in zip(normal, direction, strict=True))
     return np.maximum(cosine, 0)
 
 
 def _openness(height: np.ndarray) -> np.ndarray:
-    """Return how much of the sky each place sees: less in grooves than on ridges."""
+    """Return the share of ambient light at each pixel: less in grooves than on ridges."""
     return np.clip(1 + 9 * (height - gaussian(height, 0.035)), 0.25, 1.25)
 
 
 def _reflected_studio(
     normal: tuple[np.ndarray, np.ndarray, np.ndarray], studio: Studio
 ) -> np.ndarray:
-    """Return the brightness a mirror shows: a bright softbox, a dim room, a darker floor."""
+    """Return the brightness that a mirror reflects: a bright softbox, a dim room, a dark floor."""
     light_x, light_y, _ = studio.light
     length = math.hypot(light_x, light_y)
     lean = (light_x * normal[0] + light_y * normal[1]) / length
@@ -199,7 +195,7 @@ def _reflected_studio(
 
 
 def _shadow(cover: np.ndarray, studio: Studio) -> np.ndarray:
-    """Return the share of light the part takes from the backdrop."""
+    """Return the share of light that the part blocks from the backdrop."""
     size = cover.shape[0]
     dx, dy = (-0.055 * size / 2 * d / studio.light[2] for d in studio.light[:2])
     shifted = cv2.warpAffine(cover, np.float32([[1, 0, dx], [0, 1, dy]]), (size, size))
@@ -207,27 +203,27 @@ def _shadow(cover: np.ndarray, studio: Studio) -> np.ndarray:
 
 
 def _illumination(size: int, studio: Studio) -> np.ndarray:
-    """Return the light's fall-off over the picture and the lens's darker corners."""
-    across, down = picture_axes(size)
+    """Return the fall-off of the light and the vignette of the lens."""
+    across, down = image_axes(size)
     vignette = 1 - 0.07 * (across**2 + down**2)
     return vignette * (1 + studio.falloff[0] * across + studio.falloff[1] * down)
 
 
 def _shoulder(light: np.ndarray) -> np.ndarray:
-    """Bend the brightest values so that highlights run out softly instead of clipping."""
+    """Compress the brightest values so that highlights fade softly instead of clipping."""
     excess = np.maximum(light - 0.7, 0)
     return np.minimum(light, 0.7) + excess / (1 + excess * (1 / 0.3))
 
 
 def batch_hue(rng: np.random.Generator, spread: float) -> np.ndarray:
-    """Draw how one batch of material differs in hue from the next: factors (3,) about 1."""
+    """Draw the hue of a batch of material: RGB factors (3,) around 1."""
     return np.array([1 + rng.uniform(-spread, spread), 1, 1 + rng.uniform(-spread, spread)])
 
 
 def paper_backdrop(rng: np.random.Generator, size: int, colour: np.ndarray) -> np.ndarray:
     """Return matte, finely grained paper of one colour: (S, S, 3) linear light.
 
-    The sheet's brightness varies from picture to picture.
+    The brightness of the sheet varies between images.
     """
     grain = smooth_noise(rng, size, (120, 120))
     tone = rng.uniform(0.93, 1.07) * (1 + 0.014 * grain)

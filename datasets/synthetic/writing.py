@@ -1,4 +1,4 @@
-"""Writes the made-up categories to disk in MVTec AD's layout."""
+"""Write the procedural categories to disk in MVTec AD's layout."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from datasets.synthetic.rendering import check_numbers, find_category, render
 
 GENERATOR = "datasets.synthetic"
 GENERATOR_VERSION = 1
-"""Raise it with every change of the pictures: categories of another version are written anew."""
+"""Increase it with every change of the images: categories of another version are rewritten."""
 
 RECORD_NAME = "synthetic.json"
 
 
 @dataclass(frozen=True)
 class DatasetParameters:
-    """What a category's pictures depend on."""
+    """The parameters that determine the images of a category."""
 
     num_train: int
     num_test_good: int
@@ -35,8 +35,8 @@ class DatasetParameters:
 
 
 @dataclass(frozen=True)
-class _Picture:
-    """One picture to write: `folder` is its place in the category, e.g. "test/hole"."""
+class _PlannedImage:
+    """An image to write; `folder` is relative to the category, e.g. "test/hole"."""
 
     folder: str
     index: int
@@ -54,31 +54,31 @@ def write_dataset(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> list[str]:
-    """Write categories to `path` as MVTec AD's folders; a finished category is left alone.
+    """Write categories to `path` in MVTec AD's layout; complete categories are not rewritten.
 
-    A category appears under its name only when it is complete, so that an interrupted run leaves
-    no half-written one: run it again. Each holds a `synthetic.json` with its parameters; where
-    they differ from these, the category is replaced. More pictures of one kind leave the first
-    ones as they were. One run at a time may write to `path`.
+    A category gets its final name only when it is complete: after an interruption, call again.
+    Each category holds a `synthetic.json` with its parameters; a category with other parameters
+    is replaced. A larger number of images does not change the first ones. Only one process at a
+    time may write to `path`.
 
     Args:
-        path: The data set's root; created if missing.
+        path: The root of the dataset; created if missing.
         categories: Names out of CATEGORIES; None for all.
-        num_train: Good training pictures a category, at least 1.
-        num_test_good: Good test pictures a category.
-        num_test_per_defect: Test pictures for each defect type.
-        size: Side of the pictures in pixels.
-        seed: Another seed gives another data set.
-        progress: Called with 1 after each picture, and with a category's number of pictures when
-            that is found finished.
+        num_train: Good training images per category, at least 1.
+        num_test_good: Good test images per category.
+        num_test_per_defect: Test images per defect type.
+        size: Side of the images in pixels.
+        seed: Seed of the dataset, at least 0.
+        progress: Called with 1 after each image, and with the number of images of a category
+            that is already complete.
 
     Returns:
-        The names of the categories, in the order asked for.
+        The names of the categories, in the given order.
 
     Raises:
-        DatasetError: A folder of a category's name that this generator did not write. It is found
-            before anything is written.
-        ValueError: An unknown name or a number out of range.
+        DatasetError: A folder with the name of a category was not written by this generator.
+            Nothing is written then.
+        ValueError: A name is unknown or a number out of range.
     """
     names = list(CATEGORIES if categories is None else dict.fromkeys(categories))
     parameters = DatasetParameters(num_train, num_test_good, num_test_per_defect, size, seed)
@@ -89,11 +89,11 @@ def write_dataset(
     report = progress or (lambda _: None)
     path.mkdir(parents=True, exist_ok=True)
     for name in names:
-        pictures = list(_pictures(name, parameters))
+        planned_images = list(_plan_images(name, parameters))
         if records[name] == _record(name, parameters):
-            report(len(pictures))
+            report(len(planned_images))
         else:
-            _write_category(path / name, name, pictures, parameters, report)
+            _write_category(path / name, name, planned_images, parameters, report)
     return names
 
 
@@ -107,7 +107,7 @@ def _check_counts(parameters: DatasetParameters) -> None:
 
 
 def _record(name: str, parameters: DatasetParameters) -> dict[str, object]:
-    """Return what `synthetic.json` says about a category written with these parameters."""
+    """Return the content of `synthetic.json` for a category with these parameters."""
     return {
         "generator": GENERATOR,
         "generator_version": GENERATOR_VERSION,
@@ -117,7 +117,7 @@ def _record(name: str, parameters: DatasetParameters) -> dict[str, object]:
 
 
 def _read_record(folder: Path) -> Mapping[str, object] | None:
-    """Return what a category's folder says about itself, None if there is no such folder.
+    """Return the content of a category's `synthetic.json`; None if the folder is missing.
 
     Raises DatasetError for a folder (or file) that this generator did not write.
     """
@@ -135,62 +135,62 @@ def _read_record(folder: Path) -> Mapping[str, object] | None:
     return record
 
 
-def _pictures(name: str, parameters: DatasetParameters) -> Iterator[_Picture]:
-    """List a category's pictures in the order they are written."""
+def _plan_images(name: str, parameters: DatasetParameters) -> Iterator[_PlannedImage]:
+    """Yield the images of a category in the order in which they are written."""
     for index in range(parameters.num_train):
-        yield _Picture(f"train/{GOOD}", index, None)
+        yield _PlannedImage(f"train/{GOOD}", index, None)
     for index in range(parameters.num_test_good):
-        yield _Picture(f"test/{GOOD}", index, None)
+        yield _PlannedImage(f"test/{GOOD}", index, None)
     for defect_type in CATEGORIES[name].defect_types:
         for index in range(parameters.num_test_per_defect):
-            yield _Picture(f"test/{defect_type}", index, defect_type)
+            yield _PlannedImage(f"test/{defect_type}", index, defect_type)
 
 
 def _write_category(
     target: Path,
     name: str,
-    pictures: Sequence[_Picture],
+    planned_images: Sequence[_PlannedImage],
     parameters: DatasetParameters,
     report: Callable[[int], None],
 ) -> None:
-    """Write a category beside its place, and move it there when it is complete."""
+    """Write a category to a temporary folder and rename that when it is complete."""
     unfinished = target.with_name(f".{name}.unfinished")
     replaced = target.with_name(f".{name}.replaced")
     for leftover in (unfinished, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
 
-    for picture in pictures:
-        _write_picture(unfinished, name, picture, parameters)
+    for planned in planned_images:
+        _write_image(unfinished, name, planned, parameters)
         report(1)
     record = json.dumps(_record(name, parameters), indent=2) + "\n"
     (unfinished / RECORD_NAME).write_text(record, encoding="utf-8")
 
-    # A folder cannot be renamed onto another, so the old one steps aside first.
+    # A folder cannot be renamed onto another one: rename the old one first.
     if target.exists():
         target.rename(replaced)
     unfinished.rename(target)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _write_picture(
-    category_folder: Path, name: str, picture: _Picture, parameters: DatasetParameters
+def _write_image(
+    category_folder: Path, name: str, planned: _PlannedImage, parameters: DatasetParameters
 ) -> None:
     image, mask = render(
         name,
-        picture.defect_type,
-        seed=_picture_seed(parameters.seed, picture),
+        planned.defect_type,
+        seed=_image_seed(parameters.seed, planned),
         size=parameters.size,
     )
-    file_name = f"{picture.index:03d}"
-    _write_png(category_folder / picture.folder / f"{file_name}.png", image[..., ::-1])
-    if picture.defect_type is not None:
-        masks = category_folder / "ground_truth" / picture.defect_type
+    file_name = f"{planned.index:03d}"
+    _write_png(category_folder / planned.folder / f"{file_name}.png", image[..., ::-1])
+    if planned.defect_type is not None:
+        masks = category_folder / "ground_truth" / planned.defect_type
         _write_png(masks / f"{file_name}_mask.png", mask.astype(np.uint8) * 255)
 
 
-def _picture_seed(seed: int, picture: _Picture) -> int:
-    """Return a seed that no other picture of the data set has: its parts do not overlap."""
-    return (seed << 64) | (crc32(picture.folder.encode()) << 32) | picture.index
+def _image_seed(seed: int, planned: _PlannedImage) -> int:
+    """Return a seed that is unique within the dataset: the bits of its parts do not overlap."""
+    return (seed << 64) | (crc32(planned.folder.encode()) << 32) | planned.index
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:

@@ -52,7 +52,7 @@ def test_the_card_is_of_these_weights(shipped):
 
 def test_its_maps_are_fine(shipped):
     assert shipped.grids == ((56, 56), (28, 28), (14, 14))
-    assert shipped.channels == FormulaNet().channels
+    assert shipped.channels == (64, 128, 128)
 
 
 def test_default_weights_are_its_own_and_random_ones_are_not(shipped):

@@ -1,4 +1,4 @@
-"""`main.py demo`: the whole evaluation on procedural categories, for who has no dataset yet."""
+"""`main.py demo`: the whole evaluation on procedural categories, without a dataset."""
 
 import logging
 from dataclasses import replace
@@ -8,14 +8,14 @@ from datasets import synthetic
 from patchcore.formulanet import FORMULANET
 from patchcore.weights import DEFAULT, WeightsUnavailableError
 from utils.commands.evaluate import evaluate
-from utils.commands.trial import check_categories
+from utils.errors import UsageError
 from utils.options import Options, parse_options
 from utils.progress import show_progress
 
-DESCRIPTION = """Make procedural categories in MVTec AD's layout (where they are not there yet), and
-evaluate PatchCore on them. Without a network and cached ImageNet weights it goes on with
-formulanet, the backbone that ships with the code."""
-# Small enough for about three minutes on two cores, large enough that AUROC has some meaning.
+DESCRIPTION = """Make procedural categories in MVTec AD's layout (those that are missing), and
+evaluate PatchCore on them. Where the ImageNet weights are neither cached nor downloadable, the
+demo uses formulanet, the backbone that ships with the code."""
+# Small enough for a few minutes on two cores, large enough for a meaningful AUROC.
 NUM_TRAIN, NUM_TEST_GOOD, NUM_TEST_PER_DEFECT = 32, 10, 6
 DEFAULTS = Options(
     path_data=Path("synthetic_anomaly_detection"),
@@ -44,11 +44,19 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
 
 
 def make_data(options: Options) -> None:
-    """Write the procedural categories, those of ``--categories`` or all."""
+    """Write the procedural categories of ``--categories``, or all of them.
+
+    Raises:
+        UsageError: a name is not that of a procedural category.
+    """
     names = options.categories or tuple(synthetic.CATEGORIES)
-    check_categories(names)
-    log.info("making procedural categories in %s, where they are not yet there", options.path_data)
-    with show_progress(0, "make pictures", "picture") as bar:
+    for name in names:
+        if name not in synthetic.CATEGORIES:
+            raise UsageError(
+                f"expected --categories out of {', '.join(synthetic.CATEGORIES)}, found {name!r}"
+            )
+    log.info("making the procedural categories that are missing in %s", options.path_data)
+    with show_progress(0, "make images", "image") as bar:
         synthetic.write_dataset(
             options.path_data,
             categories=names,

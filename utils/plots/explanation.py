@@ -100,7 +100,7 @@ def draw_explanation(
     width, height = panel_size(*image.shape[:2], side=IMAGE_SIDE)
     top = MARGIN + TITLE_HEIGHT
     first = MARGIN + width + LINE_ROOM  # left of the first crop
-    canvas = np.full((*_canvas_size(image, patches, first, height), 3), 255, np.uint8)
+    canvas = np.full((*_canvas_size(patches, first, height), 3), 255, np.uint8)
     photo = resize_photo(image, (width, height))
     canvas[top : top + height, MARGIN : MARGIN + width] = photo
     draw_frame(canvas, MARGIN, top, width, height)
@@ -126,9 +126,8 @@ def draw_explanation(
     return canvas
 
 
-def _canvas_size(
-    image: np.ndarray, patches: Sequence[ExplainedPatch], first: int, height: int
-) -> tuple[int, int]:
+def _canvas_size(patches: Sequence[ExplainedPatch], first: int, height: int) -> tuple[int, int]:
+    """Return (height, width) in pixels of the canvas."""
     rows = len(patches) * (CROP_SIDE + TITLE_HEIGHT + ROW_GAP) - ROW_GAP
     right = max(first + CROP_SIDE + sum(map(_width, _shown(patch))) for patch in patches)
     left = TITLE_HEIGHT + height + 12 + 22 * len(CAPTION)

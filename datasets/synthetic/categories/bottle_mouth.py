@@ -26,7 +26,7 @@ from datasets.synthetic.surface import Surface, batch_hue, linear, paper_backdro
 BODY_RADIUS = 0.80
 LIP_OUTER, LIP_INNER = 0.50, 0.35
 LIP_MIDDLE = (LIP_OUTER + LIP_INNER) / 2
-# The glass's colour from the middle outwards, lit from behind: radius, then display colour.
+# Colour of the glass from the centre outwards, lit from behind: radius, display colour.
 GLASS_PROFILE = (
     (0.00, (0.62, 0.76, 0.58)),
     (0.10, (0.58, 0.73, 0.55)),
@@ -53,7 +53,7 @@ def make_surface(rng: np.random.Generator, size: int) -> Surface:
     """Return a green glass bottle seen from above on a light table."""
     pose = random_pose(rng, max_angle=np.pi, max_shift=0.05)
     x, y = pose.coordinates(size)
-    # Seen a little from the side, lower parts shift against the mouth.
+    # Seen slightly from the side, lower parts are shifted against the mouth.
     lean_x, lean_y = rng.uniform(-0.03, 0.03), rng.uniform(-0.03, 0.03)
     radius = np.hypot(x, y)
     depth = ramp(np.abs(radius - LIP_MIDDLE), 0.05, 0.35)
@@ -86,8 +86,8 @@ def make_surface(rng: np.random.Generator, size: int) -> Surface:
 
 
 def _glow(x: np.ndarray, y: np.ndarray, radius: np.ndarray, angle: float) -> np.ndarray:
-    """Return how glass gathers the studio's light on the far side, and its two mould seams."""
-    away = np.pi / 4 - angle  # The light comes from the picture's upper left.
+    """Return the brightness of the glass: light gathers on the far side and at two mould seams."""
+    away = np.pi / 4 - angle  # The light comes from the image's upper left.
     far_side = ramp((x * np.cos(away) + y * np.sin(away)) / (radius + 0.05), -0.2, 1.0)
     on_shoulder = ramp(radius, 0.52, 0.56)
     seams = np.exp(-((y / 0.009) ** 2)) * on_shoulder
@@ -95,7 +95,7 @@ def _glow(x: np.ndarray, y: np.ndarray, radius: np.ndarray, angle: float) -> np.
 
 
 def _place_on_ring(rng: np.random.Generator, radius: float) -> tuple[float, float, float]:
-    """Draw a place on a ring about the middle: its x, y and direction from there."""
+    """Draw a position on a ring around the centre: x, y and direction from the centre."""
     way = rng.uniform(0, 2 * np.pi)
     return radius * np.cos(way), radius * np.sin(way), way
 
@@ -107,7 +107,7 @@ def chipped_rim(surface: Surface, rng: np.random.Generator) -> Surface:
         surface, rng, centre=(x, y), radius=rng.uniform(0.05, 0.12), ragged=0.35
     )
     chipped = coverage(distance)
-    # Glass breaks in shells: ripples around the point that was hit.
+    # Glass breaks in shells: ripples around the point of impact.
     struck = 1.2 * x, 1.2 * y
     ripples = np.sin(2 * np.pi * np.hypot(surface.x - struck[0], surface.y - struck[1]) / 0.045)
     facets = fractal_noise(rng, surface.size, (22, 22), octaves=2)

@@ -37,7 +37,7 @@ def make_surface(rng: np.random.Generator, size: int) -> Surface:
     hexagon = radius * np.cos(to_side) - NUT_INRADIUS
     hexagon = np.maximum(hexagon, radius - NUT_INRADIUS / np.cos(sides / 2) + corner)
 
-    # The corners are turned down to a cone, the hole is countersunk, the thread winds down it.
+    # The corners are chamfered, the hole is countersunk and threaded.
     chamfer = -0.55 * np.maximum(radius - NUT_CHAMFER + 0.035, 0)
     edge = -0.03 * np.exp(np.minimum(hexagon, 0) / 0.012)
     sunk = -0.8 * np.maximum(THREAD_OUTER + 0.03 - radius, 0)
@@ -62,7 +62,7 @@ def make_surface(rng: np.random.Generator, size: int) -> Surface:
 
 
 def _nut_face(surface: Surface) -> np.ndarray:
-    """Return where the nut's flat face is: (S, S) bool."""
+    """Return the mask of the flat face of the nut: (S, S) bool."""
     radius = np.hypot(surface.x, surface.y)
     return (radius > THREAD_OUTER + 0.04) & (radius < NUT_INRADIUS - 0.03)
 

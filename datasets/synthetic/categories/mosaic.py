@@ -37,7 +37,7 @@ TILE_COLOURS = np.stack(
         linear(0.12, 0.33, 0.43),
     ]
 )
-# Normal deviates split at these bounds fall on the five colours equally often.
+# Standard normal values divided at these bounds select the five colours equally often.
 EQUAL_SHARES = (-0.84, -0.25, 0.25, 0.84)
 GROUT_COLOUR = linear(0.72, 0.70, 0.66)
 MORTAR_COLOUR = linear(0.53, 0.50, 0.46)
@@ -59,7 +59,7 @@ def make_surface(rng: np.random.Generator, size: int) -> Surface:
     mottle = 1 + 0.06 * per_item(rng, number) + 0.05 * fractal_noise(rng, size, (9, 9), octaves=3)
     sand = smooth_noise(rng, size, (110, 110))
     grout = (1 + 0.09 * sand)[..., None] * GROUT_COLOUR
-    # Hand-set tiles lean a little, each its own way; their edges are rounded.
+    # Hand-set tiles are tilted slightly in different directions; their edges are rounded.
     lean = 0.05 * (in_x * per_item(rng, number) + in_y * per_item(rng, number))
     pillow = 0.02 * (1 - np.exp(np.minimum(distance, 0) / 0.012))
     return Surface(
@@ -73,25 +73,25 @@ def make_surface(rng: np.random.Generator, size: int) -> Surface:
 
 
 def _tile_number(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Number the tiles row by row; a picture is less than 32 of them wide and high."""
+    """Number the tiles row by row; an image has fewer than 32 rows and columns of tiles."""
     return np.floor(x / TILE_PITCH) + 32 * np.floor(y / TILE_PITCH)
 
 
 def _tile_middle(place: tuple[float, float]) -> tuple[float, float]:
-    """Return the middle of the tile that a place lies on."""
+    """Return the centre of the tile at a position."""
     column, row = (np.floor(p / TILE_PITCH) for p in place)
     return (column + 0.5) * TILE_PITCH, (row + 0.5) * TILE_PITCH
 
 
 def _tile_distance(surface: Surface, middle: tuple[float, float]) -> np.ndarray:
-    """Return the signed distance from the outline of the tile with this middle."""
+    """Return the signed distance from the outline of the tile with this centre."""
     return rounded_box_distance(
         surface.x - middle[0], surface.y - middle[1], half=TILE_HALF, corner=TILE_CORNER
     )
 
 
 def missing_tile(surface: Surface, rng: np.random.Generator) -> Surface:
-    """Take out one tile, sometimes only most of it: the mortar bed shows."""
+    """Remove one tile, sometimes only most of it: the mortar bed is visible."""
     middle = _tile_middle(pick_place(rng, surface))
     distance = _tile_distance(surface, middle) - 0.006
     if rng.random() < 0.5:
@@ -122,7 +122,7 @@ def crack(surface: Surface, rng: np.random.Generator) -> Surface:
 
 
 def chip(surface: Surface, rng: np.random.Generator) -> Surface:
-    """Chip glaze off a tile's corner or edge: the clay body shows."""
+    """Chip glaze off the corner or edge of a tile: the clay body is visible."""
     middle = _tile_middle(pick_place(rng, surface))
     corner = rng.uniform(-1, 1, 2)
     corner = corner / np.abs(corner).max() * TILE_HALF

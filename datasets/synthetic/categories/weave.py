@@ -32,7 +32,7 @@ BACKING_COLOUR = linear(0.14, 0.12, 0.12)
 
 
 def make_surface(rng: np.random.Generator, size: int) -> Surface:
-    """Return plain-woven cloth: slate blue warp (upright) and ecru weft (level) threads."""
+    """Return plain-woven cloth: slate blue warp (vertical) and ecru weft (horizontal) threads."""
     x, y = random_pose(rng, max_angle=0.10).coordinates(size)
     start_x, start_y = random_phase(rng, THREAD_PITCH)
     x = x + start_x + 0.007 * smooth_noise(rng, size, (4, 3))
@@ -41,7 +41,7 @@ def make_surface(rng: np.random.Generator, size: int) -> Surface:
     warp, weft = np.floor(column), np.floor(row)
     warp_tone, weft_tone = per_item(rng, warp), per_item(rng, weft)
 
-    # Each thread is round across and waves up and down along, over and under its neighbours.
+    # Each thread has a round profile and runs in waves over and under its neighbours.
     warp_lift = np.cos(np.pi * (row - 0.5 + warp))
     weft_lift = -np.cos(np.pi * (column - 0.5 + weft))
     warp_crown = np.cos(np.pi * (column - warp - 0.5))
@@ -66,7 +66,7 @@ def make_surface(rng: np.random.Generator, size: int) -> Surface:
 
 
 def hole(surface: Surface, rng: np.random.Generator) -> Surface:
-    """Tear a hole: the dark table shows, frayed threads reach into it."""
+    """Tear a hole: the dark table is visible, frayed threads reach into the hole."""
     centre, radius = pick_place(rng, surface), rng.uniform(0.07, 0.19)
     distance = blob_distance(surface, rng, centre=centre, radius=radius, ragged=0.45)
     distance += 0.011 * smooth_noise(rng, surface.size, (60, 60))
@@ -100,7 +100,7 @@ def pulled_thread(surface: Surface, rng: np.random.Generator) -> Surface:
     along = (surface.x - centre[0]) / half
     off_row = surface.y - row_middle
     gap = coverage(np.abs(off_row) - 0.36 * THREAD_PITCH) * ramp(np.abs(along), 1.0, 0.8)
-    # Without the weft the warp lies open, sunken and in shade.
+    # Without the weft the warp is visible, lower and shaded.
     pulled = surface.raised(-0.022 * gap).painted(0.7 * gap, 0.35 * WARP_COLOUR)
 
     rise = rng.uniform(0.06, 0.17) * rng.choice([-1, 1])

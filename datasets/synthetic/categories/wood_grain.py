@@ -29,9 +29,9 @@ LATE_WOOD = linear(0.58, 0.38, 0.22)
 
 
 def make_surface(rng: np.random.Generator, size: int) -> Surface:
-    """Return a planed, satin-varnished board with upright grain."""
+    """Return a planed, satin-varnished board with vertical grain."""
     x, y = random_pose(rng, max_angle=0.09).coordinates(size)
-    # Growth rings cut lengthwise: long parabolas about the heart, straight lines far from it.
+    # Growth rings cut lengthwise: long parabolas around the heart, straight lines far from it.
     heart_x, heart_y = rng.uniform(-0.9, 0.9), rng.uniform(1.2, 3.0) * rng.choice([-1, 1])
     waviness = 0.055 * smooth_noise(rng, size, (3, 1)) + 0.014 * smooth_noise(rng, size, (7, 3))
     ring = rng.uniform(7, 10) * np.hypot(x - heart_x + waviness, 0.13 * (y - heart_y))
@@ -60,7 +60,7 @@ def scratch(surface: Surface, rng: np.random.Generator) -> Surface:
 
 
 def knot_hole(surface: Surface, rng: np.random.Generator) -> Surface:
-    """Put in a dead knot: a dark disc with a hole, the grain parting around it."""
+    """Add a dead knot: a dark disc with a hole, with the grain bent around it."""
     centre, radius = pick_place(rng, surface), rng.uniform(0.06, 0.19)
     distance = blob_distance(surface, rng, centre=centre, radius=radius, ragged=0.12)
     surface = _parted_grain(surface, centre, 2.2 * radius)
@@ -80,7 +80,7 @@ def knot_hole(surface: Surface, rng: np.random.Generator) -> Surface:
 
 
 def _parted_grain(surface: Surface, centre: tuple[float, float], reach: float) -> Surface:
-    """Push the upright grain aside around a place, out to `reach` from it."""
+    """Bend the vertical grain around a position, up to a distance of `reach`."""
     dx, dy = surface.x - centre[0], surface.y - centre[1]
     nearness = ramp(np.hypot(dx, 0.7 * dy), reach, 0.0)
     shift = -0.7 * dx * nearness, np.zeros_like(dx)

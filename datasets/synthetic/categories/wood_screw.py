@@ -29,7 +29,7 @@ SCREW_COLOUR = linear(0.84, 0.72, 0.44)
 
 
 def make_surface(rng: np.random.Generator, size: int) -> Surface:
-    """Return a yellow-zinc countersunk screw lying at any angle on light grey card."""
+    """Return a yellow-zinc countersunk screw at any angle on light grey card."""
     x, y = random_pose(rng, max_angle=np.pi, max_shift=0.05).coordinates(size)
     cover, height = _screw_body(x, y, thread=1.0)
     plating = fractal_noise(rng, size, (10, 10), octaves=4)
@@ -51,7 +51,7 @@ def _screw_body(
     x: np.ndarray, y: np.ndarray, *, thread: np.ndarray | float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return cover and height of a screw along x; `thread` (0 to 1) scales the thread's depth."""
-    # A helix seen from the side: its ridges lean, half a turn from one silhouette to the other.
+    # A helix seen from the side: its ridges are slanted, half a turn between the silhouettes.
     turns = x / SCREW_PITCH + 0.25 * np.clip(y / SCREW_CREST, -1, 1)
     crest = (0.5 + 0.5 * np.cos(2 * np.pi * turns)) ** 2
     threaded = ramp(x, THREAD_START, THREAD_START + 0.06)
@@ -73,7 +73,7 @@ def broken_tip(surface: Surface, rng: np.random.Generator) -> Surface:
 
 
 def stripped_thread(surface: Surface, rng: np.random.Generator) -> Surface:
-    """Wear the thread away over some turns: flattened ridges, bare steel."""
+    """Wear the thread down over some turns: flattened ridges, bare steel."""
     middle, half = rng.uniform(-0.1, 0.38), rng.uniform(0.07, 0.17)
     worn = ramp(np.abs(surface.x - middle), half + 0.03, half - 0.03) * rng.uniform(0.65, 1)
     cover, height = _screw_body(surface.x, surface.y, thread=1 - worn)
@@ -84,7 +84,7 @@ def stripped_thread(surface: Surface, rng: np.random.Generator) -> Surface:
 
 
 def rust(surface: Surface, rng: np.random.Generator) -> Surface:
-    """Let rust break through the plating in a spot or two."""
+    """Add one or two spots of rust."""
     for _ in range(rng.integers(1, 4)):
         along = rng.uniform(-0.66, 0.5)
         place = along, rng.uniform(-0.05, 0.05)

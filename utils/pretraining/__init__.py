@@ -1,1 +1,0 @@
-"""Training a small network on pictures by formula: objective, schedule, loop, checkpoints."""
