@@ -256,14 +256,8 @@ class PatchCore:
 
 def _with_settings(signature: inspect.Signature) -> inspect.Signature:
     """Return a signature with the settings by name in place of ``**settings``."""
-    parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    parameters += [
-        inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type
-        )
-        for field in fields(Settings)
-    ]
-    return signature.replace(parameters=parameters)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    return signature.replace(parameters=[*own, *Settings.parameters()])
 
 
 # For `help` and editors: the settings are declared once, in `Settings`.

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from patchcore.errors import PatchCoreError
+from patchcore.settings import INTERPOLATIONS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-INTERPOLATIONS = ("bilinear", "area")
 
 
 @dataclass(frozen=True)

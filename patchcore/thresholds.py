@@ -5,10 +5,7 @@ from dataclasses import dataclass
 
 from patchcore.errors import PatchCoreError
 from patchcore.held_out import HeldOutScores
-
-TRAIN_QUANTILE, F1_MAX, GIVEN = "train_quantile", "f1_max", "given"
-# Nominal false-positive rates: of new normal images, and of their pixels.
-IMAGE_RATE, PIXEL_RATE = 0.01, 0.001
+from patchcore.settings import F1_MAX, GIVEN, IMAGE_RATE, PIXEL_RATE, TRAIN_QUANTILE
 
 
 @dataclass(frozen=True)

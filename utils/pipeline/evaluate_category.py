@@ -85,7 +85,7 @@ def evaluate_category(
         model.percentages,
         tuple(dict.fromkeys(options.seed)),
         held_out=options.needs_held_out_scores,
-        patches=options.pictures != "none" or options.saves_models,
+        patches=options.needs_patch_images,
         normal=len(options.backbone) > 1,
         memory_budget=options.memory_budget,
     )

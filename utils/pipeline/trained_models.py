@@ -20,7 +20,7 @@ from patchcore.thresholds import F1_MAX, BestThresholds, Thresholds, choose_thre
 from patchcore.trained import Trained
 from utils.errors import UsageError
 from utils.options.model_choice import ModelChoice
-from utils.options.saving import SavingOptions
+from utils.options.fit import FitOptions
 from utils.options.thresholds import read_threshold
 from utils.pipeline.evaluate_category import CategoryResult, Measurement
 from utils.results import picture_tag
@@ -28,7 +28,7 @@ from utils.results import picture_tag
 log = logging.getLogger(__name__)
 
 
-def check_thresholds(options: SavingOptions, categories: Sequence[Category]) -> None:
+def check_thresholds(options: FitOptions, categories: Sequence[Category]) -> None:
     """Check that the requested thresholds can be set, before anything is computed.
 
     Raises:
@@ -49,7 +49,7 @@ def check_thresholds(options: SavingOptions, categories: Sequence[Category]) -> 
 
 
 def save_evaluated(
-    model: PatchCore, name: str, result: CategoryResult, options: SavingOptions
+    model: PatchCore, name: str, result: CategoryResult, options: FitOptions
 ) -> None:
     """Save a model for each percentage of the first seed, and log how its threshold does.
 
@@ -69,7 +69,7 @@ def save_models(
     name: str,
     category: Category,
     learned: FitResult,
-    options: SavingOptions,
+    options: FitOptions,
     best: Sequence[BestThresholds] = (),
 ) -> list[Trained]:
     """Save a model for each percentage of the first seed.
