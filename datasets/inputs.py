@@ -1,7 +1,8 @@
-"""Pictures that come from anywhere: files, folders, patterns, videos, cameras, lists of paths.
+"""Images from files, folders, patterns, videos, cameras and lists of paths.
 
-Everything is found lazily and one at a time, so that a million files or hours of video need no
-more memory than one of them.
+Everything is found lazily, one item at a time, so that a million files or hours of video need no
+more memory than one image. OpenCV is imported where something is decoded, so that missing paths are
+reported at once.
 """
 
 import io
@@ -13,33 +14,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-import cv2
 import numpy as np
 
 from datasets.base import DatasetError
-from datasets.images import read_image
 from datasets.mvtec import IMAGE_SUFFIXES
-from datasets.patterns import expand_pattern, has_pattern
+from datasets.patterns import expand_pattern, has_match, has_pattern
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv"})
-# Stands for paths on standard input, one a line.
+# Stands for paths on standard input, one per line.
 STANDARD_INPUT = "-"
-# How often a watched folder is looked at; a file is taken when it did not grow in between.
+# Pause between two scans of a watched folder; a file is read if it has not changed in between.
 WATCH_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture to come: a file still to be read, or a frame that has been read.
+    """One image: a file still to be read, or a frame that has been read.
 
     Attributes:
-        name: Its path, as it was given; of a frame ``<video>#<number>``, counted from 0.
-        path: The image or video file; None for a camera.
+        name: Path as it was given; ``<video>#<number>`` for a frame, counted from 0.
+        path: Image or video file; None for a camera.
         frame: (H, W, 3) uint8 RGB of a frame; None for an image file.
-        number: Of the frame; None for an image file.
-        seconds: When the frame comes in the video, or came from the camera, counted from its start;
-            None for an image file.
-        fault: Why it cannot be read, where that is known already.
+        number: Number of the frame; None for an image file.
+        seconds: Time of the frame since the start of the video or camera; None for an image file.
+        fault: Reason why it cannot be read, if already known.
     """
 
     name: str
@@ -50,22 +48,24 @@ class Item:
     fault: str = ""
 
     def read(self) -> np.ndarray:
-        """Return the picture, (H, W, 3) uint8 RGB.
+        """Return the image, (H, W, 3) uint8 RGB.
 
         Raises:
-            DatasetError: it cannot be read.
+            DatasetError: It cannot be read.
         """
         if self.fault:
             raise DatasetError(self.fault)
+        from datasets.images import read_image
+
         return read_image(self.path) if self.frame is None else self.frame
 
 
 @dataclass(frozen=True)
 class VideoFormat:
-    """What a video's frames are like.
+    """Format of a video's frames.
 
     Attributes:
-        frames_per_second: 25 where the source does not say.
+        frames_per_second: Frame rate; 25 if the source does not state it.
         size: (height, width) in pixels.
     """
 
@@ -74,42 +74,41 @@ class VideoFormat:
 
 
 def find_items(
-    paths: Iterable[str], *, every: int = 1, listed: TextIO | None = None
+    paths: Iterable[str], *, frame_stride: int = 1, listed: TextIO | None = None
 ) -> Iterator[Item]:
-    """Find pictures.
+    """Find images.
 
     Args:
-        paths: Each an image file, a video file, a folder (searched through, in order of names,
-            without hidden files and without following links to folders), a pattern such as
-            ``parts/*.png`` (``**`` for any depth), a camera's number, or ``-`` for paths of files
-            and folders on standard input, one a line. What bears the very name comes first: a file
-            ``a[1].png`` is that file, and one that is called ``0`` no camera.
-        every: Of videos and cameras, each n-th frame.
-        listed: Where ``-`` reads from.
+        paths: Image files, video files, folders (searched recursively in order of names, without
+            hidden files and links to folders), patterns such as ``parts/*.png`` (``**`` for any
+            depth), numbers of cameras, or ``-`` for paths of files and folders on standard input,
+            one per line. An existing file takes precedence: ``a[1].png`` and ``0`` are read as
+            files if they exist.
+        frame_stride: Read every n-th frame of videos and cameras.
+        listed: Stream that ``-`` reads from.
 
     Yields:
-        Items. One that is missing, or no picture, is yielded with its fault: the rest goes on.
+        Items; a missing or unreadable one has a fault, and the search continues.
     """
     for path in paths:
         if path == STANDARD_INPUT:
-            yield from _find_listed(listed, every)
+            yield from _find_listed(listed, frame_stride)
         else:
-            yield from _find(path, every)
+            yield from _find(path, frame_stride)
 
 
-def watch_folder(folder: Path, *, every: int = 1) -> Iterator[Item | None]:
-    """Find pictures in a folder as they come, without end, those that are there first.
+def watch_folder(folder: Path, *, frame_stride: int = 1) -> Iterator[Item | None]:
+    """Find images in a folder as they arrive, without end; existing files come first.
 
-    A file is taken when its size has stayed the same between two looks: one that is being written
-    is left until it is whole. Videos count as pictures. A file that was taken and is written again
-    is taken again.
+    A file is yielded once its size and time are the same in two scans, so that a file that is still
+    being written is not read. It is yielded again if it is written again. Videos count as images.
 
     Args:
-        folder: Searched through at each look.
-        every: Of videos, each n-th frame.
+        folder: Folder, searched recursively at each scan.
+        frame_stride: Read every n-th frame of videos.
 
     Yields:
-        Items; None after each look, so that what has gathered can be worked on.
+        Items, and None after each scan, so that the items so far can be processed.
     """
     taken: dict[Path, tuple[int, int]] = {}
     seen: dict[Path, tuple[int, int]] = {}
@@ -120,15 +119,15 @@ def watch_folder(folder: Path, *, every: int = 1) -> Iterator[Item | None]:
             complete = complete and not item.fault
             try:
                 status = item.path.stat()
-            except OSError:  # gone since it was listed
+            except OSError:  # deleted since it was listed
                 continue
             state = status.st_size, status.st_mtime_ns
             present[item.path] = state
             if taken.get(item.path) != state and seen.get(item.path) == state:
                 taken[item.path] = state
-                yield from _open(item, every)
-        # What was deleted is forgotten, so that memory does not grow for ever; not so where a
-        # folder could not be looked into: its files would be taken again when it is back.
+                yield from _open(item, frame_stride)
+        # Forget deleted files, so that memory does not grow; but not if a folder could not be
+        # read, since its files would be yielded again when it is back.
         if complete:
             taken = {path: state for path, state in taken.items() if path in present}
         seen = present
@@ -136,9 +135,24 @@ def watch_folder(folder: Path, *, every: int = 1) -> Iterator[Item | None]:
         time.sleep(WATCH_SECONDS)
 
 
+def path_fault(text: str) -> str:
+    """Return the reason why a path names nothing; empty if it names something to read.
+
+    Args:
+        text: Path as `find_items` takes it.
+    """
+    if text == STANDARD_INPUT or os.path.lexists(text) or _is_camera(text):
+        return ""
+    if has_pattern(text):
+        return "" if has_match(text) else f"expected files that match {text}, found none"
+    return f"no such file or folder: {text or repr(text)}"
+
+
 def video_format(path: Path) -> VideoFormat | None:
-    """Return what a video's frames are like; None where it cannot be read."""
-    capture = cv2.VideoCapture(os.fsencode(path))  # as text, a name that is none would crash it
+    """Return the format of a video's frames; None if it cannot be read."""
+    import cv2
+
+    capture = cv2.VideoCapture(os.fsencode(path))  # bytes: it crashes on text that is not UTF-8
     try:
         return _format(capture) if capture.isOpened() else None
     finally:
@@ -146,94 +160,97 @@ def video_format(path: Path) -> VideoFormat | None:
 
 
 def is_video(path: Path) -> bool:
-    """Tell by its name whether a file is a video."""
+    """Return whether a file is a video, by its name."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def is_image(path: Path) -> bool:
-    """Tell by its name whether a file is a picture; hidden files are leftovers of systems."""
+    """Return whether a file is an image, by its name; hidden files are not."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-def _find(text: str, every: int) -> Iterator[Item]:
-    """Yield what a word of the command means: what bears this name, else a camera or a pattern."""
+def _find(text: str, frame_stride: int) -> Iterator[Item]:
+    """Yield the items of one path: a file or folder of this name, else a camera or a pattern."""
     if os.path.lexists(text):
-        yield from _find_path(text, every)
-    elif text.isascii() and text.isdecimal() and len(text) <= 2:  # 100 and up mean other things
-        yield from _frames(int(text), f"camera {text}", None, every)
+        yield from _find_path(text, frame_stride)
+    elif _is_camera(text):
+        yield from _frames(int(text), f"camera {text}", None, frame_stride)
     elif has_pattern(text):
-        yield from _find_matches(text, every)
+        yield from _find_matches(text, frame_stride)
     else:
-        yield from _find_path(text, every)
+        yield Item(text, Path(text), fault=path_fault(text))
 
 
-def _find_path(text: str, every: int) -> Iterator[Item]:
-    """Yield what lies at a path, whatever letters are in it."""
+def _is_camera(text: str) -> bool:
+    # OpenCV gives numbers from 100 on other meanings.
+    return text.isascii() and text.isdecimal() and len(text) <= 2
+
+
+def _find_path(text: str, frame_stride: int) -> Iterator[Item]:
+    """Yield the items at a path, without interpreting it as a pattern or camera."""
     path = Path(text)
     try:
-        # An empty path would be the current folder, which nobody means by it.
-        mode = path.stat().st_mode if text else 0
-    except (FileNotFoundError, ValueError):  # no file's name has a zero byte
-        mode = 0
+        mode = path.stat().st_mode
+    except (FileNotFoundError, ValueError):  # a name with a null byte is a ValueError
+        yield Item(text, path, fault=f"no such file or folder: {text}")
+        return
     except OSError as error:
         yield Item(text, path, fault=f"cannot read {text}: {error.strerror or error}")
         return
-    if not mode:
-        yield Item(text, path, fault=f"no such file or folder: {text or repr(text)}")
-    elif not stat.S_ISDIR(mode):
-        yield from _open(Item(text, path), every)
-    else:
-        found = False
-        for item in _walk(path):
-            found = True
-            yield from _open(item, every)
-        if not found:
-            yield Item(text, path, fault=f"expected images or videos in {path}, found none")
+    if not stat.S_ISDIR(mode):
+        yield from _open(Item(text, path), frame_stride)
+        return
+    found = False
+    for item in _walk(path):
+        found = True
+        yield from _open(item, frame_stride)
+    if not found:
+        yield Item(text, path, fault=f"expected images or videos in {path}, found none")
 
 
-def _find_matches(pattern: str, every: int) -> Iterator[Item]:
-    """Yield what a pattern meets; folders are searched through."""
+def _find_matches(pattern: str, frame_stride: int) -> Iterator[Item]:
+    """Yield the items at the paths that a pattern matches; folders are searched recursively."""
     matches = expand_pattern(pattern)
     if not matches:
-        yield Item(pattern, fault=f"expected files that match {pattern}, found none")
+        yield Item(pattern, fault=path_fault(pattern))
     searched: set[Path] = set()
     for match in matches:
         path = Path(match)
-        if not searched.isdisjoint(path.parents):  # ** meets a folder and what is in it
+        if not searched.isdisjoint(path.parents):  # ** matches a folder and its contents
             continue
         if path.is_dir():
             searched.add(path)
-        yield from _find_path(match, every)
+        yield from _find_path(match, frame_stride)
 
 
-def _find_listed(lines: TextIO | None, every: int) -> Iterator[Item]:
-    """Yield what lies at the paths of a list, one a line, taken as they stand: no patterns."""
-    if isinstance(lines, io.TextIOWrapper):  # file names may be no text
+def _find_listed(lines: TextIO | None, frame_stride: int) -> Iterator[Item]:
+    """Yield the items at listed paths, one per line, which are not patterns."""
+    if isinstance(lines, io.TextIOWrapper):  # file names need not be valid text
         lines.reconfigure(errors="surrogateescape")
     for line in lines or ():
         if path := line.rstrip("\r\n"):
-            yield from _find_path(path, every)
+            yield from _find_path(path, frame_stride)
 
 
-def _open(item: Item, every: int) -> Iterator[Item]:
-    """Yield a video's frames; anything else as it is."""
-    if item.fault or not is_video(item.path):  # decoding tells whether a file is a picture
+def _open(item: Item, frame_stride: int) -> Iterator[Item]:
+    """Yield the frames of a video; any other item as it is."""
+    if item.fault or not is_video(item.path):  # decoding shows whether a file is an image
         yield item
     else:
-        yield from _frames(os.fsencode(item.path), item.name, item.path, every)
+        yield from _frames(os.fsencode(item.path), item.name, item.path, frame_stride)
 
 
 def _walk(folder: Path) -> Iterator[Item]:
-    """Yield the pictures and videos of a folder and the folders in it, in order of names.
+    """Yield the images and videos in a folder and its subfolders, in order of names.
 
-    A folder that cannot be looked into is yielded with this fault.
+    A folder that cannot be read is yielded with its fault.
     """
     names, folders = [], set()
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                names.append(entry.name)  # a path would need five times the memory
-                if entry.is_dir(follow_symlinks=False):  # a link may lead back to where we are
+                names.append(entry.name)  # a Path needs five times the memory
+                if entry.is_dir(follow_symlinks=False):  # a link may lead back here
                     folders.add(entry.name)
     except OSError as error:
         yield Item(str(folder), folder, fault=f"cannot read {folder}: {error.strerror or error}")
@@ -248,8 +265,10 @@ def _walk(folder: Path) -> Iterator[Item]:
             yield Item(str(path), path)
 
 
-def _frames(source: bytes | int, name: str, path: Path | None, every: int) -> Iterator[Item]:
-    """Yield each n-th frame of a video (its path as bytes) or of a camera (its number)."""
+def _frames(source: bytes | int, name: str, path: Path | None, frame_stride: int) -> Iterator[Item]:
+    """Yield every n-th frame of a video (its path as bytes) or of a camera (its number)."""
+    import cv2
+
     what = "a camera" if path is None else "a video"
     capture = cv2.VideoCapture(source)
     try:
@@ -260,10 +279,10 @@ def _frames(source: bytes | int, name: str, path: Path | None, every: int) -> It
         rate = _format(capture).frames_per_second
         start = time.monotonic()
         number = 0
-        while capture.grab():  # decoded only where it is wanted
-            # A camera's frames come when they come, and some are lost while we compute.
+        while capture.grab():  # decodes nothing yet
+            # A camera's frames arrive at any time, and some are lost during computation.
             seconds = time.monotonic() - start if path is None else number / rate
-            if number % every == 0:
+            if number % frame_stride == 0:
                 readable, frame = capture.retrieve()
                 if not readable:
                     yield Item(f"{name}#{number}", path, fault=f"damaged frame {number} of {name}")
@@ -277,7 +296,10 @@ def _frames(source: bytes | int, name: str, path: Path | None, every: int) -> It
         capture.release()
 
 
-def _format(capture: cv2.VideoCapture) -> VideoFormat:
+def _format(capture) -> VideoFormat:
+    """Return the format of the frames of a `cv2.VideoCapture`."""
+    import cv2
+
     rate = capture.get(cv2.CAP_PROP_FPS)
     size = (
         int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),

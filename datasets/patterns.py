@@ -1,4 +1,4 @@
-"""Patterns such as ``parts/**/*.png`` -> the paths that they match, as a shell expands them."""
+"""Patterns such as ``parts/**/*.png`` and the paths that they match, as in a shell."""
 
 import glob
 import os
@@ -6,21 +6,26 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-# A name that is ** and nothing else: within a longer name it is no more than *.
+# A whole name **; within a longer name, ** means the same as *.
 ANY_DEPTH = re.compile(r"(?:^|(?<=[/SEP]))\*\*(?:[/SEP]+|$)".replace("SEP", re.escape(os.sep)))
 
 
 def has_pattern(text: str) -> bool:
-    """Tell whether there is ``*``, ``?`` or ``[`` in a path."""
+    """Return whether a path contains ``*``, ``?`` or ``[``."""
     return glob.has_magic(text)
+
+
+def has_match(pattern: str) -> bool:
+    """Return whether a pattern matches any path."""
+    return next(_expand(pattern), None) is not None
 
 
 def expand_pattern(pattern: str) -> list[str]:
     """Return the paths that a pattern matches, each once, in order of names.
 
-    ``*``, ``?`` and ``[...]`` stand for letters of one name, ``**`` for any number of folders. As
-    in a shell, hidden names must be written out, and ``**`` follows no link to a folder: it may
-    lead back to where it is, and the search would not end.
+    ``*``, ``?`` and ``[...]`` match characters of one name, ``**`` any number of folders. As in a
+    shell, they do not match hidden names, and ``**`` does not follow links to folders, which may
+    form a cycle.
     """
     return sorted({str(Path(match)) for match in _expand(pattern)})
 
@@ -33,5 +38,5 @@ def _expand(pattern: str) -> Iterator[str]:
     for top in glob.iglob(head) if head else (os.curdir,):  # noqa: PTH207
         for folder, below, _ in os.walk(top):
             below[:] = (name for name in below if not name.startswith("."))
-            # Without anything after it, ** means the folders, and so what is in them.
+            # A final ** matches the folders, and so everything in them.
             yield from _expand(os.path.join(glob.escape(folder), tail[0]))  # noqa: PTH118

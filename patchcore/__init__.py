@@ -1,9 +1,24 @@
 """PatchCore: industrial anomaly detection from normal images only (Roth et al. 2022).
 
-Tensors in, tensors out: this package knows no file layout, no plot, no flag.
+Tensors in, tensors out: this package knows no file layout, no plot, no flag. `PatchCore` and
+`Prediction` are imported when they are first used, so that `patchcore.settings` can be read without
+torch.
 """
 
+import importlib
+
 from patchcore.errors import PatchCoreError
-from patchcore.model import PatchCore, Prediction
 
 __all__ = ["PatchCore", "PatchCoreError", "Prediction"]
+
+_LAZY = ("PatchCore", "Prediction")
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("patchcore.model"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -33,13 +33,13 @@ from patchcore.held_out import PIXEL_RATES, HeldOutScores
 from patchcore.memory_bank import Coreset, MemoryBank
 from patchcore.origins import Origins
 from patchcore.record import FORMAT, FORMAT_VERSION, RECORD
-from patchcore.settings import Settings
+from patchcore.settings import STORED_DTYPES, Settings
 from patchcore.thresholds import BestThresholds, Threshold, Thresholds
 from patchcore.trained import Trained
 from patchcore.weights import digest, load_backbone
 
 TENSORS, INDEX = "model.safetensors", "index.faiss"
-DTYPES = {"float32": torch.float32, "float16": torch.float16}
+DTYPES = {name: getattr(torch, name) for name in STORED_DTYPES}
 PACKAGES = ("torch", "torchvision", "numpy", "faiss-gpu", "faiss-cpu", "opencv-python-headless")
 # The arrays of `Origins`, by their names in the file of tensors.
 ORIGINS = ("image", "flip", "row", "column")

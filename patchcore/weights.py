@@ -15,9 +15,8 @@ from patchcore.backbone import Backbone
 from patchcore.errors import PatchCoreError
 from patchcore.fold import fold_batch_norms
 from patchcore.formulanet import FORMULANET, LAYERS, WEIGHTS_FILE, FormulaNet
+from patchcore.settings import DEFAULT, RANDOM
 
-DEFAULT = "default"
-RANDOM = "random"
 RESNET_LAYERS = ("layer2", "layer3")
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,8 @@
-"""What a run was made with and on, for its records."""
+"""Facts about the machine and the installation, for records and for choosing memory and threads.
+
+torch is imported only where a device is asked about: the flags need the number of cores, and must
+not wait for torch.
+"""
 
 import math
 import os
@@ -10,10 +14,9 @@ import time
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
+from typing import Protocol
 
-import torch
-
-# Where a system tells nothing about its memory: what most machines for such work have.
+# Gigabytes assumed where a system does not report its memory: common for such work.
 UNKNOWN_MEMORY = 8.0
 PACKAGES = (
     "torch",
@@ -28,13 +31,21 @@ PACKAGES = (
 )
 
 
-def start_record(options: object, device: torch.device) -> dict[str, object]:
-    """Return what ``run.json`` says of a run at its start.
+class Device(Protocol):
+    """A torch device."""
+
+    type: str
+
+
+def start_record(options: object, device: Device) -> dict[str, object]:
+    """Return the contents of ``run.json`` at the start of a run.
 
     Args:
-        options: A dataclass, what was asked for.
-        device: Where it computes.
+        options: Options of the run, a dataclass.
+        device: Device that computes.
     """
+    import torch
+
     return {
         "state": "running",
         "start": now(),
@@ -50,12 +61,12 @@ def start_record(options: object, device: torch.device) -> dict[str, object]:
 
 
 def now() -> str:
-    """Return the time as records have it."""
+    """Return the local time with its offset, as records have it."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of the installed packages that shape the results."""
+    """Return the versions of Python and of the installed packages that influence results."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -65,13 +76,17 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def describe_device(device: torch.device) -> str:
-    """Return a GPU's name, or that it is the CPU."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+def describe_device(device: Device) -> str:
+    """Return a CUDA GPU's name, or the type of another device, for example ``CPU``."""
+    if device.type != "cuda":
+        return device.type.upper()
+    import torch
+
+    return torch.cuda.get_device_name(device)
 
 
 def describe_cpu() -> str:
-    """Return the processor's name and how many cores this process may use."""
+    """Return the processor's name and the number of cores that this process may use."""
     name = platform.processor() or platform.machine()
     listing = Path("/proc/cpuinfo")
     if listing.is_file():
@@ -81,16 +96,18 @@ def describe_cpu() -> str:
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use, which can be fewer than the machine has."""
+    """Return the number of cores that this process may use, possibly fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def free_memory(device: torch.device) -> float:
-    """Return the memory in gigabytes that is free where a device computes."""
+def free_memory(device: Device) -> float:
+    """Return the free memory in gigabytes of a device."""
     if device.type == "cuda":
-        # What torch holds back for its next tensors is free as well.
+        import torch
+
+        # Memory that torch caches for its next tensors is free as well.
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return (torch.cuda.mem_get_info(device)[0] + held) / 1e9
     listing = Path("/proc/meminfo")
@@ -99,19 +116,19 @@ def free_memory(device: torch.device) -> float:
         free = int(fields["MemAvailable"].split()[0]) * 1024
         return min(free, _left_in_container()) / 1e9
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        # What is free is not told everywhere: half of what there is.
+        # Not every system reports its free memory: assume half of the installed one.
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2e9
     return UNKNOWN_MEMORY
 
 
 def _left_in_container() -> float:
-    """Return the bytes that a container's limit leaves; infinite without one."""
+    """Return the free bytes within a container's limit; infinity without a limit."""
     folder = Path("/sys/fs/cgroup")
     try:
         limit = (folder / "memory.max").read_text().strip()
         used = int((folder / "memory.current").read_text())
         lines = (folder / "memory.stat").read_text().splitlines()
-        # Files that were read lately count as used, and make room when it is needed.
+        # The page cache counts as used, but is freed on demand.
         used -= sum(
             int(x.split()[1]) for x in lines if x.startswith(("inactive_file", "active_file"))
         )
@@ -121,7 +138,7 @@ def _left_in_container() -> float:
 
 
 def source_commit() -> str | None:
-    """Return the checkout's commit, with ``+changes`` where files differ from it; None without."""
+    """Return the checkout's commit, with ``+changes`` if files differ; None outside a checkout."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from utils.errors import UsageError
@@ -30,13 +29,7 @@ OUTPUT_PATTERNS = (
 FIXED_COLUMNS = frozenset(
     {"category", "percentage_coreset", "k", "seed", "num_train", "num_test", "model"}
 )
-# Level 1 of 9 and one filter for all rows: the pictures become a tenth larger, and are encoded in a
-# sixth of the time.
-PNG_FLAGS = (
-    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
-    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
-)
-# Thumbnails are looked at small.
+# Sufficient for thumbnails.
 JPEG_QUALITY = 82
 
 
@@ -288,7 +281,12 @@ class ResultFolder:
 
 def encode_picture(picture: np.ndarray, suffix: str = ".png") -> bytes:
     """Encode (H, W, 3) uint8 RGB as ``.png`` or ``.jpg``."""
-    flags = PNG_FLAGS if suffix == ".png" else (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)
+    import cv2  # not at the top: tables are made without it
+
+    flags = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)
+    if suffix == ".png":
+        # Level 1 of 9 and one filter for all rows: files a tenth larger in a sixth of the time.
+        flags = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
     _, data = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), flags)
     return data.tobytes()
 

@@ -17,7 +17,7 @@ import main
 from datasets.images import map_ahead
 from patchcore import PatchCore, PatchCoreError
 from patchcore import model as model_module
-from patchcore.storage import read_record
+from patchcore.record import read_record
 from tests.support import (
     DEFECT_TYPES,
     NUM_PATCHES,

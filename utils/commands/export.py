@@ -1,39 +1,13 @@
 """`main.py export`: a trained model as one file that runs without this program."""
 
-import logging
-from itertools import islice
-from pathlib import Path
+from datasets.base import DatasetError
+from datasets.inputs import path_fault
+from utils.options.export import ExportOptions
+from utils.options.flags import parse_flags
+from utils.pipeline.trained_models import choose_model
 
-import numpy as np
-import torch
-
-from datasets.images import read_image
-from datasets.inputs import find_items
-from patchcore import PatchCore
-from patchcore.export import TOLERANCE, export
-from patchcore.export.formats import FORMATS
-from utils.export_options import ExportOptions
-from utils.flags import parse_flags
-from utils.pipeline.loading import load_model
-from utils.pipeline.trained_models import model_folder
-
-DESCRIPTION = """Write a trained model to one file: image in, score and anomaly map out, the memory
-bank inside. The file gets its name when it was seen to give what the model gives."""
-# Pictures to compare on: enough to meet normal and, where they are given, defective ones.
-NUM_IMAGES = 16
-# Their programmers' log of every step.
-CONVERTERS = ("onnx_ir", "onnxscript", "torch.onnx")
-# How each file is run.
-USAGE = {
-    "onnx": """session = onnxruntime.InferenceSession({path!r})
-images = numpy.zeros((1, 3, {height}, {width}), numpy.uint8)  # {what}
-score, anomaly_map = session.run(None, {{"images": images}})""",
-    "torch": """model = torch.export.load({path!r}).module()
-images = torch.zeros(1, 3, {height}, {width}, dtype=torch.uint8)  # {what}
-score, anomaly_map = model(images)""",
-}
-
-log = logging.getLogger(__name__)
+DESCRIPTION = """Write a trained model to one file: image in, score and anomaly map out, memory bank
+included. The file is named only after its output was compared with the model's."""
 
 
 def main(arguments: list[str], *, epilog: str = "") -> None:
@@ -41,60 +15,11 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
     options = parse_flags(
         arguments, ExportOptions(), command="export", description=DESCRIPTION, epilog=epilog
     )
-    FORMATS[options.format].check_packages()
-    for name in CONVERTERS:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    model = load_model(options, torch.device("cpu"))
-    path = Path(options.path_export or default_name(model, options.format))
-    images, whose = pictures_to_compare(model, options.images)
-    log.info("writing %s and comparing it with the model on %s", path, whose)
-    exported = export(model, path, options.format, images=images)
-    print(
-        f"{exported.path}: {exported.num_bytes / 1e6:.1f} MB\n"
-        f"compared on {exported.num_images} pictures ({whose}): scores and maps differ by at most "
-        f"{exported.difference:.1e} of the model's ({TOLERANCE:g} is allowed)\n\n"
-        f"{usage(model, path, options.format)}"
-    )
+    for path in options.images:
+        if fault := path_fault(path):
+            raise DatasetError(f"{fault} (--images)")
+    model = choose_model(options)
 
+    from utils.pipeline.exporting import export_model
 
-def default_name(model: PatchCore, file_format: str) -> str:
-    """Return the file's name where none is given: the trained model's own, in one word."""
-    folder = model_folder(
-        Path(), model.trained.category, model.backbone.name, model.percentages[-1], model.k
-    )
-    return "_".join(folder.parts) + FORMATS[file_format].suffix
-
-
-def pictures_to_compare(model: PatchCore, paths: tuple[str, ...]) -> tuple[list[np.ndarray], str]:
-    """Read pictures to compare on.
-
-    Args:
-        model: With the names of its training images.
-        paths: As ``--images`` gives them.
-
-    Returns:
-        The pictures, none where there are no training images any more; whose they are, in words.
-
-    Raises:
-        DatasetError: one cannot be read.
-    """
-    if paths:
-        items = islice(find_items(paths), NUM_IMAGES)
-        return [item.read() for item in items], "those of --images, and noise"
-    files = [Path(name) for name in model.trained.names if Path(name).is_file()]
-    if not files:
-        return [], "noise alone, since training images are no longer there: --images gives others"
-    chosen = files[:: -(-len(files) // NUM_IMAGES)]  # from all over
-    return [read_image(file) for file in chosen], "training images, and noise"
-
-
-def usage(model: PatchCore, path: Path, file_format: str) -> str:
-    """Return the lines of Python that run an exported file."""
-    preprocess = model.preprocess
-    (height, width), (crop_height, crop_width) = preprocess.size_resize, preprocess.size_crop
-    return USAGE[file_format].format(
-        path=str(path),
-        height=crop_height,
-        width=crop_width,
-        what=f"RGB, resized to {height}x{width}, of that the middle {crop_height}x{crop_width}",
-    )
+    export_model(options, model)

@@ -13,17 +13,31 @@ from utils.options.fit import FitOptions
 def choose_device(name: str) -> torch.device:
     """Return the device of ``--device``.
 
+    Args:
+        name: Name of a torch device, or ``auto``: the GPU if there is one, else the CPU.
+
     Raises:
         UsageError: the device is not available.
     """
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    reason = "torch does not find it"
+    try:
+        device = torch.device(name)
+        if device.type == "cuda":
+            count = torch.cuda.device_count() if device.index else 1
+            is_available = torch.cuda.is_available() and (device.index or 0) < count
+        else:
+            is_available = torch.ones(1, device=device).item() == 1
+    except (RuntimeError, AssertionError) as error:  # torch raises either, depending on the type
+        is_available = False
+        reason = str(error).strip().partition("\n")[0]
+    if not is_available:
         raise UsageError(
-            "expected a CUDA device, torch finds none (--device cuda); --device auto takes the "
-            "CPU then"
+            f"expected an available device, found {name} ({reason}; --device): --device auto "
+            "selects the GPU if there is one, else the CPU"
         )
-    return torch.device("cuda")
+    return device
 
 
 def with_layers(options: FitOptions) -> FitOptions:

@@ -7,7 +7,7 @@ import numpy as np
 
 from patchcore.preprocess import Preprocess
 from utils.metrics import Metrics
-from utils.options import Options
+from utils.options.evaluate import EvaluateOptions
 from utils.pipeline.category_view import make_view
 from utils.pipeline.drawing import Drawing
 from utils.pipeline.evaluate_category import CategoryResult, Measurement
@@ -27,7 +27,7 @@ Curve = tuple[np.ndarray, np.ndarray, float]
 
 
 def draw_category(
-    result: CategoryResult, drawing: Drawing, folder: ResultFolder, options: Options
+    result: CategoryResult, drawing: Drawing, folder: ResultFolder, options: EvaluateOptions
 ) -> list[ReportView]:
     """Draw a category's score distributions and, where wanted, its test images.
 
@@ -56,7 +56,7 @@ def draw_category(
     return views
 
 
-def make_scene(result: CategoryResult, measurement: Measurement, options: Options) -> Scene:
+def make_scene(result: CategoryResult, measurement: Measurement, options: EvaluateOptions) -> Scene:
     """Gather what pictures and report say of one category at one percentage."""
     row, prediction, category = measurement.row, measurement.prediction, result.category
     threshold = row.metrics["image_threshold"]

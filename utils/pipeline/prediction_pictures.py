@@ -11,7 +11,7 @@ from patchcore import PatchCore, Prediction, explain
 from patchcore.regions import spread_map
 from patchcore.thresholds import Thresholds
 from utils.errors import UsageError
-from utils.infer_options import InferOptions
+from utils.options.infer import InferOptions
 from utils.predictions import file_stem
 from utils.results import ResultFolder
 
@@ -180,7 +180,7 @@ class JudgedPictures:
             self.close()
         name = f"annotated/{file_stem(str(source))}.mp4"
         if self._video is None:
-            self._video = _AnnotatedVideo(source, self._folder.path / name, self._options.every)
+            self._video = _AnnotatedVideo(source, self._folder.path / name, self._options.frame_stride)
         self._video.add(frame)
         return name
 
@@ -192,7 +192,7 @@ class _AnnotatedVideo:
         source: The video whose frames come.
     """
 
-    def __init__(self, source: Path, target: Path, every: int):
+    def __init__(self, source: Path, target: Path, frame_stride: int):
         self.source = source
         self._target = target
         self._partial = target.with_name(f".partial_{target.name}")
@@ -205,7 +205,7 @@ class _AnnotatedVideo:
         self._writer = cv2.VideoWriter(
             str(self._partial),
             cv2.VideoWriter_fourcc(*"mp4v"),
-            known.frames_per_second / every,
+            known.frames_per_second / frame_stride,
             self._size,
         )
         if not self._writer.isOpened():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from patchcore import PatchCore, PatchCoreError
-from patchcore.storage import read_record
+from patchcore.record import read_record
 from tests.support import (
     NUM_TRAIN,
     call,

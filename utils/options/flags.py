@@ -1,14 +1,18 @@
-"""Flags from a dataclass: each of its fields, declared by `flag`, is one flag of a command."""
+"""Flags from a dataclass: each field declared by `flag` is one flag of a command."""
 
 import argparse
 import dataclasses
+import re
 import typing
-from collections.abc import Sequence
-from dataclasses import field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
+from patchcore.errors import PatchCoreError
+from patchcore.settings import Bounds
 from utils.errors import UsageError
 
-Settings = typing.TypeVar("Settings")
+AnyFlags = typing.TypeVar("AnyFlags", bound="Flags")
 
 
 def flag(
@@ -17,60 +21,89 @@ def flag(
     text: str,
     *,
     metavar: str | None = None,
-    choices=(),
-    most: int = 0,
+    choices: tuple[str, ...] = (),
+    bounds: Bounds | None = None,
+    max_values: int = 0,
     positional: bool = False,
 ) -> typing.Any:
     """Declare a flag.
 
     Args:
-        default: Its value when not given; a tuple for a flag that takes several.
-        group: The heading under which ``--help`` shows it.
-        text: What it means, and why the default is what it is.
-        metavar: What stands for its value in ``--help``.
-        choices: The only values, where it has such.
-        most: For a tuple: how many values at most; 0 for any number.
-        positional: For a tuple of texts: its values are what stands in the command without a flag,
-            and all that follows ``--``; one for a command.
+        default: Value if the flag is not given; a tuple for a flag with several values.
+        group: Heading under which ``--help`` lists it.
+        text: Meaning, and reason for the default.
+        metavar: Placeholder for the value in ``--help``.
+        choices: Allowed values, if there is a fixed set.
+        bounds: Allowed numbers.
+        max_values: Largest number of values of a tuple; 0 for any number.
+        positional: For a tuple of strings: its values are the arguments without a flag, and all
+            that follow ``--``. One per command.
     """
-    details = {"group": group, "text": text, "metavar": metavar, "choices": choices, "most": most}
-    return field(default=default, metadata=details | {"positional": positional})
+    metadata = {"group": group, "text": text, "metavar": metavar, "choices": choices}
+    metadata |= {"bounds": bounds, "max_values": max_values, "positional": positional}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Base of a command's options; groups of flags are combined by inheritance.
+
+    A subclass with checks of its own calls ``super().__post_init__()`` first.
+
+    Raises:
+        UsageError: A number is out of the bounds of its flag.
+    """
+
+    def __post_init__(self) -> None:
+        with usage_errors():
+            for entry in dataclasses.fields(self):
+                bounds = entry.metadata["bounds"]
+                if bounds is not None:
+                    bounds.check(entry.name, getattr(self, entry.name))
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn a PatchCoreError about settings into a UsageError that names the flags."""
+    try:
+        yield
+    except PatchCoreError as error:
+        # The message ends with the names of the settings: "... (k)".
+        message, _, names = str(error).rpartition("(")
+        flags = re.sub(r"(\w+)", r"--\1", names)
+        raise UsageError(f"{message}({flags}") from error
 
 
 def parse_flags(
     arguments: Sequence[str],
-    defaults: Settings,
+    defaults: AnyFlags,
     *,
     command: str,
     description: str,
     epilog: str = "",
-    without: Sequence[str] = (),
-) -> Settings:
+) -> AnyFlags:
     """Read the flags of a command.
 
     Args:
-        arguments: What follows the command's name.
-        defaults: The values of flags that are not given; its class, a dataclass, has the flags.
-        command: Its name, for ``--help``.
-        description: What it does, for ``--help``.
-        epilog: What ``--help`` ends with.
-        without: Fields that are no flags of this command.
+        arguments: Arguments that follow the command's name.
+        defaults: Values of flags that are not given; the flags are the fields of its class.
+        command: Name of the command, for ``--help``.
+        description: Purpose of the command, for ``--help``.
+        epilog: End of ``--help``.
 
     Raises:
-        UsageError: a flag is unknown or its value cannot be used.
+        UsageError: A flag is unknown or its value is not allowed.
     """
     parser = CommandParser(command, description, epilog)
     groups: dict[str, argparse._ArgumentGroup] = {}
     types = typing.get_type_hints(type(defaults))
     for entry in dataclasses.fields(defaults):
-        if entry.name in without:
-            continue
         group = entry.metadata["group"]
         if group not in groups:
             groups[group] = parser.add_argument_group(group)
         _add_flag(groups[group], entry, types[entry.name], getattr(defaults, entry.name))
     before, after = _split_at_dashes(arguments)
-    # Intermixed: what has no flag may stand before, between and after the flags.
+    # Intermixed: positional arguments may stand before, between and after the flags.
     values = vars(parser.parse_intermixed_args(before))
     if after:
         positional = [e.name for e in dataclasses.fields(defaults) if e.metadata["positional"]]
@@ -80,7 +113,7 @@ def parse_flags(
     return dataclasses.replace(defaults, **values)
 
 
-def flags_as_markdown(defaults: object) -> str:
+def flags_as_markdown(defaults: Flags) -> str:
     """Return a table of all flags for the README."""
     lines = ["| flag | default | meaning |", "|:---|:---|:---|"]
     for entry in dataclasses.fields(defaults):
@@ -94,12 +127,13 @@ def flags_as_markdown(defaults: object) -> str:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Reads a command's arguments; a mistake is an exception, which one place prints.
+    """Argument parser that reports a mistake as an exception.
 
     Args:
-        command: Its name.
-        description: What it does.
-        epilog: What ``--help`` ends with.
+        command: Name of the command.
+        description: Purpose of the command.
+        epilog: End of ``--help``.
+        add_help: Whether there is a ``--help``.
     """
 
     def __init__(self, command: str, description: str = "", epilog: str = "", *, add_help=True):
@@ -118,9 +152,9 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def _split_at_dashes(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """Return what stands before and after ``--``, behind which nothing is a flag.
+    """Return the arguments before and after ``--``; nothing after it is a flag.
 
-    argparse itself takes what follows for unknown where no other positional stands before it.
+    argparse itself rejects what follows ``--`` if no other positional argument stands before it.
     """
     end = list(arguments).index("--") if "--" in arguments else len(arguments)
     return arguments[:end], arguments[end + 1 :]
@@ -130,13 +164,13 @@ def _add_flag(
     group: "argparse._ArgumentGroup", entry: dataclasses.Field, kind: type, default: object
 ) -> None:
     details = entry.metadata
-    text = details["text"].replace("%", "%%")  # which argparse would fill in
+    text = details["text"].replace("%", "%%")  # argparse would fill it in
     if details["positional"]:
         group.add_argument(
             entry.name,
             type=typing.get_args(kind)[0],
             nargs="*",
-            action=_keep_tuple(details["most"], grouped=False),
+            action=_keep_tuple(details["max_values"], grouped=False),
             default=default,
             metavar=details["metavar"],
             help=text,
@@ -158,11 +192,11 @@ def _add_flag(
         f"--{entry.name}",
         type=typing.get_args(item)[0] if grouped else item,
         nargs="+" if several else None,
-        action=_keep_tuple(details["most"], grouped=grouped) if several else "store",
+        action=_keep_tuple(details["max_values"], grouped=grouped) if several else "store",
         default=default,
         choices=details["choices"] or None,
         metavar=details["metavar"],
-        # Where nothing is the default, the text says what that means.
+        # If the default is empty, the text says what that means.
         help=text + (f" [{shown}]".replace("%", "%%") if shown else ""),
     )
 
@@ -173,23 +207,23 @@ def _shown(value: object) -> str:
     return str(value)
 
 
-def _keep_tuple(most: int, *, grouped: bool) -> type[argparse.Action]:
-    """Return an action that keeps several values as a tuple.
+def _keep_tuple(max_values: int, *, grouped: bool) -> type[argparse.Action]:
+    """Return an action that stores several values as a tuple.
 
     Args:
-        most: How many values at most; 0 for any number.
+        max_values: Largest number of values; 0 for any number.
         grouped: Whether the flag may be given again, each time for one more tuple.
     """
 
     class KeepTuple(argparse.Action):
         def __call__(self, parser, namespace, values, option_string=None):
-            if most and len(values) > most:
+            if max_values and len(values) > max_values:
                 name = option_string or self.metavar or self.dest
-                parser.error(f"expected one to {most} values for {name}, found {len(values)}")
+                parser.error(f"expected one to {max_values} values for {name}, found {len(values)}")
             value = tuple(values)
             if grouped:
                 before = getattr(namespace, self.dest)
-                # What lies there before the first time is the default, which a flag replaces.
+                # The default stands there before the first time; the flag replaces it.
                 value = (value,) if before is self.default else (*before, value)
             setattr(namespace, self.dest, value)
 

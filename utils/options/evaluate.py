@@ -1,0 +1,76 @@
+"""Flags of ``evaluate`` and ``demo``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchcore.settings import SHARE, Bounds
+from utils.options.data import DataOptions
+from utils.options.fit import FitOptions
+from utils.options.flags import Flags, flag
+
+PICTURES = ("all", "defective", "worst", "none")
+
+
+@dataclass(frozen=True)
+class OutputOptions(Flags):
+    """Tables, figures and other results."""
+
+    path_result: Path = flag(
+        Path("result"),
+        "output",
+        "folder for tables and figures; results of an earlier run move to its subfolder 'earlier'",
+        metavar="DIR",
+    )
+    pictures: str = flag(
+        "all",
+        "output",
+        "test images with localization and explanation figures (first seed, every percentage); "
+        "worst draws the most wrongly scored; the measured time never includes drawing",
+        choices=PICTURES,
+    )
+    pictures_limit: int = flag(
+        0,
+        "output",
+        "largest number of test images per category with figures; 0 for no limit, or for 10 with "
+        "--pictures worst",
+        metavar="N",
+        bounds=Bounds(0),
+    )
+    explain_top: int = flag(
+        3,
+        "output",
+        "number of most anomalous patches per image that are explained by their nearest training "
+        "patches; 0 for none",
+        metavar="N",
+        bounds=Bounds(0),
+    )
+    score_max: float = flag(
+        0.0,
+        "output",
+        "score at the upper end of the colour scale, which then starts at 0, to compare figures "
+        "of several runs or percentages; 0 for the range of the category's maps at each "
+        "percentage",
+        metavar="S",
+        bounds=Bounds(0),
+    )
+    aupro_limit: float = flag(
+        0.3,
+        "output",
+        "false-positive rate up to which AUPRO is integrated; 0.3 as in the MVTec AD benchmark",
+        metavar="R",
+        bounds=SHARE,
+    )
+    save_maps: bool = flag(
+        False, "output", "save scores, anomaly maps and masks as .npz, to evaluate them elsewhere"
+    )
+    profile: bool = flag(False, "output", "print the time of each stage for each category")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(FitOptions, OutputOptions, DataOptions):
+    """Options of an evaluation; ``run.json`` records them."""
+
+    @property
+    def needs_patch_images(self) -> bool:
+        """Whether images of the coreset patches are saved or drawn."""
+        return self.saves_models or self.pictures != "none"

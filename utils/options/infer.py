@@ -1,0 +1,135 @@
+"""Flags of ``infer``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from patchcore.settings import Bounds
+from utils.errors import UsageError
+from utils.options.computing import ComputingOptions
+from utils.options.flags import Flags, flag
+from utils.options.model_choice import ModelChoice
+from utils.options.thresholds import METHODS, ThresholdOptions
+
+PICTURES = ("none", "anomalies", "all")
+LAYOUTS = ("panels", "overlay")
+AS_TRAINED = "trained"
+THRESHOLDS = (AS_TRAINED, *METHODS)
+
+
+@dataclass(frozen=True)
+class InputOptions(Flags):
+    """Images to judge."""
+
+    paths: tuple[str, ...] = flag(
+        (),
+        "input",
+        "image files, folders (searched recursively), patterns such as 'parts/**/*.png', videos "
+        "(mp4, avi, mov, mkv), the number of a camera, or - for paths on standard input, one per "
+        "line",
+        metavar="PATH",
+        positional=True,
+    )
+    watch: str = flag(
+        "",
+        "input",
+        "judge the files that arrive in this folder, until interrupted",
+        metavar="FOLDER",
+    )
+    frame_stride: int = flag(
+        1,
+        "input",
+        "judge every n-th frame of videos and cameras",
+        metavar="N",
+        bounds=Bounds(1),
+    )
+
+    def check_input(self) -> None:
+        """Raise UsageError unless there are PATHs or an existing folder to watch."""
+        if bool(self.paths) == bool(self.watch):
+            raise UsageError(
+                "expected images to judge: either PATHs or --watch FOLDER; python main.py infer "
+                "--help explains both"
+            )
+        if self.watch and not Path(self.watch).is_dir():
+            raise UsageError(f"expected a folder to watch, found none: {self.watch} (--watch)")
+
+
+@dataclass(frozen=True)
+class VerdictOptions(ThresholdOptions):
+    """Thresholds and regions."""
+
+    THRESHOLD_METHODS: ClassVar[tuple[str, ...]] = THRESHOLDS
+
+    threshold: str = flag(
+        AS_TRAINED,
+        "thresholds",
+        "image threshold: trained (saved with the model), train_quantile, f1_max, or a number",
+        metavar="METHOD|NUMBER",
+    )
+    threshold_pixel: str = flag(
+        AS_TRAINED,
+        "thresholds",
+        "pixel threshold for masks and regions, likewise",
+        metavar="METHOD|NUMBER",
+    )
+    regions: int = flag(
+        5,
+        "thresholds",
+        "largest number of anomalous regions to report per image",
+        metavar="N",
+        bounds=Bounds(0),
+    )
+
+
+@dataclass(frozen=True)
+class OutputOptions(Flags):
+    """Predictions, figures and other results."""
+
+    path_result: Path = flag(
+        Path("result_infer"),
+        "output",
+        "folder for predictions.csv, predictions.jsonl and other results; results of an earlier "
+        "run move to its subfolder 'earlier'",
+        metavar="DIR",
+    )
+    json: bool = flag(
+        False, "output", "print the lines of predictions.jsonl instead of readable lines"
+    )
+    pictures: str = flag("none", "output", "images with a figure", choices=PICTURES)
+    layout: str = flag(
+        "panels",
+        "output",
+        "form of the figures: panels as in an evaluation, or the anomaly map as an overlay of the "
+        "whole image",
+        choices=LAYOUTS,
+    )
+    explain_top: int = flag(
+        0,
+        "output",
+        "number of most anomalous patches per image with their nearest training patches, in the "
+        "JSON lines and, with --pictures, in explanations/*.png",
+        metavar="N",
+        bounds=Bounds(0),
+    )
+    save_masks: bool = flag(
+        False, "output", "save masks/*.png of the image's size: 255 if anomalous, else 0"
+    )
+    save_maps: bool = flag(
+        False, "output", "save maps/*.npy: float32 (H, W) of the model's crop (see map_box)"
+    )
+    annotate: bool = flag(
+        False, "output", "save annotated/*.mp4 of each video: judged frames with the anomaly map"
+    )
+    score_max: float = flag(
+        0.0,
+        "output",
+        "score at the upper end of the colour scale (default: twice the pixel threshold)",
+        metavar="S",
+        bounds=Bounds(0),
+    )
+
+
+@dataclass(frozen=True)
+class InferOptions(ComputingOptions, OutputOptions, VerdictOptions, ModelChoice, InputOptions):
+    """Options of an inference."""

@@ -1,0 +1,118 @@
+"""Flags of the method, made from `patchcore.settings.Settings`."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from patchcore.settings import PROTOCOLS, Settings
+from utils.options.flags import AnyFlags, CommandParser, Flags, flag, parse_flags, usage_errors
+
+# Settings that are one number in the library and may be several on the command line.
+SEVERAL = {
+    "seed": "; several values share one embedding, tables show their mean and standard deviation, "
+    "and the first one draws random weights"
+}
+
+
+def _as_flag(value: object) -> object:
+    """Return a setting as its flag is typed: a square's size as one number, None as no value."""
+    if value is None:
+        return ()
+    return value[:1] if isinstance(value, tuple) and len(set(value)) == 1 else value
+
+
+def _flag_fields() -> list[tuple[str, type, dataclasses.Field]]:
+    """Return name, type and flag of each setting."""
+    kinds = typing.get_type_hints(Settings)
+    found = []
+    for entry in dataclasses.fields(Settings):
+        kind, default, details = kinds[entry.name], _as_flag(entry.default), dict(entry.metadata)
+        if isinstance(kind, types.UnionType):  # tuple or None
+            kind = typing.get_args(kind)[0]
+        if entry.name in SEVERAL:
+            kind, default = tuple[kind, ...], (default,)
+            details["text"] += SEVERAL[entry.name]
+        found.append((entry.name, kind, flag(default, **details)))
+    return found
+
+
+@dataclass(frozen=True)
+class ProtocolOptions(Flags):
+    """Preset that the settings of the method start from."""
+
+    protocol: str = flag(
+        "paper",
+        "method",
+        "preset of method settings; explicit flags override it: paper (reference code), "
+        "patchcore_ex (area interpolation, k = 5, max_map) or anomalib_like (256x256 without "
+        "crop, 1536 dimensions, reweighted)",
+        choices=tuple(PROTOCOLS),
+    )
+
+
+SettingsOptions = dataclasses.make_dataclass(
+    "SettingsOptions", _flag_fields(), bases=(ProtocolOptions,), frozen=True
+)
+
+
+@dataclass(frozen=True)
+class MethodOptions(SettingsOptions):
+    """A flag for each setting of the method."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.settings()
+
+    def settings(self) -> Settings:
+        """Return the settings of the method, with the first seed.
+
+        Raises:
+            UsageError: Settings exclude one another.
+        """
+        values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(Settings)}
+        with usage_errors():
+            return Settings(**values | {name: values[name][0] for name in SEVERAL})
+
+    def size(self, name: str) -> tuple[int, int]:
+        """Return ``size_resize`` or ``size_crop`` as (height, width)."""
+        return getattr(self.settings(), name)
+
+
+def parse_options(
+    arguments: list[str],
+    defaults: AnyFlags,
+    *,
+    command: str,
+    description: str,
+    epilog: str = "",
+) -> AnyFlags:
+    """Read the flags of a command, `MethodOptions` among them; ``--protocol`` sets their defaults.
+
+    Args:
+        arguments: Arguments that follow the command's name.
+        defaults: Values of flags that are not given.
+        command: Name of the command, for ``--help``.
+        description: Purpose of the command, for ``--help``.
+        epilog: End of ``--help``.
+
+    Raises:
+        UsageError: A flag is unknown or its value is not allowed.
+    """
+    preset = {n: _as_flag(value) for n, value in _preset(arguments, defaults.protocol).items()}
+    return parse_flags(
+        arguments,
+        dataclasses.replace(defaults, **preset),
+        command=command,
+        description=description,
+        epilog=epilog,
+    )
+
+
+def _preset(arguments: list[str], default: str) -> Mapping[str, object]:
+    """Return the preset of ``--protocol``, which is read before all other flags."""
+    parser = CommandParser("", add_help=False)
+    parser.add_argument("--protocol", default=default)
+    name = parser.parse_known_args(arguments)[0].protocol
+    return PROTOCOLS.get(name, {})  # an unknown name is reported with all other flags

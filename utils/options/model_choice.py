@@ -1,0 +1,48 @@
+"""Flags that select a trained model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchcore.settings import Bounds
+from utils.options.backbone import check_weights_file
+from utils.options.flags import Flags, flag
+
+
+@dataclass(frozen=True)
+class ModelChoice(Flags):
+    """Which trained model to use."""
+
+    path_trained: Path = flag(
+        Path("trained"),
+        "model",
+        "folder of trained models, or of one of them",
+        metavar="DIR",
+    )
+    category: str = flag(
+        "", "model", "category of the model (default: the only one)", metavar="NAME"
+    )
+    percentage_coreset: float = flag(
+        0.0,
+        "model",
+        "coreset percentage of the model, in (0, 1] (default: the only one)",
+        metavar="P",
+        bounds=Bounds(0, 1),
+    )
+    backbone: str = flag(
+        "",
+        "model",
+        "backbone of the model (default: the only one); required for a module:factory, because no "
+        "code is imported on the word of a file",
+        metavar="NAME",
+    )
+    weights: str = flag(
+        "",
+        "model",
+        "weights of the backbone, if they are no longer where they were at training",
+        metavar="default|random|FILE",
+    )
+
+    def check_files(self) -> None:
+        """Raise UsageError if the weights file is missing."""
+        if self.weights:
+            check_weights_file(self.weights)

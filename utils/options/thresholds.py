@@ -1,0 +1,76 @@
+"""Flags for the thresholds of images and pixels."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from patchcore.settings import F1_MAX, IMAGE_RATE, PIXEL_RATE, SHARE, TRAIN_QUANTILE
+from utils.errors import UsageError
+from utils.options.flags import Flags, flag
+
+METHODS = (TRAIN_QUANTILE, F1_MAX)
+
+
+@dataclass(frozen=True)
+class ThresholdOptions(Flags):
+    """Thresholds, each as a method or a number."""
+
+    THRESHOLD_METHODS: ClassVar[tuple[str, ...]] = METHODS
+
+    threshold: str = flag(
+        TRAIN_QUANTILE,
+        "thresholds",
+        "image threshold of saved models: train_quantile (keeps --nominal_fpr on normal images, "
+        "from training images alone), f1_max (largest F1 on labelled test images), or a number",
+        metavar="METHOD|NUMBER",
+    )
+    threshold_pixel: str = flag(
+        TRAIN_QUANTILE,
+        "thresholds",
+        "pixel threshold of saved models, for anomaly maps; train_quantile keeps "
+        "--nominal_fpr_pixel",
+        metavar="METHOD|NUMBER",
+    )
+    nominal_fpr: float = flag(
+        IMAGE_RATE,
+        "thresholds",
+        "nominal false-positive rate of normal images for train_quantile, in (0, 1]; at least 1 / "
+        "(n + 1), where n training images are scored (all of up to 100, 100 to 198 of more)",
+        metavar="R",
+        bounds=SHARE,
+    )
+    nominal_fpr_pixel: float = flag(
+        PIXEL_RATE,
+        "thresholds",
+        "nominal false-positive rate of the pixels of normal images for train_quantile, in (0, 1]",
+        metavar="R",
+        bounds=SHARE,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("threshold", "threshold_pixel"):
+            read_threshold(getattr(self, name), name, self.THRESHOLD_METHODS)
+
+
+def read_threshold(text: str, name: str, methods: Sequence[str] = METHODS) -> str | float:
+    """Return the method or the number of a threshold.
+
+    Args:
+        text: Value of the flag.
+        name: Name of the flag.
+        methods: Allowed methods.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if text in methods:
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(f"expected --{name} {', '.join(methods)} or a number, found {text!r}")
+    return number

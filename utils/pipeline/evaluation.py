@@ -1,0 +1,218 @@
+"""Evaluation of PatchCore on the categories of a dataset: metrics, tables and figures."""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from datasets.base import Category
+from patchcore import PatchCore
+from patchcore.memory_bank import search_method
+from patchcore.weights import RANDOM
+from utils.machine import now, start_record
+from utils.options.evaluate import EvaluateOptions
+from utils.pipeline.drawing import Drawing
+from utils.pipeline.evaluate_category import (
+    CategoryResult,
+    Measurement,
+    combine_members,
+    measure_category,
+)
+from utils.pipeline.keeping import save_models
+from utils.pipeline.models import choose_device, make_models, summarise, with_layers
+from utils.pipeline.pictures import draw_category, draw_curves
+from utils.report import ReportView, render_page
+from utils.results import (
+    REPORT_FILE,
+    TABLES_FILE,
+    ResultFolder,
+    ResultRow,
+    make_writable,
+    picture_tag,
+)
+from utils.tables import DASH, describe_run, main_tables, stage_table, tables_text
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(
+    options: EvaluateOptions, categories: Sequence[Category], *, note: str = ""
+) -> list[ResultRow]:
+    """Evaluate all categories; write results after each one, curves at the end.
+
+    Args:
+        options: EvaluateOptions of the run.
+        categories: Categories as `read_categories` returns them.
+        note: Remark for the tables and ``run.json``.
+
+    Returns:
+        One row per category, model, seed and percentage.
+
+    Raises:
+        DatasetError, PatchCoreError, UsageError: User-fixable errors. Results of categories that
+            were finished before are kept.
+    """
+    device, options = choose_device(options.device), with_layers(options)
+    folder = ResultFolder(options.path_result)
+    models = make_models(options, device)
+    for model in models.values():
+        for category in categories:  # before the first is embedded, not after
+            model.sizes_of_coresets(model.num_patches(len(category.train)))
+    if options.summary:
+        print("\n".join(summarise(model) for model in models.values()))
+    if options.saves_models:
+        make_writable(options.path_trained, "trained models", "--path_trained")
+    folder.move_earlier_run()
+    run = Run(options, folder, _start_record(options, models, note))
+    run.folder.write_run(run.record)
+    log.info("on %s; neighbours: %s", run.record["device"], search_method(device))
+    try:
+        with logging_redirect_tqdm(), Drawing(run.folder, options.threads) as drawing:
+            for category in categories:
+                log.info("%s: %s", category.name, category.describe())
+                _evaluate_category(run, models, category, drawing)
+            for percentage in next(iter(models.values())).percentages:
+                run.curves[percentage] = draw_curves(
+                    run.drawn(percentage), run.folder, options.aupro_limit
+                )
+    except BaseException as error:
+        run.finish(f"stopped: {str(error) or type(error).__name__}")
+        raise
+    run.finish("complete")
+    notes = [f"> {note}\n" for note in run.record["notes"]]
+    print("\n".join([*notes, *(table.to_markdown() for table in main_tables(run.rows))]))
+    if options.profile:
+        print(stage_table(run.rows).to_markdown())
+    log.info("all tables are in %s", run.folder.path / TABLES_FILE)
+    log.info("to look through everything, open %s", run.folder.path / REPORT_FILE)
+    return run.rows
+
+
+@dataclass
+class Run:
+    """A run under way: what was asked, where it writes, what it records, what it found so far."""
+
+    options: EvaluateOptions
+    folder: ResultFolder
+    record: dict[str, object]
+    rows: list[ResultRow] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
+    views: list[ReportView] = field(default_factory=list)
+    curves: dict[float, list[tuple[str, str]]] = field(default_factory=dict)
+
+    def drawn(self, percentage: float) -> list[Measurement]:
+        """Return what curves show of a percentage: the first seed of each category."""
+        return [
+            m
+            for m in self.measurements
+            if m.row.percentage_coreset == percentage and m.row.seed == self.options.seed[0]
+        ]
+
+    def write_report(self) -> None:
+        """Write the page to look through what is known by now."""
+        page = render_page(self.record, self.rows, self.views, self.curves)
+        self.folder.write_text(REPORT_FILE, page)
+
+    def finish(self, state: str) -> None:
+        """Record how the run ended, also on the page."""
+        self.record |= {"state": state, "end": now()}
+        self.folder.write_run(self.record)
+        if self.rows:
+            self.write_report()
+
+
+def _start_record(
+    options: EvaluateOptions, models: Mapping[str, PatchCore], note: str
+) -> dict[str, object]:
+    notes = [note] if note else []
+    if RANDOM in options.weights:
+        notes.append(
+            "RANDOM WEIGHTS: these results show that the program runs, and mean nothing else."
+        )
+    device = next(iter(models.values())).device
+    return start_record(options, device) | {
+        "notes": notes,
+        "weights_digest": {n: m.backbone.weights_digest for n, m in models.items()},
+        "patches_per_image": {name: model.patches_per_image for name, model in models.items()},
+        "memory": {},
+    }
+
+
+def _evaluate_category(
+    run: Run, models: Mapping[str, PatchCore], category: Category, drawing: Drawing
+) -> None:
+    """Measure a category, write what is known by now, say it, then draw.
+
+    In this order, so that a crash while drawing costs no number.
+    """
+    members = [
+        measure_category(model, name, category, run.options) for name, model in models.items()
+    ]
+    results = [*members, combine_members(members, run.options)] if len(members) > 1 else members
+    run.record["memory"][category.name] = {
+        name: member.plan.describe() for name, member in zip(models, members, strict=True)
+    }
+    run.record["notes"].extend(
+        f"{category.name}, {name}: {member.plan.describe()}."
+        for name, member in zip(models, members, strict=True)
+        if member.plan.dtype != torch.float32
+    )
+    run.rows.extend(m.row for result in results for m in result.measurements)
+    for name, member in zip(models, members, strict=True):
+        save_models(models[name], name, member, run.options)
+    last = replace(
+        results[-1], learned=None
+    )  # the ensemble, where there is one: pictures and curves are of it
+    # Of what was predicted only this category's pictures need more than the curves.
+    run.measurements.extend(replace(m, prediction=None) for m in last.measurements)
+    run.folder.write_rows(run.rows)
+    run.folder.write_text(TABLES_FILE, tables_text(run.rows, describe_run(run.record)))
+    for result in results:
+        for measurement in result.measurements:
+            log.info(_line(measurement.row))
+            if run.options.save_maps:
+                _save_maps(measurement, result, run.folder)
+    run.views.extend(draw_category(last, drawing, run.folder, run.options))
+    run.write_report()
+
+
+def _save_maps(measurement: Measurement, result: CategoryResult, folder: ResultFolder) -> None:
+    """Write what the metrics were measured from."""
+    row, prediction = measurement.row, measurement.prediction
+    samples = result.category.test
+    arrays = {
+        "scores": prediction.score,
+        "labels": np.array([sample.is_defective for sample in samples]),
+        "files": np.array([f"{sample.defect_type}/{sample.path.name}" for sample in samples]),
+        "anomaly_maps": prediction.anomaly_map,
+    }
+    if result.masks is not None:
+        arrays["masks"] = result.masks
+    tag = picture_tag(row.percentage_coreset, row.k)
+    model = row.model.replace(":", "-")
+    folder.write_arrays(f"maps_{row.category}_{model}_{tag}_seed{row.seed}.npz", **arrays)
+
+
+def _line(row: ResultRow) -> str:
+    """Return what the log says of a category: its setting, then every metric."""
+    value = row.metrics
+    names = {"AUROC": "auroc", "AP": "ap", "F1-max": "f1_max"}
+    images, pixels = (
+        ", ".join(f"{name} {_percent(value[f'{kind}_{key}'])}" for name, key in names.items())
+        for kind in ("image", "pixel")
+    )
+    setting = f"{row.model}, coreset {100 * row.percentage_coreset:g} %, seed {row.seed}"
+    errors = f"{value['image_false_positives']:g} + {value['image_false_negatives']:g}"
+    return (
+        f"{row.category}, {setting}, {row.seconds_total:.1f} s: "
+        f"image {images} at {value['image_threshold']:.4g} ({errors} wrong: good + defective); "
+        f"pixel {pixels}, AUPRO to {value['aupro_limit']:g} {_percent(value['pixel_aupro'])}"
+    ).replace("nan", DASH)
+
+
+def _percent(value: float) -> str:
+    return DASH if math.isnan(value) else f"{100 * value:.2f} %"

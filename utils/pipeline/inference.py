@@ -1,0 +1,236 @@
+"""Inference: images from files, folders, videos and cameras, judged by a trained model."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from datasets.base import DatasetError
+from datasets.images import in_batches, map_ahead
+from datasets.inputs import Item, find_items, watch_folder
+from patchcore import PatchCore, Prediction
+from patchcore.regions import find_regions
+from patchcore.settings import TRAIN_QUANTILE
+from patchcore.thresholds import Thresholds, choose_thresholds
+from utils.errors import UsageError
+from utils.machine import now, start_record
+from utils.options.infer import AS_TRAINED, THRESHOLDS, InferOptions
+from utils.options.thresholds import read_threshold
+from utils.pipeline.loading import load_model
+from utils.pipeline.models import choose_device
+from utils.pipeline.prediction_pictures import JudgedPictures
+from utils.predictions import ANOMALY, ERROR, NORMAL, OUTPUTS, Outcome, PredictionFiles
+from utils.progress import show_progress
+from utils.results import ResultFolder
+
+NOTHING_FOUND, ANOMALY_FOUND, FAULT_FOUND = 0, 1, 2
+
+# An item, its image as it was given, and the crop; or None, and why it cannot be read.
+Loaded = tuple[Item, np.ndarray | None, np.ndarray | str]
+
+log = logging.getLogger(__name__)
+
+
+def infer(options: InferOptions, path: Path) -> int:
+    """Judge everything that the options name; return the exit status.
+
+    Args:
+        options: Options of the run.
+        path: Folder of the trained model.
+
+    Raises:
+        PatchCoreError, UsageError: User-fixable errors.
+    """
+    model = load_model(path, options, choose_device(options.device), options.batch_size)
+    thresholds = set_thresholds(model, options)
+    folder = ResultFolder(options.path_result)
+    folder.move_earlier_run(OUTPUTS)
+    record = start_record(options, model.device) | {
+        "category": model.trained.category,
+        "weights_digest": model.backbone.weights_digest,
+        "thresholds": asdict(thresholds),
+    }
+    folder.write_run(record)
+    inference = Inference(model, thresholds, options, folder)
+    state = "complete"
+    try:
+        for items in _groups(options):
+            inference.run(items)
+    except KeyboardInterrupt:  # how watching and a camera end
+        log.info("interrupted")
+    except BaseException as error:
+        state = f"stopped: {str(error) or type(error).__name__}"
+        raise
+    finally:
+        inference.close()
+        folder.write_run(record | {"state": state, "end": now(), "verdicts": inference.counts})
+    return inference.status
+
+
+def set_thresholds(model: PatchCore, options: InferOptions) -> Thresholds:
+    """Return the thresholds as asked: those of the model, or others.
+
+    Raises:
+        UsageError: the model has none, and none is given.
+        PatchCoreError: ``f1_max`` is asked for and was not measured.
+    """
+    trained = model.trained
+    asked = {
+        "image": read_threshold(options.threshold, "threshold", THRESHOLDS),
+        "pixel": read_threshold(options.threshold_pixel, "threshold_pixel", THRESHOLDS),
+    }
+    # Whoever names another rate wants the threshold that keeps it.
+    for kind, flag in (("image", "nominal_fpr"), ("pixel", "nominal_fpr_pixel")):
+        is_named = getattr(options, flag) != getattr(InferOptions(), flag)
+        if asked[kind] == AS_TRAINED and is_named:
+            asked[kind] = TRAIN_QUANTILE
+    chosen = choose_thresholds(
+        trained.held_out,
+        trained.best,
+        **{kind: way for kind, way in asked.items() if way != AS_TRAINED},
+        image_rate=options.nominal_fpr,
+        pixel_rate=options.nominal_fpr_pixel,
+    )
+    kinds = {
+        kind: getattr(trained.thresholds if way == AS_TRAINED else chosen, kind)
+        for kind, way in asked.items()
+    }
+    for kind, name in (("image", "threshold"), ("pixel", "threshold_pixel")):
+        if kinds[kind] is None:
+            raise UsageError(
+                f"expected a threshold for {kind}s, found none in the model, which was trained "
+                f"with too few images to set one: give --{name} NUMBER"
+            )
+    return Thresholds(**kinds)
+
+
+def _groups(options: InferOptions) -> Iterator[Iterable[Item]]:
+    """Yield items to be judged together: all, or what came into the watched folder at a time."""
+    if not options.watch:
+        yield find_items(options.paths, frame_stride=options.frame_stride, listed=sys.stdin)
+        return
+    folder = Path(options.watch)
+    log.info("watching %s; Ctrl-C ends it", folder)
+    watched = watch_folder(folder, frame_stride=options.frame_stride)
+    while True:
+        yield iter(lambda: next(watched), None)
+
+
+class Inference:
+    """Judges items and writes what is asked for, in constant memory.
+
+    Attributes:
+        counts: How many of each verdict.
+
+    Args:
+        model: Trained.
+        thresholds: Both set.
+        options: What is wanted.
+        folder: Where to write.
+    """
+
+    def __init__(
+        self, model: PatchCore, thresholds: Thresholds, options: InferOptions, folder: ResultFolder
+    ):
+        self._model = model
+        self._thresholds = thresholds
+        self._options = options
+        self._files = PredictionFiles(folder.path)
+        self._pictures = JudgedPictures(model, thresholds, options, folder)
+        self.counts = dict.fromkeys((ANOMALY, NORMAL, ERROR), 0)
+
+    @property
+    def status(self) -> int:
+        """The exit status, as grep's: a fault is told even where something was found."""
+        if self.counts[ERROR] or not sum(self.counts.values()):
+            return FAULT_FOUND
+        return ANOMALY_FOUND if self.counts[ANOMALY] else NOTHING_FOUND
+
+    def run(self, items: Iterable[Item]) -> None:
+        """Judge items, those ahead being read meanwhile."""
+        options = self._options
+        loaded = map_ahead(
+            self._load,
+            items,
+            num_workers=options.threads,
+            ahead=2 * options.batch_size + options.threads,
+        )
+        with show_progress(None, "judge", "image") as bar:
+            for batch in in_batches(loaded, options.batch_size):
+                for outcome in self._judge(batch):
+                    self.counts[outcome.verdict] += 1
+                    self._files.add(outcome)
+                    print(outcome.to_json() if options.json else outcome.to_line(), flush=True)
+                bar.update(len(batch))
+
+    def close(self) -> None:
+        """Finish the files, and say what there was."""
+        self._pictures.close()
+        self._files.close()
+        log.info(
+            "%d judged: %d anomalous, %d normal; %d could not be read; predictions are in %s",
+            self.counts[ANOMALY] + self.counts[NORMAL],
+            self.counts[ANOMALY],
+            self.counts[NORMAL],
+            self.counts[ERROR],
+            self._options.path_result,
+        )
+
+    def _load(self, item: Item) -> Loaded:
+        """Return the item with its image and crop; or with None and why it cannot be read."""
+        try:
+            image = item.read()
+        except DatasetError as error:
+            return item, None, str(error)
+        return item, image, self._model.crop(image)
+
+    def _judge(self, batch: list[Loaded]) -> list[Outcome]:
+        """Judge what could be read; return the outcomes in the order of the batch."""
+        crops = [crop for _, image, crop in batch if image is not None]
+        start = time.perf_counter()
+        prediction = self._model.judge([np.stack(crops)], self._model.coreset) if crops else None
+        seconds = (time.perf_counter() - start) / max(len(crops), 1)
+        outcomes, done = [], 0
+        for item, image, crop in batch:
+            if image is None:
+                outcomes.append(Outcome(item.name, ERROR, error=crop))
+                continue
+            outcomes.append(self._conclude(item, image, crop, prediction.of(done), seconds))
+            done += 1
+        return outcomes
+
+    def _conclude(
+        self,
+        item: Item,
+        image: np.ndarray,
+        crop: np.ndarray,
+        prediction: Prediction,
+        seconds: float,
+    ) -> Outcome:
+        """Say what a prediction means, and draw it where that is wanted."""
+        threshold = self._thresholds.image.value
+        crop_box = self._model.preprocess.crop_box(image.shape[:2])
+        score, anomaly_map = float(prediction.score[0]), prediction.anomaly_map[0]
+        regions = find_regions(
+            anomaly_map,
+            self._thresholds.pixel.value,
+            crop_box=crop_box,
+            most=self._options.regions,
+        )
+        frame = {} if item.number is None else {"frame": item.number, "time": item.seconds}
+        # Turned around, so that an undefined score never passes for normal.
+        is_anomaly = not score < threshold
+        pictures = self._pictures.draw(item, image, crop, prediction, is_anomaly=is_anomaly)
+        return Outcome(
+            item.name,
+            ANOMALY if is_anomaly else NORMAL,
+            score=score,
+            threshold=threshold,
+            regions=[asdict(region) for region in regions],
+            seconds=seconds,
+            details=frame | {"map_box": [round(edge, 2) for edge in crop_box]} | pictures,
+        )
