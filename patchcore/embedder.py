@@ -1,6 +1,6 @@
 """Images -> patch embeddings: crop, flip, backbone, patch embedding."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch

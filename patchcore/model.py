@@ -144,9 +144,7 @@ class PatchCore:
         crops = [self.embedder.crop(image) for image in each_image(images)]
         if names and len(names) != len(crops):
             raise PatchCoreError(f"expected {len(crops)} names, found {len(names)}")
-        request = FitRequest(
-            self.percentages, (self.settings.seed,), memory_budget=memory_budget
-        )
+        request = FitRequest(self.percentages, (self.settings.seed,), memory_budget=memory_budget)
         training = CroppedImages(crops, tuple(names), self.batch_size)
         result = fit(self.embedder, self.scorer, training, request)
         held_out = result.held_out[-1]

@@ -11,11 +11,11 @@ from torch.export import Dim, ExportedProgram
 
 from patchcore.errors import PatchCoreError
 from patchcore.export.formats import FORMATS, INPUT, OUTPUTS, FileFormat, Runner
+from patchcore.export.traceable import TraceablePatchCore
 from patchcore.images import each_image
 from patchcore.memory_bank import Coreset
 from patchcore.model import PatchCore
 from patchcore.storage import weights_digest
-from patchcore.export.traceable import TraceablePatchCore
 from patchcore.version import VERSION
 
 # Largest difference of a score, or of a map's values, from the model's, relative to the score or

@@ -216,7 +216,9 @@ class TestHeldOutScores:
         assert fit_images(model, make_images(count)).held_out == (None,)
 
     def test_nobody_asks_nobody_waits(self):
-        found = fit_images(make_model(percentage_coreset=(0.1, 0.2)), make_images(6), held_out=False)
+        found = fit_images(
+            make_model(percentage_coreset=(0.1, 0.2)), make_images(6), held_out=False
+        )
         assert found.held_out == (None, None)
 
     def test_pixels_are_the_maps(self):

@@ -120,9 +120,7 @@ def evaluate_category(
     )
 
 
-def combine_members(
-    members: Sequence[CategoryResult], options: EvaluateOptions
-) -> CategoryResult:
+def combine_members(members: Sequence[CategoryResult], options: EvaluateOptions) -> CategoryResult:
     """Predict by all members together: scores normalised by each member's training patches."""
     first = members[0]
     measurements, predictions = [], []

@@ -3,14 +3,13 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from datasets.base import Category
-from patchcore import PatchCore
+from patchcore import PatchCore, Prediction
 from patchcore.memory_bank import search_method
 from patchcore.weights import RANDOM
 from utils.machine import now, start_record
@@ -20,11 +19,11 @@ from utils.pipeline.evaluate_category import (
     CategoryResult,
     Measurement,
     combine_members,
-    measure_category,
+    evaluate_category,
 )
-from utils.pipeline.keeping import save_models
 from utils.pipeline.models import choose_device, make_models, summarise, with_layers
 from utils.pipeline.pictures import draw_category, draw_curves
+from utils.pipeline.saving import save_evaluated
 from utils.report import ReportView, render_page
 from utils.results import (
     REPORT_FILE,
@@ -58,10 +57,7 @@ def evaluate(
     """
     device, options = choose_device(options.device), with_layers(options)
     folder = ResultFolder(options.path_result)
-    models = make_models(options, device)
-    for model in models.values():
-        for category in categories:  # before the first is embedded, not after
-            model.sizes_of_coresets(model.num_patches(len(category.train)))
+    models = make_models(options, device, categories)
     if options.summary:
         print("\n".join(summarise(model) for model in models.values()))
     if options.saves_models:
@@ -94,7 +90,7 @@ def evaluate(
 
 @dataclass
 class Run:
-    """A run under way: what was asked, where it writes, what it records, what it found so far."""
+    """A run under way: its options, its folder, its record, and its results so far."""
 
     options: EvaluateOptions
     folder: ResultFolder
@@ -105,7 +101,7 @@ class Run:
     curves: dict[float, list[tuple[str, str]]] = field(default_factory=dict)
 
     def drawn(self, percentage: float) -> list[Measurement]:
-        """Return what curves show of a percentage: the first seed of each category."""
+        """Return the measurements that curves of a percentage show: the first seed's."""
         return [
             m
             for m in self.measurements
@@ -113,7 +109,7 @@ class Run:
         ]
 
     def write_report(self) -> None:
-        """Write the page to look through what is known by now."""
+        """Write the page of the results so far."""
         page = render_page(self.record, self.rows, self.views, self.curves)
         self.folder.write_text(REPORT_FILE, page)
 
@@ -137,7 +133,9 @@ def _start_record(
     return start_record(options, device) | {
         "notes": notes,
         "weights_digest": {n: m.backbone.weights_digest for n, m in models.items()},
-        "patches_per_image": {name: model.patches_per_image for name, model in models.items()},
+        "patches_per_image": {
+            name: model.embedder.patches_per_image for name, model in models.items()
+        },
         "memory": {},
     }
 
@@ -145,44 +143,38 @@ def _start_record(
 def _evaluate_category(
     run: Run, models: Mapping[str, PatchCore], category: Category, drawing: Drawing
 ) -> None:
-    """Measure a category, write what is known by now, say it, then draw.
+    """Evaluate a category, write what is known by now, log it, then draw.
 
     In this order, so that a crash while drawing costs no number.
     """
     members = [
-        measure_category(model, name, category, run.options) for name, model in models.items()
+        evaluate_category(model, name, category, run.options) for name, model in models.items()
     ]
     results = [*members, combine_members(members, run.options)] if len(members) > 1 else members
     run.record["memory"][category.name] = {
-        name: member.plan.describe() for name, member in zip(models, members, strict=True)
+        name: member.learned.plan.describe() for name, member in zip(models, members, strict=True)
     }
-    run.record["notes"].extend(
-        f"{category.name}, {name}: {member.plan.describe()}."
-        for name, member in zip(models, members, strict=True)
-        if member.plan.dtype != torch.float32
-    )
     run.rows.extend(m.row for result in results for m in result.measurements)
-    for name, member in zip(models, members, strict=True):
-        save_models(models[name], name, member, run.options)
-    last = replace(
-        results[-1], learned=None
-    )  # the ensemble, where there is one: pictures and curves are of it
-    # Of what was predicted only this category's pictures need more than the curves.
-    run.measurements.extend(replace(m, prediction=None) for m in last.measurements)
     run.folder.write_rows(run.rows)
     run.folder.write_text(TABLES_FILE, tables_text(run.rows, describe_run(run.record)))
+    if run.options.saves_models:
+        for name, member in zip(models, members, strict=True):
+            save_evaluated(models[name], name, member, run.options)
     for result in results:
-        for measurement in result.measurements:
+        for measurement, prediction in zip(result.measurements, result.predictions, strict=True):
             log.info(_line(measurement.row))
             if run.options.save_maps:
-                _save_maps(measurement, result, run.folder)
+                _save_maps(measurement.row, prediction, result, run.folder)
+    last = results[-1]  # the ensemble, if there is one, is what figures show
+    run.measurements.extend(last.measurements)
     run.views.extend(draw_category(last, drawing, run.folder, run.options))
     run.write_report()
 
 
-def _save_maps(measurement: Measurement, result: CategoryResult, folder: ResultFolder) -> None:
-    """Write what the metrics were measured from."""
-    row, prediction = measurement.row, measurement.prediction
+def _save_maps(
+    row: ResultRow, prediction: Prediction, result: CategoryResult, folder: ResultFolder
+) -> None:
+    """Write the arrays that the metrics were measured from."""
     samples = result.category.test
     arrays = {
         "scores": prediction.score,

@@ -11,9 +11,9 @@ from datasets.images import read_image
 from datasets.inputs import find_items
 from patchcore import PatchCore
 from patchcore.export import TOLERANCE, export
-from patchcore.export_formats import FORMATS
+from patchcore.export.formats import FORMATS
 from utils.options.export import ExportOptions
-from utils.pipeline.loading import load_model
+from utils.pipeline.models import load_model
 from utils.pipeline.trained_models import model_folder
 
 # Pictures to compare on: enough to meet normal and, where they are given, defective ones.
@@ -62,7 +62,7 @@ def export_model(options: ExportOptions, folder: Path) -> None:
 def default_name(model: PatchCore, file_format: str) -> str:
     """Return the file's name where none is given: the trained model's own, in one word."""
     folder = model_folder(
-        Path(), model.trained.category, model.backbone.name, model.percentages[-1], model.k
+        Path(), model.trained.category, model.backbone.name, model.percentages[-1], model.settings.k
     )
     return "_".join(folder.parts) + FORMATS[file_format].suffix
 
@@ -83,7 +83,7 @@ def pictures_to_compare(model: PatchCore, paths: tuple[str, ...]) -> tuple[list[
     if paths:
         items = islice(find_items(paths), NUM_IMAGES)
         return [item.read() for item in items], "those of --images, and noise"
-    files = [Path(name) for name in model.trained.names if Path(name).is_file()]
+    files = [Path(name) for name in model.coreset.origins.names if Path(name).is_file()]
     if not files:
         return [], "noise alone, since training images are no longer there: --images gives others"
     chosen = files[:: -(-len(files) // NUM_IMAGES)]  # from all over

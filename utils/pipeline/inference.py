@@ -20,8 +20,7 @@ from utils.errors import UsageError
 from utils.machine import now, start_record
 from utils.options.infer import AS_TRAINED, THRESHOLDS, InferOptions
 from utils.options.thresholds import read_threshold
-from utils.pipeline.loading import load_model
-from utils.pipeline.models import choose_device
+from utils.pipeline.models import choose_device, load_model
 from utils.pipeline.prediction_pictures import JudgedPictures
 from utils.predictions import ANOMALY, ERROR, NORMAL, OUTPUTS, Outcome, PredictionFiles
 from utils.progress import show_progress
@@ -186,13 +185,13 @@ class Inference:
             image = item.read()
         except DatasetError as error:
             return item, None, str(error)
-        return item, image, self._model.crop(image)
+        return item, image, self._model.embedder.crop(image)
 
     def _judge(self, batch: list[Loaded]) -> list[Outcome]:
         """Judge what could be read; return the outcomes in the order of the batch."""
         crops = [crop for _, image, crop in batch if image is not None]
         start = time.perf_counter()
-        prediction = self._model.judge([np.stack(crops)], self._model.coreset) if crops else None
+        prediction = self._model.predict_crops([np.stack(crops)]) if crops else None
         seconds = (time.perf_counter() - start) / max(len(crops), 1)
         outcomes, done = [], 0
         for item, image, crop in batch:

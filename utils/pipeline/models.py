@@ -1,13 +1,21 @@
 """From options to models on their device."""
 
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
+from datasets.base import Category
 from patchcore import PatchCore
+from patchcore.fit import coreset_sizes
 from patchcore.weights import default_layers, load_backbone
 from utils.errors import UsageError
 from utils.options.fit import FitOptions
+from utils.options.model_choice import ModelChoice
+
+log = logging.getLogger(__name__)
 
 
 def choose_device(name: str) -> torch.device:
@@ -46,8 +54,14 @@ def with_layers(options: FitOptions) -> FitOptions:
     return replace(options, layers=layers[:1] if len(set(layers)) == 1 else layers)
 
 
-def make_models(options: FitOptions, device: torch.device) -> dict[str, PatchCore]:
-    """Load the backbones and build the models, by their names in the tables."""
+def make_models(
+    options: FitOptions, device: torch.device, categories: Sequence[Category]
+) -> dict[str, PatchCore]:
+    """Load the backbones and build the models, by their names in the tables.
+
+    Raises:
+        PatchCoreError: a backbone cannot be loaded, or a category is too small for the settings.
+    """
     settings = options.settings()
     models: dict[str, PatchCore] = {}
     for member in options.members():
@@ -60,8 +74,36 @@ def make_models(options: FitOptions, device: torch.device) -> dict[str, PatchCor
         )
         count = sum(name.partition("#")[0] == member.backbone for name in models)
         name = f"{member.backbone}#{count + 1}" if count else member.backbone
-        models[name] = PatchCore.of(backbone, settings, device=device)
+        models[name] = model = PatchCore.of(backbone, settings, device=device)
+        for category in categories:  # before the first one is embedded, not after
+            num_patches = model.embedder.num_patches(len(category.train))
+            coreset_sizes(num_patches, settings.percentage_coreset, settings.k)
     return models
+
+
+def load_model(
+    folder: Path, choice: ModelChoice, device: torch.device, batch_size: int = 8
+) -> PatchCore:
+    """Load a trained model.
+
+    Args:
+        folder: Folder of the model.
+        choice: Backbone and weights that replace the recorded ones.
+        device: Device of the computation.
+        batch_size: Number of images at a time.
+
+    Raises:
+        PatchCoreError: the model cannot be loaded.
+    """
+    model = PatchCore.load(
+        folder,
+        backbone=choice.backbone if ":" in choice.backbone else None,
+        weights=choice.weights or None,
+        device=device,
+        batch_size=batch_size,
+    )
+    log.info("model: %s", folder)
+    return model
 
 
 def summarise(model: PatchCore) -> str:

@@ -180,7 +180,9 @@ class JudgedPictures:
             self.close()
         name = f"annotated/{file_stem(str(source))}.mp4"
         if self._video is None:
-            self._video = _AnnotatedVideo(source, self._folder.path / name, self._options.frame_stride)
+            self._video = _AnnotatedVideo(
+                source, self._folder.path / name, self._options.frame_stride
+            )
         self._video.add(frame)
         return name
 

@@ -5,13 +5,14 @@ import time
 from collections.abc import Sequence
 
 from datasets.base import Category
+from patchcore.fit import FitRequest
 from patchcore.trained import Trained
 from utils.options.train import TrainOptions
-from utils.pipeline.fit import learn
-from utils.pipeline.keeping import trained_models, write_models
+from utils.pipeline.fit import fit_category
 from utils.pipeline.models import choose_device, make_models, summarise, with_layers
+from utils.pipeline.observer import RunObserver
+from utils.pipeline.saving import save_models
 from utils.results import make_writable
-from utils.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +29,7 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
             are kept.
     """
     options = with_layers(options)
-    models = make_models(options, choose_device(options.device))
-    for model in models.values():
-        for category in categories:
-            model.sizes_of_coresets(model.num_patches(len(category.train)))
+    models = make_models(options, choose_device(options.device), categories)
     if options.summary:
         print("\n".join(summarise(model) for model in models.values()))
     make_writable(options.path_trained, "trained models", "--path_trained")
@@ -39,14 +37,19 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
         log.info("%s: %d training images", category.name, len(category.train))
         for name, model in models.items():
             start = time.perf_counter()
-            learned = learn(model, category, options, Stopwatch())
-            trained = trained_models(model, category, learned, options)
-            write_models(model, name, trained, options)
-            for one in trained:
-                _report(one, time.perf_counter() - start)
+            request = FitRequest(
+                model.percentages,
+                (model.settings.seed,),
+                held_out=options.needs_held_out_scores,
+                memory_budget=options.memory_budget,
+            )
+            observer = RunObserver(category.name, model.device)
+            learned = fit_category(model, category, request, options, observer)
+            for trained in save_models(model, name, category, learned, options):
+                _log_threshold(trained, time.perf_counter() - start)
 
 
-def _report(trained: Trained, seconds: float) -> None:
+def _log_threshold(trained: Trained, seconds: float) -> None:
     threshold = trained.thresholds.image
     if threshold is None:
         log.warning("too few images to set a threshold: infer needs --threshold NUMBER")

@@ -1,0 +1,131 @@
+"""From what was learned of a category to the trained models that are saved."""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from datasets.base import Category
+from patchcore import PatchCore
+from patchcore.fit import FitResult
+from patchcore.storage import write_folder
+from patchcore.thresholds import BestThresholds, Thresholds, choose_thresholds
+from patchcore.trained import Trained
+from utils.options.fit import FitOptions
+from utils.options.thresholds import read_threshold
+from utils.pipeline.evaluate_category import CategoryResult, Measurement
+from utils.pipeline.trained_models import model_folder
+
+log = logging.getLogger(__name__)
+
+
+def save_evaluated(
+    model: PatchCore, name: str, result: CategoryResult, options: FitOptions
+) -> None:
+    """Save a model for each percentage of the first seed, and log how its threshold does.
+
+    Raises:
+        PatchCoreError: a folder cannot be written.
+    """
+    pairs = result.of_first_seed()
+    best = [_best(measurement) for measurement, _ in pairs]
+    for one, (measurement, prediction) in zip(
+        save_models(model, name, result.category, result.learned, options, best), pairs, strict=True
+    ):
+        _log_test_verdicts(one.thresholds, measurement, prediction.score, result.category)
+
+
+def save_models(
+    model: PatchCore,
+    name: str,
+    category: Category,
+    learned: FitResult,
+    options: FitOptions,
+    best: Sequence[BestThresholds] = (),
+) -> list[Trained]:
+    """Save a model for each percentage of the first seed.
+
+    Args:
+        model: The method.
+        name: Name of the model in the tables.
+        category: The category that was learned.
+        learned: What was learned of its training images.
+        options: Where and how to save.
+        best: For each percentage, the best thresholds on test images, if measured.
+
+    Returns:
+        What was saved.
+
+    Raises:
+        PatchCoreError: a folder cannot be written.
+    """
+    coreset, saved = learned.first, []
+    for part, percentage in enumerate(learned.percentages):
+        known = best[part] if best else BestThresholds()
+        thresholds = choose_thresholds(
+            learned.held_out[part],
+            known,
+            image=read_threshold(options.threshold, "threshold"),
+            pixel=read_threshold(options.threshold_pixel, "threshold_pixel"),
+            image_rate=options.nominal_fpr,
+            pixel_rate=options.nominal_fpr_pixel,
+        )
+        trained = Trained(
+            coreset.of_size(coreset.sizes[part]),
+            learned.held_out[part],
+            thresholds,
+            known,
+            category.name,
+        )
+        folder = model_folder(
+            options.path_trained, category.name, name, percentage, model.settings.k
+        )
+        settings = replace(model.settings, percentage_coreset=(percentage,))
+        write_folder(
+            folder,
+            trained,
+            settings,
+            model.backbone,
+            dtype=options.trained_dtype,
+            faiss_index=options.save_index,
+        )
+        log.info("trained model: %s", folder)
+        saved.append(trained)
+    return saved
+
+
+def _best(measurement: Measurement) -> BestThresholds:
+    images, pixels = measurement.images.threshold, measurement.pixels.threshold
+    return BestThresholds(*(None if math.isnan(value) else value for value in (images, pixels)))
+
+
+def _log_test_verdicts(
+    thresholds: Thresholds, measurement: Measurement, scores: np.ndarray, category: Category
+) -> None:
+    """Log how the threshold does on the test images, which by default had no part in it."""
+    threshold = thresholds.image
+    if threshold is None:
+        log.warning(
+            "%s: too few training images to set a threshold; infer needs --threshold NUMBER",
+            category.name,
+        )
+        return
+    above = scores >= threshold.value
+    defective = [sample.is_defective for sample in category.test]
+    found = sum(1 for a, d in zip(above, defective, strict=True) if a and d)
+    rate = "" if threshold.rate is None else f", nominal rate {threshold.rate:.2%}"
+    log.info(
+        "%s, coreset %g %%: threshold %.4g (%s%s) finds %d of %d defective test images, and %d of "
+        "%d good ones",
+        category.name,
+        100 * measurement.row.percentage_coreset,
+        threshold.value,
+        threshold.method,
+        rate,
+        found,
+        sum(defective),
+        int(above.sum()) - found,
+        len(defective) - sum(defective),
+    )
