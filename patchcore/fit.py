@@ -23,7 +23,7 @@ from patchcore.explain import cut_patches, cut_size
 from patchcore.held_out import Folds, HeldOutCollector, HeldOutScores
 from patchcore.memory_bank import Coreset, MemoryBank
 from patchcore.memory_plan import MemoryPlan, plan_memory
-from patchcore.observer import Observer
+from patchcore.observer import NO_OBSERVER, Observer
 from patchcore.origins import EmbeddingOrder, Origins
 from patchcore.scoring import Scorer
 
@@ -142,7 +142,7 @@ def fit(
     scorer: Scorer,
     images: TrainingImages,
     request: FitRequest,
-    observer: Observer = Observer(),
+    observer: Observer = NO_OBSERVER,
 ) -> FitResult:
     """Learn what is normal.
 

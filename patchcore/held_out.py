@@ -45,7 +45,7 @@ class HeldOutScores:
     pixel_scores: np.ndarray
 
     def image_threshold(self, rate: float) -> tuple[float, float]:
-        """Return the lowest threshold that a new normal image reaches with at most this probability.
+        """Return the lowest threshold that a new normal image reaches at most this often.
 
         Among n + 1 exchangeable images, each is equally likely to be the r-th largest: a new image
         is above the r-th largest of n with a probability of at most r / (n + 1) (split conformal
@@ -53,7 +53,7 @@ class HeldOutScores:
         threshold is just above the largest score.
 
         Args:
-            rate: In (0, 1].
+            rate: Probability in (0, 1].
 
         Returns:
             The threshold, and the rate that it keeps: at least 1 / (n + 1).

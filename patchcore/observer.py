@@ -1,4 +1,4 @@
-"""What a caller may follow of a fit or a prediction: stages for timing, counts for progress bars."""
+"""What a caller may follow of a fit or a prediction: stages for timing, counts for bars."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -43,3 +43,6 @@ class Observer:
             so far.
         """
         return nullcontext(lambda done: None)
+
+
+NO_OBSERVER = Observer()

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter1d
 from torch import nn
 
 from patchcore.memory_bank import MemoryBank, torch_nearest
-from patchcore.observer import Observer
+from patchcore.observer import NO_OBSERVER, Observer
 from patchcore.precision import float32_products
 from patchcore.prediction import Prediction
 from patchcore.settings import Settings
@@ -43,7 +43,7 @@ class Scorer:
         embeddings: torch.Tensor,
         bank: MemoryBank,
         sizes: Sequence[int],
-        observer: Observer = Observer(),
+        observer: Observer = NO_OBSERVER,
         seed: int | None = None,
     ) -> Iterator[Prediction]:
         """Predict a batch of images by each of several coresets, each a prefix of the bank.
