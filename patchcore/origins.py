@@ -30,11 +30,10 @@ class EmbeddingOrder:
             batch_size: Training images in a batch.
         """
         numbers = np.arange(num_images, dtype=np.int64)
-        batches = [
-            numbers[start : start + batch_size] for start in range(0, num_images, batch_size)
-        ]
-        images = [batch for batch in batches for _ in range(num_flips + 1)]
-        flips = [np.full(len(b), flip) for b in batches for flip in range(num_flips + 1)]
+        versions = range(num_flips + 1)
+        batches = np.split(numbers, range(batch_size, num_images, batch_size))
+        images = [batch for batch in batches for _ in versions]
+        flips = [np.full(len(batch), flip) for batch in batches for flip in versions]
         return cls(np.concatenate(images), np.concatenate(flips))
 
     def __len__(self) -> int:

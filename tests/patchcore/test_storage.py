@@ -208,9 +208,7 @@ class TestRefusals:
         PatchCore.load(folder)
 
     def test_no_folder(self, tmp_path):
-        self.check(
-            tmp_path / "none", "expected the folder of a trained model, cannot read .*model.json"
-        )
+        self.check(tmp_path / "none", "the folder of a trained model, cannot read .*model.json")
 
     @pytest.mark.parametrize(
         ("text", "message"),

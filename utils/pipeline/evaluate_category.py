@@ -206,7 +206,7 @@ class _TestImages:
 def _predict(
     model: PatchCore, test: _TestImages, learned: FitResult, observer: RunObserver
 ) -> dict[tuple[int, int], Collector]:
-    """Predict the test images by each seed and percentage: the position of the latter is the key."""
+    """Predict the test images; the keys are the seed and the position of the percentage."""
     coresets = learned.coresets
     collectors = {
         (seed, part): Collector() for seed in coresets for part in range(len(model.percentages))
