@@ -1,74 +1,99 @@
 """PatchCore for industrial anomaly detection: python main.py --help."""
 
-import importlib
-import io
-import logging
 import os
+import signal
 import sys
-import traceback
 
-import cv2
-
-from datasets.base import DatasetError
-from patchcore.errors import PatchCoreError
-from utils.errors import UsageError
-
-# torch asks the system for large pages, if it has not been told otherwise: each batch needs tensors
-# of some 100 MB anew, and a fault for every 4 KB of them was a fifth of an embedding's time.
+# torch allocates large pages if asked to: every batch needs new tensors of some 100 MB, and a page
+# fault for every 4 KB of them was a fifth of the time of an embedding.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+# OpenCV's messages about damaged files; our own errors name the file.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
-# Each is utils/commands/<name>.py. Only the one that is asked for is loaded: it starts sooner.
-COMMANDS = ("evaluate", "demo", "tables", "train", "infer", "export")
-EPILOG = """commands (evaluate may be left out; each has its own --help):
-  evaluate   this one
-  demo       the same on procedural categories that it makes itself: no download needed
-  tables     tables again from one or more result folders: Markdown, CSV, LaTeX, README
-  train      learn from normal images alone, without a test set
-  infer      judge images, folders, videos or a camera by a trained model
-  export     a trained model as one file, ONNX or torch's own, that runs without this program
-"""
-USER_MISTAKE = 2
-CRASHED = 70  # sysexits.h; Python's own 1 would say of infer that something is anomalous
+# A command is utils/commands/<name>.py, imported only if it is asked for.
+COMMANDS = {
+    "evaluate": "evaluate on a dataset: metrics, tables and figures (the default command)",
+    "demo": "evaluate on procedural categories: no download of a dataset needed",
+    "tables": "rebuild the tables of result folders: Markdown, CSV, LaTeX, README",
+    "train": "fit on normal images alone and save the models",
+    "infer": "judge images, folders, videos or a camera with a trained model",
+    "export": "write a trained model to one file, as ONNX or for torch.export",
+}
+DEFAULT_COMMAND = "evaluate"
+WRONG_USAGE = 2
+CRASHED = 70  # as in sysexits.h; 1 is Python's own, but infer's for an anomaly
 INTERRUPTED = 130
 
 
 def main(arguments: list[str]) -> int:
-    """Run a command; return the exit status, 0 unless the command says another."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that its encoding lacks ends no run
+    """Run a command and return the exit status: 0, the command's own, or one of those above."""
+    import importlib
+    import io
+    import logging
+
+    from datasets.base import DatasetError
+    from patchcore.errors import PatchCoreError
+    from utils.errors import UsageError
+
+    if isinstance(sys.stdout, io.TextIOWrapper):  # print names that its encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    # What OpenCV has to say of a damaged file is in our own error.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    # Without a command, "evaluate" is meant: what comes first is a flag then.
-    name, *rest = arguments if arguments and arguments[0][:1] != "-" else ["evaluate", *arguments]
+    # A flag in the first place belongs to the default command.
+    is_named = bool(arguments) and not arguments[0].startswith("-")
+    name, *rest = arguments if is_named else [DEFAULT_COMMAND, *arguments]
     try:
         if name not in COMMANDS:
             raise UsageError(f"no command {name!r}; there are: {', '.join(COMMANDS)}")
         command = importlib.import_module(f"utils.commands.{name}")
-        return command.main(rest, epilog=EPILOG) or 0
+        return command.main(rest, epilog=_list_commands()) or 0
     except (DatasetError, PatchCoreError, UsageError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
+        return WRONG_USAGE
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's: not imported before it is needed
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for it
             raise
         print(
             f"error: the GPU's memory is full (--batch_size, --device cpu): {error}",
             file=sys.stderr,
         )
-        return USER_MISTAKE
+        return WRONG_USAGE
     except KeyboardInterrupt:
-        print("interrupted; what was finished is kept", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # who reads our output has seen enough: nothing more can be printed
+        return _report_interrupt()
+    except BrokenPipeError:  # the reader of our output has closed it: print nothing more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERRUPTED
 
 
-if __name__ == "__main__":
+def run_script(arguments: list[str]) -> int:
+    """Run `main` as a program; return the exit status, also after a crash or an interruption."""
+    interrupts = []
+
+    def interrupt(number, frame):
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
     try:
-        status = main(sys.argv[1:])
-    except Exception:
+        return main(arguments)
+    except (Exception, KeyboardInterrupt):
+        # Extension modules that are interrupted during their import raise an ImportError instead.
+        if interrupts:
+            return _report_interrupt()
+        import traceback
+
         traceback.print_exc()
-        status = CRASHED
-    sys.exit(status)
+        return CRASHED
+
+
+def _report_interrupt() -> int:
+    print("interrupted; what was finished is kept", file=sys.stderr)
+    return INTERRUPTED
+
+
+def _list_commands() -> str:
+    lines = [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
+    return "\n".join(["commands (each has its own --help):", *lines])
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(sys.argv[1:]))

@@ -1,11 +1,8 @@
 """Procedural product images with exact masks: a dataset that needs no download.
 
-Six categories. None has the name of a category of MVTec AD.
+None of the categories has the name of a category of MVTec AD. Each is the module of its name in
+`datasets.synthetic.categories`; add a new one there and to the names below.
 """
 
-from datasets.synthetic.categories import CATEGORIES
-from datasets.synthetic.category import SyntheticCategory
-from datasets.synthetic.rendering import render
-from datasets.synthetic.writing import GENERATOR_VERSION, write_dataset
-
-__all__ = ["CATEGORIES", "GENERATOR_VERSION", "SyntheticCategory", "render", "write_dataset"]
+NAMES = ("weave", "wood_grain", "mosaic", "bottle_mouth", "hex_nut", "wood_screw")
+"""The categories: textures, then objects."""

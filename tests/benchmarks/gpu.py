@@ -27,7 +27,8 @@ import cv2
 import numpy as np
 import torch
 
-from datasets import synthetic
+from datasets.synthetic.categories import CATEGORIES
+from datasets.synthetic.rendering import render
 from patchcore import PatchCore
 from tests.benchmarks.measure import seconds, time_in_turns
 
@@ -117,10 +118,10 @@ def _name(number: int) -> str:
 
 def _jobs(root: Path, sizes: list[tuple[int, int]], side: int) -> Iterator[Job]:
     """Yield what is to be written: a quarter of the test images is good, as in MVTec AD."""
-    names = list(synthetic.CATEGORIES)
+    names = list(CATEGORIES)
     for number, (num_train, num_test) in enumerate(sizes):
         name = names[number % len(names)]
-        defect_type = synthetic.CATEGORIES[name].defect_types[0]
+        defect_type = CATEGORIES[name].defect_types[0]
         folder = root / _name(number)
         num_good = max(1, num_test // 4)
         yield Job(folder / "train" / "good", name, None, num_train, side, 3 * number)
@@ -136,7 +137,7 @@ def _write_pictures(job: Job) -> int:
     cv2.setNumThreads(1)
     generator = np.random.default_rng(job.seed)
     rendered = [
-        synthetic.render(job.category, job.defect_type, seed=1000 * job.seed + i, size=job.side)
+        render(job.category, job.defect_type, seed=1000 * job.seed + i, size=job.side)
         for i in range(min(NUM_RENDERED, job.count))
     ]
     job.folder.mkdir(parents=True)

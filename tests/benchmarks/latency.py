@@ -2,7 +2,7 @@
 
 import torch
 
-from datasets import synthetic
+from datasets.synthetic.rendering import render
 from patchcore import PatchCore
 from patchcore.weights import load_backbone
 from tests.benchmarks.measure import Row, seconds, time_in_turns
@@ -13,7 +13,7 @@ NUM_CORESET, NUM_TRAIN, NUM_PATCHES = 1_638, 12, 28 * 28
 
 def measure(quick: bool) -> list[Row]:
     """Measure one picture of a made-up part, 224x224 after its crop, and WideResNet50."""
-    *train, picture = (synthetic.render("hex_nut", None, seed=n)[0] for n in range(NUM_TRAIN + 1))
+    *train, picture = (render("hex_nut", None, seed=n)[0] for n in range(NUM_TRAIN + 1))
     # A little more than the share, so that rounding down gives the number.
     share = (NUM_CORESET + 0.5) / (NUM_TRAIN * NUM_PATCHES)
     backbone = load_backbone("wide_resnet50_2", ["layer2", "layer3"], "random")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from datasets.synthetic import render
+from datasets.synthetic.rendering import render
 from patchcore import explain
 from tests.benchmarks.measure import Row
 from utils.pipeline.explanations import (

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from datasets.base import DatasetError
-from datasets.synthetic import CATEGORIES, GENERATOR_VERSION, render, write_dataset
+from datasets.synthetic.categories import CATEGORIES
 from datasets.synthetic.fields import coverage, per_item, smooth_noise
+from datasets.synthetic.rendering import render
+from datasets.synthetic.writing import GENERATOR_VERSION, write_dataset
 
 ROOT = Path(__file__).parents[2]
 MVTEC_NAMES = {
@@ -62,7 +64,8 @@ def test_good_image_has_contrast_and_an_empty_mask(category):
 
 def test_another_process_in_another_order_draws_the_same_bytes():
     code = (
-        "from hashlib import sha256; from datasets.synthetic import CATEGORIES, render\n"
+        "from hashlib import sha256\nfrom datasets.synthetic.categories import CATEGORIES\n"
+        "from datasets.synthetic.rendering import render\n"
         "for name in reversed(list(CATEGORIES)):\n"
         "    image, mask = render(name, CATEGORIES[name].defect_types[0], seed=5, size=96)\n"
         "    print(name, sha256(image.tobytes() + mask.tobytes()).hexdigest())\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.synthetic import render
+from datasets.synthetic.rendering import render
 from patchcore import explain
 from tests.support import write_image
 from utils.plots import (

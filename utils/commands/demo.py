@@ -4,23 +4,21 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from datasets import synthetic
-from patchcore.formulanet import FORMULANET
-from patchcore.weights import DEFAULT, WeightsUnavailableError
-from utils.commands.evaluate import evaluate
+from datasets.synthetic import NAMES
+from patchcore.settings import DEFAULT
 from utils.errors import UsageError
-from utils.options import Options, parse_options
-from utils.progress import show_progress
+from utils.options.evaluate import EvaluateOptions
+from utils.options.method import parse_options
+from utils.pipeline.categories import read_categories
 
 DESCRIPTION = """Make procedural categories in MVTec AD's layout (those that are missing), and
 evaluate PatchCore on them. Where the ImageNet weights are neither cached nor downloadable, the
 demo uses formulanet, the backbone that ships with the code."""
 # Small enough for a few minutes on two cores, large enough for a meaningful AUROC.
 NUM_TRAIN, NUM_TEST_GOOD, NUM_TEST_PER_DEFECT = 32, 10, 6
-DEFAULTS = Options(
+DEFAULTS = EvaluateOptions(
     path_data=Path("synthetic_anomaly_detection"),
     path_result=Path("result_demo"),
-    path_trained=Path("trained_demo"),
     percentage_coreset=(0.01, 0.1),
 )
 
@@ -30,36 +28,39 @@ log = logging.getLogger(__name__)
 def main(arguments: list[str], *, epilog: str = "") -> None:
     """Run the command."""
     options = parse_options(
-        arguments, command="demo", description=DESCRIPTION, defaults=DEFAULTS, epilog=epilog
+        arguments, DEFAULTS, command="demo", description=DESCRIPTION, epilog=epilog
     )
+    for name in options.categories:
+        if name not in NAMES:
+            raise UsageError(f"expected --categories out of {', '.join(NAMES)}, found {name!r}")
+    options.check_files()
     make_data(options)
+    categories = read_categories(options)
+
+    from patchcore.formulanet import FORMULANET
+    from patchcore.weights import WeightsUnavailableError
+    from utils.pipeline.evaluation import evaluate
+
     try:
-        evaluate(options)
+        evaluate(options, categories)
     except WeightsUnavailableError as error:
         log.warning("%s", error)
-        note = f"ImageNet weights could not be had: the demo went on with {FORMULANET}."
+        note = f"ImageNet weights are not available: the demo used {FORMULANET} instead."
         log.warning("%s", note)
         shipped = replace(options, backbone=(FORMULANET,), weights=(DEFAULT,), layers=())
-        evaluate(shipped, note=note)
+        evaluate(shipped, categories, note=note)
 
 
-def make_data(options: Options) -> None:
-    """Write the procedural categories of ``--categories``, or all of them.
+def make_data(options: EvaluateOptions) -> None:
+    """Write the procedural categories of ``--categories``, or all of them."""
+    from datasets.synthetic.writing import write_dataset
+    from utils.progress import show_progress
 
-    Raises:
-        UsageError: a name is not that of a procedural category.
-    """
-    names = options.categories or tuple(synthetic.CATEGORIES)
-    for name in names:
-        if name not in synthetic.CATEGORIES:
-            raise UsageError(
-                f"expected --categories out of {', '.join(synthetic.CATEGORIES)}, found {name!r}"
-            )
     log.info("making the procedural categories that are missing in %s", options.path_data)
     with show_progress(0, "make images", "image") as bar:
-        synthetic.write_dataset(
+        write_dataset(
             options.path_data,
-            categories=names,
+            categories=options.categories or NAMES,
             num_train=NUM_TRAIN,
             num_test_good=NUM_TEST_GOOD,
             num_test_per_defect=NUM_TEST_PER_DEFECT,

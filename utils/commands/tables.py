@@ -4,26 +4,23 @@ import argparse
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
+from patchcore.settings import Settings
 from utils.errors import UsageError
-from utils.flags import CommandParser
+from utils.options.flags import CommandParser
 from utils.results import RUN_FILE, TABLES_FILE, ResultRow, read_rows, replace_file
 from utils.tables import all_tables, describe_run, main_tables, records_text, tables_text
 
 DESCRIPTION = """Rebuild the tables from the results.csv of one or more result folders, so that
 categories, percentages or seeds that were run apart come together."""
-# What runs of one method may differ in: where, of what, how fast, how they are looked at, and what
-# is kept of them. Backbone, weights and layers are looked at model by model.
-NOT_THE_METHOD = frozenset(
-    {"path_data", "path_result", "categories", "save_maps", "summary", "profile"}
-    | {"pictures", "pictures_limit", "explain_top", "score_max"}
-    | {"path_trained", "trained_dtype", "save_index"}
-    | {"threshold", "threshold_pixel", "nominal_fpr", "nominal_fpr_pixel"}
-    | {"protocol", "percentage_coreset", "seed", "backbone", "weights", "layers"}
-    | {"batch_size", "num_workers", "memory_budget", "device"}
-)
+# Options in which rows of one table must agree. Percentages and seeds have their own columns, and
+# backbones, weights and layers are compared model by model.
+METHOD = ({entry.name for entry in fields(Settings)} | {"aupro_limit"}) - {
+    "percentage_coreset",
+    "seed",
+}
 MARKS = "<!-- tables:begin -->", "<!-- tables:end -->"
 
 # How the plan of memory begins that changes nothing.
@@ -92,7 +89,7 @@ def gather_rows(
 def _method(record: dict, model: str) -> object:
     """Return what makes a model's results those of one method: settings, weights, layers."""
     options = record["options"]
-    settings = {name: value for name, value in options.items() if name not in NOT_THE_METHOD}
+    settings = {name: value for name, value in options.items() if name in METHOD}
     digests = record["weights_digest"]
     layers = options["layers"] * (len(digests) if len(options["layers"]) == 1 else 1)
     members = dict(zip(digests, zip(digests.values(), layers, strict=True), strict=True))

@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 
-from datasets.base import GOOD, Category, DatasetError, Sample
-from datasets.inputs import find_items
-from datasets.mvtec import find_categories, read_category, read_training
+from datasets.base import Category, DatasetError
+from datasets.mvtec import find_categories, read_category
 from patchcore.settings import F1_MAX
+from utils.options.data import DataOptions
 from utils.options.evaluate import EvaluateOptions
-from utils.options.fit import FitOptions
-from utils.options.train import TrainOptions
 
 
 def read_categories(options: EvaluateOptions) -> list[Category]:
@@ -17,31 +15,18 @@ def read_categories(options: EvaluateOptions) -> list[Category]:
     Raises:
         DatasetError: A folder or mask is missing, or a threshold needs labels that do not exist.
     """
-    categories = [read_category(options.path_data, name) for name in _names(options)]
+    categories = [read_category(options.path_data, name) for name in category_names(options)]
     if options.saves_models:
         _check_thresholds(options, categories)
     return categories
 
 
-def read_training_categories(options: TrainOptions) -> list[Category]:
-    """List the training images of each category, or those at the PATHs.
+def category_names(options: DataOptions) -> list[str]:
+    """Return the names of ``--categories``, each once, or of all categories in ``--path_data``.
 
     Raises:
-        DatasetError: A folder or file is missing, or a PATH is a video.
+        DatasetError: The folder is missing or has no category.
     """
-    if not options.paths:
-        return [read_training(options.path_data, name) for name in _names(options)]
-    samples = []
-    for item in find_items(options.paths):
-        if item.fault or item.frame is not None:
-            raise DatasetError(
-                item.fault or f"expected images to learn, found a video: {item.path}"
-            )
-        samples.append(Sample(item.path, options.category, GOOD))
-    return [Category(options.category, tuple(samples), (), has_masks=False)]
-
-
-def _names(options: FitOptions) -> list[str]:
     return list(dict.fromkeys(options.categories)) or find_categories(options.path_data)
 
 

@@ -44,7 +44,7 @@ def evaluate(
     """Evaluate all categories; write results after each one, curves at the end.
 
     Args:
-        options: EvaluateOptions of the run.
+        options: Options of the run.
         categories: Categories as `read_categories` returns them.
         note: Remark for the tables and ``run.json``.
 

@@ -22,7 +22,7 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
 
     Args:
         options: Options of the run.
-        categories: Categories as `read_training_categories` returns them.
+        categories: Categories as the command lists them.
 
     Raises:
         DatasetError, PatchCoreError, UsageError: User-fixable errors. Models that were saved before

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.errors import UsageError
-from utils.thresholds import METHODS, read_threshold
+from utils.options.thresholds import METHODS, read_threshold
 
 
 @pytest.mark.parametrize("word", METHODS)

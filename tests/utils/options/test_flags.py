@@ -1,33 +1,35 @@
-"""Positional flags and flags that a command leaves out; the rest is in test_options.py."""
+"""Positional flags, bounds and groups; the rest is in test_evaluate.py."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pytest
 
+from patchcore.settings import SHARE, Bounds
 from utils.errors import UsageError
-from utils.flags import flag, flags_as_markdown, parse_flags
+from utils.options.flags import Flags, flag, flags_as_markdown, parse_flags
 
 
 @dataclass(frozen=True)
-class Settings:
+class Everything(Flags):
     paths: tuple[str, ...] = flag((), "input", "at most 50 % of them", metavar="P", positional=True)
-    count: int = flag(1, "input", "how many", metavar="N")
-    sizes: tuple[int, ...] = flag((5,), "input", "one or two", most=2)
+    count: int = flag(1, "input", "how many", metavar="N", bounds=Bounds(1))
+    sizes: tuple[int, ...] = flag((5,), "input", "one or two", max_values=2, bounds=Bounds(1, 9))
+    share: float = flag(0.5, "input", "how much", bounds=SHARE)
     quiet: bool = flag(False, "output", "say 100 % less")
     loud: bool = flag(True, "output", "say 100 % more")
 
 
 @dataclass(frozen=True)
-class FewPaths:
-    paths: tuple[str, ...] = flag((), "input", "two", metavar="P", positional=True, most=2)
+class FewPaths(Flags):
+    paths: tuple[str, ...] = flag((), "input", "two", metavar="P", positional=True, max_values=2)
 
 
 @dataclass(frozen=True)
-class NoPaths:
+class NoPaths(Flags):
     count: int = flag(1, "input", "how many", metavar="N")
 
 
-def parse(text: str, defaults=Settings(), **more):
+def parse(text: str, defaults=Everything(), **more):
     return parse_flags(text.split(), defaults, command="try", description="Try.", **more)
 
 
@@ -58,8 +60,8 @@ class TestPositional:
         assert options.quiet == ("--quiet" in text.partition("-- ")[0])
 
     def test_the_default_stays_where_none_is_given(self):
-        assert parse("--count 2", Settings(paths=("x",))) == Settings(paths=("x",), count=2)
-        assert parse("a", Settings(paths=("x",))).paths == ("a",)
+        assert parse("--count 2", Everything(paths=("x",))) == Everything(paths=("x",), count=2)
+        assert parse("a", Everything(paths=("x",))).paths == ("a",)
 
     @pytest.mark.parametrize("text", ["-x.png", "a --nope", "--coun 3 a", "a --quie"])
     def test_an_unknown_flag_is_no_path(self, text):
@@ -79,23 +81,44 @@ class TestPositional:
             parse(text, NoPaths())
 
 
-class TestWithout:
-    def test_what_a_command_leaves_out_is_no_flag_and_keeps_its_default(self):
-        defaults = Settings(count=7)
-        assert parse("a", defaults, without=("count", "sizes")).count == 7
-        with pytest.raises(UsageError, match="unrecognized arguments: --count"):
-            parse("a --count 3", defaults, without=("count", "sizes"))
+class TestBounds:
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("--count 0", r"expected count of at least 1, found 0 \(--count\)"),
+            ("--sizes 3 0", r"expected sizes in \[1, 9\], found 3 0 \(--sizes\)"),
+            ("--sizes 10", r"expected sizes in \[1, 9\], found 10 \(--sizes\)"),
+            ("--share 0", r"expected share in \(0, 1\], found 0 \(--share\)"),
+            ("--share inf", r"expected finite share in \(0, 1\], found inf \(--share\)"),
+            ("--share nan", r"expected share in \(0, 1\], found nan \(--share\)"),
+        ],
+    )
+    def test_a_number_out_of_its_bounds(self, text, message):
+        with pytest.raises(UsageError, match=f"^{message}$"):
+            parse(text)
 
-    def test_help_does_not_show_it(self, capsys):
-        with pytest.raises(SystemExit):
-            parse("--help", without=("count",))
-        shown = capsys.readouterr().out
-        assert "--count" not in shown
-        assert "--sizes" in shown
-        assert shown.count("50 %") == shown.count("100 % less") == shown.count("100 % more") == 1
+    def test_the_bounds_are_allowed(self):
+        options = parse("--count 1 --sizes 1 9 --share 1")
+        assert (options.count, options.sizes, options.share) == (1, (1, 9), 1.0)
+
+
+def test_groups_are_combined_from_the_last_base_to_the_first():
+    @dataclass(frozen=True)
+    class Both(NoPaths, FewPaths):
+        loud: bool = flag(False, "output", "say more")
+
+    assert [entry.name for entry in fields(Both)] == ["paths", "count", "loud"]
+    assert parse("a b --count 3 --loud", Both()) == Both(("a", "b"), 3, True)
+
+
+def test_help_shows_every_text_and_no_percent_sign_twice(capsys):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    shown = capsys.readouterr().out
+    assert shown.count("50 %") == shown.count("100 % less") == shown.count("100 % more") == 1
 
 
 def test_the_table_shows_positional_ones_without_dashes():
     assert "| `P` |  | at most 50 % of them |\n| `--count` | `1` | how many |" in flags_as_markdown(
-        Settings()
+        Everything()
     )

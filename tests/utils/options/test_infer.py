@@ -1,4 +1,4 @@
-"""Every flag of `infer` is read; that it arrives is shown with the command."""
+"""Every flag of `infer` is read; its effect is tested with the command."""
 
 from dataclasses import fields, replace
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from utils.errors import UsageError
-from utils.flags import parse_flags
-from utils.infer_options import InferOptions
 from utils.machine import usable_cores
+from utils.options.flags import parse_flags
+from utils.options.infer import InferOptions
 
 EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the program gets
     "watch": ("incoming", "incoming"),
-    "every": ("5", 5),
+    "frame_stride": ("5", 5),
     "path_trained": ("kept", Path("kept")),
     "category": ("bottle", "bottle"),
     "percentage_coreset": ("0.1", 0.1),
@@ -57,18 +57,19 @@ def test_a_flag_sets_its_own_option_and_no_other(name):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("--every 0", "--every of at least 1, found 0"),
-        ("--regions -1", "--regions of at least 0, found -1"),
-        ("--batch_size 0", "--batch_size of at least 1, found 0"),
-        ("--num_workers -2", "--num_workers of at least -1, found -2"),
-        ("--nominal_fpr 0", r"--nominal_fpr in \(0, 1\], found 0"),
-        ("--nominal_fpr_pixel 1.5", r"--nominal_fpr_pixel in \(0, 1\], found 1.5"),
-        ("--nominal_fpr nan", r"--nominal_fpr in \(0, 1\], found nan"),
-        ("--percentage_coreset 10", r"--percentage_coreset in \(0, 1\], found 10"),
-        ("--percentage_coreset nan", r"--percentage_coreset in \(0, 1\], found nan"),
-        ("--score_max -1", "--score_max above 0, found -1"),
-        ("--score_max inf", "--score_max above 0, found inf"),
-        ("--score_max nan", "--score_max above 0, found nan"),
+        ("--frame_stride 0", r"frame_stride of at least 1, found 0 \(--frame_stride\)"),
+        ("--regions -1", r"regions of at least 0, found -1 \(--regions\)"),
+        ("--batch_size 0", r"batch_size of at least 1, found 0 \(--batch_size\)"),
+        ("--num_workers -2", r"num_workers of at least -1, found -2 \(--num_workers\)"),
+        ("--nominal_fpr 0", r"nominal_fpr in \(0, 1\], found 0 \(--nominal_fpr\)"),
+        ("--nominal_fpr_pixel 1.5", r"nominal_fpr_pixel in \(0, 1\], found 1.5 \(--nominal"),
+        ("--nominal_fpr nan", r"nominal_fpr in \(0, 1\], found nan"),
+        ("--percentage_coreset 10", r"in \[0, 1\], found 10 \(--percentage_coreset\)"),
+        ("--percentage_coreset nan", r"in \[0, 1\], found nan \(--percentage_coreset\)"),
+        ("--score_max -1", r"score_max of at least 0, found -1 \(--score_max\)"),
+        ("--score_max inf", r"finite score_max of at least 0, found inf \(--score_max\)"),
+        ("--score_max nan", r"score_max of at least 0, found nan \(--score_max\)"),
+        ("--device 0", r"expected a torch device .* found '0' \(--device\)"),
         ("--threshold best", "--threshold trained, train_quantile, f1_max or a number"),
         ("--threshold_pixel nan", "--threshold_pixel trained, train_quantile, f1_max or a number"),
         ("--pictures some", "--pictures: invalid choice"),
@@ -80,16 +81,28 @@ def test_a_value_that_cannot_be_is_told_with_its_flag(text, message):
         parse(text)
 
 
-@pytest.mark.parametrize(
-    ("text", "right"), [("a", 1), ("--watch w", 1), ("", 0), ("a --watch w", 0)]
-)
-def test_there_is_one_kind_of_thing_to_judge(text, right):
-    options = parse(text)
-    if right:
-        options.check_input()
-    else:
-        with pytest.raises(UsageError, match="PATHs, or --watch FOLDER, and not both"):
-            options.check_input()
+class TestInput:
+    def test_paths_or_a_folder_to_watch(self, tmp_path):
+        parse("a").check_input()
+        InferOptions(watch=str(tmp_path)).check_input()
+
+    @pytest.mark.parametrize("text", ["", "a --watch ."])
+    def test_neither_or_both(self, text):
+        with pytest.raises(UsageError, match="either PATHs or --watch FOLDER"):
+            parse(text).check_input()
+
+    def test_a_missing_folder(self):
+        with pytest.raises(UsageError, match=r"a folder to watch, found none: w \(--watch\)"):
+            parse("--watch w").check_input()
+
+
+def test_a_missing_weights_file(tmp_path):
+    for weights in ("", "default", "random"):
+        InferOptions(weights=weights).check_files()
+    (tmp_path / "w.pth").touch()
+    InferOptions(weights=str(tmp_path / "w.pth")).check_files()
+    with pytest.raises(UsageError, match=r"no weights file w.pth \(--weights\)"):
+        InferOptions(weights="w.pth").check_files()
 
 
 @pytest.mark.parametrize(("number", "threads"), [(-1, usable_cores()), (0, 0), (3, 3)])
