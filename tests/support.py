@@ -163,5 +163,5 @@ def one_thread() -> Iterator[None]:
 @contextmanager
 def without_curves() -> Iterator[None]:
     """Leave out the pictures of curves."""
-    with mock.patch("utils.commands.evaluate.draw_curves"):
+    with mock.patch("utils.pipeline.evaluation.draw_curves"):
         yield

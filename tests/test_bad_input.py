@@ -30,7 +30,7 @@ from tests.support import (
     truncate,
     write_image,
 )
-from utils.commands import evaluate as evaluate_module
+from utils.pipeline import evaluation as evaluate_module
 from utils.pipeline import evaluate_category as category_module
 from utils.pipeline import fit as training_module
 from utils.pipeline import models as models_module
@@ -309,14 +309,14 @@ class TestStoppedRun:
 
     def test_nor_does_an_interruption(self, own_data, tmp_path, monkeypatch, capsys):
         make_category(own_data, "zipper")
-        measure = evaluate_module.measure_category
+        measure = evaluate_module.evaluate_category
 
         def interrupted(*arguments):
             if any(getattr(argument, "name", None) == "zipper" for argument in arguments):
                 raise KeyboardInterrupt
             return measure(*arguments)
 
-        monkeypatch.setattr(evaluate_module, "measure_category", interrupted)
+        monkeypatch.setattr(evaluate_module, "evaluate_category", interrupted)
         folder = tmp_path / "result"
         paths = f"--path_data {own_data} --path_result {folder}"
         assert call(*quick(*paths.split())) == main.INTERRUPTED

@@ -40,7 +40,7 @@ from tests.support import (
     start,
 )
 from utils.commands import demo as demo_module
-from utils.commands import evaluate as evaluate_module
+from utils.pipeline import evaluation as evaluate_module
 from utils.options import Options
 from utils.pipeline import fit as training_module
 
@@ -363,13 +363,13 @@ def test_a_network_of_ones_own_keeps_its_own_weights(data, run, tmp_path, monkey
     )
     monkeypatch.syspath_prepend(tmp_path)
     models = []
-    measure = evaluate_module.measure_category
+    measure = evaluate_module.evaluate_category
 
     def spy(model, *arguments):
         models.append(model)
         return measure(model, *arguments)
 
-    monkeypatch.setattr(evaluate_module, "measure_category", spy)
+    monkeypatch.setattr(evaluate_module, "evaluate_category", spy)
     text = "--backbone my_networks:constant --layers 0 --weights default --categories widget"
     folder = run(data, text)
     assert (models[0].backbone.network[0].weight == 0.25).all()

@@ -1,6 +1,5 @@
 """Models that evaluate and train keep, and how the one that is meant is found."""
 
-import json
 import logging
 from pathlib import Path
 
@@ -21,7 +20,8 @@ from tests.support import (
     read_table,
 )
 from utils.errors import UsageError
-from utils.pipeline.trained_models import find_model, model_folder
+from utils.options.model_choice import ModelChoice
+from utils.pipeline.trained_models import choose_model, model_folder
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ class TestKept:
         # The selection of the small one is where that of the large one begins.
         begin = large.coreset.indices[: len(small.coreset.indices)]
         np.testing.assert_array_equal(small.coreset.indices, begin)
-        assert len(small.patches) == len(small.coreset.indices)
+        assert len(small.coreset.patches) == len(small.coreset.indices)
         assert small.thresholds.image.value > large.thresholds.image.value
 
     def test_it_names_its_training_images(self, kept, data):
@@ -105,18 +105,6 @@ class TestKept:
         )
         found = names(tmp_path / "trained/widget", "*")
         assert found == {"squeezenet1_1_p0100_k01", "squeezenet1_0_p0100_k01"}
-
-    def test_one_that_was_learned_in_parts(self, data, tmp_path):
-        """Its embeddings are gone when thresholds are set: images are read again."""
-        evaluate(
-            data,
-            tmp_path / "result",
-            f"--path_trained {tmp_path / 'trained'} --categories widget --memory_budget 0.0012",
-        )
-        model = PatchCore.load(tmp_path / "trained/widget/squeezenet1_1_p0100_k01")
-        run = json.loads((tmp_path / "result/run.json").read_text())
-        assert "selections of" in run["memory"]["widget"]["squeezenet1_1"]
-        assert len(model.trained.held_out.image_scores) == NUM_TRAIN
 
     def test_says_how_the_threshold_does_on_the_test_images(self, data, tmp_path, caplog):
         caplog.set_level(logging.INFO)
@@ -168,10 +156,14 @@ class TestKept:
         assert not (tmp_path / "result/results.csv").exists()
 
 
-class TestFindModel:
+def find_model(root: Path, category: str = "", backbone: str = "", percentage: float = 0.0):
+    return choose_model(ModelChoice(root, category, percentage, backbone))
+
+
+class TestChooseModel:
     def test_by_what_it_is(self, kept):
         trained, _ = kept
-        assert find_model(trained, "widget", None, 0.1) == (
+        assert find_model(trained, "widget", "", 0.1) == (
             trained / "widget/squeezenet1_1_p0100_k01"
         )
         assert find_model(trained, "gadget", "squeezenet1_1", 0.02) == (
@@ -180,12 +172,12 @@ class TestFindModel:
 
     def test_where_it_is(self, kept):
         own = kept[0] / "widget/squeezenet1_1_p0100_k01"
-        assert find_model(own, None, None, None) == own
-        assert find_model(kept[0] / "widget", None, None, 0.1) == own
+        assert find_model(own) == own
+        assert find_model(kept[0] / "widget", 0.1) == own
 
     def test_several_fit(self, kept):
         with pytest.raises(UsageError, match="found 2 by --category widget; there are") as caught:
-            find_model(kept[0], "widget", None, None)
+            find_model(kept[0], "widget")
         listed = str(caught.value).splitlines()[1:]
         assert listed == [
             f"  --category widget --backbone squeezenet1_1 --percentage_coreset {p}"
@@ -194,17 +186,17 @@ class TestFindModel:
 
     def test_none_fits(self, kept):
         with pytest.raises(UsageError, match="found 0 by --category cable") as caught:
-            find_model(kept[0], "cable", None, None)
+            find_model(kept[0], "cable")
         assert str(caught.value).count("--category gadget") == 2
 
     def test_there_is_none(self, tmp_path):
         with pytest.raises(UsageError, match=r"expected trained models in .*none.*no such folder"):
-            find_model(tmp_path / "none", None, None, None)
+            find_model(tmp_path / "none")
         with pytest.raises(UsageError, match=r"found none .*main.py train makes them"):
-            find_model(tmp_path, None, None, None)
+            find_model(tmp_path)
 
     def test_a_strange_record(self, tmp_path):
         (tmp_path / "a").mkdir()
         (tmp_path / "a/model.json").write_text("{}")
         with pytest.raises(PatchCoreError, match="found another record"):
-            find_model(tmp_path, None, None, None)
+            find_model(tmp_path)
