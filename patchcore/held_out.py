@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from patchcore.coreset import PROJECTION_DIM, greedy_coreset, project
+from patchcore.embedded_origins import Origins
 from patchcore.errors import PatchCoreError
 from patchcore.memory_bank import Coreset, MemoryBank
-from patchcore.origins import Origins
 
 if TYPE_CHECKING:
     from patchcore.model import PatchCore

@@ -13,6 +13,7 @@ import torch
 from patchcore.distances import faiss_nearest, true_distances
 from patchcore.errors import PatchCoreError
 from patchcore.lower_bounds import LowerBounds
+from patchcore.origins import Origins
 from patchcore.precision import float32_products
 
 # Floats of a block of the distance matrix, where torch searches: 256 MB.
@@ -120,12 +121,16 @@ class Coreset:
         sizes: How many of them make up the coreset of each percentage, ascending.
         bank: Their embeddings.
         seed: Of the selection.
+        origins: Where they come from.
+        patches: (M, ph, pw, 3) uint8, the crops of the patches; None where they are not kept.
     """
 
     indices: np.ndarray
     sizes: tuple[int, ...]
     bank: MemoryBank
     seed: int
+    origins: Origins | None = None
+    patches: np.ndarray | None = None
 
     def of_size(self, size: int) -> "Coreset":
         """Return the coreset of one percentage alone: the first ``size`` patches."""

@@ -1,6 +1,7 @@
 """PatchCore from images to scores: the parts of this package in their order."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import torch
 from patchcore import storage
 from patchcore.backbone import Backbone
 from patchcore.coreset import greedy_coreset
+from patchcore.embedded_origins import OriginsOfBatches
 from patchcore.errors import PatchCoreError
 from patchcore.explain import cut_patches, locate
 from patchcore.held_out import held_out_scores
 from patchcore.images import each_image
 from patchcore.memory_bank import Coreset, MemoryBank
-from patchcore.origins import OriginsOfBatches
+from patchcore.origins import EmbeddingOrder, Origins
 from patchcore.patch_embedding import PatchEmbedding
 from patchcore.precision import PRECISIONS, float32_products, warn_if_emulated
 from patchcore.prediction import Collector, Neighbours, Prediction, Scores
@@ -165,7 +167,14 @@ class PatchCore:
     @property
     def coreset(self) -> Coreset | None:
         """What `fit` selected; None before."""
-        return None if self.trained is None else self.trained.coreset
+        if self.trained is None:
+            return None
+        trained = self.trained
+        order = EmbeddingOrder(trained.origins.images, trained.origins.flips)
+        origins = Origins.locate(
+            trained.coreset.indices, self.grid, order, tuple(trained.names), self.flip
+        )
+        return replace(trained.coreset, origins=origins, patches=trained.patches)
 
     @property
     def thresholds(self) -> Thresholds:

@@ -28,11 +28,11 @@ from safetensors.torch import load, save
 
 from patchcore.backbone import Backbone
 from patchcore.coreset import PROJECTION_DIM, projection
+from patchcore.embedded_origins import Origins
 from patchcore.errors import PatchCoreError
 from patchcore.held_out import PIXEL_RATES, HeldOutScores
 from patchcore.memory_bank import Coreset, MemoryBank
 from patchcore.mosaic import decode_mosaic, encode_mosaic
-from patchcore.origins import Origins
 from patchcore.thresholds import BestThresholds, Threshold, Thresholds
 from patchcore.trained import Trained
 from patchcore.weights import digest, load_backbone

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from patchcore.embedded_origins import Origins
 from patchcore.held_out import HeldOutScores
 from patchcore.memory_bank import Coreset
-from patchcore.origins import Origins
 from patchcore.thresholds import BestThresholds, Thresholds
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from patchcore import PatchCore
 from patchcore.backbone import Backbone
 from patchcore.coreset import greedy_coreset
+from patchcore.embedded_origins import Origins
 from patchcore.held_out import (
     NUM_FOLDS,
     PIXEL_RATES,
@@ -17,7 +18,6 @@ from patchcore.held_out import (
     scores_without_own_patches,
 )
 from patchcore.memory_bank import Coreset, MemoryBank
-from patchcore.origins import Origins
 from tests.support import one_thread
 
 GRID = 4  # positions of the small network's map along each axis

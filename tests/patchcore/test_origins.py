@@ -1,6 +1,6 @@
 import numpy as np
 
-from patchcore.origins import OriginsOfBatches
+from patchcore.embedded_origins import OriginsOfBatches
 
 
 def test_batches_in_several_flips_keep_the_order_in_which_they_came():

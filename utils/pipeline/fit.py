@@ -10,11 +10,11 @@ import torch
 from datasets.base import Category, Sample
 from datasets.images import in_batches, map_ahead, read_image
 from patchcore import PatchCore, explain
+from patchcore.embedded_origins import Origins, OriginsOfBatches
 from patchcore.ensemble import NormalScores, draw_sample, normal_scores
 from patchcore.held_out import HeldOutScores, held_out_scores, scores_without_own_patches
 from patchcore.memory_bank import Coreset
 from patchcore.memory_plan import ComposableSelection, MemoryPlan, Needs, plan_memory
-from patchcore.origins import Origins, OriginsOfBatches
 from patchcore.prediction import Collector
 from utils.machine import free_memory
 from utils.options import Options
