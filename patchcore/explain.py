@@ -1,95 +1,68 @@
-"""Nearest training patches -> where they come from, what they look like.
+"""Patches as parts of images: the most anomalous ones, their boxes, their crops.
 
-A patch's place in the image is the field of the grid that its embedding stands for: position
-(row, column) of an (h, w) grid is centred at ((row + 0.5) H / h, (column + 0.5) W / w).
+The patch at (row, column) of an (h, w) grid is centred at ((row + 0.5) H / h, (column + 0.5) W / w)
+of an image of (H, W) pixels. Its field is the cell of the grid around this centre.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 
 # Patches fewer rows and columns apart than this count as one spot.
 GAP = 4
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom
+PixelBox = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom exclusive
 
 
-@dataclass(frozen=True)
-class PatchPlaces:
-    """Where patches lie.
+def find_most_anomalous(distance: np.ndarray, max_patches: int) -> list[tuple[int, int]]:
+    """Find the most anomalous patches that lie apart from each other.
 
-    Attributes:
-        images: (n,) which image each patch is from.
-        rows: (n,) row of the grid.
-        columns: (n,) column of the grid.
-    """
-
-    images: np.ndarray
-    rows: np.ndarray
-    columns: np.ndarray
-
-
-def locate(indices: np.ndarray, grid: tuple[int, int]) -> PatchPlaces:
-    """Find where training patches lie.
-
-    Args:
-        indices: (n,) int64 into the N = images * h * w training patches.
-        grid: (h, w).
-    """
-    images, position = np.divmod(indices, grid[0] * grid[1])
-    rows, columns = np.divmod(position, grid[1])
-    return PatchPlaces(images, rows, columns)
-
-
-def find_most_anomalous(distance: np.ndarray, top: int) -> list[tuple[int, int]]:
-    """Find the patches that stand out most, each at some distance from those before it.
-
-    Neighbouring patches share most of what their features see: without a gap the three most
-    anomalous ones would nearly always be one spot.
+    Neighbouring patches share most of their receptive field. Without a gap, the most anomalous
+    patches would nearly always be the same spot.
 
     Args:
         distance: (h, w, k) Euclidean distances to the k nearest coreset patches.
-        top: How many patches at most.
+        max_patches: The largest number of patches to return.
 
     Returns:
-        Their (row, column), the most anomalous first; of equal ones the first in reading order.
+        (row, column) of each patch, by descending score; equal scores in reading order.
     """
-    left = distance.mean(axis=2, dtype=np.float64)  # (h, w), the patch scores
+    scores = distance.mean(axis=2, dtype=np.float64)  # (h, w), the patch scores
     found: list[tuple[int, int]] = []
-    while len(found) < top and np.isfinite(left.max()):
-        row, column = (int(place) for place in np.unravel_index(left.argmax(), left.shape))
+    while len(found) < max_patches and np.isfinite(scores.max()):
+        row, column = (
+            int(position) for position in np.unravel_index(scores.argmax(), scores.shape)
+        )
         found.append((row, column))
         rows = slice(max(row - GAP + 1, 0), row + GAP)
-        left[rows, max(column - GAP + 1, 0) : column + GAP] = -np.inf
+        scores[rows, max(column - GAP + 1, 0) : column + GAP] = -np.inf
     return found
 
 
 def patch_box(
     row: int, column: int, grid: tuple[int, int], size: tuple[int, int], fields: int = 1
-) -> Box:
-    """Return which pixels of an image a patch stands for.
+) -> PixelBox:
+    """Return the pixels of an image that belong to a patch.
 
     Args:
-        row: Of the grid.
-        column: Of the grid.
+        row: Row of the grid.
+        column: Column of the grid.
         grid: (h, w).
         size: (H, W) of the image in pixels.
-        fields: How many of the grid's fields it is wide: 1 for its own field, more for what
-            `cut_patches` cuts, which may reach beyond the border: the box does not.
+        fields: Width of the box in fields of the grid: 1 for the patch's own field, more for the
+            crops of `cut_patches`. The box ends at the image's border, such a crop does not.
 
     Returns:
         (left, top, right, bottom) in pixels, right and bottom exclusive.
     """
     (top, bottom), (left, right) = (
         (max(int(span[0]), 0), min(int(span[-1]) + 1, length))
-        for place, count, length in zip((row, column), grid, size, strict=True)
-        for span in _spans(np.array([place]), count, length, fields)
+        for position, count, length in zip((row, column), grid, size, strict=True)
+        for span in _spans(np.array([position]), count, length, fields)
     )
     return left, top, right, bottom
 
 
 def cut_size(grid: tuple[int, int], size: tuple[int, int], fields: int = 2) -> tuple[int, int]:
-    """Return (ph, pw): the pixels of what `cut_patches` cuts out of images of ``size``."""
+    """Return (ph, pw), the size in pixels of the crops of `cut_patches`."""
     height, width = (
         _cut_length(count, length, fields) for count, length in zip(grid, size, strict=True)
     )
@@ -97,34 +70,38 @@ def cut_size(grid: tuple[int, int], size: tuple[int, int], fields: int = 2) -> t
 
 
 def cut_patches(
-    images: np.ndarray, places: PatchPlaces, grid: tuple[int, int], fields: int = 2
+    images: np.ndarray,
+    image: np.ndarray,
+    row: np.ndarray,
+    column: np.ndarray,
+    grid: tuple[int, int],
+    fields: int = 2,
 ) -> np.ndarray:
-    """Cut patches out of images.
+    """Crop patches from images.
 
     Args:
         images: (B, H, W, 3) uint8.
-        places: Of n patches.
+        image: (n,) int64, the image of each patch, a position in `images`.
+        row: (n,) int64, row of the grid.
+        column: (n,) int64, column of the grid.
         grid: (h, w).
-        fields: How many of the grid's fields they are wide: at 2, the least that `rebuild` can
-            blend, each one overlaps half of its neighbours; at more they show where they lie.
+        fields: Width of a crop in fields of the grid. At 2, the least that `rebuild` can blend,
+            each crop overlaps half of its neighbours; larger crops show the surroundings.
 
     Returns:
-        (n, ph, pw, 3) uint8; beyond the border the image is mirrored.
+        (n, ph, pw, 3) uint8. Beyond the border the image is mirrored.
     """
-    size = images.shape[1:3]
-    rows, columns = (
-        _spans(place, count, length, fields)
-        for place, count, length in zip((places.rows, places.columns), grid, size, strict=True)
-    )
-    rows, columns = _mirror(rows, size[0]), _mirror(columns, size[1])
-    return images[places.images[:, None, None], rows[:, :, None], columns[:, None, :]]
+    height, width = images.shape[1:3]
+    rows = _mirror(_spans(row, grid[0], height, fields), height)  # (n, ph)
+    columns = _mirror(_spans(column, grid[1], width, fields), width)  # (n, pw)
+    return images[image[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def rebuild(patches: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Lay patches side by side and blend them where they overlap.
+    """Compose an image of patches, blended where they overlap.
 
     Args:
-        patches: (h, w, ph, pw, 3) uint8, as `cut_patches` cuts them, one for each position.
+        patches: (h, w, ph, pw, 3) uint8, a crop of `cut_patches` for each position of the grid.
         size: (H, W) in pixels.
 
     Returns:
@@ -133,7 +110,7 @@ def rebuild(patches: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     grid = patches.shape[:2]
     rows = _spans(np.arange(grid[0]), grid[0], size[0])  # (h, ph)
     columns = _spans(np.arange(grid[1]), grid[1], size[1])  # (w, pw)
-    # Full weight in a patch's middle, next to none at its edge: no tile's border shows.
+    # The weight falls from a patch's middle to its edge, so that no border shows.
     fades = _window(rows.shape[1]), _window(columns.shape[1])
     weighted = patches * np.outer(*fades).astype(np.float32)[..., None]  # (h, w, ph, pw, 3)
     margin = rows.shape[1], columns.shape[1]
@@ -143,7 +120,7 @@ def rebuild(patches: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         for patch, left in zip(patches_of_row, lefts, strict=True):
             total[top : top + margin[0], left : left + margin[1]] += patch
     inside = slice(margin[0], -margin[0]), slice(margin[1], -margin[1])
-    # Windows are products of a row's and a column's, and so are their sums.
+    # A window is the product of a window of rows and one of columns, and so are their sums.
     weight = np.outer(
         *(
             _sum_of_windows(starts, fade, length)
@@ -154,9 +131,9 @@ def rebuild(patches: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _spans(positions: np.ndarray, count: int, length: int, fields: int = 2) -> np.ndarray:
-    """Return (n, p) pixels of each patch along one axis; some may lie beyond the border."""
+    """Return the (n, p) pixels of each patch along one axis; some may lie beyond the border."""
     field, width = length / count, _cut_length(count, length, fields)
-    # The middle of two fields' worth of pixels, so that patches of any width have the same one.
+    # The middle does not depend on `fields`: crops of any width are centred alike.
     middle = np.floor((positions + 0.5) * field).astype(np.int64)
     return middle[:, None] - width // 2 + np.arange(width)
 
@@ -166,7 +143,7 @@ def _cut_length(count: int, length: int, fields: int) -> int:
 
 
 def _sum_of_windows(starts: np.ndarray, fade: np.ndarray, length: int) -> np.ndarray:
-    """Return (length,) how much weight all patches together give each pixel of one axis."""
+    """Return (length,), the sum of all patches' weights at each pixel of one axis."""
     total = np.zeros(length)
     for start in starts:
         total[start : start + len(fade)] += fade
@@ -174,11 +151,11 @@ def _sum_of_windows(starts: np.ndarray, fade: np.ndarray, length: int) -> np.nda
 
 
 def _mirror(pixels: np.ndarray, length: int) -> np.ndarray:
-    """Fold pixel numbers beyond the border back inside, the border pixel itself repeated."""
+    """Reflect pixel numbers beyond the border into the image; the border pixel is repeated."""
     folded = np.mod(pixels, 2 * length)
     return np.where(folded < length, folded, 2 * length - 1 - folded)
 
 
 def _window(width: int) -> np.ndarray:
-    """Return (width,) weights rising to the middle: neighbours at half its width sum to 1."""
+    """Return (width,) weights, largest in the middle; two windows half a width apart sum to 1."""
     return 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(width) + 0.5) / width)

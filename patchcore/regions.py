@@ -1,4 +1,4 @@
-"""Anomaly map -> the anomalous regions, where they lie in the image as it was given."""
+"""Anomaly map -> anomalous regions, in pixels of the original image."""
 
 import math
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-Box = tuple[float, float, float, float]
-# What calculating with floats may add to an edge, in pixels: it touches no further one.
+CropBox = tuple[float, float, float, float]  # left, top, right, bottom, in pixels of the image
+# Largest rounding error of an edge, in pixels: it must not add another pixel to a box.
 ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
 class Region:
-    """Pixels at or above the threshold that touch, also by a corner.
+    """A connected set of pixels at or above the threshold; diagonal neighbours are connected.
 
     Attributes:
         box: (left, top, right, bottom) in pixels of the image, right and bottom exclusive: all
             pixels that the region touches.
-        area: In pixels of the image, at least 1.
-        score: The map's largest value in it.
+        area: Number of pixels of the image, at least 1.
+        score: The largest value of the map in the region.
     """
 
     box: tuple[int, int, int, int]
@@ -28,26 +28,26 @@ class Region:
 
 
 def find_regions(
-    anomaly_map: np.ndarray, threshold: float, *, crop_box: Box, most: int = 5
+    anomaly_map: np.ndarray, threshold: float, *, crop_box: CropBox, max_regions: int = 5
 ) -> list[Region]:
     """Find the largest anomalous regions.
 
     Args:
         anomaly_map: (H, W) float32.
-        threshold: Of pixels: those of at least this value are anomalous.
-        crop_box: Which part of the image the map shows, as `Preprocess.crop_box` says.
-        most: How many regions at most.
+        threshold: Pixels of at least this value are anomalous.
+        crop_box: The part of the image that the map shows, as `Preprocess.crop_box` returns it.
+        max_regions: The largest number of regions to return.
 
     Returns:
-        Them, by area, largest first.
+        The regions by descending area.
     """
     marked = (anomaly_map >= threshold).astype(np.uint8)
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(marked, connectivity=8)
     left, top, right, bottom = crop_box
     scale_x = (right - left) / anomaly_map.shape[1]
     scale_y = (bottom - top) / anomaly_map.shape[0]
-    areas = boxes[1:, cv2.CC_STAT_AREA]  # label 0 is what is not marked
-    largest = 1 + np.argsort(-areas, kind="stable")[:most]
+    areas = boxes[1:, cv2.CC_STAT_AREA]  # label 0 is the background
+    largest = 1 + np.argsort(-areas, kind="stable")[:max_regions]
     regions = []
     for label in largest if count > 1 else ():
         x, y, width, height, area = boxes[label]
@@ -64,21 +64,21 @@ def find_regions(
     return regions
 
 
-def spread_map(anomaly_map: np.ndarray, size: tuple[int, int], *, crop_box: Box) -> np.ndarray:
-    """Lay an anomaly map over the whole image that it is of.
+def spread_map(anomaly_map: np.ndarray, size: tuple[int, int], *, crop_box: CropBox) -> np.ndarray:
+    """Resize an anomaly map to its whole image.
 
     Args:
         anomaly_map: (h, w) float32.
-        size: (H, W) in pixels of the image.
-        crop_box: Which part of the image the map shows.
+        size: (H, W) of the image in pixels.
+        crop_box: The part of the image that the map shows, as `Preprocess.crop_box` returns it.
 
     Returns:
-        (H, W) float32; 0 where the map does not reach.
+        (H, W) float32; 0 outside of the crop.
     """
     left, top, right, bottom = crop_box
     scale_x = (right - left) / anomaly_map.shape[1]
     scale_y = (bottom - top) / anomaly_map.shape[0]
-    # Centres of pixels lie at halves: pixel u of the map is at left + (u + 1/2) scale - 1/2.
+    # Centres of pixels lie at halves: pixel u of the map maps to left + (u + 1/2) scale - 1/2.
     to_image = np.array(
         [
             [scale_x, 0, left + (scale_x - 1) / 2],

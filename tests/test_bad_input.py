@@ -30,8 +30,8 @@ from tests.support import (
     truncate,
     write_image,
 )
-from utils.pipeline import evaluation as evaluate_module
 from utils.pipeline import evaluate_category as category_module
+from utils.pipeline import evaluation as evaluate_module
 from utils.pipeline import fit as training_module
 from utils.pipeline import models as models_module
 

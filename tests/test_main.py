@@ -40,8 +40,8 @@ from tests.support import (
     start,
 )
 from utils.commands import demo as demo_module
-from utils.pipeline import evaluation as evaluate_module
 from utils.options import Options
+from utils.pipeline import evaluation as evaluate_module
 from utils.pipeline import fit as training_module
 
 STAGES = ("embed", "read", "select", "search", "score", "metrics")

@@ -10,8 +10,8 @@ import pytest
 from datasets.images import read_image
 from datasets.mvtec import read_category
 from patchcore import PatchCore
+from patchcore.embedded_origins import Origins
 from patchcore.export import export
-from patchcore.origins import Origins
 from patchcore.thresholds import Thresholds
 from patchcore.trained import Trained
 from utils.metrics import auroc

@@ -66,7 +66,7 @@ class TestFindRegions:
     @settings(max_examples=150, deadline=None)
     @given(MAPS, st.integers(1, 4))
     def test_equals_the_slow_twin(self, anomaly_map, scale):
-        found = find_regions(anomaly_map, 3, crop_box=whole(anomaly_map, scale), most=ALL)
+        found = find_regions(anomaly_map, 3, crop_box=whole(anomaly_map, scale), max_regions=ALL)
         expected = [
             Region(tuple(int(edge) * scale for edge in box), area * scale**2, float(score))
             for box, area, score in regions_by_walking(anomaly_map, 3)
@@ -77,15 +77,15 @@ class TestFindRegions:
     @given(MAPS, st.integers(0, 6), st.integers(1, 7), st.integers(1, 7))
     def test_areas_sum_up_to_what_is_marked(self, anomaly_map, threshold, scale_x, scale_y):
         box = 0, 0, anomaly_map.shape[1] * scale_x, anomaly_map.shape[0] * scale_y
-        found = find_regions(anomaly_map, threshold, crop_box=box, most=ALL)
+        found = find_regions(anomaly_map, threshold, crop_box=box, max_regions=ALL)
         marked = int((anomaly_map >= threshold).sum())
         assert sum(region.area for region in found) == marked * scale_x * scale_y
 
     @given(MAPS, st.integers(0, 12))
-    def test_the_largest_come_first_and_no_more_than_asked_for(self, anomaly_map, most):
+    def test_the_largest_come_first_and_no_more_than_asked_for(self, anomaly_map, max_regions):
         box = whole(anomaly_map)
-        found = find_regions(anomaly_map, 3, crop_box=box, most=most)
-        assert found == find_regions(anomaly_map, 3, crop_box=box, most=ALL)[:most]
+        found = find_regions(anomaly_map, 3, crop_box=box, max_regions=max_regions)
+        assert found == find_regions(anomaly_map, 3, crop_box=box, max_regions=ALL)[:max_regions]
         assert [r.area for r in found] == sorted((r.area for r in found), reverse=True)
 
     @settings(max_examples=100, deadline=None)
@@ -99,7 +99,7 @@ class TestFindRegions:
         crop_box = Preprocess(resize, anomaly_map.shape).crop_box(size)
         scale_x = (crop_box[2] - crop_box[0]) / anomaly_map.shape[1]
         scale_y = (crop_box[3] - crop_box[1]) / anomaly_map.shape[0]
-        found = find_regions(anomaly_map, 3, crop_box=crop_box, most=ALL)
+        found = find_regions(anomaly_map, 3, crop_box=crop_box, max_regions=ALL)
         boxes = np.array([region.box for region in found]).reshape(-1, 4)
         assert (boxes >= 0).all()
         assert (boxes[:, 2:] <= size[::-1]).all()

@@ -1,52 +1,305 @@
-"""What was measured and drawn of a category -> what the page shows of it."""
+"""One category at one percentage: what the report and the figures of its test images show."""
 
+import json
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from utils.pipeline.explanations import ImagePatches, describe_patches
-from utils.pipeline.scene import Scene, SceneArrays
-from utils.report import ReportImage, ReportView
+import numpy as np
+
+from datasets.base import Sample
+from patchcore import Prediction, explain
+from patchcore.origins import Origins
+from patchcore.preprocess import Preprocess
+from utils.options.evaluate import EvaluateOptions
+from utils.pipeline.explanations import (
+    crops_of_nearest,
+    describe_patches,
+    draw_patches,
+    relative_name,
+    with_relative_names,
+)
+from utils.plots import draw_localization, draw_thumbnail
+from utils.report import ReportImage
+from utils.results import THUMBNAIL_FOLDER, ResultFolder, ResultRow, picture_tag
+
+# Images that `worst` chooses from a category without a limit.
+WORST_LIMIT = 10
 
 
-def make_view(scene: Scene, arrays: SceneArrays | None, distribution: str) -> ReportView:
-    """Return what the page shows of a category at one percentage.
+@dataclass(frozen=True)
+class CategoryView:
+    """The results of one category at one percentage.
+
+    Attributes:
+        row: The metrics.
+        samples: The B test images.
+        prediction: The prediction for these images.
+        images: (B, H, W, 3) uint8, their crops; None to draw no images.
+        masks: (B, H, W) bool; None without ground truth.
+        origins: The origins of the M coreset patches; None to draw no images.
+        patches: (M, ph, pw, 3) uint8, the crops of the coreset patches; None to draw no images.
+    """
+
+    row: ResultRow
+    samples: tuple[Sample, ...]
+    prediction: Prediction
+    images: np.ndarray | None = None
+    masks: np.ndarray | None = None
+    origins: Origins | None = None
+    patches: np.ndarray | None = None
+
+    def threshold(self, kind: str) -> float | None:
+        """Return the F1-max threshold of an ``image`` or a ``pixel``; None if there is none."""
+        value = self.row.metrics[f"{kind}_threshold"]
+        return None if math.isnan(value) else float(value)
+
+
+@dataclass(frozen=True)
+class FigureSettings:
+    """What the figures of all test images of a category at one percentage have in common.
+
+    Attributes:
+        category: The name of the category.
+        percentage: The percentage of the coreset, in (0, 1].
+        score_range: Lowest and highest distance of the colour scale.
+        image_threshold: The score from which an image counts as defective; None if unknown.
+        pixel_threshold: The distance from which a pixel counts as defective; None if unknown.
+        root: The folder that files are named relative to.
+        preprocess: How the model crops images.
+    """
+
+    category: str
+    percentage: float
+    score_range: tuple[float, float]
+    image_threshold: float | None
+    pixel_threshold: float | None
+    root: Path
+    preprocess: Preprocess
+
+    @classmethod
+    def of(cls, view: CategoryView, options: EvaluateOptions) -> "FigureSettings":
+        """Return the settings of a category."""
+        maps = view.prediction.anomaly_map
+        high = options.score_max
+        return cls(
+            category=view.row.category,
+            percentage=view.row.percentage_coreset,
+            score_range=(0.0, high) if high else (float(maps.min()), float(maps.max())),
+            image_threshold=view.threshold("image"),
+            pixel_threshold=view.threshold("pixel"),
+            root=options.path_data,
+            preprocess=Preprocess(
+                options.size("size_resize"),
+                options.size("size_crop"),
+                interpolation=options.interpolation,
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class ImageFigures:
+    """The figures of one test image, with the arrays of this image alone.
+
+    Attributes:
+        settings: The settings of the category.
+        described: The names of the image's files, its score and its most anomalous patches.
+        path: The image file.
+        image: (H, W, 3) uint8 RGB, cropped.
+        mask: (H, W) bool; None without ground truth.
+        anomaly_map: (H, W) float32.
+        patches: (P, ph, pw, 3) uint8, the crops of the image's P different nearest coreset patches.
+        nearest: (h, w) int64, the nearest coreset patch at each position of the grid, an index of
+            `patches`.
+        explained: (n, k, ph, pw, 3) uint8, the crops of the patches in ``described.patches``.
+    """
+
+    settings: FigureSettings
+    described: ReportImage
+    path: Path
+    image: np.ndarray
+    mask: np.ndarray | None
+    anomaly_map: np.ndarray
+    patches: np.ndarray
+    nearest: np.ndarray
+    explained: np.ndarray
+
+    def draw(self, folder: ResultFolder) -> None:
+        """Write the figures that `described` names.
+
+        Raises:
+            UsageError: a file cannot be written.
+        """
+        rebuilt = explain.rebuild(self.patches[self.nearest], self.image.shape[:2])
+        thumbnail = draw_thumbnail(self.image, self.anomaly_map, rebuilt, self.settings.score_range)
+        folder.write_picture(self.described.thumbnail, thumbnail)
+        if self.described.localization is not None:
+            folder.write_picture(self.described.localization, self._localization(rebuilt))
+        if self.described.explanation is not None:
+            record = json.dumps(self._record(), indent=2) + "\n"
+            folder.write_text(self.described.explanation.removesuffix(".png") + ".json", record)
+            folder.write_picture(self.described.explanation, self._explanation())
+
+    def _localization(self, rebuilt: np.ndarray) -> np.ndarray:
+        return draw_localization(
+            self.image,
+            mask=self.mask,
+            anomaly_map=self.anomaly_map,
+            rebuilt=rebuilt,
+            defect_type=self.described.defect_type,
+            file_name=self.described.file,
+            score=self.described.score,
+            score_range=self.settings.score_range,
+            threshold=self.settings.pixel_threshold,
+            image_threshold=self.settings.image_threshold,
+        )
+
+    def _explanation(self) -> np.ndarray:
+        return draw_patches(
+            self.image,
+            self.described.patches,
+            self.explained,
+            self.nearest.shape,
+            root=self.settings.root,
+            preprocess=self.settings.preprocess,
+            title=self.described.defect_type,
+            file_name=self.described.file,
+        )
+
+    def _record(self) -> dict[str, object]:
+        """Return the explanation for JSON."""
+        settings = self.settings
+        return {
+            "file": relative_name(self.path, settings.root),
+            "category": settings.category,
+            "defect_type": self.described.defect_type,
+            "score": self.described.score,
+            "threshold": settings.image_threshold,
+            "percentage_coreset": settings.percentage,
+            "size_resize": settings.preprocess.size_resize,
+            "size_crop": settings.preprocess.size_crop,
+            "grid": self.nearest.shape,
+            "patches": self.described.patches,
+        }
+
+
+def describe_images(view: CategoryView, options: EvaluateOptions) -> list[ReportImage]:
+    """Describe all test images: their scores, the files to draw, their most anomalous patches.
+
+    Both the report and `make_figures` use these descriptions.
+    """
+    threshold, scores = view.row.metrics["image_threshold"], view.prediction.score
+    limit = options.pictures_limit
+    chosen = set(choose_images(view.samples, scores, threshold, options.pictures, limit))
+    origins = None
+    if view.origins is not None:
+        origins = with_relative_names(view.origins, options.path_data)
+    return [
+        _describe_image(view, index, origins, options.explain_top if index in chosen else None)
+        for index in range(len(view.samples))
+    ]
+
+
+def _describe_image(
+    view: CategoryView, index: int, origins: Origins | None, max_patches: int | None
+) -> ReportImage:
+    """Describe a test image; with ``max_patches`` None it gets no large figures."""
+    sample, score = view.samples[index], float(view.prediction.score[index])
+    described = ReportImage(sample.defect_type, sample.path.name, score, sample.is_defective)
+    if view.images is None:
+        return described
+    tag = picture_tag(view.row.percentage_coreset, view.row.k)
+    name = f"{view.row.category}_{sample.defect_type}_{sample.path.stem}_{tag}"
+    described = replace(described, thumbnail=f"{THUMBNAIL_FOLDER}/{name}.jpg")
+    if max_patches is None:
+        return described
+    largest = max(float(view.prediction.score.max()), np.finfo(np.float32).tiny)
+    share = round(100 * max(score / largest, 0))
+    described = replace(described, localization=f"localization_{name}_s{share:03d}.png")
+    if max_patches == 0:
+        return described
+    size = view.images.shape[1:3]
+    return replace(
+        described,
+        explanation=f"explanation_{name}.png",
+        patches=describe_patches(view.prediction.of(index), origins, size, max_patches),
+    )
+
+
+def make_figures(
+    view: CategoryView, described: Sequence[ReportImage], options: EvaluateOptions
+) -> Callable[[int], ImageFigures]:
+    """Return a function that gathers the arrays of one test image, given its index.
 
     Args:
-        scene: What is drawn, under which names.
-        arrays: What it is drawn from; None where no pictures are wanted.
-        distribution: The file with the picture of its scores.
+        view: The results of the category, with images.
+        described: The test images as `describe_images` returns them.
+        options: The options of the run.
     """
-    images = [_make_image(scene, arrays, index) for index in range(len(scene.samples))]
-    height, width = scene.preprocess.size_crop
-    return ReportView(
-        category=scene.category,
-        percentage=scene.percentage,
-        threshold=math.nan if scene.image_threshold is None else scene.image_threshold,
-        images=images,
-        aspect=width / height,
-        distribution=distribution,
-    )
+    settings, prediction = FigureSettings.of(view, options), view.prediction
+
+    def figures_of(index: int) -> ImageFigures:
+        numbers, nearest = np.unique(prediction.nearest[index, :, :, 0], return_inverse=True)
+        return ImageFigures(
+            settings=settings,
+            described=described[index],
+            path=view.samples[index].path,
+            image=view.images[index],
+            mask=_mask(view, index),
+            anomaly_map=prediction.anomaly_map[index],
+            patches=view.patches[numbers],
+            nearest=nearest.reshape(prediction.nearest.shape[1:3]),
+            explained=crops_of_nearest(described[index].patches, view.patches),
+        )
+
+    return figures_of
 
 
-def _make_image(scene: Scene, arrays: SceneArrays | None, index: int) -> ReportImage:
-    sample = scene.samples[index]
-    if arrays is None:
-        return ReportImage(
-            sample.defect_type, sample.path.name, float(scene.scores[index]), sample.is_defective
-        )
-    names = scene.names(index)
-    patches = []
-    if names.explanation is not None:
-        found = ImagePatches(arrays.distance[index], arrays.nearest[index])
-        patches = describe_patches(
-            found, scene.origins(arrays), arrays.images.shape[1:3], scene.explain_top
-        )
-    return ReportImage(
-        defect_type=sample.defect_type,
-        file=sample.path.name,
-        score=float(scene.scores[index]),
-        defective=sample.is_defective,
-        thumbnail=names.thumbnail,
-        localization=names.localization,
-        explanation=names.explanation,
-        patches=patches,
-    )
+def _mask(view: CategoryView, index: int) -> np.ndarray | None:
+    if view.masks is not None:
+        return view.masks[index]
+    # Even without ground truth, a good image is known to have no defect.
+    is_defective = view.samples[index].is_defective
+    return None if is_defective else np.zeros(view.images.shape[1:3], bool)
+
+
+def choose_images(
+    samples: Sequence[Sample], scores: np.ndarray, threshold: float, which: str, limit: int
+) -> list[int]:
+    """Choose the test images that get large figures.
+
+    Args:
+        samples: The B test images of a category.
+        scores: (B,) float32.
+        threshold: The score from which an image counts as defective; NaN if there is none.
+        which: The value of ``--pictures``.
+        limit: The largest number of images; 0 for no limit (10 for ``worst``).
+
+    Returns:
+        Their indices. With ``worst``, the images that are farthest on the wrong side of the
+        threshold come first. Otherwise a limit keeps equally many images of each defect type,
+        where possible.
+    """
+    if which == "none":
+        return []
+    if which == "worst":
+        hardest = np.argsort(-wrongness(samples, scores, threshold), kind="stable")
+        return [int(index) for index in hardest[: limit or WORST_LIMIT]]
+    indices = [n for n, sample in enumerate(samples) if which == "all" or sample.is_defective]
+    if not limit or limit >= len(indices):
+        return indices
+    seen: dict[str, int] = {}
+    turns = []
+    for index in indices:
+        defect_type = samples[index].defect_type
+        turns.append(seen.get(defect_type, 0))
+        seen[defect_type] = turns[-1] + 1
+    by_turn = sorted(zip(turns, indices, strict=True))  # the first of each type, then the second
+    return sorted(index for _, index in by_turn[:limit])
+
+
+def wrongness(samples: Sequence[Sample], scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Return (B,) float64, the distance of each score to the threshold; positive if misjudged."""
+    signs = np.where([sample.is_defective for sample in samples], -1.0, 1.0)
+    return signs * (scores.astype(np.float64) - (0.0 if math.isnan(threshold) else threshold))

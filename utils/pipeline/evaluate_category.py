@@ -16,6 +16,7 @@ from patchcore.fit import FitRequest, FitResult
 from patchcore.prediction import Collector
 from utils.metrics import CPU, Metrics, measure, measure_pixels
 from utils.options.evaluate import EvaluateOptions
+from utils.pipeline.category_view import CategoryView
 from utils.pipeline.fit import fit_category
 from utils.pipeline.observer import RunObserver
 from utils.progress import show_progress
@@ -63,6 +64,22 @@ class CategoryResult:
         """Return the measurement and the prediction of each percentage of the first seed."""
         pairs = zip(self.measurements, self.predictions, strict=True)
         return [(m, p) for m, p in pairs if m.row.seed == self.learned.first.seed]
+
+    def views(self) -> list[CategoryView]:
+        """Return what figures and report show: each percentage of the first seed."""
+        coreset = self.learned.first
+        return [
+            CategoryView(
+                measurement.row,
+                self.category.test,
+                prediction,
+                self.images,
+                self.masks,
+                coreset.origins,
+                coreset.patches,
+            )
+            for measurement, prediction in self.of_first_seed()
+        ]
 
 
 def evaluate_category(

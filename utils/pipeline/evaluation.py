@@ -167,7 +167,7 @@ def _evaluate_category(
                 _save_maps(measurement.row, prediction, result, run.folder)
     last = results[-1]  # the ensemble, if there is one, is what figures show
     run.measurements.extend(last.measurements)
-    run.views.extend(draw_category(last, drawing, run.folder, run.options))
+    run.views.extend(draw_category(last.views(), drawing, run.folder, run.options))
     run.write_report()
 
 

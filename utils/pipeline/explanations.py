@@ -1,192 +1,208 @@
-"""Which training patches an image's most anomalous patches were compared with: record and picture.
+"""Explanations of predictions: an image's most anomalous patches and their nearest coreset patches.
 
-The record needs only names and places in the grid. The picture shows whole training images where
-their files are at hand, and else the coreset patches' crops alone.
+`describe_patches` returns records for JSON and the report, `draw_patches` the figure of these
+records. The figure shows whole training images, read again from their files; without the files it
+shows the crops of the coreset patches alone.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from datasets.base import Sample
+from datasets.base import DatasetError
+from datasets.images import read_image
 from patchcore import Prediction, explain
-from patchcore.explain import PatchPlaces
+from patchcore.model import FLIPS
 from patchcore.origins import Origins
+from patchcore.preprocess import Preprocess
+from utils.plots import draw_explanation
 from utils.plots.explanation import ExplainedPatch, NormalPatch
 
-# Crops are shown this many fields wide: of a patch alone (two) nobody could tell what it shows.
+# Width of the crops in fields of the grid: a patch alone (two) is too small to be recognised.
 CONTEXT_FIELDS = 6
+# The explanations of a category show the same training images again and again.
+TRAINING_IMAGES_KEPT = 64
 
-
-@dataclass(frozen=True)
-class CoresetOrigins:
-    """Where the patches of a coreset come from.
-
-    Attributes:
-        sources: For each training image in the order of embedding: its file, and how it was
-            flipped (``horizontal``, ``vertical``, or empty).
-        places: Of the M coreset patches; ``places.images`` counts in `sources`.
-    """
-
-    sources: tuple[tuple[str, str], ...]
-    places: PatchPlaces
-
-
-@dataclass(frozen=True)
-class ImagePatches:
-    """What the method says of one image's patches.
-
-    Attributes:
-        distance: (h, w, k) float32 distances to the nearest coreset patches, ascending.
-        nearest: (h, w, k) int64, these coreset patches.
-    """
-
-    distance: np.ndarray
-    nearest: np.ndarray
-
-    @classmethod
-    def of(cls, prediction: Prediction, index: int) -> "ImagePatches":
-        """Take those of one image out of a prediction."""
-        return cls(prediction.distance[index], prediction.nearest[index])
+Record = dict[str, object]
 
 
 def relative_name(path: Path, root: Path) -> str:
-    """Return a file's name from the data's folder on, with ``/``: the same on every machine."""
+    """Return a file's path relative to the dataset's folder, with ``/`` on every system."""
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
-def name_sources(
-    train: Sequence[Sample], origins: Origins, flips: Sequence[str], root: Path
-) -> tuple[tuple[str, str], ...]:
-    """Return each embedded image's file and flip, in the order of embedding.
-
-    Args:
-        train: The training images.
-        origins: Which of them each embedded image is.
-        flips: Of ``--flip``.
-        root: The folder that files are named from.
-    """
-    files = [relative_name(sample.path, root) for sample in train]
-    names = ("", *flips)
-    return tuple(
-        (files[image], names[flip])
-        for image, flip in zip(origins.images, origins.flips, strict=True)
-    )
+def with_relative_names(origins: Origins, root: Path) -> Origins:
+    """Return origins that name the training images relative to the dataset's folder."""
+    return replace(origins, names=tuple(relative_name(Path(n), root) for n in origins.names))
 
 
 def describe_patches(
-    patches: ImagePatches, origins: CoresetOrigins, size: tuple[int, int], top: int
-) -> list[dict[str, object]]:
-    """Return a record of each of the most anomalous patches, for JSON.
+    prediction: Prediction, origins: Origins, size: tuple[int, int], max_patches: int
+) -> list[Record]:
+    """Describe the most anomalous patches of an image for JSON.
 
     Args:
-        patches: Of one image.
-        origins: Of the coreset.
-        size: (H, W) of the image as the model saw it, in pixels; boxes are given in these.
-        top: How many patches at most.
+        prediction: The prediction for this image alone (B = 1).
+        origins: Where the coreset patches come from.
+        size: (H, W) of the cropped image in pixels, the unit of the boxes.
+        max_patches: The largest number of patches to describe.
+
+    Returns:
+        A record for each patch, the most anomalous first, with its ``nearest`` coreset patches.
     """
-    grid = patches.distance.shape[:2]
+    distance, nearest = prediction.distance[0], prediction.nearest[0]  # (h, w, k) each
     records = []
-    for row, column in explain.find_most_anomalous(patches.distance, top):
-        distances = [float(distance) for distance in patches.distance[row, column]]
-        neighbours = [
-            {"distance": distance, **_origin(origins, int(index), grid, size)}
-            for distance, index in zip(distances, patches.nearest[row, column], strict=True)
-        ]
+    for row, column in explain.find_most_anomalous(distance, max_patches):
+        distances = distance[row, column].tolist()
         records.append(
             {
                 "rank": len(records) + 1,
-                "row": row,
-                "column": column,
-                "box": list(explain.patch_box(row, column, grid, size)),
+                **_describe_place(row, column, distance.shape[:2], size),
                 "score": float(np.mean(distances)),
-                "nearest": neighbours,
+                "nearest": [
+                    {"distance": d, **_describe_origin(origins, index, distance.shape[:2], size)}
+                    for d, index in zip(distances, nearest[row, column].tolist(), strict=True)
+                ],
             }
         )
     return records
 
 
-def explained_patches(
+def draw_patches(
     image: np.ndarray,
+    records: Sequence[Record],
+    crops: np.ndarray,
     grid: tuple[int, int],
-    records: Sequence[dict],
     *,
-    crops: Callable[[dict], np.ndarray],
-    whole_image: Callable[[str, str], np.ndarray | None],
-) -> list[ExplainedPatch]:
-    """Cut out what `draw_explanation` shows.
+    root: Path,
+    preprocess: Preprocess,
+    title: str,
+    file_name: str,
+) -> np.ndarray:
+    """Draw the patches that `describe_patches` described.
 
     Args:
-        image: (H, W, 3) uint8, the test image.
+        image: (H, W, 3) uint8 RGB, the cropped test image.
+        records: The records of its most anomalous patches.
+        crops: (n, k, ph, pw, 3) uint8, the crop of each record's nearest coreset patches.
         grid: (h, w).
-        records: As `describe_patches` returns them.
-        crops: Returns the coreset patch's own crop, (ph, pw, 3) uint8, of a neighbour's record:
-            what is shown where the whole image is not at hand.
-        whole_image: Returns a training image, (H, W, 3) uint8, by its file and flip; None where it
-            is not at hand.
+        root: The folder that the records' files are relative to.
+        preprocess: How the model crops images.
+        title: The title of the figure.
+        file_name: The text below the title.
+
+    Returns:
+        (H', W', 3) uint8 RGB.
+    """
+    patches = explained_patches(
+        image,
+        records,
+        crops,
+        grid,
+        lambda file, flip: read_training_image(root / file, flip, preprocess),
+    )
+    return draw_explanation(image, patches, title=title, file_name=file_name)
+
+
+def crops_of_nearest(records: Sequence[Record], patches: np.ndarray) -> np.ndarray:
+    """Return the crops of the records' nearest coreset patches.
+
+    Args:
+        records: n records of `describe_patches`.
+        patches: (M, ph, pw, 3) uint8, the crops of all coreset patches.
+
+    Returns:
+        (n, k, ph, pw, 3) uint8.
+    """
+    return patches[[[near["coreset_index"] for near in record["nearest"]] for record in records]]
+
+
+def explained_patches(
+    image: np.ndarray,
+    records: Sequence[Record],
+    crops: np.ndarray,
+    grid: tuple[int, int],
+    read: Callable[[str, str], np.ndarray | None],
+) -> list[ExplainedPatch]:
+    """Crop what `draw_explanation` shows; the arguments are those of `draw_patches`.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        records: n records.
+        crops: (n, k, ph, pw, 3) uint8.
+        grid: (h, w).
+        read: Returns a training image, (H, W, 3) uint8, by its file and flip; None if the file
+            cannot be read.
     """
     explained = []
-    for record in records:
-        wholes = [whole_image(near["file"], near["flip"]) for near in record["nearest"]]
-        # All crops of a row show equally much, or nobody could compare them.
-        fields = CONTEXT_FIELDS if all(whole is not None for whole in wholes) else 2
+    for record, crops_of_record in zip(records, crops, strict=True):
+        wholes = [read(near["file"], near["flip"]) for near in record["nearest"]]
+        # All crops of a row have the same width, so that they can be compared.
+        fields = 2 if any(whole is None for whole in wholes) else CONTEXT_FIELDS
+        nearest = [
+            NormalPatch(
+                crop=crop if fields == 2 else _crop(whole, near, grid, fields),
+                field=_field_in_crop(image, grid, fields),
+                name=_name(near),
+                place=_place(near),
+                distance=near["distance"],
+                whole=whole,
+                box=None if whole is None else _box(whole, near, grid, fields),
+            )
+            for near, whole, crop in zip(record["nearest"], wholes, crops_of_record, strict=True)
+        ]
         explained.append(
             ExplainedPatch(
                 crop=_crop(image, record, grid, fields),
-                field=_middle(image, grid, fields),
+                field=_field_in_crop(image, grid, fields),
                 box=_box(image, record, grid, fields),
                 place=_place(record),
                 score=record["score"],
-                nearest=[
-                    NormalPatch(
-                        crop=crops(near)
-                        if fields == 2 or whole is None
-                        else _crop(whole, near, grid, fields),
-                        field=_middle(image, grid, fields),
-                        name=_name(near),
-                        place=_place(near),
-                        distance=near["distance"],
-                        whole=whole,
-                        box=None if whole is None else _box(whole, near, grid, fields),
-                    )
-                    for near, whole in zip(record["nearest"], wholes, strict=True)
-                ],
+                nearest=nearest,
             )
         )
     return explained
 
 
-def _origin(
-    origins: CoresetOrigins, index: int, grid: tuple[int, int], size: tuple[int, int]
-) -> dict[str, object]:
-    places = origins.places
-    file, flip = origins.sources[int(places.images[index])]
-    row, column = int(places.rows[index]), int(places.columns[index])
+@lru_cache(maxsize=TRAINING_IMAGES_KEPT)
+def read_training_image(path: Path, flip: str, preprocess: Preprocess) -> np.ndarray | None:
+    """Return a training image as the model saw it, (H, W, 3) uint8; None if it cannot be read."""
+    try:
+        image = preprocess.crop_image(read_image(path))
+    except DatasetError:
+        return None
+    return np.flip(image, FLIPS[flip] - 1) if flip else image
+
+
+def _describe_place(row: int, column: int, grid: tuple[int, int], size: tuple[int, int]) -> Record:
+    return {"row": row, "column": column, "box": list(explain.patch_box(row, column, grid, size))}
+
+
+def _describe_origin(
+    origins: Origins, index: int, grid: tuple[int, int], size: tuple[int, int]
+) -> Record:
     return {
         "coreset_index": index,
-        "file": file,
-        "flip": flip,
-        "row": row,
-        "column": column,
-        "box": list(explain.patch_box(row, column, grid, size)),
+        "file": origins.names[origins.image[index]],
+        "flip": origins.flips[origins.flip[index]],
+        **_describe_place(int(origins.row[index]), int(origins.column[index]), grid, size),
     }
 
 
-def _crop(image: np.ndarray, record: dict, grid: tuple[int, int], fields: int) -> np.ndarray:
-    place = PatchPlaces(
-        np.zeros(1, np.int64), np.array([record["row"]]), np.array([record["column"]])
-    )
-    return explain.cut_patches(image[None], place, grid, fields)[0]
+def _crop(image: np.ndarray, record: Record, grid: tuple[int, int], fields: int) -> np.ndarray:
+    row, column = np.array([record["row"]]), np.array([record["column"]])
+    return explain.cut_patches(image[None], np.array([0]), row, column, grid, fields)[0]
 
 
-def _box(image: np.ndarray, record: dict, grid: tuple[int, int], fields: int) -> explain.Box:
+def _box(image: np.ndarray, record: Record, grid: tuple[int, int], fields: int) -> explain.PixelBox:
     return explain.patch_box(record["row"], record["column"], grid, image.shape[:2], fields)
 
 
-def _middle(image: np.ndarray, grid: tuple[int, int], fields: int) -> explain.Box:
-    """Return where the patch's own field lies in a crop of so many fields."""
+def _field_in_crop(image: np.ndarray, grid: tuple[int, int], fields: int) -> explain.PixelBox:
+    """Return the box of the patch's own field within a crop."""
     height, width = (
         max(length / count, 1) for length, count in zip(image.shape, grid, strict=False)
     )
@@ -195,10 +211,10 @@ def _middle(image: np.ndarray, grid: tuple[int, int], fields: int) -> explain.Bo
     return left, top, left + round(width), top + round(height)
 
 
-def _place(record: dict) -> str:
+def _place(record: Record) -> str:
     return f"row {record['row']}, column {record['column']}"
 
 
-def _name(record: dict) -> str:
+def _name(record: Record) -> str:
     name = record["file"].rpartition("/")[2]
     return f"{name}, {record['flip']} flip" if record["flip"] else name

@@ -21,7 +21,7 @@ from utils.machine import now, start_record
 from utils.options.infer import AS_TRAINED, THRESHOLDS, InferOptions
 from utils.options.thresholds import read_threshold
 from utils.pipeline.models import choose_device, load_model
-from utils.pipeline.prediction_pictures import JudgedPictures
+from utils.pipeline.prediction_pictures import PredictionPictures
 from utils.predictions import ANOMALY, ERROR, NORMAL, OUTPUTS, Outcome, PredictionFiles
 from utils.progress import show_progress
 from utils.results import ResultFolder
@@ -139,7 +139,7 @@ class Inference:
         self._thresholds = thresholds
         self._options = options
         self._files = PredictionFiles(folder.path)
-        self._pictures = JudgedPictures(model, thresholds, options, folder)
+        self._pictures = PredictionPictures(model, thresholds, options, folder)
         self.counts = dict.fromkeys((ANOMALY, NORMAL, ERROR), 0)
 
     @property
@@ -218,7 +218,7 @@ class Inference:
             anomaly_map,
             self._thresholds.pixel.value,
             crop_box=crop_box,
-            most=self._options.regions,
+            max_regions=self._options.regions,
         )
         frame = {} if item.number is None else {"frame": item.number, "time": item.seconds}
         # Turned around, so that an undefined score never passes for normal.

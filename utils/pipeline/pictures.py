@@ -1,17 +1,14 @@
-"""What a category's results look like: the pictures of a run."""
+"""The figures of a run: score distributions and curves; the test images' figures are submitted."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from patchcore.preprocess import Preprocess
 from utils.metrics import Metrics
 from utils.options.evaluate import EvaluateOptions
-from utils.pipeline.category_view import make_view
+from utils.pipeline.category_view import CategoryView, describe_images, make_figures
 from utils.pipeline.drawing import Drawing
-from utils.pipeline.evaluate_category import CategoryResult, Measurement
-from utils.pipeline.scene import Scene, SceneArrays, choose_images
+from utils.pipeline.evaluate_category import Measurement
 from utils.plots import (
     draw_precision_recall_curves,
     draw_pro_curves,
@@ -19,7 +16,7 @@ from utils.plots import (
     draw_score_distribution,
 )
 from utils.report import ReportView
-from utils.results import ResultFolder, per_mille, picture_tag
+from utils.results import ResultFolder, ResultRow, per_mille, picture_tag
 
 CURVES = ("ROC curves", "Precision-recall curves", "Per-region overlap curves")
 
@@ -27,102 +24,63 @@ Curve = tuple[np.ndarray, np.ndarray, float]
 
 
 def draw_category(
-    result: CategoryResult, drawing: Drawing, folder: ResultFolder, options: EvaluateOptions
+    views: Sequence[CategoryView], drawing: Drawing, folder: ResultFolder, options: EvaluateOptions
 ) -> list[ReportView]:
-    """Draw a category's score distributions and, where wanted, its test images.
-
-    Those of the first seed: another one moves a few patches, which no picture shows.
+    """Draw a category's score distributions and, if its views have images, its test images.
 
     Args:
-        result: What was found.
-        drawing: Draws the test images, in the background where they are many.
-        folder: Where to.
-        options: The run's.
+        views: The results of the category, one view for each percentage of the first seed.
+            Another seed changes a few patches, which no figure shows.
+        drawing: Draws the test images, many of them in the background.
+        folder: The folder of the figures.
+        options: The options of the run.
 
     Returns:
-        For each percentage what the report shows of it.
+        What the report shows of each view.
+
+    Raises:
+        UsageError: a file cannot be written.
     """
-    measurements = [m for m in result.measurements if m.row.seed == options.seed[0]]
-    if result.picture_data is not None:
-        drawing.wait()  # for the category before
-    views = []
-    for measurement in measurements:
-        distribution = _draw_distribution(result, measurement, folder)
-        scene, arrays = make_scene(result, measurement, options), None
-        if result.picture_data is not None:
-            arrays = _arrays(result, measurement)
-            drawing.draw(scene, arrays)
-        views.append(make_view(scene, arrays, distribution))
-    return views
-
-
-def make_scene(result: CategoryResult, measurement: Measurement, options: EvaluateOptions) -> Scene:
-    """Gather what pictures and report say of one category at one percentage."""
-    row, prediction, category = measurement.row, measurement.prediction, result.category
-    threshold = row.metrics["image_threshold"]
-    data = result.picture_data
-    chosen = choose_images(
-        category.test, prediction.score, threshold, options.pictures, options.pictures_limit
-    )
-    maps = prediction.anomaly_map
-    return Scene(
-        category=row.category,
-        tag=picture_tag(row.percentage_coreset, row.k),
-        percentage=row.percentage_coreset,
-        samples=category.test,
-        scores=prediction.score,
-        chosen=frozenset(chosen),
-        score_range=(
-            (0.0, options.score_max)
-            if options.score_max
-            else (float(maps.min()), float(maps.max()))
-        ),
-        image_threshold=_known(threshold),
-        pixel_threshold=_known(row.metrics["pixel_threshold"]),
-        sources=() if data is None else data.sources,
-        root=options.path_data,
-        preprocess=Preprocess(
-            options.size("size_resize"),
-            options.size("size_crop"),
-            interpolation=options.interpolation,
-        ),
-        explain_top=options.explain_top,
-    )
-
-
-def _arrays(result: CategoryResult, measurement: Measurement) -> SceneArrays:
-    data, prediction = result.picture_data, measurement.prediction
-    return SceneArrays(
-        images=data.images,
-        anomaly_maps=prediction.anomaly_map,
-        distance=prediction.distance,
-        nearest=prediction.nearest,
-        coreset_patches=data.coreset_patches,
-        places=np.stack([data.places.images, data.places.rows, data.places.columns], axis=1),
-        masks=result.masks,
-    )
-
-
-def _known(threshold: float) -> float | None:
-    return None if math.isnan(threshold) else float(threshold)
+    drawing.wait()  # at most one category waits to be drawn
+    reports = []
+    for view in views:
+        distribution = _draw_distribution(view, folder)
+        described = describe_images(view, options)
+        if view.images is not None:
+            figures = make_figures(view, described, options)
+            drawing.draw(figures, len(described), view.row.category)
+        height, width = options.size("size_crop")
+        reports.append(
+            ReportView(
+                category=view.row.category,
+                percentage=view.row.percentage_coreset,
+                threshold=view.row.metrics["image_threshold"],
+                images=described,
+                aspect=width / height,
+                distribution=distribution,
+            )
+        )
+    return reports
 
 
 def draw_curves(
     measurements: Sequence[Measurement], folder: ResultFolder, aupro_limit: float
 ) -> list[tuple[str, str]]:
-    """Draw ROC, precision-recall and per-region curves of all categories of one percentage.
+    """Draw the ROC, precision-recall and per-region overlap curves of one percentage.
 
     Args:
         measurements: One of each category.
-        folder: Where to.
-        aupro_limit: Where the curves of the per-region overlap end.
+        folder: The folder of the figures.
+        aupro_limit: The false positive rate at which the per-region overlap curves end.
 
     Returns:
-        Title and file of each picture.
+        Title and file name of each figure.
+
+    Raises:
+        UsageError: a file cannot be written.
     """
     row = measurements[0].row
-    title = f"coreset {100 * row.percentage_coreset:g} %, k = {row.k}"
-    tag = picture_tag(row.percentage_coreset, row.k)
+    title, tag = _title(row), picture_tag(row.percentage_coreset, row.k)
 
     images, pixels = _curves(measurements, _roc)
     roc = draw_roc_curves(images, pixels, title=title)
@@ -131,14 +89,14 @@ def draw_curves(
     folder.write_picture("roc_curve.png", roc)
 
     images, pixels = _curves(measurements, _precision_recall)
-    picture = draw_precision_recall_curves(images, pixels, title=title)
+    figure = draw_precision_recall_curves(images, pixels, title=title)
     means = f"aim{per_mille(_mean(images))}_apm{per_mille(_mean(pixels))}"
-    paths.append(folder.write_picture(f"pr-curve_{tag}_{means}.png", picture))
+    paths.append(folder.write_picture(f"pr-curve_{tag}_{means}.png", figure))
 
     _, pixels = _curves(measurements, _per_region)
-    picture = draw_pro_curves(pixels, fpr_limit=aupro_limit, title=title)
+    figure = draw_pro_curves(pixels, fpr_limit=aupro_limit, title=title)
     name = f"pro-curve_{tag}_prm{per_mille(_mean(pixels))}.png"
-    paths.append(folder.write_picture(name, picture))
+    paths.append(folder.write_picture(name, figure))
     return [(curve, path.name) for curve, path in zip(CURVES, paths, strict=True)]
 
 
@@ -148,7 +106,7 @@ def _roc(metrics: Metrics) -> Curve:
 
 
 def _precision_recall(metrics: Metrics) -> Curve:
-    # Without the first point, where nothing is found and the precision is a convention.
+    # Without the first point: nothing is found there, and its precision is a convention.
     curve = metrics.curve
     return curve.true_positive_rate[1:], curve.precision[1:], metrics.average_precision
 
@@ -161,7 +119,7 @@ def _per_region(metrics: Metrics) -> Curve:
 def _curves(
     measurements: Sequence[Measurement], make: Callable[[Metrics], Curve]
 ) -> tuple[dict[str, Curve], dict[str, Curve]]:
-    """Return the curves by category, of images and of pixels, where there is something measured."""
+    """Return the curves of images and of pixels by category, without categories that have none."""
     images, pixels = (
         {
             measurement.row.category: make(getattr(measurement, kind))
@@ -177,19 +135,21 @@ def _mean(curves: Mapping[str, Curve]) -> float:
     return float(np.mean([area for *_, area in curves.values()])) if curves else float("nan")
 
 
-def _draw_distribution(
-    result: CategoryResult, measurement: Measurement, folder: ResultFolder
-) -> str:
-    """Draw the scores of a category's test images; return the picture's name."""
-    row, samples = measurement.row, result.category.test
-    picture = draw_score_distribution(
-        measurement.prediction.score,
+def _title(row: ResultRow) -> str:
+    return f"coreset {100 * row.percentage_coreset:g} %, k = {row.k}"
+
+
+def _draw_distribution(view: CategoryView, folder: ResultFolder) -> str:
+    """Draw the scores of a category's test images; return the file name."""
+    row, samples = view.row, view.samples
+    figure = draw_score_distribution(
+        view.prediction.score,
         np.array([sample.is_defective for sample in samples]),
         [sample.defect_type for sample in samples],
-        title=f"{row.category}, coreset {100 * row.percentage_coreset:g} %, k = {row.k}",
+        title=f"{row.category}, {_title(row)}",
         auroc=row.metrics["image_auroc"],
-        threshold=_known(row.metrics["image_threshold"]),
+        threshold=view.threshold("image"),
     )
     tag = picture_tag(row.percentage_coreset, row.k)
     auroc = per_mille(row.metrics["image_auroc"])
-    return folder.write_picture(f"pred-dist_{row.category}_{tag}_r{auroc}.png", picture).name
+    return folder.write_picture(f"pred-dist_{row.category}_{tag}_r{auroc}.png", figure).name

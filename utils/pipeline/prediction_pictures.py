@@ -1,4 +1,4 @@
-"""What inference draws: pictures, masks, maps and annotated videos."""
+"""The files that `infer` writes of each image: figures, masks, maps and annotated videos."""
 
 import io
 from pathlib import Path
@@ -16,14 +16,14 @@ from utils.predictions import file_stem
 from utils.results import ResultFolder
 
 
-class JudgedPictures:
-    """Writes what is asked for of each judged picture.
+class PredictionPictures:
+    """Writes the figures and arrays of each image that the options ask for.
 
     Args:
-        model: Trained.
-        thresholds: Both set.
-        options: What is wanted.
-        folder: Where to.
+        model: A fitted model.
+        thresholds: The thresholds of images and pixels; neither is None.
+        options: The options of the command.
+        folder: The folder of the files.
     """
 
     def __init__(
@@ -34,13 +34,7 @@ class JudgedPictures:
         self._options = options
         self._folder = folder
         self._video: _AnnotatedVideo | None = None
-        self._scale_ends = self._common_scale()
-        self._explanations = None
-        if options.explain_top:
-            # Only here, since it brings what draws, which takes longer to load than a model.
-            from utils.pipeline.judged_explanations import Explanations
-
-            self._explanations = Explanations(model, options.explain_top)
+        self._score_range = self._find_score_range()
 
     def draw(
         self,
@@ -51,20 +45,20 @@ class JudgedPictures:
         *,
         is_anomaly: bool,
     ) -> dict[str, object]:
-        """Write what is wanted of one picture.
+        """Write the files of one image.
 
         Args:
-            item: Where it is from.
-            image: (H, W, 3) uint8 RGB, as it was given.
-            crop: (h, w, 3) uint8 RGB, the part that the model saw.
-            prediction: Of this picture alone.
+            item: The file or video frame.
+            image: (H, W, 3) uint8 RGB, the original image.
+            crop: (H', W', 3) uint8 RGB, the part that the model saw.
+            prediction: The prediction for this image alone (B = 1).
             is_anomaly: The verdict.
 
         Returns:
-            The names of the files by kind, relative to the folder, and the explained patches.
+            The names of the files by kind, relative to the folder, and the explained ``patches``.
 
         Raises:
-            UsageError: one cannot be written.
+            UsageError: a file cannot be written, or the model has no crops of its coreset patches.
         """
         options, stem = self._options, file_stem(item.name)
         files: dict[str, object] = {}
@@ -75,33 +69,29 @@ class JudgedPictures:
         if options.save_masks:
             mask = np.where(self._marked(image, prediction), np.uint8(255), np.uint8(0))
             files["mask"] = self._write(f"masks/{stem}.png", _encode(mask))
-        drawn = options.pictures == "all" or (options.pictures == "anomalies" and is_anomaly)
-        if drawn:
-            picture = (
+        is_drawn = options.pictures == "all" or (options.pictures == "anomalies" and is_anomaly)
+        if is_drawn:
+            figure = (
                 self._panels(item, crop, prediction)
                 if options.layout == "panels"
                 else self._overlay(image, prediction, is_anomaly=is_anomaly)
             )
-            files["picture"] = self._write_picture(f"pictures/{stem}.png", picture)
-        if self._explanations is not None:
-            files["patches"] = records = self._explanations.describe(crop, prediction)
-            if drawn:
-                name = Path(item.name)
-                picture = self._explanations.draw(crop, records, name, self._patches())
-                files["explanation"] = self._write_picture(f"explanations/{stem}.png", picture)
+            files["picture"] = self._write_picture(f"pictures/{stem}.png", figure)
+        if options.explain_top:
+            files |= self._explain(item, crop, prediction, is_drawn=is_drawn)
         if options.annotate and item.number is not None and item.path is not None:
             frame = self._overlay(image, prediction, is_anomaly=is_anomaly)
             files["annotated"] = self._add_frame(item.path, frame)
         return files
 
     def close(self) -> None:
-        """Finish what is under way."""
+        """Finish the annotated video, if there is one."""
         if self._video is not None:
             self._video.close()
             self._video = None
 
-    def _common_scale(self) -> tuple[float, float]:
-        """Return the ends of the colours: the same for all pictures of a model."""
+    def _find_score_range(self) -> tuple[float, float]:
+        """Return the ends of the colour scale, the same for all images of a model."""
         high = self._options.score_max or 2 * self._thresholds.pixel.value
         held_out = self._model.trained.held_out
         low = 0.0 if held_out is None else float(held_out.pixel_scores[-1])
@@ -116,52 +106,76 @@ class JudgedPictures:
         return self._spread(image, prediction) >= self._thresholds.pixel.value
 
     def _panels(self, item: Item, crop: np.ndarray, prediction: Prediction) -> np.ndarray:
-        """Draw the panels of an evaluation, without ground truth."""
+        """Draw the panels of `evaluate`, without ground truth."""
         from utils.plots import draw_localization
 
-        patches = self._patches()
         nearest = prediction.nearest[0, :, :, 0]  # (h, w)
         return draw_localization(
             crop,
             mask=None,
             anomaly_map=prediction.anomaly_map[0],
-            rebuilt=explain.rebuild(patches[nearest], crop.shape[:2]),
+            rebuilt=explain.rebuild(self._patches()[nearest], crop.shape[:2]),
             defect_type=Path(item.name).name,
             file_name=str(Path(item.name).parent),
             score=float(prediction.score[0]),
-            score_range=self._scale_ends,
+            score_range=self._score_range,
             threshold=self._thresholds.pixel.value,
             image_threshold=self._thresholds.image.value,
         )
 
+    def _explain(
+        self, item: Item, crop: np.ndarray, prediction: Prediction, *, is_drawn: bool
+    ) -> dict[str, object]:
+        """Return the most anomalous patches and the name of the figure that explains them."""
+        # Imported here: Matplotlib takes longer to load than a model.
+        from utils.pipeline.explanations import crops_of_nearest, describe_patches, draw_patches
+
+        origins, size = self._model.coreset.origins, crop.shape[:2]
+        records = describe_patches(prediction, origins, size, self._options.explain_top)
+        if not is_drawn:
+            return {"patches": records}
+        name = Path(item.name)
+        figure = draw_patches(
+            crop,
+            records,
+            crops_of_nearest(records, self._patches()),
+            self._model.grid,
+            root=Path(),  # a trained model names its training images by their full paths
+            preprocess=self._model.preprocess,
+            title=name.name,
+            file_name=str(name.parent),
+        )
+        file = self._write_picture(f"explanations/{file_stem(item.name)}.png", figure)
+        return {"patches": records, "explanation": file}
+
     def _patches(self) -> np.ndarray:
-        patches = self._model.trained.patches
+        patches = self._model.coreset.patches
         if patches is None:
             raise UsageError(
-                "expected a model with its patches' pictures, found none: take --layout overlay, "
-                "and --explain_top 0"
+                "expected a model with crops of its coreset patches, found none: use --layout "
+                "overlay and --explain_top 0"
             )
         return patches
 
-    def _write_picture(self, name: str, picture: np.ndarray) -> str:
-        """Write (H, W, 3) uint8 RGB as PNG."""
-        return self._write(name, _encode(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)))
+    def _write_picture(self, name: str, figure: np.ndarray) -> str:
+        """Write (H, W, 3) uint8 RGB as PNG; return its name."""
+        return self._write(name, _encode(cv2.cvtColor(figure, cv2.COLOR_RGB2BGR)))
 
     def _overlay(
         self, image: np.ndarray, prediction: Prediction, *, is_anomaly: bool
     ) -> np.ndarray:
-        """Draw the map, the verdict and the outlines on the whole picture."""
+        """Draw the map, the outlines of anomalous regions and the verdict on the whole image."""
         from utils.plots.annotation import annotate
         from utils.plots.colour_scale import ColourScale
 
         score, threshold = float(prediction.score[0]), self._thresholds.image.value
-        words = "ANOMALY" if is_anomaly else "normal"
+        verdict = "ANOMALY" if is_anomaly else "normal"
         return annotate(
             image,
             anomaly_map=self._spread(image, prediction),
-            scale=ColourScale(*self._scale_ends),
+            scale=ColourScale(*self._score_range),
             pixel_threshold=self._thresholds.pixel.value,
-            text=f"{words}  {score:.3g}  (threshold {threshold:.3g})",
+            text=f"{verdict}  {score:.3g}  (threshold {threshold:.3g})",
             is_anomaly=is_anomaly,
         )
 
@@ -175,7 +189,7 @@ class JudgedPictures:
         return name
 
     def _add_frame(self, source: Path, frame: np.ndarray) -> str:
-        """Add a frame to the annotated copy of its video; return the copy's name."""
+        """Add a frame to the annotated copy of its video; return the name of the copy."""
         if self._video is not None and self._video.source != source:
             self.close()
         name = f"annotated/{file_stem(str(source))}.mp4"
@@ -188,10 +202,15 @@ class JudgedPictures:
 
 
 class _AnnotatedVideo:
-    """A video under way, which gets its final name when it is complete.
+    """An annotated copy of a video; it gets its final name when it is complete.
 
     Attributes:
-        source: The video whose frames come.
+        source: The original video.
+        target: The file of the copy.
+        every: The copy has each n-th frame of the original.
+
+    Raises:
+        UsageError: the original cannot be read, or the copy cannot be written.
     """
 
     def __init__(self, source: Path, target: Path, frame_stride: int):
@@ -203,7 +222,7 @@ class _AnnotatedVideo:
             raise UsageError(f"cannot read {source} any more, to annotate it (--annotate)")
         target.parent.mkdir(exist_ok=True)
         height, width = known.size
-        self._size = width - width % 2, height - height % 2  # codecs want even sides
+        self._size = width - width % 2, height - height % 2  # codecs need even sides
         self._writer = cv2.VideoWriter(
             str(self._partial),
             cv2.VideoWriter_fourcc(*"mp4v"),
@@ -227,6 +246,6 @@ class _AnnotatedVideo:
         self._partial.replace(self._target)
 
 
-def _encode(picture: np.ndarray) -> bytes:
-    """Encode (H, W) grey or (H, W, 3) BGR as PNG."""
-    return cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+def _encode(image: np.ndarray) -> bytes:
+    """Encode (H, W) grey or (H, W, 3) BGR uint8 as PNG."""
+    return cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
