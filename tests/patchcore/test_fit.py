@@ -212,7 +212,7 @@ class TestHeldOutScores:
 
     @pytest.mark.parametrize(("count", "k"), [(1, 1), (2, 9)])
     def test_too_few_images_have_no_scores(self, count, k):
-        model = make_model(percentage_coreset=0.9, k=k)
+        model = make_model(percentage_coreset=0.5, k=k)
         assert fit_images(model, make_images(count)).held_out == (None,)
 
     def test_nobody_asks_nobody_waits(self):
