@@ -260,11 +260,11 @@ class TestVideos:
             np.testing.assert_allclose(frame[16, 40], grey, atol=8)
             np.testing.assert_allclose(frame[16, 8], (200, 0, 0), atol=16)
 
-    @pytest.mark.parametrize("every", [1, 2, 4, 5, 6, 100])
-    def test_each_nth_frame(self, here, every):
+    @pytest.mark.parametrize("frame_stride", [1, 2, 4, 5, 6, 100])
+    def test_every_nth_frame(self, here, frame_stride):
         video("v.avi", "MJPG")
-        numbers = [item.number for item in find_items(["v.avi"], every=every)]
-        assert numbers == list(range(0, 6, every))
+        numbers = [item.number for item in find_items(["v.avi"], frame_stride=frame_stride)]
+        assert numbers == list(range(0, 6, frame_stride))
 
     def test_a_name_that_is_no_text(self, here):
         name = f"{NOT_TEXT}.avi"
@@ -288,7 +288,7 @@ class TestVideos:
         capture = FakeCapture()
         monkeypatch.setattr(cv2, "VideoCapture", lambda _: capture)
         Path("v.mp4").touch()
-        items = find_items(["v.mp4"], every=3)
+        items = find_items(["v.mp4"], frame_stride=3)
         next(items), next(items)
         assert (capture.grabbed, capture.retrieved, capture.released) == (4, 2, False)
         items.close()

@@ -139,7 +139,9 @@ class TestJson:
 
     @pytest.mark.parametrize("record", [None, [1], "k"])
     def test_a_record_that_is_no_mapping(self, record):
-        with pytest.raises(PatchCoreError, match=f"settings by name, found {type(record).__name__}"):
+        with pytest.raises(
+            PatchCoreError, match=f"settings by name, found {type(record).__name__}"
+        ):
             Settings.from_json(record)
 
 

@@ -87,7 +87,9 @@ class TestParsing:
 
     def test_all_flags_together(self):
         text = " ".join(f"--{flag} {words}" for flag, (words, _) in EXAMPLES.items())
-        assert parse(text) == EvaluateOptions(**{flag: value for flag, (_, value) in EXAMPLES.items()})
+        assert parse(text) == EvaluateOptions(
+            **{flag: value for flag, (_, value) in EXAMPLES.items()}
+        )
 
     def test_what_is_not_given_takes_the_commands_own_default(self):
         defaults = EvaluateOptions(k=3, percentage_coreset=(0.25,), path_data=Path("elsewhere"))
@@ -262,7 +264,6 @@ class TestMistakes:
 def as_typed(value: object) -> str:
     return " ".join(map(as_typed, value)) if isinstance(value, tuple) else str(value)
 
-
     @pytest.mark.parametrize("value", ["CPU", "cuda:", "cuda:x", "cuda 1", "0", ":1"])
     def test_what_is_no_device(self, value):
         message = f"expected a torch device such as cpu.* found '{value}' .--device.$"
@@ -270,7 +271,9 @@ def as_typed(value: object) -> str:
             replace(EvaluateOptions(), device=value)
 
     def test_a_crop_larger_than_the_image(self):
-        with pytest.raises(UsageError, match=r"size_crop at most .*\(--size_crop, --size_resize\)$"):
+        with pytest.raises(
+            UsageError, match=r"size_crop at most .*\(--size_crop, --size_resize\)$"
+        ):
             parse("--size_crop 300")
 
 
@@ -339,7 +342,9 @@ class TestModels:
 
     def test_a_missing_weights_file(self, tmp_path):
         parse("--backbone a b --weights default random").check_files()
-        with pytest.raises(UsageError, match=r"no weights file w.pth \(--weights\); give 'default'"):
+        with pytest.raises(
+            UsageError, match=r"no weights file w.pth \(--weights\); give 'default'"
+        ):
             parse("--backbone a b --weights default w.pth").check_files()
 
 
