@@ -119,15 +119,9 @@ def test_tables_are_made_without_anything_heavy(folder):
     row = ResultRow("widget", 0.1, 1, 0, 6, 6, {"image_auroc": 0.75}, {"read": 1.0}, "resnet18")
     results = ResultFolder(folder / "run")
     results.write_rows([row])
-    device = {"device": "CPU", "cpu": "a processor, 2 cores", "versions": {"torch": "2"}}
-    results.write_run(
-        {
-            "state": "complete",
-            "options": asdict(EvaluateOptions(layers=(("layer2",),))),
-            "weights_digest": {"resnet18": "abc"},
-            **device,
-        }
-    )
+    record = {"state": "complete", "command": "python main.py", "start": "now", "notes": []}
+    record |= {"device": "CPU", "cpu": "a processor", "weights_digest": {"resnet18": "abc"}}
+    results.write_run(record | {"options": asdict(EvaluateOptions(layers=(("layer2",),)))})
     process = run(folder, "tables run --path_result made")
     *shown, last = process.stdout.splitlines()
     assert json.loads(last) == [0, []], process.stderr

@@ -12,7 +12,7 @@ import pytest
 
 from datasets import inputs
 from datasets.base import DatasetError
-from datasets.inputs import Item, find_items, video_format, watch_folder
+from datasets.inputs import Item, find_items, path_fault, video_format, watch_folder
 from tests.support import write_image
 
 SIZE = (32, 48)  # height, width
@@ -101,6 +101,19 @@ class TestFiles:
         assert after.fault == ""
         with pytest.raises(DatasetError, match="no such file or folder"):
             fault.read()
+
+    @pytest.mark.parametrize(
+        "path", ["gone.png", "", "a/b/c.png", "a\0b.png", "123", "g?ne.png", "x" * 5000]
+    )
+    def test_a_path_is_known_to_name_nothing_before_anything_is_read(self, here, path):
+        assert path_fault(path) == faults(path)[0] != ""
+
+    @pytest.mark.parametrize("path", ["a.png", ".", "empty", "-", "7", "*", "?.png", "v.avi"])
+    def test_a_path_that_names_something_has_no_fault_by_itself(self, here, path):
+        images("a.png")
+        Path("empty").mkdir()
+        Path("v.avi").write_text("no video: found when it is read")
+        assert path_fault(path) == ""
 
     def test_what_is_too_long_for_a_name_is_told(self, here):
         assert "File name too long" in faults("x" * 5000)[0]
