@@ -141,11 +141,12 @@ def path_fault(text: str) -> str:
     Args:
         text: Path as `find_items` takes it.
     """
-    if text == STANDARD_INPUT or os.path.lexists(text) or _is_camera(text):
+    if text == STANDARD_INPUT or _is_camera(text):
         return ""
-    if has_pattern(text):
+    if _is_pattern(text):
         return "" if has_match(text) else f"expected files that match {text}, found none"
-    return f"no such file or folder: {text or repr(text)}"
+    mode = _mode(text)
+    return mode if isinstance(mode, str) else ""
 
 
 def video_format(path: Path) -> VideoFormat | None:
@@ -171,31 +172,41 @@ def is_image(path: Path) -> bool:
 
 def _find(text: str, frame_stride: int) -> Iterator[Item]:
     """Yield the items of one path: a file or folder of this name, else a camera or a pattern."""
-    if os.path.lexists(text):
-        yield from _find_path(text, frame_stride)
-    elif _is_camera(text):
+    if _is_camera(text):
         yield from _frames(int(text), f"camera {text}", None, frame_stride)
-    elif has_pattern(text):
+    elif _is_pattern(text):
         yield from _find_matches(text, frame_stride)
     else:
-        yield Item(text, Path(text), fault=path_fault(text))
+        yield from _find_path(text, frame_stride)
 
 
 def _is_camera(text: str) -> bool:
     # OpenCV gives numbers from 100 on other meanings.
-    return text.isascii() and text.isdecimal() and len(text) <= 2
+    is_number = text.isascii() and text.isdecimal() and len(text) <= 2
+    return is_number and not os.path.lexists(text)
+
+
+def _is_pattern(text: str) -> bool:
+    return has_pattern(text) and not os.path.lexists(text)
+
+
+def _mode(text: str) -> int | str:
+    """Return the type and mode of the file at a path, or the reason why there is none."""
+    try:
+        if text:  # an empty path would be the current folder
+            return Path(text).stat().st_mode
+    except (FileNotFoundError, ValueError):  # a name with a null byte is a ValueError
+        pass
+    except OSError as error:
+        return f"cannot read {text}: {error.strerror or error}"
+    return f"no such file or folder: {text or repr(text)}"
 
 
 def _find_path(text: str, frame_stride: int) -> Iterator[Item]:
     """Yield the items at a path, without interpreting it as a pattern or camera."""
-    path = Path(text)
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, ValueError):  # a name with a null byte is a ValueError
-        yield Item(text, path, fault=f"no such file or folder: {text}")
-        return
-    except OSError as error:
-        yield Item(text, path, fault=f"cannot read {text}: {error.strerror or error}")
+    path, mode = Path(text), _mode(text)
+    if isinstance(mode, str):
+        yield Item(text, path, fault=mode)
         return
     if not stat.S_ISDIR(mode):
         yield from _open(Item(text, path), frame_stride)

@@ -36,7 +36,6 @@ QUICK = {
     "--size_crop": ("64",),
     "--embed_dim": ("64",),
     "--pictures": ("none",),
-    "--path_trained": ("none",),
 }
 NUM_PATCHES = 15 * 15  # of an image
 

@@ -168,8 +168,8 @@ class TestBadFlags:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("--percentage_coreset 0", r"--percentage_coreset in \(0, 1\].*found 0"),
-            ("--percentage_coreset 1.5", r"--percentage_coreset in \(0, 1\].*found 1.5"),
+            ("--percentage_coreset 0", r"in \(0, 1\].*found 0 \(--percentage_coreset\)"),
+            ("--percentage_coreset 1.5", r"in \(0, 1\].*found 1.5 \(--percentage_coreset\)"),
             (
                 "--percentage_coreset 0.0001",
                 "at least k = 1 patches.*found 0: 0.0001 of 1350.*percentage_coreset",
@@ -204,7 +204,7 @@ class TestBadFlags:
 
     @pytest.mark.parametrize("word", ["evalute", "table", "Demo"])
     def test_a_mistyped_command_lists_the_commands(self, word, capfd):
-        assert call(word, "--k", "3") == main.USER_MISTAKE
+        assert call(word, "--k", "3") == main.WRONG_USAGE
         error = f"error: no command '{word}'; there are: {', '.join(main.COMMANDS)}\n"
         assert capfd.readouterr().err == error
 
@@ -227,7 +227,9 @@ class TestBadFlags:
 
     def test_a_device_that_is_not_there(self, fail, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        assert re.search("expected a CUDA device.*--device auto", fail("--device cuda"))
+        assert re.search(
+            "expected an available device, found cuda .*--device auto", fail("--device cuda")
+        )
 
 
 class TestRefusedEarly:

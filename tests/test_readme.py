@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from utils.flags import flags_as_markdown
-from utils.options import Options
+from utils.options.evaluate import EvaluateOptions
+from utils.options.flags import flags_as_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -18,7 +18,7 @@ def section(name):
 
 
 def test_lists_every_flag_with_its_meaning_and_default():
-    assert section("flags").strip() == flags_as_markdown(Options()).strip()
+    assert section("flags").strip() == flags_as_markdown(EvaluateOptions()).strip()
 
 
 def test_example_runs_as_it_stands(tmp_path):

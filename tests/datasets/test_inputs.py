@@ -12,7 +12,7 @@ import pytest
 
 from datasets import inputs
 from datasets.base import DatasetError
-from datasets.inputs import Item, find_items, video_format, watch_folder
+from datasets.inputs import Item, find_items, path_fault, video_format, watch_folder
 from tests.support import write_image
 
 SIZE = (32, 48)  # height, width
@@ -101,6 +101,19 @@ class TestFiles:
         assert after.fault == ""
         with pytest.raises(DatasetError, match="no such file or folder"):
             fault.read()
+
+    @pytest.mark.parametrize(
+        "path", ["gone.png", "", "a/b/c.png", "a\0b.png", "123", "g?ne.png", "x" * 5000]
+    )
+    def test_a_path_is_known_to_name_nothing_before_anything_is_read(self, here, path):
+        assert path_fault(path) == faults(path)[0] != ""
+
+    @pytest.mark.parametrize("path", ["a.png", ".", "empty", "-", "7", "*", "?.png", "v.avi"])
+    def test_a_path_that_names_something_has_no_fault_by_itself(self, here, path):
+        images("a.png")
+        Path("empty").mkdir()
+        Path("v.avi").write_text("no video: found when it is read")
+        assert path_fault(path) == ""
 
     def test_what_is_too_long_for_a_name_is_told(self, here):
         assert "File name too long" in faults("x" * 5000)[0]
@@ -260,11 +273,11 @@ class TestVideos:
             np.testing.assert_allclose(frame[16, 40], grey, atol=8)
             np.testing.assert_allclose(frame[16, 8], (200, 0, 0), atol=16)
 
-    @pytest.mark.parametrize("every", [1, 2, 4, 5, 6, 100])
-    def test_each_nth_frame(self, here, every):
+    @pytest.mark.parametrize("frame_stride", [1, 2, 4, 5, 6, 100])
+    def test_every_nth_frame(self, here, frame_stride):
         video("v.avi", "MJPG")
-        numbers = [item.number for item in find_items(["v.avi"], every=every)]
-        assert numbers == list(range(0, 6, every))
+        numbers = [item.number for item in find_items(["v.avi"], frame_stride=frame_stride)]
+        assert numbers == list(range(0, 6, frame_stride))
 
     def test_a_name_that_is_no_text(self, here):
         name = f"{NOT_TEXT}.avi"
@@ -288,7 +301,7 @@ class TestVideos:
         capture = FakeCapture()
         monkeypatch.setattr(cv2, "VideoCapture", lambda _: capture)
         Path("v.mp4").touch()
-        items = find_items(["v.mp4"], every=3)
+        items = find_items(["v.mp4"], frame_stride=3)
         next(items), next(items)
         assert (capture.grabbed, capture.retrieved, capture.released) == (4, 2, False)
         items.close()

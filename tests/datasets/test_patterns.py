@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.patterns import expand_pattern, has_pattern
+from datasets.patterns import expand_pattern, has_match, has_pattern
 
 FILES = (
     "a.png",
@@ -59,6 +59,7 @@ def _within(root, monkeypatch):
 )
 def test_what_a_pattern_matches(pattern, expected):
     assert expand_pattern(pattern) == expected
+    assert has_match(pattern) == bool(expected)
 
 
 def test_absolute_patterns_give_absolute_paths(root):

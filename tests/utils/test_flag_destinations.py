@@ -32,10 +32,10 @@ from tests.support import (
     read_table,
     without_curves,
 )
-from utils.commands import evaluate as evaluate_module
-from utils.options import Options
+from utils.options.evaluate import EvaluateOptions
 from utils.pipeline import drawing as drawing_module
 from utils.pipeline import evaluate_category as category_module
+from utils.pipeline import evaluation as evaluate_module
 from utils.pipeline import fit as training_module
 from utils.pipeline import models as models_module
 from utils.pipeline.evaluate_category import CategoryResult
@@ -460,10 +460,10 @@ class TestDestinations:
         self.patch.setattr(torch.backends.cudnn, "allow_tf32", True)  # put back at the end
         self.patch.setattr(models_module, "PatchCore", stop)
         arguments = f"--path_data {self.data} --device {choice}".split()
-        assert call(*quick(*arguments)) == main.USER_MISTAKE
+        assert call(*quick(*arguments)) == main.WRONG_USAGE
         assert given == [expected]
 
 
 def test_every_flag_has_a_test_of_its_destination():
     tests = {name.removeprefix("test_") for name in vars(TestDestinations) if "test_" in name}
-    assert {field.name for field in fields(Options)} - tests == set()
+    assert {field.name for field in fields(EvaluateOptions)} - tests == set()

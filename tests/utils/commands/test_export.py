@@ -17,8 +17,8 @@ from patchcore import PatchCore
 from patchcore import export as export_module
 from patchcore.export import Exported
 from tests.support import call, evaluate, make_category, names, one_thread, truncate
-from utils.commands import export as export_command
-from utils.export_options import ExportOptions
+from utils.options.export import ExportOptions
+from utils.pipeline import exporting as export_command
 
 NETWORK = "squeezenet1_1"
 

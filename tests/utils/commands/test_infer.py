@@ -32,8 +32,8 @@ from tests.support import (
     truncate,
     write_image,
 )
-from utils.commands import infer as infer_module
-from utils.infer_options import InferOptions
+from utils.options.infer import InferOptions
+from utils.pipeline import inference as infer_module
 
 DEFECTS = ("hole/000", "hole/001", "stain/000", "stain/001")
 GOOD = ("good/000", "good/001")
@@ -275,8 +275,8 @@ class TestFlags:
         lines = (tmp_path / "result/predictions.jsonl").read_text().splitlines()
         assert len(lines) == 3
 
-    def test_every(self, infer, video):
-        records = infer(video, "--every", "5", status=1)
+    def test_frame_stride(self, infer, video):
+        records = infer(video, "--frame_stride", "5", status=1)
         assert [r["frame"] for r in records] == [0, 5, 10]
 
     def test_path_trained(self, infer, data, kept):
@@ -416,7 +416,7 @@ class TestFlags:
         assert (found.shape, found.dtype) == ((64, 64), np.float32)
 
     def test_annotate(self, infer, video):
-        records = infer(video, "--annotate", "--every", "2", status=1)
+        records = infer(video, "--annotate", "--frame_stride", "2", status=1)
         (name,) = {r["annotated"] for r in records}
         capture = cv2.VideoCapture(str(infer.folder / name))
         assert capture.get(cv2.CAP_PROP_FPS) == 2
@@ -467,7 +467,7 @@ class TestFlags:
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
         infer(data / "widget/test/good", "--device", "cpu", status=0)
         infer(data / "widget/test/good", "--device", "cuda", status=2)
-        assert "expected a CUDA device" in infer.err
+        assert "expected an available device, found cuda" in infer.err
 
 
 def test_every_flag_has_its_test():
@@ -478,14 +478,17 @@ def test_every_flag_has_its_test():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "expected what to judge: PATHs, or --watch FOLDER"),
-        (("x", "--watch", "y"), "expected what to judge"),
+        ((), "expected images to judge: either PATHs or --watch FOLDER"),
+        (("x", "--watch", "y"), "expected images to judge"),
         (("--watch", "/nowhere/at/all"), "expected a folder to watch"),
-        (("x", "--every", "0"), "expected --every of at least 1, found 0"),
-        (("x", "--regions", "-1"), "expected --regions of at least 0, found -1"),
-        (("x", "--batch_size", "0"), "expected --batch_size of at least 1"),
-        (("x", "--nominal_fpr", "0"), r"expected --nominal_fpr in (0, 1], found 0"),
-        (("x", "--score_max", "nan"), "expected --score_max above 0, found nan"),
+        (
+            ("x", "--frame_stride", "0"),
+            "expected frame_stride of at least 1, found 0 (--frame_stride)",
+        ),
+        (("x", "--regions", "-1"), "expected regions of at least 0, found -1 (--regions)"),
+        (("x", "--batch_size", "0"), "expected batch_size of at least 1, found 0 (--batch_size)"),
+        (("x", "--nominal_fpr", "0"), "expected nominal_fpr in (0, 1], found 0 (--nominal_fpr)"),
+        (("x", "--score_max", "nan"), "expected score_max of at least 0, found nan (--score_max)"),
         (("x", "--colour", "red"), "unrecognized arguments: --colour red"),
     ],
 )

@@ -1,0 +1,156 @@
+"""Help and mistakes are answered at once, and an interrupted or failing import has its status.
+
+Each test runs the program in a process of its own.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+import main
+from tests.support import ROOT, make_data
+from utils.options.evaluate import EvaluateOptions
+from utils.results import ResultFolder, ResultRow
+
+HEAVY = ("torch", "torchvision", "faiss", "matplotlib", "cv2", "scipy", "sklearn")
+# Runs the program on the arguments; the last line of its output is the exit status and the heavy
+# packages that were imported.
+RUN = f"""
+import json, runpy, sys
+sys.argv[0] = "main.py"
+try:
+    runpy.run_path({str(ROOT / "main.py")!r}, run_name="__main__")
+except SystemExit as ended:
+    print(json.dumps([ended.code, [name for name in {HEAVY} if name in sys.modules]]))
+"""
+# Does something when a module is about to be imported, before the program starts.
+AT_IMPORT = """
+import importlib.abc, os, signal, sys
+class AtImport(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == {name!r}:
+            {action}
+sys.meta_path.insert(0, AtImport())
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Return a folder with data and an empty folder."""
+    folder = tmp_path_factory.mktemp("folder")
+    make_data(folder / "data")
+    (folder / "empty").mkdir()
+    return folder
+
+
+def run(folder: Path, text: str, code: str = RUN) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code, *text.split()],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+
+@pytest.mark.parametrize("command", ["", *main.COMMANDS])
+def test_help_imports_nothing_heavy(folder, command):
+    process = run(folder, f"{command} --help")
+    *shown, last = process.stdout.splitlines()
+    assert json.loads(last) == [0, []]
+    assert shown[0].startswith("usage: python main.py")
+    assert shown[-len(main.COMMANDS) :] == [f"  {n:<10} {t}" for n, t in main.COMMANDS.items()]
+
+
+DATA = "--path_data data"
+IMAGE = "data/widget/train/good/000.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("evalute", "no command 'evalute'; there are: evaluate, demo, "),
+        ("--topk 3", "unrecognized arguments: --topk 3"),
+        ("--k 0", "expected k of at least 1, found 0 (--k)"),
+        ("--precision int8", "argument --precision: invalid choice"),
+        ("--threshold often", "expected --threshold train_quantile, f1_max or a number"),
+        ("--size_crop 300", "expected size_crop at most size_resize"),
+        ("--device gpu:x", "expected a torch device such as"),
+        ("", "found nothing at mvtec_anomaly_detection (--path_data)"),
+        ("--path_data empty", "expected folders <category>/train/good"),
+        (f"{DATA} --categories wigdet", "no category 'wigdet' under data"),
+        (f"{DATA} --weights w.pth", "no weights file w.pth (--weights)"),
+        ("demo --categories bottel", "expected --categories out of weave, "),
+        ("demo --weights w.pth", "no weights file w.pth (--weights)"),
+        ("train --seed 1 2", "expected one --seed"),
+        ("train --path_data nowhere", "found nothing at nowhere (--path_data)"),
+        (f"train {DATA} --categories wigdet", "no category 'wigdet' under data"),
+        ("train nowhere.png --category x", "no such file or folder: nowhere.png"),
+        (f"train {IMAGE} --category x --weights w.pth", "no weights file w.pth (--weights)"),
+        ("infer", "expected images to judge"),
+        ("infer --watch nowhere", "expected a folder to watch, found none: nowhere (--watch)"),
+        ("infer nowhere.png", "no such file or folder: nowhere.png"),
+        ("infer no?here.png", "expected files that match no?here.png, found none"),
+        (f"infer {IMAGE} --frame_stride 0", "expected frame_stride of at least 1, found 0"),
+        (f"infer {IMAGE}", "expected trained models in trained, found no such folder"),
+        (f"infer {IMAGE} --weights w.pth", "no weights file w.pth (--weights)"),
+        ("export --format pt", "argument --format: invalid choice"),
+        ("export --path_trained empty", "expected trained models in empty, found none"),
+        ("export --images nowhere.png", "no such file or folder: nowhere.png (--images)"),
+        ("tables nowhere", "expected a result folder with run.json"),
+    ],
+)
+def test_a_mistake_is_reported_without_importing_anything_heavy(folder, text, message):
+    process = run(folder, text)
+    assert process.stdout.count("\n") == 1
+    assert json.loads(process.stdout) == [main.WRONG_USAGE, []]
+    assert process.stderr.startswith("error: ")
+    assert message in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_tables_are_made_without_anything_heavy(folder):
+    row = ResultRow("widget", 0.1, 1, 0, 6, 6, {"image_auroc": 0.75}, {"read": 1.0}, "resnet18")
+    results = ResultFolder(folder / "run")
+    results.write_rows([row])
+    record = {"state": "complete", "command": "python main.py", "start": "now", "notes": []}
+    record |= {"device": "CPU", "cpu": "a processor", "weights_digest": {"resnet18": "abc"}}
+    results.write_run(record | {"options": asdict(EvaluateOptions(layers=(("layer2",),)))})
+    process = run(folder, "tables run --path_result made")
+    *shown, last = process.stdout.splitlines()
+    assert json.loads(last) == [0, []], process.stderr
+    assert any(line.startswith("| widget |") and "75.00" in line for line in shown)
+    assert (folder / "made/tables.md").is_file()
+
+
+@pytest.mark.parametrize("name", ["logging", "utils.errors", "utils.pipeline.evaluation", "torch"])
+def test_an_interrupted_import_ends_without_a_traceback(folder, name):
+    interrupt = "os.kill(os.getpid(), signal.SIGINT)"
+    process = run(folder, DATA, AT_IMPORT.format(name=name, action=interrupt) + RUN)
+    assert json.loads(process.stdout)[0] == main.INTERRUPTED
+    assert process.stderr == "interrupted; what was finished is kept\n"
+
+
+def test_an_extension_module_may_turn_an_interruption_into_another_error(folder):
+    """As NumPy's C interface does."""
+    action = "os.kill(os.getpid(), signal.SIGINT)"
+    swallow = (
+        f"try: {action}\n"
+        "            except KeyboardInterrupt: raise ImportError('numpy.core failed to import')"
+    )
+    process = run(folder, DATA, AT_IMPORT.format(name="torch", action=swallow) + RUN)
+    assert json.loads(process.stdout)[0] == main.INTERRUPTED
+    assert process.stderr == "interrupted; what was finished is kept\n"
+
+
+@pytest.mark.parametrize("name", ["utils.errors", "torch"])
+def test_an_import_that_fails_has_a_status_of_its_own(folder, name):
+    process = run(folder, DATA, AT_IMPORT.format(name=name, action="raise ImportError('x')") + RUN)
+    assert json.loads(process.stdout)[0] == main.CRASHED
+    assert process.stderr.splitlines()[-1] == "ImportError: x"
