@@ -1,1 +1,1 @@
-"""What lies on disk: categories of training and test samples, and the reading of their files."""
+"""Datasets on disk: which training and test images they have, and how their files are read."""

@@ -1,4 +1,4 @@
-"""Reading image and mask files, in threads and ahead of their use."""
+"""Image and mask files: decoding, and reading ahead in threads."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -19,22 +19,22 @@ Result = TypeVar("Result")
 def read_image(path: Path) -> np.ndarray:
     """Decode an image file to (H, W, 3) uint8 RGB.
 
-    Grey becomes three equal channels, a palette its colours, 16 bit the upper 8, transparency is
-    dropped, and a camera's orientation mark is obeyed.
+    Grey values are repeated in three channels, palettes are resolved, only the upper 8 of 16 bits
+    are kept, transparency is dropped, and the EXIF orientation is applied.
 
     Raises:
-        DatasetError: the file cannot be read, is no image or is truncated.
+        DatasetError: The file cannot be read, is not an image, or is truncated.
     """
     return _decode(path, cv2.IMREAD_COLOR_RGB, "an image")
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Decode a mask file to (H, W) bool: whatever is above 0 in any colour channel is defective.
+    """Decode a mask file to (H, W) bool: pixels above 0 in any colour channel are defective.
 
     Raises:
-        DatasetError: the file cannot be read, is no image or is truncated.
+        DatasetError: The file cannot be read, is not an image, or is truncated.
     """
-    # Undecorated values: a grey conversion or a cut to 8 bits would turn small ones into 0.
+    # Unchanged values: conversion to grey or to 8 bits would turn small ones into 0.
     mask = _decode(path, cv2.IMREAD_UNCHANGED, "a mask")
     if mask.ndim == 2:
         return mask > 0
@@ -46,11 +46,11 @@ def read_sample(sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
     """Read a sample's image and its mask.
 
     Returns:
-        (H, W, 3) uint8 RGB, and (H, W) bool: all False for a good image, None for a defective one
-        without ground truth.
+        The image (H, W, 3) uint8 RGB, and its mask (H, W) bool: all False for a good image, None
+        for a defective image without ground truth.
 
     Raises:
-        DatasetError: a file cannot be read, or the mask's size is not the image's.
+        DatasetError: A file cannot be read, or image and mask differ in size.
     """
     image = read_image(sample.path)
     if not sample.is_defective:
@@ -60,7 +60,7 @@ def read_sample(sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
     mask = read_mask(sample.mask_path)
     if mask.shape != image.shape[:2]:
         raise DatasetError(
-            f"expected a mask of its image's size {_size(image)}, found {_size(mask)}: "
+            f"expected a mask of the size of its image, {_size(image)}, found {_size(mask)}: "
             f"{sample.mask_path}, mask of {sample.path}"
         )
     return image, mask
@@ -69,15 +69,16 @@ def read_sample(sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
 def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], *, num_workers: int, ahead: int
 ) -> Iterator[Result]:
-    """Yield ``function(item)`` in the items' order, computed by threads before it is asked for.
+    """Yield ``function(item)`` in the order of the items, computed ahead by threads.
 
-    Threads suffice, since OpenCV and Pillow release the interpreter's lock while they decode.
+    Threads are sufficient because OpenCV releases the interpreter lock while it decodes.
 
     Args:
-        function: Called once per item; its exception is raised where its result was due.
+        function: Called once per item; an exception is raised in place of the result.
         items: Consumed lazily.
-        num_workers: Threads; 0 computes in the caller's.
-        ahead: Results held or under way at most, 1 or more, which bounds the memory.
+        num_workers: Number of threads; 0 to compute in the calling thread.
+        ahead: Largest number of results that are computed or kept ahead, at least 1. It limits
+            the memory.
     """
     if num_workers == 0:
         yield from map(function, items)
@@ -96,7 +97,7 @@ def map_ahead(
 
 
 def in_batches(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
-    """Yield lists of ``batch_size`` items, the last one with what is left."""
+    """Yield lists of ``batch_size`` items; the last list may be shorter."""
     remaining = iter(items)
     while batch := list(islice(remaining, batch_size)):
         yield batch
@@ -104,7 +105,7 @@ def in_batches(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
 
 def _decode(path: Path, flags: int, meaning: str) -> np.ndarray:
     try:
-        data = np.fromfile(path, dtype=np.uint8)  # imread cannot open every path on Windows
+        data = np.fromfile(path, dtype=np.uint8)  # on Windows imread cannot open all paths
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
     try:

@@ -16,8 +16,7 @@ from typing import TextIO
 
 import numpy as np
 
-from datasets.base import DatasetError
-from datasets.mvtec import IMAGE_SUFFIXES
+from datasets.base import DatasetError, is_image
 from datasets.patterns import expand_pattern, has_match, has_pattern
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv"})
@@ -163,11 +162,6 @@ def video_format(path: Path) -> VideoFormat | None:
 def is_video(path: Path) -> bool:
     """Return whether a file is a video, by its name."""
     return path.suffix.lower() in VIDEO_SUFFIXES
-
-
-def is_image(path: Path) -> bool:
-    """Return whether a file is an image, by its name; hidden files are not."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def _find(text: str, frame_stride: int) -> Iterator[Item]:

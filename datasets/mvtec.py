@@ -1,4 +1,4 @@
-"""MVTec AD's layout.
+"""The layout of MVTec AD (Bergmann et al. 2021).
 
 PATH/<category>/train/good/000.png
 PATH/<category>/test/good/000.png
@@ -9,16 +9,19 @@ PATH/<category>/ground_truth/<defect type>/000_mask.png
 from itertools import pairwise
 from pathlib import Path
 
-from datasets.base import GOOD, Category, DatasetError, Sample
+from datasets.base import GOOD, IMAGE_SUFFIXES, Category, DatasetError, Sample, is_image
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+
+def is_layout(path: Path) -> bool:
+    """Return whether ``path`` is a folder with at least one category in this layout."""
+    return path.is_dir() and any(map(_is_category, path.iterdir()))
 
 
 def find_categories(path: Path) -> list[str]:
-    """Return the names, sorted, of the folders directly under ``path`` that hold a category.
+    """Return the names of the categories in ``path``, sorted.
 
-    A folder with ``train`` or ``test`` in it is meant as one; whether it is complete is
-    `read_category`'s question. Other folders and files are none of ours.
+    Every folder with a subfolder ``train`` or ``test`` counts as a category; `read_category` checks
+    whether it is complete. Other files and folders are ignored.
 
     Raises:
         DatasetError: ``path`` is missing, not a folder, or has no category in it.
@@ -29,12 +32,12 @@ def find_categories(path: Path) -> list[str]:
             f"expected a folder with categories in MVTec AD's layout, found {found} at {path} "
             "(--path_data)"
         )
-    if _looks_like_category(path):
+    if _is_category(path):
         raise DatasetError(
             f"expected a folder of categories, found a category at {path}: give the folder above "
             f"it as --path_data and --categories {path.resolve().name}"
         )
-    names = sorted(entry.name for entry in path.iterdir() if _looks_like_category(entry))
+    names = sorted(entry.name for entry in path.iterdir() if _is_category(entry))
     if not names:
         raise DatasetError(
             f"expected folders <category>/train/good and <category>/test under {path}, "
@@ -44,13 +47,13 @@ def find_categories(path: Path) -> list[str]:
 
 
 def read_category(path: Path, name: str) -> Category:
-    """List the samples of category ``name`` under ``path``; opens no image.
+    """List the training and test samples of category ``name`` in ``path``; no image is opened.
 
-    A category without any ``ground_truth`` folder has no masks: its pixels are not measured.
-    With one, each defective image must have its mask.
+    A category without a folder ``ground_truth`` has no masks, and its pixels are not measured.
+    With this folder, every defective image must have a mask.
 
     Raises:
-        DatasetError: a needed folder is missing or empty, or a mask is missing.
+        DatasetError: There is no such category, a folder is missing or empty, or a mask is missing.
     """
     train = read_training(path, name).train
     root = path / name
@@ -65,13 +68,14 @@ def read_category(path: Path, name: str) -> Category:
 
 
 def read_training(path: Path, name: str) -> Category:
-    """List the training samples of category ``name`` under ``path``; it needs no test images.
+    """List the training samples of category ``name`` in ``path``; it needs no test images.
 
     Raises:
-        DatasetError: the folder is missing or empty.
+        DatasetError: There is no such category, or its folder is missing or empty.
     """
     known = find_categories(path)
-    if name not in known:  # nor is a path to one a name: names become parts of file names
+    # A path to a category is not a name: names become parts of file names.
+    if name not in known:
         raise DatasetError(
             f"no category {name!r} under {path} (--categories); there are: {', '.join(known)}"
         )
@@ -79,7 +83,7 @@ def read_training(path: Path, name: str) -> Category:
     return Category(name, tuple(Sample(file, name, GOOD) for file in files), (), has_masks=False)
 
 
-def _looks_like_category(folder: Path) -> bool:
+def _is_category(folder: Path) -> bool:
     return (folder / "train").is_dir() or (folder / "test").is_dir()
 
 
@@ -88,35 +92,30 @@ def _list_folders(path: Path, meaning: str) -> list[Path]:
     folders = sorted(e for e in entries if e.is_dir() and not e.name.startswith("."))
     if not folders:
         raise DatasetError(f"expected {meaning} in {path}, found none")
-    # Good images first: the order in which pictures and tables are read.
+    # Good images first, as in figures and tables.
     return sorted(folders, key=lambda folder: folder.name != GOOD)
 
 
 def _list_images(path: Path, meaning: str) -> list[Path]:
     if not path.is_dir():
         raise DatasetError(f"expected {meaning} in {path}, found no such folder")
-    files = sorted(file for file in path.iterdir() if _is_image(file))
+    files = sorted(file for file in path.iterdir() if is_image(file))
     if not files:
         endings = ", ".join(sorted(IMAGE_SUFFIXES))
         raise DatasetError(f"expected {meaning} in {path}, found no file ending in {endings}")
     for file, following in pairwise(files):
-        if file.stem == following.stem:  # they would share a mask, and the names of pictures
+        if file.stem == following.stem:  # they would share a mask and the names of figures
             raise DatasetError(
                 f"expected one image of each name, found {file} and {following.name}"
             )
     return files
 
 
-def _is_image(file: Path) -> bool:
-    # Hidden files are leftovers of operating systems (`._000.png`), never pictures.
-    return file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-
-
 def _index_masks(path: Path) -> dict[str, Path]:
-    """Map a mask's stem to its file; empty where the folder is missing."""
+    """Return the mask files of a folder by their stems; empty if the folder is missing."""
     if not path.is_dir():
         return {}
-    return {file.stem: file for file in sorted(path.iterdir()) if _is_image(file)}
+    return {file.stem: file for file in sorted(path.iterdir()) if is_image(file)}
 
 
 def _find_mask(image: Path, masks: dict[str, Path] | None, root: Path) -> Path | None:

@@ -1,10 +1,9 @@
-"""Facts about the machine and the installation, for records and for choosing memory and threads.
+"""Facts about the machine and the installation, for ``run.json`` and the number of threads.
 
-torch is imported only where a device is asked about: the flags need the number of cores, and must
-not wait for torch.
+torch is imported only in functions that need it: the flags need the number of cores before torch is
+loaded.
 """
 
-import math
 import os
 import platform
 import shlex
@@ -16,8 +15,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
-# Gigabytes assumed where a system does not report its memory: common for such work.
-UNKNOWN_MEMORY = 8.0
 PACKAGES = (
     "torch",
     "torchvision",
@@ -42,7 +39,7 @@ def start_record(options: object, device: Device) -> dict[str, object]:
 
     Args:
         options: Options of the run, a dataclass.
-        device: Device that computes.
+        device: Device of the computation.
     """
     import torch
 
@@ -61,7 +58,7 @@ def start_record(options: object, device: Device) -> dict[str, object]:
 
 
 def now() -> str:
-    """Return the local time with its offset, as records have it."""
+    """Return the local time with its offset from UTC, for example 2026-11-25T10:00:00+0100."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
@@ -100,41 +97,6 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def free_memory(device: Device) -> float:
-    """Return the free memory in gigabytes of a device."""
-    if device.type == "cuda":
-        import torch
-
-        # Memory that torch caches for its next tensors is free as well.
-        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return (torch.cuda.mem_get_info(device)[0] + held) / 1e9
-    listing = Path("/proc/meminfo")
-    if listing.is_file():
-        fields = dict(line.split(":") for line in listing.read_text().splitlines())
-        free = int(fields["MemAvailable"].split()[0]) * 1024
-        return min(free, _left_in_container()) / 1e9
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        # Not every system reports its free memory: assume half of the installed one.
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2e9
-    return UNKNOWN_MEMORY
-
-
-def _left_in_container() -> float:
-    """Return the free bytes within a container's limit; infinity without a limit."""
-    folder = Path("/sys/fs/cgroup")
-    try:
-        limit = (folder / "memory.max").read_text().strip()
-        used = int((folder / "memory.current").read_text())
-        lines = (folder / "memory.stat").read_text().splitlines()
-        # The page cache counts as used, but is freed on demand.
-        used -= sum(
-            int(x.split()[1]) for x in lines if x.startswith(("inactive_file", "active_file"))
-        )
-    except (OSError, ValueError):
-        return math.inf
-    return math.inf if limit == "max" else max(int(limit) - used, 0)
 
 
 def source_commit() -> str | None:

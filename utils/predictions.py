@@ -1,4 +1,4 @@
-"""What inference says of each picture, written line by line while it goes on."""
+"""Results of inference, written line by line as images are judged."""
 
 import csv
 import hashlib
@@ -14,25 +14,25 @@ from utils.errors import UsageError
 
 ANOMALY, NORMAL, ERROR = "anomaly", "normal", "error"
 CSV_FILE, JSON_FILE = "predictions.csv", "predictions.jsonl"
-# What a run leaves in its folder beside its record; the last five are folders.
+# Files and folders that a run writes, besides run.json.
 OUTPUTS = (CSV_FILE, JSON_FILE, "pictures", "explanations", "masks", "maps", "annotated")
 COLUMNS = ("path", "score", "threshold", "verdict", "regions", "seconds", "error")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is said of one picture.
+    """Result of one image.
 
     Attributes:
-        path: Its name; of a video's frame ``<video>#<number>``.
+        path: Path of the image; ``<video>#<number>`` for a frame.
         verdict: ``anomaly``, ``normal`` or ``error``.
-        score: The anomaly score; None where it could not be read.
-        threshold: From which score on it is an anomaly.
-        regions: The largest anomalous ones: ``box`` (left, top, right, bottom in pixels of the
-            picture, the last two exclusive), ``area`` in such pixels, ``score``.
-        seconds: Of computing, its share of its batch, without reading and writing.
-        details: What else is known, for the JSON lines: frame, time, map_box, files.
-        error: Why it could not be read.
+        score: Anomaly score; None if the image could not be read.
+        threshold: Lowest score of an anomaly.
+        regions: Largest anomalous regions, each with ``box`` (left, top, right, bottom in pixels of
+            the image, the last two exclusive), ``area`` in pixels of the image, and ``score``.
+        seconds: Share of the computing time of the batch, without reading and writing.
+        details: Further entries of the JSON line: frame, time, map_box, files.
+        error: Reason why the image could not be read.
     """
 
     path: str
@@ -45,7 +45,7 @@ class Outcome:
     error: str = ""
 
     def to_json(self) -> str:
-        """Return one line of JSON, in ASCII: a name that is no text comes back from it."""
+        """Return one line of JSON in ASCII; names that are not valid text are preserved."""
         record = {
             "path": self.path,
             "verdict": self.verdict,
@@ -60,7 +60,7 @@ class Outcome:
         return json.dumps(record)
 
     def to_row(self) -> dict[str, object]:
-        """Return the columns of the CSV file; a region is ``left top right bottom area``."""
+        """Return the columns of the CSV file; regions are ``left top right bottom area``."""
         regions = (" ".join(map(str, (*r["box"], r["area"]))) for r in self.regions)
         return {
             "path": self.path,
@@ -73,29 +73,29 @@ class Outcome:
         }
 
     def to_line(self) -> str:
-        """Return a line for a person, which any name leaves one line."""
+        """Return one readable line, even if the name contains line breaks."""
         if self.verdict == ERROR:
             return f"{ERROR:<8} {'':8}  {_printable(self.path)}: {_printable(self.error)}"
         return f"{self.verdict:<8} {self.score:8.4g}  {_printable(self.path)}"
 
 
 class PredictionFiles:
-    r"""``predictions.csv`` and ``predictions.jsonl``: always whole lines, also while it runs.
+    r"""Writes ``predictions.csv`` and ``predictions.jsonl``, a complete line at a time.
 
-    Bytes of a file's name that are no text stand in the CSV file as ``\udcff``, so that others can
-    read it; the JSON lines have them exactly.
+    Bytes of a file name that are not valid text are written as ``\udcff`` in the CSV file, so that
+    other programs can read it; the JSON lines preserve them.
 
     Args:
-        folder: Where they are written; what bears their names is written anew.
+        folder: Folder of both files; existing ones are replaced.
 
     Raises:
-        UsageError: they cannot be written.
+        UsageError: The files cannot be written.
     """
 
     def __init__(self, folder: Path):
         self._folder = folder
         try:
-            # A byte at a time would be flushed within a line: each line is written at once.
+            # Each line is written at once: the files are complete up to a line at any time.
             self._csv = (folder / CSV_FILE).open(
                 "w", encoding="utf-8", errors="backslashreplace", newline=""
             )
@@ -105,21 +105,21 @@ class PredictionFiles:
         self._write(self._csv, ",".join(COLUMNS) + "\n")
 
     def add(self, outcome: Outcome) -> None:
-        """Write one picture's lines.
+        """Write the lines of one image.
 
         Raises:
-            UsageError: they cannot be written, for example because the disk is full.
+            UsageError: They cannot be written, for example because the disk is full.
         """
         text = io.StringIO()
-        # By the module's own line end it quotes names that hold either of its letters.
+        # The default line terminator makes the module quote names with \r or \n.
         csv.DictWriter(text, COLUMNS).writerow(outcome.to_row())
         self._write(self._csv, text.getvalue().removesuffix("\r\n") + "\n")
         self._write(self._json, outcome.to_json() + "\n")
 
     def close(self) -> None:
-        """End both files."""
+        """Close both files."""
         for file in (self._csv, self._json):
-            with suppress(OSError):  # what could not be written, `add` has told
+            with suppress(OSError):  # `add` has reported what could not be written
                 file.close()
 
     def _write(self, file: io.TextIOBase, line: str) -> None:
@@ -135,22 +135,22 @@ class PredictionFiles:
 
 
 def file_stem(name: str) -> str:
-    """Return a file name for what belongs to a picture: readable, and no other picture's.
+    """Return a readable and unique file name, without suffix, for the outputs of an image.
 
     Args:
-        name: Of the picture: its path, or a frame's.
+        name: Path of the image, or name of the frame.
     """
     path = Path(name)
-    # The picture's own suffix goes; a frame's number, which is no suffix, stays.
+    # The suffix of an image is dropped; the number of a frame is kept.
     words = f"{path.parent.name}_{path.name if '#' in path.name else path.stem}"
-    # No dot nor dash in front: it would be hidden, or taken for a flag.
+    # A leading dot would hide the file, a leading dash would make it look like a flag.
     readable = re.sub(r"[^A-Za-z0-9.-]+", "_", words)[-80:].strip("_.-")
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:12]
     return f"{readable}_{digest}" if readable else digest
 
 
 def _printable(text: str) -> str:
-    """Return text with its line breaks, controls and what is no text written as escapes."""
+    """Return text with unprintable characters, such as line breaks, as escapes."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in text

@@ -1,4 +1,4 @@
-"""Where the time goes, by stage."""
+"""Measure the seconds of named stages."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -11,101 +11,101 @@ Item = TypeVar("Item")
 
 
 class Clock(Protocol):
-    """Marks moments now, and tells later how far they are apart."""
+    """Clock that marks points in time, and measures the time between two marks later."""
 
     def mark(self) -> Any:
-        """Return a mark of this moment."""
+        """Return a mark of the current time."""
 
     def seconds(self, start: Any, stop: Any) -> float:
-        """Return the time from one mark to a later one."""
+        """Return the seconds between two marks."""
 
 
 class HostClock:
-    """Time by the wall clock."""
+    """Wall clock."""
 
     def mark(self) -> float:
-        """Return the time in seconds."""
+        """Return the current time in seconds."""
         return time.perf_counter()
 
     def seconds(self, start: float, stop: float) -> float:
-        """Return the difference."""
+        """Return the seconds between two marks."""
         return stop - start
 
 
 class DeviceClock:
-    """A GPU's time: when its work comes to a mark, which nobody has to wait for.
+    """Clock of a GPU: marks are events in its queue of operations.
 
-    A GPU works behind the program's back. Waiting for it at every mark would make both slower than
-    they are; a mark among its work is passed when all that was asked for before is done. Marks are
-    passed one after another, so that the stages between them still add up to the whole.
+    A GPU works asynchronously, and waiting for it at every mark would slow it down. An event is
+    reached when all operations before it are finished. Events are reached in order, so the stages
+    between them add up to the total time.
 
     Args:
-        device: Which GPU.
+        device: The GPU.
     """
 
     def __init__(self, device: torch.device):
         self._device = device
 
     def mark(self) -> torch.cuda.Event:
-        """Put a mark behind the work asked for so far."""
+        """Return a mark that follows all operations queued so far."""
         event = torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(self._device))
         return event
 
     def seconds(self, start: torch.cuda.Event, stop: torch.cuda.Event) -> float:
-        """Return the time between two marks, once the second one has been passed."""
+        """Wait until the second mark is reached; return the seconds between both."""
         stop.synchronize()
-        return start.elapsed_time(stop) / 1000  # from milliseconds
+        return start.elapsed_time(stop) / 1000  # elapsed_time is in milliseconds
 
 
 def clock_of(device: torch.device) -> Clock:
-    """Return the clock that times a device's work."""
+    """Return the clock of a device."""
     return DeviceClock(device) if device.type == "cuda" else HostClock()
 
 
 class Stopwatch:
-    """Adds up the seconds of named stages.
+    """Sums the seconds of named stages.
 
-    Stages may be nested: the inner one's time is not counted in the outer one's, so that all
-    stages together are the whole.
+    Stages may be nested: the time of an inner stage is not part of the outer one, so that all
+    stages add up to the total time.
 
     Attributes:
-        clock: Whose time is taken.
+        clock: Clock that measures the time.
 
     Args:
-        clock: None for the wall clock.
+        clock: Clock to use; None for the wall clock.
     """
 
     def __init__(self, clock: Clock | None = None):
         self.clock = clock or HostClock()
         self._seconds: dict[str, float] = {}
-        self._spans: list[tuple[str, Any, Any]] = []  # not yet added up
+        self._spans: list[tuple[str, Any, Any]] = []  # not summed yet
         self._running: list[str] = []
         self._since: Any = None
 
     @property
     def seconds(self) -> dict[str, float]:
-        """The seconds of each stage, in the order of their first start."""
+        """Seconds of each stage, in the order of their first start."""
         for stage, start, stop in self._spans:
             self.add(stage, self.clock.seconds(start, stop))
         self._spans.clear()
         return self._seconds
 
     def mark(self) -> Any:
-        """Return a mark of this moment, for `add_between`."""
+        """Return a mark of the current time, for `add_between`."""
         return self.clock.mark()
 
     def add(self, stage: str, seconds: float) -> None:
-        """Add to a stage what was measured otherwise."""
+        """Add seconds to a stage."""
         self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
 
     def add_between(self, stage: str, start: Any, stop: Any) -> None:
-        """Add to a stage the time between two marks."""
+        """Add the time between two marks to a stage."""
         self._spans.append((stage, start, stop))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count the time of a block."""
+        """Measure the time of a block of code."""
         self._switch()
         self._running.append(name)
         try:
@@ -115,7 +115,7 @@ class Stopwatch:
             self._running.pop()
 
     def iterate(self, name: str, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield the items, counting the time until each one is there."""
+        """Yield the items, and measure the time spent waiting for them."""
         remaining = iter(items)
         while True:
             with self.stage(name):
@@ -126,7 +126,7 @@ class Stopwatch:
             yield item
 
     def _switch(self) -> None:
-        """Give the time since the last switch to the innermost running stage."""
+        """Add the time since the last switch to the innermost running stage."""
         now = self.mark()
         if self._running:
             self.add_between(self._running[-1], self._since, now)

@@ -18,8 +18,8 @@ from tests.support import truncate, write_image
 
 # (24, 36, 3): four fields of different colours, and of a shape that tells height from width.
 COLOURS = np.array([[(250, 20, 10), (15, 200, 30)], [(5, 40, 230), (120, 120, 120)]], np.uint8)
-PICTURE = COLOURS.repeat(12, axis=0).repeat(18, axis=1)
-GREY = PICTURE[:, :, 0]
+IMAGE = COLOURS.repeat(12, axis=0).repeat(18, axis=1)
+GREY = IMAGE[:, :, 0]
 AS_GREY = np.stack([GREY] * 3, axis=2)
 CENTRES = np.ix_([6, 18], [9, 27])
 DEFECT = (slice(3, 9), slice(20, 30))
@@ -28,7 +28,7 @@ MASK[DEFECT] = True
 
 
 def save(path: Path, array: np.ndarray, mode: str | None = None, **details) -> Path:
-    """Write by Pillow, which is not what reads, in any of its modes."""
+    """Write with Pillow, in any of its modes: another library than the one that reads."""
     image = Image.fromarray(array)
     (image.convert(mode) if mode else image).save(path, **details)
     return path
@@ -43,14 +43,14 @@ def palette_image(indices: np.ndarray, colours: list[tuple[int, int, int]]) -> I
 class TestReadImage:
     @pytest.mark.parametrize("name", ["rgb.png", "rgb.bmp", "rgb.tif", "grösse 图像.png"])
     def test_colours_come_in_the_order_red_green_blue(self, tmp_path, name):
-        image = read_image(save(tmp_path / name, PICTURE))
+        image = read_image(save(tmp_path / name, IMAGE))
         assert image.dtype == np.uint8
-        np.testing.assert_array_equal(image, PICTURE)
+        np.testing.assert_array_equal(image, IMAGE)
 
-    @pytest.mark.parametrize("name", ["photo.jpg", "photo.jpeg", "photo.webp"])
+    @pytest.mark.parametrize("name", ["image.jpg", "image.jpeg", "image.webp"])
     def test_lossy_formats_are_close(self, tmp_path, name):
-        image = read_image(save(tmp_path / name, PICTURE, quality=95))
-        assert image.shape == PICTURE.shape
+        image = read_image(save(tmp_path / name, IMAGE, quality=95))
+        assert image.shape == IMAGE.shape
         np.testing.assert_allclose(image[CENTRES].astype(int), COLOURS.astype(int), atol=6)
 
     @pytest.mark.parametrize("name", ["grey.png", "grey.bmp", "grey.tif"])
@@ -65,15 +65,15 @@ class TestReadImage:
     @pytest.mark.parametrize("alpha", [255, 128, 0])
     def test_transparency_is_dropped_and_the_colours_below_it_kept(self, tmp_path, alpha):
         layer = np.full((*GREY.shape, 1), alpha, np.uint8)
-        path = save(tmp_path / "rgba.png", np.concatenate([PICTURE, layer], axis=2))
-        np.testing.assert_array_equal(read_image(path), PICTURE)
+        path = save(tmp_path / "rgba.png", np.concatenate([IMAGE, layer], axis=2))
+        np.testing.assert_array_equal(read_image(path), IMAGE)
 
     def test_grey_with_transparency(self, tmp_path):
         path = save(tmp_path / "la.png", GREY, "LA")
         np.testing.assert_array_equal(read_image(path), AS_GREY)
 
     @pytest.mark.parametrize("lower", [0, 100, 255])
-    @pytest.mark.parametrize(("eight_bit", "expected"), [(GREY, AS_GREY), (PICTURE, PICTURE)])
+    @pytest.mark.parametrize(("eight_bit", "expected"), [(GREY, AS_GREY), (IMAGE, IMAGE)])
     def test_of_16_bits_the_upper_8_are_kept(self, tmp_path, eight_bit, expected, lower):
         path = write_image(tmp_path / "deep.png", eight_bit.astype(np.uint16) * 256 + lower)
         np.testing.assert_array_equal(read_image(path), expected)
@@ -83,7 +83,7 @@ class TestReadImage:
         palette_image(indices, [tuple(map(int, c)) for c in COLOURS.reshape(4, 3)]).save(
             path := tmp_path / "palette.png"
         )
-        np.testing.assert_array_equal(read_image(path), PICTURE)
+        np.testing.assert_array_equal(read_image(path), IMAGE)
 
     def test_one_bit_becomes_black_and_white(self, tmp_path):
         path = tmp_path / "bit.png"
@@ -94,8 +94,8 @@ class TestReadImage:
     def test_a_cameras_orientation_mark_is_obeyed(self, tmp_path):
         exif = Image.Exif()
         exif[0x0112] = 6  # turned clockwise to be upright
-        image = read_image(save(tmp_path / "turned.jpg", PICTURE, quality=95, exif=exif))
-        upright = np.rot90(PICTURE, -1)
+        image = read_image(save(tmp_path / "turned.jpg", IMAGE, quality=95, exif=exif))
+        upright = np.rot90(IMAGE, -1)
         assert image.shape == upright.shape
         centres = np.ix_([9, 27], [6, 18])
         np.testing.assert_allclose(image[centres].astype(int), upright[centres], atol=6)
@@ -168,13 +168,13 @@ class TestUnreadableFile:
         def refuse(*arguments, **options):
             raise PermissionError(13, "Permission denied")
 
-        path = save(tmp_path / "closed.png", PICTURE)
+        path = save(tmp_path / "closed.png", IMAGE)
         monkeypatch.setattr(np, "fromfile", refuse)
         self.check(read, path, "cannot read .*Permission denied")
 
 
 class TestDamagedAnywhere:
-    """A damaged file is an error or, where nothing of the picture was lost, read right."""
+    """A damaged file is an error or, where nothing of the image was lost, read correctly."""
 
     def check(self, folder: Path, whole: bytes, damaged: bytes) -> None:
         (folder / "whole").write_bytes(whole)
@@ -209,17 +209,17 @@ class TestDamagedAnywhere:
 class TestReadSample:
     @pytest.fixture
     def image(self, tmp_path) -> Path:
-        return save(tmp_path / "image.png", PICTURE)
+        return save(tmp_path / "image.png", IMAGE)
 
     def test_a_good_image_has_a_mask_without_defect(self, image):
         found, mask = read_sample(Sample(image, "widget", "good"))
-        np.testing.assert_array_equal(found, PICTURE)
+        np.testing.assert_array_equal(found, IMAGE)
         np.testing.assert_array_equal(mask, np.zeros(GREY.shape, bool))
 
     def test_a_defective_image_comes_with_its_mask(self, image, tmp_path):
         path = save(tmp_path / "mask.png", (MASK * 255).astype(np.uint8))
         found, mask = read_sample(Sample(image, "widget", "crack", path))
-        np.testing.assert_array_equal(found, PICTURE)
+        np.testing.assert_array_equal(found, IMAGE)
         np.testing.assert_array_equal(mask, MASK)
 
     def test_a_defective_image_without_ground_truth_has_none(self, image):
@@ -231,7 +231,7 @@ class TestReadSample:
         with pytest.raises(DatasetError) as caught:
             read_sample(Sample(image, "widget", "crack", path))
         message = str(caught.value)
-        assert f"size 36x24, found {size[1]}x{size[0]}" in message
+        assert f"of its image, 36x24, found {size[1]}x{size[0]}: " in message
         assert str(path) in message
         assert str(image) in message
 

@@ -126,7 +126,7 @@ def test_hidden_folders_are_ignored(root):
 
 
 def test_two_images_of_one_name_are_refused(root):
-    """They would share a mask, and the names of their pictures."""
+    """They would share a mask, and the names of their figures."""
     (image, *_) = (root / "widget/test/crack").iterdir()
     touch(image.with_suffix(".bmp"))
     with pytest.raises(DatasetError, match="one image of each name"):
@@ -204,7 +204,7 @@ class TestUnusableCategory:
 
     @pytest.mark.parametrize("name", ["gadget", "widget/", "../data/widget"])
     def test_a_name_that_is_no_category_lists_those_that_are(self, root, name):
-        # A name becomes a part of picture names, where a path would not do.
+        # A name becomes part of file names; a path cannot.
         shutil.copytree(root / "widget", root / "bottle")
         with pytest.raises(DatasetError) as caught:
             read_category(root, name)

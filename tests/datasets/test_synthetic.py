@@ -259,9 +259,9 @@ def test_another_generator_version_replaces_the_category(tmp_path):
 
 @pytest.mark.parametrize("record", [None, "{}", "[1]", "not JSON"])
 def test_foreign_folder_is_never_touched(tmp_path, record):
-    photo = tmp_path / "hex_nut/train/good/photo.png"
-    photo.parent.mkdir(parents=True)
-    photo.write_bytes(b"a real image")
+    image = tmp_path / "hex_nut/train/good/image.png"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"a real image")
     if record is not None:
         (tmp_path / "hex_nut/synthetic.json").write_text(record)
     before = files_of(tmp_path)

@@ -1,4 +1,4 @@
-"""What a machine tells of itself, and what is assumed where it tells nothing."""
+"""The facts that records contain, on this machine and on systems that report less."""
 
 import os
 import re
@@ -8,55 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from utils import machine
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def no_listings(monkeypatch):
     """Hide /proc, as on a system without it."""
     monkeypatch.setattr(Path, "is_file", lambda path: False)
-
-
-class TestFreeMemory:
-    @pytest.fixture
-    def installed(self) -> float:
-        """Return the machine's whole memory in gigabytes."""
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-
-    def test_some_is_free_and_no_more_than_there_is(self, installed):
-        assert 0.05 < machine.free_memory(CPU) <= installed
-
-    def test_it_is_the_available_memory_in_gigabytes(self, monkeypatch):
-        listing = "MemTotal:  9000000 kB\nMemFree: 1000 kB\nMemAvailable:    2000000 kB\n"
-        monkeypatch.setattr(Path, "is_file", lambda path: True)
-        monkeypatch.setattr(Path, "read_text", lambda path: listing)
-        assert machine.free_memory(CPU) == pytest.approx(2.048)
-
-    @pytest.mark.usefixtures("no_listings")
-    def test_where_it_is_not_told_half_of_what_there_is(self, installed):
-        assert machine.free_memory(CPU) == pytest.approx(installed / 2)
-
-    @pytest.mark.usefixtures("no_listings")
-    def test_where_nothing_is_told_a_usual_machine(self, monkeypatch):
-        monkeypatch.delattr(os, "sysconf")
-        assert machine.free_memory(CPU) == machine.UNKNOWN_MEMORY
-
-    def test_on_a_gpu_it_is_the_gpus(self, monkeypatch):
-        asked = []
-
-        def free_and_total(device: torch.device) -> tuple[int, int]:
-            asked.append(device)
-            return 3_000_000_000, 80_000_000_000
-
-        monkeypatch.setattr(torch.cuda, "mem_get_info", free_and_total)
-        for name in ("memory_reserved", "memory_allocated"):
-            monkeypatch.setattr(torch.cuda, name, lambda device: 0)
-        assert machine.free_memory(torch.device("cuda", 1)) == 3.0
-        assert asked == [torch.device("cuda", 1)]
 
 
 class TestUsableCores:

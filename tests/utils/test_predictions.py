@@ -52,7 +52,7 @@ def read_json(folder: Path) -> list[dict]:
 
 
 class TestFiles:
-    def test_what_is_known_of_a_picture(self, tmp_path):
+    def test_the_columns_of_an_image(self, tmp_path):
         write(tmp_path, FOUND, FAULT)
         found, fault = read_csv(tmp_path)
         assert tuple(found) == COLUMNS

@@ -2,7 +2,7 @@
 
 from datasets.base import GOOD, Category, DatasetError, Sample
 from datasets.inputs import find_items
-from datasets.mvtec import read_training
+from datasets.layouts import layout_of
 from utils.options.method import parse_options
 from utils.options.train import DEFAULTS, TrainOptions
 from utils.pipeline.categories import category_names
@@ -31,7 +31,8 @@ def read_categories(options: TrainOptions) -> list[Category]:
         DatasetError: A folder or file is missing, or a PATH is a video.
     """
     if not options.paths:
-        return [read_training(options.path_data, name) for name in category_names(options)]
+        layout = layout_of(options.path_data)
+        return [layout.read_training(options.path_data, name) for name in category_names(options)]
     samples = []
     for item in find_items(options.paths):
         if item.fault or item.frame is not None:

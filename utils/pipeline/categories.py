@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from datasets.base import Category, DatasetError
-from datasets.mvtec import find_categories, read_category
+from datasets.layouts import layout_of
 from patchcore.settings import F1_MAX
 from utils.options.data import DataOptions
 from utils.options.evaluate import EvaluateOptions
@@ -15,7 +15,8 @@ def read_categories(options: EvaluateOptions) -> list[Category]:
     Raises:
         DatasetError: A folder or mask is missing, or a threshold needs labels that do not exist.
     """
-    categories = [read_category(options.path_data, name) for name in category_names(options)]
+    layout = layout_of(options.path_data)
+    categories = [layout.read_category(options.path_data, n) for n in category_names(options)]
     if options.saves_models:
         _check_thresholds(options, categories)
     return categories
@@ -27,7 +28,8 @@ def category_names(options: DataOptions) -> list[str]:
     Raises:
         DatasetError: The folder is missing or has no category.
     """
-    return list(dict.fromkeys(options.categories)) or find_categories(options.path_data)
+    given = list(dict.fromkeys(options.categories))
+    return given or layout_of(options.path_data).find_categories(options.path_data)
 
 
 def _check_thresholds(options: EvaluateOptions, categories: Sequence[Category]) -> None:

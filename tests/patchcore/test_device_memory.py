@@ -1,0 +1,59 @@
+"""The free memory, on this machine and on systems that do not report it."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from patchcore import device_memory
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def no_listings(monkeypatch):
+    """Hide /proc, as on a system without it."""
+    monkeypatch.setattr(Path, "is_file", lambda path: False)
+
+
+@pytest.fixture
+def installed() -> float:
+    """Return the installed memory in gigabytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+
+
+def test_it_is_at_most_the_installed_memory(installed):
+    assert 0.05 < device_memory.free_memory(CPU) <= installed
+
+
+def test_it_is_the_available_memory_in_gigabytes(monkeypatch):
+    listing = "MemTotal:  9000000 kB\nMemFree: 1000 kB\nMemAvailable:    2000000 kB\n"
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    monkeypatch.setattr(Path, "read_text", lambda path: listing)
+    assert device_memory.free_memory(CPU) == pytest.approx(2.048)
+
+
+@pytest.mark.usefixtures("no_listings")
+def test_half_of_the_installed_memory_if_the_system_does_not_report_it(installed):
+    assert device_memory.free_memory(CPU) == pytest.approx(installed / 2)
+
+
+@pytest.mark.usefixtures("no_listings")
+def test_a_constant_if_the_installed_memory_is_unknown_too(monkeypatch):
+    monkeypatch.delattr(os, "sysconf")
+    assert device_memory.free_memory(CPU) == device_memory.UNKNOWN_MEMORY
+
+
+def test_the_memory_of_a_gpu_is_its_own(monkeypatch):
+    asked = []
+
+    def free_and_total(device: torch.device) -> tuple[int, int]:
+        asked.append(device)
+        return 3_000_000_000, 80_000_000_000
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", free_and_total)
+    for name in ("memory_reserved", "memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: 0)
+    assert device_memory.free_memory(torch.device("cuda", 1)) == 3.0
+    assert asked == [torch.device("cuda", 1)]
