@@ -8,13 +8,10 @@ import numpy as np
 
 from datasets.synthetic.rendering import render
 from patchcore import explain
+from patchcore.origins import EmbeddingOrder, Origins
+from patchcore.prediction import Prediction
 from tests.benchmarks.measure import Row
-from utils.pipeline.explanations import (
-    CoresetOrigins,
-    ImagePatches,
-    describe_patches,
-    explained_patches,
-)
+from utils.pipeline.explanations import crops_of_nearest, describe_patches, explained_patches
 from utils.plots import draw_explanation, draw_localization, draw_thumbnail
 from utils.results import encode_picture
 
@@ -31,13 +28,18 @@ def measure(quick: bool) -> list[Row]:
     cv2.setNumThreads(1)
     image, mask = (np.ascontiguousarray(a[CROP]) for a in render("bottle_mouth", "crack", seed=3))
     train = np.stack([render("bottle_mouth", None, seed=seed)[0][CROP] for seed in range(4)])
-    places = explain.locate(np.arange(len(train) * GRID[0] * GRID[1]), GRID)
-    coreset_patches = explain.cut_patches(train, places, GRID)
+    names = tuple(f"widget/train/good/{number:03d}.png" for number in range(len(train)))
+    order = EmbeddingOrder.of(len(train), 0, len(train))
+    every_patch = np.arange(len(train) * GRID[0] * GRID[1])
+    origins = Origins.locate(every_patch, GRID, order, names, ())
+    coreset_patches = explain.cut_patches(train, origins.image, origins.row, origins.column, GRID)
     rng = np.random.default_rng(0)
     nearest = rng.integers(0, len(coreset_patches), (*GRID, 1))
-    patches = ImagePatches(rng.random((*GRID, 1), dtype=np.float32), nearest)
-    sources = tuple((f"widget/train/good/{number:03d}.png", "") for number in range(len(train)))
+    distance = rng.random((*GRID, 1), dtype=np.float32)
     anomaly_map = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 9) * 2
+    prediction = Prediction(
+        np.array([1.5], np.float32), anomaly_map[None], distance[None], nearest[None]
+    )
 
     def rebuild() -> np.ndarray:
         return explain.rebuild(coreset_patches[nearest[:, :, 0]], image.shape[:2])
@@ -60,13 +62,10 @@ def measure(quick: bool) -> list[Row]:
     def draw_everything() -> None:
         draw()
         encode_picture(draw_thumbnail(image, anomaly_map, rebuild(), RANGE), ".jpg")
-        records = describe_patches(patches, CoresetOrigins(sources, places), image.shape[:2], 3)
+        records = describe_patches(prediction, origins, image.shape[:2], 3)
+        crops = crops_of_nearest(records, coreset_patches)
         explained = explained_patches(
-            image,
-            GRID,
-            records,
-            crops=lambda near: coreset_patches[near["coreset_index"]],
-            whole_image=lambda file, flip: train[int(file[-7:-4])],
+            image, records, crops, GRID, lambda file, flip: train[int(file[-7:-4])]
         )
         encode_picture(draw_explanation(image, explained, title="crack", file_name="000.png"))
 

@@ -3,10 +3,8 @@ import pytest
 
 from patchcore.explain import (
     GAP,
-    PatchPlaces,
     cut_patches,
     find_most_anomalous,
-    locate,
     patch_box,
     rebuild,
 )
@@ -16,26 +14,28 @@ def make_images(count, size, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, *size, 3), dtype=np.uint8)
 
 
-def test_locates_a_patch_by_image_row_and_column():
-    grid = (3, 4)
-    places = locate(np.array([0, 3, 4, 11, 12, 12 * 5 + 6]), grid)
-    assert places.images.tolist() == [0, 0, 0, 0, 1, 5]
-    assert places.rows.tolist() == [0, 0, 1, 2, 0, 1]
-    assert places.columns.tolist() == [0, 3, 0, 3, 0, 2]
+def all_patches(images, grid, fields=2):
+    """Return (B, h, w, ph, pw, 3), the crops of all patches."""
+    positions = np.indices((len(images), *grid)).reshape(3, -1)
+    patches = cut_patches(images, *positions, grid, fields)
+    return patches.reshape(len(images), *grid, *patches.shape[1:])
+
+
+def cut_patch(images, image, row, column, grid, fields=2):
+    """Return the crop of one patch."""
+    return cut_patches(images, *np.array([[image], [row], [column]]), grid, fields)[0]
 
 
 def test_a_patch_is_cut_around_the_middle_of_its_field():
     """Field (1, 2) of an 8-pixel grid is rows 8..15 and columns 16..23, and 4 more around it."""
     images = make_images(2, (32, 32))
-    places = PatchPlaces(np.array([1]), np.array([1]), np.array([2]))
-    patch = cut_patches(images, places, (4, 4))[0]
+    patch = cut_patch(images, 1, 1, 2, (4, 4))
     np.testing.assert_array_equal(patch, images[1, 4:20, 12:28])
 
 
 def test_beyond_the_border_the_image_is_mirrored():
     images = make_images(1, (32, 32))
-    corner = PatchPlaces(np.array([0]), np.array([0]), np.array([3]))
-    patch = cut_patches(images, corner, (4, 4))[0]
+    patch = cut_patch(images, 0, 0, 3, (4, 4))
     padded = np.pad(images[0], ((4, 4), (4, 4), (0, 0)), mode="symmetric")
     np.testing.assert_array_equal(patch, padded[0:16, 24:40])
 
@@ -52,17 +52,14 @@ def test_beyond_the_border_the_image_is_mirrored():
 )
 def test_an_image_is_rebuilt_from_its_own_patches_to_the_last_value(grid, size):
     images = make_images(2, size)
-    count = grid[0] * grid[1]
-    patches = cut_patches(images, locate(np.arange(count, 2 * count), grid), grid)
-    rebuilt = rebuild(patches.reshape(*grid, *patches.shape[1:]), size)
+    rebuilt = rebuild(all_patches(images, grid)[1], size)
     np.testing.assert_array_equal(rebuilt, images[1])
 
 
 def test_a_foreign_patch_shows_only_around_its_place():
     grid, size = (8, 8), (64, 64)
     image = np.full((1, *size, 3), 100, dtype=np.uint8)
-    patches = cut_patches(image, locate(np.arange(64), grid), grid)
-    patches = patches.reshape(*grid, *patches.shape[1:])
+    patches = all_patches(image, grid)[0]
     patches[2, 5] = 200
     rebuilt = rebuild(patches, size)
     changed = np.argwhere(rebuilt[:, :, 0] != 100)
@@ -91,7 +88,8 @@ def rebuild_slowly(patches, size):
 @pytest.mark.parametrize(("grid", "size"), [((4, 5), (32, 40)), ((5, 3), (33, 29))])
 def test_rebuilding_is_a_weighted_mean(grid, size):
     count = grid[0] * grid[1]
-    pool = cut_patches(make_images(3, size), locate(np.arange(3 * count), grid), grid)
+    pool = all_patches(make_images(3, size), grid)
+    pool = pool.reshape(3 * count, *pool.shape[3:])
     chosen = np.random.default_rng(1).integers(0, 3 * count, grid)
     rebuilt = rebuild(pool[chosen], size)
     assert np.abs(rebuilt - rebuild_slowly(pool[chosen], size)).max() <= 0.501
@@ -100,8 +98,7 @@ def test_rebuilding_is_a_weighted_mean(grid, size):
 @pytest.mark.parametrize("fields", [1, 2, 3, 6])
 def test_patches_of_any_width_have_the_same_middle(fields):
     images = make_images(1, (64, 64))
-    place = PatchPlaces(np.array([0]), np.array([3]), np.array([4]))
-    patch = cut_patches(images, place, (8, 8), fields)[0]
+    patch = cut_patch(images, 0, 3, 4, (8, 8), fields)
     left, top, right, bottom = patch_box(3, 4, (8, 8), (64, 64), fields)
     assert patch.shape[:2] == (8 * fields, 8 * fields)
     np.testing.assert_array_equal(patch, images[0, top:bottom, left:right])
@@ -111,6 +108,18 @@ def test_patches_of_any_width_have_the_same_middle(fields):
 def test_boxes_end_at_the_border():
     assert patch_box(0, 7, (8, 8), (64, 64)) == (56, 0, 64, 8)
     assert patch_box(0, 7, (8, 8), (64, 64), fields=3) == (48, 0, 64, 16)
+
+
+@pytest.mark.parametrize(
+    ("row_step", "column_step"), [(0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (-1, -1), (1, -1)]
+)
+def test_patches_near_a_found_one_are_left_out_on_all_sides(row_step, column_step):
+    distance = np.zeros((21, 21, 1))
+    distance[10, 10] = 9
+    near = (10 + (GAP - 1) * row_step, 10 + (GAP - 1) * column_step)
+    apart = (10 + GAP * row_step, 10 + GAP * column_step)
+    distance[near], distance[apart] = 8, 7
+    assert find_most_anomalous(distance, 2) == [(10, 10), apart]
 
 
 def test_the_most_anomalous_patches_come_first_and_apart():

@@ -1,22 +1,28 @@
 """Test images are drawn here or by other processes, with the same result."""
 
+import functools
 import json
 import os
 import shutil
-import tempfile
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from tests.utils.commands.test_scene import make_scene
 
-from tests.support import NUM_TEST_PER_TYPE, TEST_TYPES, evaluate, make_category, names
+from tests.support import NUM_TEST_PER_TYPE, ROOT, TEST_TYPES, evaluate, make_category, names
 from utils.errors import UsageError
 from utils.pipeline import drawing as drawing_module
+from utils.pipeline import explanations
+from utils.pipeline.category_view import ImageFigures
 from utils.pipeline.drawing import Drawing
-from utils.pipeline.scene import SceneArrays
-from utils.pipeline.training_images import read_training_image
+from utils.pipeline.explanations import read_training_image
 from utils.results import ResultFolder
 
 FLAGS = "--pictures all --percentage_coreset 0.1 --flip vertical --k 2"
@@ -44,14 +50,11 @@ def here(data, tmp_path_factory) -> Path:
     return evaluate(data, tmp_path_factory.mktemp("here") / "result", f"{FLAGS} --num_workers 0")
 
 
-def test_other_processes_draw_the_same_and_leave_no_files_behind(data, here, tmp_path, monkeypatch):
-    monkeypatch.setattr(drawing_module, "FEW_IMAGES", 1)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_other_processes_draw_the_same(data, here, tmp_path):
     there = evaluate(data, tmp_path / "result", f"{FLAGS} --num_workers 2")
     files = drawn_files(here)
     assert len(files) == 4 * len(TEST_TYPES) * NUM_TEST_PER_TYPE
     assert drawn_files(there) == files
-    assert [path.name for path in tmp_path.iterdir()] == ["result"]
 
 
 def test_records_tell_files_places_and_distances(data, here):
@@ -81,15 +84,14 @@ def test_the_neighbours_place_is_where_its_crop_was_cut(data, tmp_path, monkeypa
     """In files, flips and places nothing is mixed up on the way."""
     seen = []
 
-    def spy(image, grid, records, *, crops, whole_image):
-        for record in records:
-            for near in record["nearest"]:
-                whole = whole_image(near["file"], near["flip"])
-                seen.append((crops(near), whole, near))
-        return original(image, grid, records, crops=crops, whole_image=whole_image)
+    def spy(image, records, crops, grid, read):
+        for record, crops_of_record in zip(records, crops, strict=True):
+            for near, crop in zip(record["nearest"], crops_of_record, strict=True):
+                seen.append((crop, read(near["file"], near["flip"]), near))
+        return original(image, records, crops, grid, read)
 
-    original = drawing_module.explained_patches
-    monkeypatch.setattr(drawing_module, "explained_patches", spy)
+    original = explanations.explained_patches
+    monkeypatch.setattr(explanations, "explained_patches", spy)
     evaluate(data, tmp_path / "result", f"{FLAGS} --num_workers 0 --batch_size 4")
     assert {near["flip"] for *_, near in seen} == {"", "vertical"}
     for crop, whole, near in seen:
@@ -105,13 +107,13 @@ def test_a_training_image_that_is_gone_costs_only_its_whole_picture(data, tmp_pa
     read_training_image.cache_clear()
     copy = tmp_path / "data"
     shutil.copytree(data, copy)
-    measure = drawing_module.draw_image
+    draw = ImageFigures.draw
 
-    def draw(*arguments):
+    def remove_and_draw(*arguments):
         shutil.rmtree(copy / "widget/train", ignore_errors=True)
-        return measure(*arguments)
+        return draw(*arguments)
 
-    monkeypatch.setattr(drawing_module, "draw_image", draw)
+    monkeypatch.setattr(ImageFigures, "draw", remove_and_draw)
     result = evaluate(copy, tmp_path / "result", f"{FLAGS} --num_workers 0")
     read_training_image.cache_clear()
     pictures = list(result.glob("explanation_*.png"))
@@ -135,64 +137,180 @@ def test_without_pictures_nothing_is_drawn_of_test_images(data, tmp_path):
     assert (result / "index.html").is_file()
 
 
-def test_a_process_that_dies_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(drawing_module, "_draw_saved", _die)
-    monkeypatch.setattr(drawing_module, "FEW_IMAGES", 1)
-    arrays = _small_arrays()
-    with (
-        pytest.raises(UsageError, match="--num_workers 0"),
-        Drawing(ResultFolder(tmp_path), 1) as drawing,
-    ):
-        drawing.draw(make_scene(), arrays)
+@dataclass(frozen=True)
+class Figure:
+    """Writes which process drew it.
+
+    Attributes:
+        name: The name of the file.
+        kill_others_than: Any other process than this one dies; 0 for none.
+        seconds: The time that drawing takes.
+    """
+
+    name: str
+    kill_others_than: int = 0
+    seconds: float = 0.0
+
+    def draw(self, folder: ResultFolder) -> None:
+        if self.kill_others_than not in (0, os.getpid()):
+            os._exit(1)
+        time.sleep(self.seconds)
+        folder.write_text(self.name, str(os.getpid()))
 
 
-def test_a_full_disk_is_told(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(SceneArrays, "save", full)
-    monkeypatch.setattr(drawing_module, "FEW_IMAGES", 1)
-    with (
-        pytest.raises(UsageError, match=r"No space left on device.*TMPDIR"),
-        Drawing(ResultFolder(tmp_path), 1) as drawing,
-    ):
-        drawing.draw(make_scene(), _small_arrays())
+def drawn_by(folder: Path) -> dict[str, int]:
+    """Return the process that drew each figure."""
+    drawn = folder.glob("[!.]*")
+    return {path.name: int(path.read_text()) for path in drawn}
 
 
-def test_processes_of_the_pool_stay_in_the_background():
-    pool = drawing_module._start_pool(1)
-    try:
-        assert pool.submit(os.nice, 0).result() == drawing_module.NICENESS
-        assert pool.submit(cv2.getNumThreads).result() == 1
-    finally:
-        pool.shutdown()
-
-
-def test_the_error_that_ends_a_run_is_not_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr(drawing_module, "_draw_saved", _die)
+@pytest.fixture(autouse=True)
+def _few_images(monkeypatch):
+    """Draw in the background from the first image on."""
     monkeypatch.setattr(drawing_module, "FEW_IMAGES", 1)
 
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Replace the processes of the pool by threads, which start at once."""
+
+    def make_pool(count: int, **_) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(count)
+
+    monkeypatch.setattr(drawing_module, "ProcessPoolExecutor", make_pool)
+
+
+def test_a_process_that_dies_is_reported_once_and_the_run_goes_on(tmp_path, caplog):
+    here = os.getpid()
+    with Drawing(ResultFolder(tmp_path), 1) as drawing:
+        drawing.draw(lambda n: Figure(f"a{n}", kill_others_than=here if n == 3 else 0), 6, "a")
+        drawing.wait()
+        (warning,) = caplog.records
+        assert warning.levelname == "WARNING"
+        assert "ended unexpectedly" in warning.message
+        assert "\n" not in warning.message
+        assert drawn_by(tmp_path).keys() == {f"a{n}" for n in range(6)}
+        assert drawn_by(tmp_path)["a0"] != here
+        assert drawn_by(tmp_path)["a3"] == here
+        drawing.draw(lambda n: Figure("b"), 1, "b")  # by a new process
+    assert drawn_by(tmp_path)["b"] != here
+    assert len(caplog.records) == 1
+
+
+def test_processes_that_cannot_start_leave_the_drawing_to_the_main_process(
+    tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(drawing_module, "_set_up_worker", functools.partial(os._exit, 1))
+    with Drawing(ResultFolder(tmp_path), 1) as drawing:
+        drawing.draw(lambda n: Figure(str(n)), 2, "a")
+    assert drawn_by(tmp_path) == {"0": os.getpid(), "1": os.getpid()}
+    warnings = [r for r in caplog.records if r.name == drawing_module.__name__]
+    assert [warning.levelname for warning in warnings] == ["WARNING"]
+
+
+@pytest.mark.usefixtures("threads")
+def test_arrays_of_only_a_few_images_are_gathered_at_a_time(tmp_path):
+    num_processes, made, held = 2, [], []
+
+    def make(index: int) -> Figure:
+        made.append(index)
+        held.append(len(made) - len(drawn_by(tmp_path)))
+        return Figure(f"{index:02d}", seconds=0.01)
+
+    with Drawing(ResultFolder(tmp_path), num_processes) as drawing:
+        drawing.draw(make, 30, "a")
+    assert len(drawn_by(tmp_path)) == len(made) == 30
+    assert max(held) <= 2 * num_processes
+
+
+@pytest.mark.usefixtures("threads")
+def test_the_caller_goes_on_while_images_are_drawn_until_it_waits(tmp_path):
+    with Drawing(ResultFolder(tmp_path), 1) as drawing:
+        drawing.draw(lambda n: Figure(f"a{n}", seconds=0.1), 4, "a")
+        drawing.draw(lambda n: Figure(f"b{n}"), 4, "b")
+        assert len(drawn_by(tmp_path)) < 4
+        drawing.wait()
+        assert len(drawn_by(tmp_path)) == 8
+
+
+@pytest.mark.usefixtures("threads")
+def test_an_interruption_ends_the_drawing(tmp_path):
+    def interrupt_while_drawing():
+        with Drawing(ResultFolder(tmp_path), 1) as drawing:
+            drawing.draw(lambda n: Figure(f"a{n}", seconds=0.05), 1000, "a")
+            drawing.draw(lambda n: Figure(f"b{n}", seconds=0.05), 1000, "b")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_while_drawing()
+    assert len(drawn_by(tmp_path)) < 20
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_figure_that_cannot_be_written_is_reported(tmp_path, num_workers):
+    def draw():
+        with Drawing(ResultFolder(tmp_path), num_workers) as drawing:
+            drawing.draw(lambda n: Figure("no/such/folder"), 3, "a")
+            drawing.draw(lambda n: Figure(f"b{n}", seconds=0.05), 1000, "b")
+            drawing.wait()
+
+    with pytest.raises(UsageError, match=r"cannot write .*no/such/folder.*--path_result"):
+        draw()
+    assert len(drawn_by(tmp_path)) < 20
+
+
+@pytest.mark.usefixtures("threads")
+def test_the_error_that_ends_a_run_is_not_replaced(tmp_path):
     def stop_while_drawing():
         with Drawing(ResultFolder(tmp_path), 1) as drawing:
-            drawing.draw(make_scene(), _small_arrays())
+            drawing.draw(lambda n: Figure("no/such/folder"), 3, "a")
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         stop_while_drawing()
 
 
-def _die(*_) -> None:
-    os._exit(1)
+PARENT = """
+import os, signal, sys
+from pathlib import Path
+import cv2
+from utils.pipeline.drawing import Drawing
+from utils.results import ResultFolder
+
+if __name__ == "__main__":
+    drawing = Drawing(ResultFolder(Path(sys.argv[1])), 1)
+    drawing._start_pool()
+    for function, *arguments in ((os.getpid,), (os.nice, 0), (cv2.getNumThreads,)):
+        print(drawing._pool.submit(function, *arguments).result(), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
-def _small_arrays():
-    zeros = np.zeros
-    return SceneArrays(
-        images=zeros((6, 8, 8, 3), np.uint8),
-        anomaly_maps=zeros((6, 8, 8), np.float32),
-        distance=zeros((6, 4, 4, 1), np.float32),
-        nearest=zeros((6, 4, 4, 1), np.int64),
-        coreset_patches=zeros((5, 4, 4, 3), np.uint8),
-        places=zeros((5, 3), np.int64),
-        masks=None,
+def test_processes_stay_in_the_background_and_end_with_a_killed_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    parent = subprocess.run(
+        [sys.executable, script, tmp_path],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
+    assert parent.returncode == -signal.SIGKILL
+    pid, niceness, num_threads = map(int, parent.stdout.split())
+    assert niceness == drawing_module.NICENESS
+    assert num_threads == 1
+    deadline = time.monotonic() + 10
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(pid)
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process exists and has not ended; a container may not reap it then."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"

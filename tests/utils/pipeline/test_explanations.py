@@ -1,24 +1,27 @@
-"""Explanations name the patches that an image was compared with."""
+"""Explanations name the training patches that an image's patches are nearest to."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from datasets.base import Sample
-from patchcore import PatchCore, explain
+from patchcore import PatchCore
 from patchcore.origins import Origins
+from patchcore.preprocess import Preprocess
+from tests.support import write_image
 from utils.pipeline.explanations import (
     CONTEXT_FIELDS,
-    CoresetOrigins,
-    ImagePatches,
+    crops_of_nearest,
     describe_patches,
     explained_patches,
-    name_sources,
+    read_training_image,
     relative_name,
+    with_relative_names,
 )
 
 SIZE = (64, 64)
+FILES = tuple(f"widget/train/good/{number:03d}.png" for number in range(4))
 
 
 def textures(count: int, seed: int = 0) -> list[np.ndarray]:
@@ -28,7 +31,7 @@ def textures(count: int, seed: int = 0) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def model() -> PatchCore:
-    """Return a model whose coreset is the whole bank of four images."""
+    """Return a model that keeps all patches of four images in its coreset."""
     model = PatchCore(
         "squeezenet1_1",
         ["features.3", "features.6"],
@@ -38,21 +41,15 @@ def model() -> PatchCore:
         embed_dim=64,
         percentage_coreset=1.0,
     )
-    return model.fit(textures(4))
+    return model.fit(textures(4), names=FILES)
 
 
-def origins_of(model: PatchCore) -> CoresetOrigins:
-    sources = tuple((f"widget/train/good/{number:03d}.png", "") for number in range(4))
-    return CoresetOrigins(sources, explain.locate(model.coreset.indices, model.grid))
-
-
-def test_with_the_whole_bank_a_training_image_explains_itself(model):
+def test_with_all_patches_in_the_coreset_a_training_image_explains_itself(model):
     prediction = model.predict(textures(4))
     for number in range(4):
-        patches = ImagePatches.of(prediction, number)
-        for record in describe_patches(patches, origins_of(model), SIZE, 3):
+        for record in describe_patches(prediction.of(number), model.coreset.origins, SIZE, 3):
             (nearest,) = record["nearest"]
-            assert nearest["file"] == f"widget/train/good/{number:03d}.png"
+            assert (nearest["file"], nearest["flip"]) == (FILES[number], "")
             assert (nearest["row"], nearest["column"]) == (record["row"], record["column"])
             assert nearest["box"] == record["box"]
             # In float32 the distance of a patch to itself is a rounding error of its norm.
@@ -63,7 +60,7 @@ def test_the_first_patch_is_the_one_that_scored_the_image(model):
     odd = textures(1, seed=5)[0]
     odd[24:40, 8:24] = 255
     prediction = model.predict([odd])
-    first, *others = describe_patches(ImagePatches.of(prediction, 0), origins_of(model), SIZE, 3)
+    first, *others = describe_patches(prediction, model.coreset.origins, SIZE, 3)
     assert first["score"] == pytest.approx(float(prediction.score[0]))
     assert all(other["score"] <= first["score"] for other in others)
     assert [record["rank"] for record in (first, *others)] == [1, 2, 3]
@@ -74,22 +71,21 @@ def test_the_first_patch_is_the_one_that_scored_the_image(model):
     assert bottom > 24
 
 
+NEAREST = {
+    **{"distance": 2.0, "coreset_index": 1, "file": "w/train/good/007.png", "flip": ""},
+    **{"row": 5, "column": 6, "box": [48, 40, 56, 48]},
+}
 RECORD = {
     **{"rank": 1, "row": 4, "column": 3, "box": [24, 32, 32, 40], "score": 2.0},
-    "nearest": [
-        {
-            **{"distance": 2.0, "coreset_index": 0, "file": "w/train/good/007.png", "flip": ""},
-            **{"row": 5, "column": 6, "box": [48, 40, 56, 48]},
-        }
-    ],
+    "nearest": [NEAREST],
 }
+CORESET_PATCHES = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((16, 16, 3), np.uint8)
 
 
-def test_the_picture_shows_equally_much_around_both_patches():
+def test_the_figure_shows_equally_much_around_both_patches():
     test, train = textures(2)
-    (patch,) = explained_patches(
-        test, (8, 8), [RECORD], crops=lambda _: None, whole_image=lambda file, flip: train
-    )
+    crops = crops_of_nearest([RECORD], CORESET_PATCHES)
+    (patch,) = explained_patches(test, [RECORD], crops, (8, 8), lambda file, flip: train)
     (nearest,) = patch.nearest
     assert patch.crop.shape == nearest.crop.shape == (8 * CONTEXT_FIELDS, 8 * CONTEXT_FIELDS, 3)
     left, top, right, bottom = patch.field
@@ -99,28 +95,38 @@ def test_the_picture_shows_equally_much_around_both_patches():
     assert nearest.box == (28, 20, 64, 64)
 
 
-def test_without_the_training_images_their_crops_are_shown():
-    (test,) = textures(1)
-    kept = np.full((16, 16, 3), 77, np.uint8)
-    (patch,) = explained_patches(
-        test, (8, 8), [RECORD], crops=lambda _: kept, whole_image=lambda file, flip: None
-    )
-    (nearest,) = patch.nearest
-    assert nearest.whole is None
-    assert nearest.crop is kept
+def test_without_one_training_image_all_crops_of_the_row_are_those_of_the_coreset():
+    test, train = textures(2)
+    gone = NEAREST | {"coreset_index": 2, "file": "gone.png", "flip": "vertical"}
+    records = [RECORD | {"nearest": [NEAREST, gone]}]
+    crops = crops_of_nearest(records, CORESET_PATCHES)
+    read = {("w/train/good/007.png", ""): train, ("gone.png", "vertical"): None}
+    (patch,) = explained_patches(test, records, crops, (8, 8), lambda *name: read[name])
+    first, second = patch.nearest
+    assert first.whole is train
+    assert second.whole is second.box is None
+    assert second.name == "gone.png, vertical flip"
+    np.testing.assert_array_equal(first.crop, CORESET_PATCHES[1])
+    np.testing.assert_array_equal(second.crop, CORESET_PATCHES[2])
     np.testing.assert_array_equal(patch.crop, test[28:44, 20:36])
 
 
-def test_sources_follow_the_order_of_embedding():
-    train = [Sample(Path(f"data/nut/train/good/{n}.png"), "nut", "good") for n in range(2)]
-    origins = Origins(np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]))
-    assert name_sources(train, origins, ("vertical",), Path("data")) == (
-        ("nut/train/good/0.png", ""),
-        ("nut/train/good/1.png", ""),
-        ("nut/train/good/0.png", "vertical"),
-        ("nut/train/good/1.png", "vertical"),
+def test_a_training_image_is_read_as_the_model_saw_it(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    path = write_image(tmp_path / "a.png", image)
+    preprocess = Preprocess((8, 12), (4, 6))
+    crop = image[2:6, 3:9]
+    np.testing.assert_array_equal(read_training_image(path, "", preprocess), crop)
+    np.testing.assert_array_equal(read_training_image(path, "vertical", preprocess), crop[::-1])
+    np.testing.assert_array_equal(
+        read_training_image(path, "horizontal", preprocess), crop[:, ::-1]
     )
+    assert read_training_image(tmp_path / "none.png", "", preprocess) is None
 
 
-def test_files_outside_the_datas_folder_keep_their_whole_name():
+def test_names_are_relative_to_the_datasets_folder():
+    assert relative_name(Path("data/nut/a.png"), Path("data")) == "nut/a.png"
     assert relative_name(Path("elsewhere/a.png"), Path("data")) == "elsewhere/a.png"
+    names = (os.path.join("data", "nut", "a.png"), "elsewhere/a.png")  # noqa: PTH118
+    origins = Origins(names, ("",), *np.zeros((4, 1), np.int64))
+    assert with_relative_names(origins, Path("data")).names == ("nut/a.png", "elsewhere/a.png")

@@ -1,0 +1,168 @@
+"""What a category shows: chosen images, file names, patches, arrays of each image."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets.base import Sample
+from patchcore import Prediction
+from patchcore.origins import Origins
+from utils.options import Options
+from utils.pipeline.category_view import (
+    WORST_LIMIT,
+    CategoryView,
+    choose_images,
+    describe_images,
+    make_figures,
+)
+from utils.report import ReportImage
+from utils.results import ResultRow
+
+TYPES = ["crack", "crack", "crack", "good", "good", "hole"]
+
+
+def samples(types: list[str]) -> tuple[Sample, ...]:
+    return tuple(
+        Sample(Path(f"data/nut/test/{kind}/{n:03d}.png"), "nut", kind)
+        for n, kind in enumerate(types)
+    )
+
+
+def choose(which: str, limit: int = 0, scores=(5, 1, 4, 2, 3.5, 6), threshold=3.0) -> list[int]:
+    return choose_images(samples(TYPES), np.array(scores), threshold, which, limit)
+
+
+@pytest.mark.parametrize(
+    ("which", "limit", "expected"),
+    [
+        ("none", 0, []),
+        ("all", 0, [0, 1, 2, 3, 4, 5]),
+        ("defective", 0, [0, 1, 2, 5]),
+        ("all", 3, [0, 3, 5]),  # the first of each type
+        ("all", 4, [0, 1, 3, 5]),
+        ("defective", 3, [0, 1, 5]),
+        ("all", 99, [0, 1, 2, 3, 4, 5]),
+        ("worst", 2, [1, 4]),  # missed by 2, a false alarm by 0.5
+    ],
+)
+def test_images_are_chosen(which, limit, expected):
+    assert choose(which, limit) == expected
+
+
+def test_without_a_threshold_the_worst_good_images_score_highest():
+    chosen = choose_images(samples(["good"] * 3), np.array([1, 3, 2]), math.nan, "worst", 2)
+    assert chosen == [1, 2]
+
+
+def test_the_worst_have_a_limit_of_their_own():
+    many = samples(["good"] * 30)
+    assert len(choose_images(many, np.arange(30.0), 10.0, "worst", 0)) == WORST_LIMIT
+
+
+def make_options(**changed) -> Options:
+    values = {"path_data": Path("data"), "pictures": "all", "size_resize": (8,), "size_crop": (8,)}
+    return Options(**values | changed)
+
+
+def make_view(**changed) -> CategoryView:
+    """Return a view of six test images of 8x8 pixels with a coreset of five patches."""
+    rng = np.random.default_rng(0)
+    metrics = {"image_threshold": 3.0, "pixel_threshold": math.nan}
+    origins = Origins(
+        names=("data/nut/train/good/000.png", "data/nut/train/good/001.png"),
+        flips=("", "vertical"),
+        image=np.array([0, 0, 0, 1, 1]),
+        flip=np.array([0, 1, 0, 1, 0]),
+        row=np.array([0, 1, 2, 3, 0]),
+        column=np.array([3, 2, 1, 0, 3]),
+    )
+    values = {
+        "row": ResultRow("nut", 0.1, 1, 0, 2, 6, metrics, {}, "net"),
+        "samples": samples(TYPES),
+        "prediction": Prediction(
+            score=np.array([5, 1, 4, 2, 3.5, 10], np.float32),
+            anomaly_map=rng.random((6, 8, 8), dtype=np.float32),
+            distance=rng.random((6, 4, 4, 2), dtype=np.float32),
+            nearest=rng.integers(0, 5, (6, 4, 4, 2)),
+        ),
+        "images": rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8),
+        "origins": origins,
+        "patches": rng.integers(0, 256, (5, 4, 4, 3), dtype=np.uint8),
+    }
+    return CategoryView(**values | changed)
+
+
+def test_names_tell_category_type_file_setting_and_share_of_the_largest_score():
+    described = describe_images(make_view(), make_options())[0]
+    assert described.thumbnail == "thumbnails/nut_crack_000_p0100_k01.jpg"
+    assert described.localization == "localization_nut_crack_000_p0100_k01_s050.png"
+    assert described.explanation == "explanation_nut_crack_000_p0100_k01.png"
+    assert (described.file, described.score, described.defective) == ("000.png", 5.0, True)
+    assert [patch["rank"] for patch in described.patches] == [1]  # the others are too near
+
+
+def test_figures_that_are_not_drawn_have_no_name():
+    described = describe_images(make_view(), make_options(pictures="defective"))
+    assert described[3].thumbnail
+    assert (described[3].localization, described[3].explanation) == (None, None)
+    assert not described[3].patches
+    without = describe_images(make_view(), make_options(explain_top=0))[0]
+    assert without.localization
+    assert without.explanation is None
+    assert not without.patches
+
+
+def test_without_images_only_the_scores_are_described():
+    view = make_view(images=None, origins=None, patches=None)
+    described = describe_images(view, make_options(pictures="none"))
+    expected = [
+        ReportImage(sample.defect_type, sample.path.name, score, sample.is_defective)
+        for sample, score in zip(samples(TYPES), view.prediction.score.tolist(), strict=True)
+    ]
+    assert described == expected
+
+
+def test_neighbours_are_named_relative_to_the_datasets_folder():
+    view = make_view()
+    (patch,) = describe_images(view, make_options())[2].patches
+    row, column = patch["row"], patch["column"]
+    for near, index in zip(patch["nearest"], view.prediction.nearest[2, row, column], strict=True):
+        assert near["coreset_index"] == index
+        assert near["file"] == f"nut/train/good/{'00011'[index]:0>3}.png"
+        assert near["flip"] == ["", "vertical"][index % 2]
+        assert (near["row"], near["column"]) == ([0, 1, 2, 3, 0][index], [3, 2, 1, 0, 3][index])
+
+
+@pytest.mark.parametrize("has_masks", [True, False])
+def test_figures_hold_the_arrays_of_their_own_image_alone(has_masks):
+    view = make_view(masks=np.arange(6 * 8 * 8).reshape(6, 8, 8) % 3 == 0 if has_masks else None)
+    described = describe_images(view, make_options())
+    make = make_figures(view, described, make_options(score_max=7.0))
+    for index in range(6):
+        figures = make(index)
+        nearest = view.prediction.nearest[index, :, :, 0]
+        np.testing.assert_array_equal(figures.patches[figures.nearest], view.patches[nearest])
+        assert len(figures.patches) == len(np.unique(nearest))
+        np.testing.assert_array_equal(figures.image, view.images[index])
+        np.testing.assert_array_equal(figures.anomaly_map, view.prediction.anomaly_map[index])
+        (patch,) = described[index].patches
+        near = view.prediction.nearest[index, patch["row"], patch["column"]]
+        np.testing.assert_array_equal(figures.explained, view.patches[near][None])
+        if has_masks:
+            np.testing.assert_array_equal(figures.mask, view.masks[index])
+        elif TYPES[index] == "good":
+            assert not figures.mask.any()
+        else:
+            assert figures.mask is None
+    settings = figures.settings
+    assert (settings.image_threshold, settings.pixel_threshold) == (3.0, None)
+    assert settings.score_range == (0.0, 7.0)
+
+
+def test_without_score_max_the_colours_reach_from_the_lowest_to_the_highest_distance():
+    view = make_view()
+    figures = make_figures(view, describe_images(view, make_options()), make_options())(0)
+    maps = view.prediction.anomaly_map
+    assert figures.settings.score_range == (maps.min(), maps.max())
