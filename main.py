@@ -38,6 +38,7 @@ def main(arguments: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # print names that its encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # which of its builds it loads
     # A flag in the first place belongs to the default command.
     is_named = bool(arguments) and not arguments[0].startswith("-")
     name, *rest = arguments if is_named else [DEFAULT_COMMAND, *arguments]

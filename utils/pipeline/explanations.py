@@ -15,7 +15,7 @@ import numpy as np
 from datasets.base import DatasetError
 from datasets.images import read_image
 from patchcore import Prediction, explain
-from patchcore.model import FLIPS
+from patchcore.embedder import flipped
 from patchcore.origins import Origins
 from patchcore.preprocess import Preprocess
 from utils.plots import draw_explanation
@@ -174,7 +174,7 @@ def read_training_image(path: Path, flip: str, preprocess: Preprocess) -> np.nda
         image = preprocess.crop_image(read_image(path))
     except DatasetError:
         return None
-    return np.flip(image, FLIPS[flip] - 1) if flip else image
+    return flipped(image, flip)
 
 
 def _describe_place(row: int, column: int, grid: tuple[int, int], size: tuple[int, int]) -> Record:
