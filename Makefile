@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # pytest markers to select, e.g. MARKERS="not slow" for the real data too; see pyproject.toml
 MARKERS ?=
 
-.PHONY: demo test bench assets lint format clean
+.PHONY: demo test bench assets flags lint format clean
 
 demo: $(VENV)/installed
 	$(BIN)/python main.py demo
@@ -16,9 +16,13 @@ test: lint
 bench: $(VENV)/installed-tests
 	$(BIN)/python -m tests.benchmarks --json bench.json
 
-# the figures of the README; ASSETS="--weights FILE" gives the weights of the network
+# the images of the README; ASSETS="--weights FILE" gives the weights of the network
 assets: $(VENV)/installed
 	$(BIN)/python -m assets.make $(ASSETS)
+
+# the table of flags in docs/
+flags: $(VENV)/installed-tests
+	$(BIN)/python -m tests.test_readme
 
 lint: $(VENV)/installed-tests
 	$(BIN)/ruff check .

@@ -1,7 +1,8 @@
-"""Remake the figures of the README: `make assets`, or `python -m assets.make [flags of the demo]`.
+"""Remake the images of the README: `make assets`, or `python -m assets.make [flags of demo]`.
 
-All show procedural categories. The flags choose the network; with random weights the figures show
-the layout only, and the report says so. Screenshots of the report need Chromium.
+The images show procedural categories. By default the weights of the network are random, and the
+images show their layout only; ``--weights FILE`` gives weights. Screenshots of the report page need
+Chromium.
 """
 
 import logging
@@ -18,47 +19,45 @@ import main
 HERE = Path(__file__).resolve().parent
 FLAGS = (
     *("--backbone", "mobilenet_v2", "--layers", "features.6", "features.13"),
-    *("--weights", "random", "--percentage_coreset", "0.1", "--path_trained", "none"),
+    *("--weights", "random", "--percentage_coreset", "0.1"),
     *("--categories", "bottle_mouth", "mosaic", "hex_nut"),
 )
-# Name of the figure -> pattern of a result file; the first match is taken.
-SHOWN = {
+# Image of the README -> pattern of a result file; the first match is used.
+FIGURES = {
     "localization.png": "localization_bottle_mouth_crack_002_*.png",
     "explanation.png": "explanation_bottle_mouth_crack_002_*.png",
     "distribution.png": "pred-dist_hex_nut_*.png",
 }
 BROWSERS = ("chromium", "google-chrome")
-SCREENSHOTS = {
-    "report_light.png": "1",
-    "report_dark.png": "0",
-}  # Chromium's setting
+# Screenshot -> value of Chromium's setting preferredColorScheme.
+SCREENSHOTS = {"report_light.png": "1", "report_dark.png": "0"}
 WIDTH, HEIGHT = 1280, 1000
-PNG_LEVEL = 9  # the smallest files: every clone downloads them
+PNG_LEVEL = 9  # smallest files, since every clone downloads them
 
 log = logging.getLogger(__name__)
 
 
 def make(flags: list[str]) -> int:
-    """Run the demo and keep some of its figures; return its exit status."""
+    """Run the demo and copy some of its figures to this folder; return its exit status."""
     with tempfile.TemporaryDirectory() as folder:
         data, result = Path(folder) / "synthetic_anomaly_detection", Path(folder) / "result"
         paths = ["--path_data", str(data), "--path_result", str(result)]
         status = main.main(["demo", *paths, *FLAGS, *flags])
         if status:
             return status
-        for name, pattern in SHOWN.items():
+        for name, pattern in FIGURES.items():
             _keep(sorted(result.glob(pattern))[0], name)
         _capture(result / "index.html")
     return 0
 
 
 def _capture(page: Path) -> None:
-    """Capture the gallery of the report in both colour schemes."""
+    """Take screenshots of the gallery of the report page in both colour schemes."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
-        log.warning("no Chromium found: the screenshots of the report are not remade")
+        log.warning("found no Chromium: the screenshots of the report page are not remade")
         return
-    # A screenshot shows only what is visible without scrolling.
+    # A screenshot shows only what is visible without scrolling: hide the sections above.
     text = page.read_text(encoding="utf-8")
     for section in ("summary", "curves"):
         text = text.replace(f'<section id="{section}"', f'<section hidden id="{section}"')

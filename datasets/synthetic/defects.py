@@ -31,7 +31,7 @@ def pick_place(
 ) -> tuple[float, float]:
     """Draw a position in the frame of the part, only where `allowed` (S, S) bool is True.
 
-    Raises ValueError where no pixel is allowed.
+    Raises ValueError if no pixel is allowed.
     """
     size = surface.size
     tries = ((rng.uniform(-reach, reach, (200, 2)) + 1) * (size / 2)).astype(np.int64)

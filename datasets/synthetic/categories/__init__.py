@@ -1,4 +1,4 @@
-"""The procedural categories, one module each, of the category's name."""
+"""The procedural categories, one module each; the module has the name of its category."""
 
 import importlib
 from collections.abc import Mapping
