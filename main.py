@@ -1,7 +1,6 @@
 """PatchCore for industrial anomaly detection: python main.py --help."""
 
 import os
-import signal
 import sys
 
 # torch allocates large pages if asked to: every batch needs new tensors of some 100 MB, and a page
@@ -37,8 +36,9 @@ def main(arguments: list[str]) -> int:
 
     if isinstance(sys.stdout, io.TextIOWrapper):  # print names that its encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("faiss").setLevel(logging.WARNING)  # which of its builds it loads
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    for package in ("patchcore", "datasets", "utils"):  # of others, warnings are enough
+        logging.getLogger(package).setLevel(logging.INFO)
     # A flag in the first place belongs to the default command.
     is_named = bool(arguments) and not arguments[0].startswith("-")
     name, *rest = arguments if is_named else [DEFAULT_COMMAND, *arguments]
@@ -73,12 +73,14 @@ def run_script(arguments: list[str]) -> int:
         interrupts.append(number)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, interrupt)
     try:
+        import signal
+
+        signal.signal(signal.SIGINT, interrupt)
         return main(arguments)
-    except (Exception, KeyboardInterrupt):
+    except (Exception, KeyboardInterrupt) as error:
         # Extension modules that are interrupted during their import raise an ImportError instead.
-        if interrupts:
+        if interrupts or isinstance(error, KeyboardInterrupt):
             return _report_interrupt()
         import traceback
 

@@ -6,6 +6,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+import main  # noqa: F401 - sets OpenCV's environment before any test imports it
+
 # A busy machine is slow, and nothing is wrong with the code then.
 settings.register_profile("any_load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any_load")

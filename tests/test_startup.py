@@ -5,6 +5,7 @@ Each test runs the program in a process of its own.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -113,6 +114,12 @@ def test_a_mistake_is_reported_without_importing_anything_heavy(folder, text, me
     assert process.stderr.startswith("error: ")
     assert message in process.stderr
     assert "Traceback" not in process.stderr
+
+
+def test_a_mistake_that_is_found_after_the_imports_is_one_line_too(folder):
+    process = run(folder, f"{DATA} --backbone nosuch")
+    assert json.loads(process.stdout)[0] == main.WRONG_USAGE
+    assert re.fullmatch("error: no backbone 'nosuch' .*\n", process.stderr)
 
 
 def test_tables_are_made_without_anything_heavy(folder):
