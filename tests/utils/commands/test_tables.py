@@ -4,15 +4,13 @@ import dataclasses
 import errno
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 import torchvision
 
-from tests.support import QUICK_NETWORK, ROOT, call, evaluate, make_data, read_run, read_table
+from tests.support import QUICK_NETWORK, call, evaluate, make_data, read_run, read_table
 from utils.commands import tables
 from utils.commands.tables import method_settings
 from utils.options.evaluate import EvaluateOptions
@@ -255,13 +253,3 @@ class TestMistakes:
     def test_without_a_folder_the_command_explains_itself(self, capsys):
         assert call("tables") == 2
         assert "RESULT; python main.py tables --help" in capsys.readouterr().err
-
-
-def test_it_imports_nothing_heavy():
-    heavy = ("torch", "torchvision", "faiss", "matplotlib", "cv2", "numpy")
-    code = (
-        "import sys, utils.commands.tables; "
-        f"print(*(name for name in {heavy} if name in sys.modules))"
-    )
-    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
-    assert found.stdout.split() == []
