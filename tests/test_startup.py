@@ -16,7 +16,8 @@ import pytest
 import main
 from tests.support import ROOT, make_data
 from utils.options.evaluate import EvaluateOptions
-from utils.results import ResultFolder, ResultRow
+from utils.result_folder import ResultFolder
+from utils.results import ResultRow
 
 HEAVY = ("torch", "torchvision", "faiss", "matplotlib", "cv2", "scipy", "sklearn")
 # Runs the program on the arguments; the last line of its output is the exit status and the heavy

@@ -1,8 +1,8 @@
-"""How well scores tell defective from good: one descending sort, one walk, every metric.
+"""Metrics of anomaly scores: one descending sort, one pass over the thresholds, every metric.
 
-The walk goes down the sorted scores in blocks and carries its counts along, so that millions of
-pixels need little memory beyond their sorted keys. A metric is NaN where there is nothing to
-measure (one class only, or no item at all), never 0 or 1 by accident.
+The pass goes through the sorted scores in blocks and carries its counts along, so that millions of
+pixels need little memory besides their sorted keys. A metric is NaN where it is not defined (only
+one class, or no items), never 0 or 1 by accident.
 """
 
 import math
@@ -13,26 +13,31 @@ import cv2
 import numpy as np
 import torch
 
+from utils.metric_columns import IMAGE, METRICS, PIXEL, Output
+
 FPR_LIMIT = 0.3
 CPU = torch.device("cpu")
-# Items at a time: a block and what is made of it stay in the processor's cache.
+# Items per block, so that a block and its temporary arrays stay in the processor's cache.
 BLOCK = 1 << 17
-# A curve keeps a point in each of so many steps of either rate: finer than a figure's pixels.
+# A curve has about one point for each step of this size in either rate, finer than the pixels of a
+# figure.
 CURVE_STEPS = 1000
-# What the sort carries beside each score: which kind of item it is. Numbers from REGION on are
-# defective: all of them where there are no regions, else the number of a region.
-GOOD, GOOD_BESIDE_DEFECT, REGION = 0, 1, 2
+# Tags that are sorted along with the scores. Tags from REGION on are defective: the number of the
+# defect region where there are regions, else REGION itself.
+NORMAL, NORMAL_IN_DEFECTIVE_IMAGE, REGION = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Points of the walk, from "nothing found" on: what every curve is drawn from.
+    """Points from which the curves are drawn, from the highest threshold to the lowest.
 
     Attributes:
-        false_positive_rate: (p,) share of the good items that are found; ascending.
-        true_positive_rate: (p,) share of the defective items that are found: the recall.
-        precision: (p,) share of the found items that are defective; 1 where nothing is found.
-        region_overlap: (p,) mean over defect regions of the share that is found; zeros without.
+        false_positive_rate: (p,) fraction of the normal items above the threshold; ascending.
+        true_positive_rate: (p,) fraction of the defective items above the threshold: the recall.
+        precision: (p,) fraction of the items above the threshold that are defective; 1 where there
+            are none.
+        region_overlap: (p,) mean over defect regions of the fraction above the threshold; zeros
+            where there are no regions.
     """
 
     false_positive_rate: np.ndarray
@@ -43,20 +48,22 @@ class Curve:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What scores are worth. All NaN, and without a curve, where only one class is there.
+    """Metrics of scores. All NaN, and without a curve, if there is only one class.
 
     Attributes:
         auroc: Area under the ROC curve, ties counted half; in [0, 1].
         auroc_defective: The same over the pixels of defective images only; NaN for images.
-        average_precision: Mean precision, weighted by the recall that each threshold adds.
-        f1_max: The largest F1 over all thresholds.
-        threshold: The highest one that gives it; items of at least this score count as found.
-        false_positives: How many good items are found at that threshold.
-        false_negatives: How many defective ones are not.
-        aupro: Area under the per-region overlap up to a false positive rate (by default 0.3),
-            divided by that rate; NaN for images. Bergmann et al. 2021, The MVTec Anomaly Detection
-            Dataset, section 5.2.
-        curve: What the curves are drawn from.
+        average_precision: Sum of the precisions, each weighted by the recall that its threshold
+            adds; in [0, 1].
+        f1_max: Largest F1 score over all thresholds; in [0, 1].
+        threshold: Highest threshold with that F1; items of at least this score count as defective.
+        false_positives: Number of normal items counted as defective at that threshold.
+        false_negatives: Number of defective items counted as normal at that threshold.
+        aupro: Area under the per-region overlap up to a false positive rate, divided by that rate;
+            in [0, 1], NaN for images. Bergmann et al. 2021, The MVTec Anomaly Detection Dataset,
+            section 5.2.
+        aupro_limit: That false positive rate; NaN for images.
+        curve: Points of the curves.
     """
 
     auroc: float = math.nan
@@ -67,15 +74,27 @@ class Metrics:
     false_positives: float = math.nan
     false_negatives: float = math.nan
     aupro: float = math.nan
+    aupro_limit: float = math.nan
     curve: Curve | None = None
 
 
+def metrics_record(images: Metrics, pixels: Metrics) -> dict[str, float]:
+    """Return the metrics of a category by their columns in ``results.csv``."""
+    sources = {IMAGE: images, PIXEL: pixels}
+    return {m.key: getattr(sources[m.items], m.attribute) for m in METRICS if m.attribute}
+
+
+def defect_record(images: Metrics) -> dict[str, float]:
+    """Return the metrics of a defect type by their columns in ``results_defects.csv``."""
+    return {m.key: getattr(images, m.attribute) for m in METRICS if Output.DEFECTS in m.outputs}
+
+
 def measure(scores: np.ndarray, labels: np.ndarray) -> Metrics:
-    """Measure scores of items, for example of images.
+    """Measure the scores of items, for example of images.
 
     Args:
-        scores: (n,) or any shape, float; higher means more anomalous.
-        labels: Of the same shape, True (or not 0) where defective.
+        scores: Any shape, float; higher means more anomalous.
+        labels: Same shape, True (or not 0) where defective.
 
     Raises:
         ValueError: the shapes differ, or a score is NaN.
@@ -83,8 +102,8 @@ def measure(scores: np.ndarray, labels: np.ndarray) -> Metrics:
     scores, labels = np.asarray(scores), np.asarray(labels).astype(bool)
     if scores.shape != labels.shape:
         raise ValueError(f"expected labels of shape {scores.shape}, found {labels.shape}")
-    tags = np.where(labels.reshape(-1), np.uint32(REGION), np.uint32(GOOD))
-    return _walk(_Descending(scores.reshape(-1), tags), None, FPR_LIMIT)
+    tags = np.where(labels.reshape(-1), np.uint32(REGION), np.uint32(NORMAL))
+    return _sweep(_SortedScores(scores.reshape(-1), tags), None, FPR_LIMIT)
 
 
 def measure_pixels(
@@ -93,15 +112,15 @@ def measure_pixels(
     fpr_limit: float = FPR_LIMIT,
     device: torch.device = CPU,
 ) -> Metrics:
-    """Measure the pixels of all maps at once.
+    """Measure the pixels of all anomaly maps together.
 
-    A defect region is a set of defective pixels of one image that touch, also by a corner.
+    A defect region is a set of defective pixels of one image that touch, also at corners.
 
     Args:
         maps: (B, H, W) float, higher means more anomalous.
         masks: (B, H, W) bool, True where defective.
-        fpr_limit: In (0, 1], how far `Metrics.aupro` goes.
-        device: Which one sorts the pixels: a GPU is a hundred times as fast, the copies included.
+        fpr_limit: False positive rate up to which `Metrics.aupro` is measured, in (0, 1].
+        device: Device that sorts the pixels; a GPU is a hundred times as fast, copies included.
 
     Raises:
         ValueError: the shapes differ, a score is NaN, or the limit is outside (0, 1].
@@ -114,9 +133,9 @@ def measure_pixels(
     if not 0 < fpr_limit <= 1:
         raise ValueError(f"expected fpr_limit in (0, 1], found {fpr_limit}")
     tags, areas = tag_regions(masks)
-    ordered = _Descending(maps.reshape(-1), tags.reshape(-1), device)
+    ordered = _SortedScores(maps.reshape(-1), tags.reshape(-1), device)
     del tags
-    return _walk(ordered, areas, fpr_limit)
+    return _sweep(ordered, areas, fpr_limit)
 
 
 def tag_regions(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -126,17 +145,18 @@ def tag_regions(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         masks: (B, H, W) bool.
 
     Returns:
-        (B, H, W) uint32: GOOD in images without defect, GOOD_BESIDE_DEFECT around defects, else
-        the region's number from REGION on; (REGION + regions,) int64 pixels with each number.
+        (B, H, W) uint32, the tag of each pixel: NORMAL in images without defects,
+        NORMAL_IN_DEFECTIVE_IMAGE around defects, else the number of the region from REGION on.
+        (REGION + regions,) int64, the number of pixels with each tag.
     """
     tags = np.zeros(masks.shape, dtype=np.uint32)
     following = REGION
     for index in np.flatnonzero(masks.any(axis=(1, 2))):
         found, labels = cv2.connectedComponents(masks[index].astype(np.uint8), connectivity=8)
-        tags[index] = np.where(labels > 0, labels + (following - 1), GOOD_BESIDE_DEFECT)
+        tags[index] = np.where(labels > 0, labels + (following - 1), NORMAL_IN_DEFECTIVE_IMAGE)
         following += found - 1
     areas = np.zeros(following, dtype=np.int64)
-    for image in tags:  # one at a time: counting turns its input into 8-byte numbers
+    for image in tags:  # one at a time, since bincount converts its input to 8-byte integers
         areas += np.bincount(image.reshape(-1), minlength=following)
     return tags, areas
 
@@ -146,17 +166,17 @@ def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
 
     Args:
         scores: Any shape, float; higher means more anomalous.
-        labels: Of the same shape, True where defective.
+        labels: Same shape, True where defective.
     """
     return measure(scores, labels).auroc
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return the area under the precision-recall curve as a step function; NaN with one class.
+    """Return the area under the precision-recall step function; NaN with one class only.
 
     Args:
         scores: Any shape, float; higher means more anomalous.
-        labels: Of the same shape, True where defective.
+        labels: Same shape, True where defective.
     """
     return measure(scores, labels).average_precision
 
@@ -166,7 +186,7 @@ def f1_max(scores: np.ndarray, labels: np.ndarray) -> float:
 
     Args:
         scores: Any shape, float; higher means more anomalous.
-        labels: Of the same shape, True where defective.
+        labels: Same shape, True where defective.
     """
     return measure(scores, labels).f1_max
 
@@ -177,21 +197,21 @@ def aupro(maps: np.ndarray, masks: np.ndarray, fpr_limit: float = FPR_LIMIT) -> 
     Args:
         maps: (B, H, W) float, higher means more anomalous.
         masks: (B, H, W) bool, True where defective.
-        fpr_limit: In (0, 1], the false positive rate up to which it is measured.
+        fpr_limit: False positive rate up to which it is measured, in (0, 1].
     """
     return measure_pixels(maps, masks, fpr_limit).aupro
 
 
-class _Descending:
+class _SortedScores:
     """Scores in descending order, each with its tag.
 
-    float32 scores are sorted together with their tags, as one integer each: NumPy sorts plain
-    integers many times as fast as it finds an order and gathers by it.
+    A float32 score is packed with its tag into one integer: sorting plain integers is many times
+    faster than finding an order and gathering by it.
 
     Args:
         scores: (n,) float.
         tags: (n,) uint32.
-        device: Which one sorts float32 scores.
+        device: Device that sorts float32 scores.
 
     Raises:
         ValueError: a score is NaN.
@@ -215,9 +235,9 @@ class _Descending:
         return len(self._scores if self._keys is None else self._keys)
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield each block's scores (m,), tags (m,), and whether a score ends there (m,).
+        """Yield for each block scores (m,), tags (m,), and (m,) bool where a run of ties ends.
 
-        It ends where the next item has another score, so that equal ones count as one threshold.
+        Items with equal scores share one threshold, which is reached at the last of them.
         """
         for start in _starts(len(self)):
             stop = min(start + BLOCK, len(self))
@@ -233,7 +253,7 @@ class _Descending:
 
 
 def _sorted(keys: np.ndarray, device: torch.device) -> np.ndarray:
-    """Return (n,) uint64 in ascending order; the given array may be the one."""
+    """Return (n,) uint64 in ascending order; may sort in place."""
     if device.type != "cpu":
         return _sorted_by_torch(keys, device)
     keys.sort()
@@ -241,12 +261,12 @@ def _sorted(keys: np.ndarray, device: torch.device) -> np.ndarray:
 
 
 def _sorted_by_torch(keys: np.ndarray, device: torch.device) -> np.ndarray:
-    # torch sorts no uint64: with the highest bit flipped, int64 has the same order.
+    # torch cannot sort uint64. With the highest bit flipped, int64 has the same order.
     flip = np.uint64(1 << 63)
     keys ^= flip
     try:
         ordered = torch.from_numpy(keys.view(np.int64)).to(device).sort().values.cpu().numpy()
-    except torch.OutOfMemoryError:  # the device holds other things: here it takes a second more
+    except torch.OutOfMemoryError:  # the CPU takes a second longer
         keys.view(np.int64).sort()
         ordered = keys
     ordered = ordered.view(np.uint64)
@@ -259,10 +279,10 @@ def _starts(count: int) -> range:
 
 
 def _pack(scores: np.ndarray, tags: np.ndarray) -> np.ndarray:
-    """Return (n,) uint64 that ascend where float32 scores descend, the tag in the lower half."""
-    # The bits of floats ascend like integers once negative ones are inverted and the sign bit is
-    # flipped; all inverted, they descend.
-    bits = scores.view(np.uint32)  # -0 comes right behind 0, which equals it: one threshold
+    """Return (n,) uint64 keys that ascend where the scores descend; the low 32 bits are the tag."""
+    # The bits of a float32 sort like an integer after inverting those of negative numbers and
+    # setting the sign bit of the others. Here all are inverted once more, to descend.
+    bits = scores.view(np.uint32)  # -0.0 sorts right behind 0.0: equal scores, one threshold
     descending = np.where(bits >> 31, bits, ~(bits | np.uint32(1 << 31)))
     return (descending.astype(np.uint64) << np.uint64(32)) | tags
 
@@ -273,31 +293,31 @@ def _unpack(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return bits.view(np.float32), keys.astype(np.uint32)
 
 
-def _walk(ordered: _Descending, areas: np.ndarray | None, fpr_limit: float) -> Metrics:
-    """Lower the threshold from above all scores to below, and measure on the way.
+def _sweep(ordered: _SortedScores, areas: np.ndarray | None, fpr_limit: float) -> Metrics:
+    """Lower the threshold from above all scores to below all, and accumulate every metric.
 
     Args:
         ordered: The scores with their tags.
-        areas: (REGION + regions,) items with each tag; None where defective items have no regions.
-        fpr_limit: How far the area under the region overlap goes.
+        areas: (REGION + regions,) number of items with each tag; None without regions.
+        fpr_limit: False positive rate up to which the region overlap is integrated.
     """
     num_defective, num_beside = _count_classes(ordered, areas)
-    num_good = len(ordered) - num_defective
-    if not num_defective or not num_good:
+    num_normal = len(ordered) - num_defective
+    if not num_defective or not num_normal:
         return Metrics()
     gain = _overlap_gain(areas)
     area_roc = area_beside = area_pro = precision_sum = 0.0
     best = (-1.0, math.nan, 0, 0)  # F1, threshold, true and false positives
-    # Found so far: defective, good, good beside defects; mean overlap.
+    # Counts above the threshold: defective, normal, normal in defective images; then mean overlap.
     state = np.zeros(4)
     sampled = [np.zeros((1, 4))]
     for scores, tags, ends in ordered.blocks():
         defective = tags >= REGION
         found = np.cumsum(defective)
-        beside = np.cumsum(tags == GOOD_BESIDE_DEFECT)
+        beside = np.cumsum(tags == NORMAL_IN_DEFECTIVE_IMAGE)
         overlap = np.cumsum(np.append(0.0, gain[np.minimum(tags[defective], len(gain) - 1)]))
-        at = _turns(ends, found, sampled[-1][-1, 0] - state[0])
-        shown = np.append(at, len(tags) - 1)  # the last item carries the counts on
+        at = _decisive_thresholds(ends, found, sampled[-1][-1, 0] - state[0])
+        shown = np.append(at, len(tags) - 1)  # the counts at the last item start the next block
         known = found[shown]
         counted = np.stack([known, shown + 1 - known, beside[shown], overlap[known]])
         counted += state[:, None]
@@ -308,18 +328,18 @@ def _walk(ordered: _Descending, areas: np.ndarray | None, fpr_limit: float) -> M
         true, false, beside, overlap = points
         area_roc += float(np.trapezoid(true, false))
         area_beside += float(np.trapezoid(true, beside))
-        area_pro += _area_up_to(false / num_good, overlap, fpr_limit)
+        area_pro += _area_up_to(false / num_normal, overlap, fpr_limit)
         precision_sum += float(np.diff(true) @ (true[1:] / (true[1:] + false[1:])))
         f1 = 2 * true[1:] / (true[1:] + false[1:] + num_defective)
         top = int(f1.argmax())
         if f1[top] > best[0]:
             best = float(f1[top]), float(scores[at[top]]), int(true[1 + top]), int(false[1 + top])
-        rates = points[[1, 0, 3]].T / (num_good, num_defective, 1)
-        sampled.append(points.T[_worth_drawing(rates)])
+        rates = points[[1, 0, 3]].T / (num_normal, num_defective, 1)
+        sampled.append(points.T[_curve_points(rates)])
     f1_best, threshold, true_positives, false_positives = best
     has_regions = areas is not None
     return Metrics(
-        auroc=area_roc / (num_defective * num_good),
+        auroc=area_roc / (num_defective * num_normal),
         auroc_defective=area_beside / (num_defective * num_beside) if num_beside else math.nan,
         average_precision=precision_sum / num_defective,
         f1_max=f1_best,
@@ -327,23 +347,24 @@ def _walk(ordered: _Descending, areas: np.ndarray | None, fpr_limit: float) -> M
         false_positives=false_positives,
         false_negatives=num_defective - true_positives,
         aupro=area_pro / fpr_limit if has_regions else math.nan,
-        curve=_curve(np.concatenate(sampled), num_defective, num_good),
+        aupro_limit=fpr_limit if has_regions else math.nan,
+        curve=_curve(np.concatenate(sampled), num_defective, num_normal),
     )
 
 
-def _turns(ends: np.ndarray, found: np.ndarray, found_before: float) -> np.ndarray:
-    """Return the thresholds that decide: where defective items are found, and just before.
+def _decisive_thresholds(ends: np.ndarray, found: np.ndarray, found_before: float) -> np.ndarray:
+    """Return the thresholds at which defective items are found, and those just before.
 
-    Between them only good items are found and every curve is straight, so that the others add
-    nothing to an area; and most pixels are good.
+    At all others only normal items are found, so that every curve is straight there and the area
+    does not depend on them. They are most of the thresholds, since most pixels are normal.
 
     Args:
-        ends: (m,) bool, whether a score ends at an item.
-        found: (m,) how many defective items of this block are found up to it.
-        found_before: The same at the last end before this block, 0 or less.
+        ends: (m,) bool, where a run of ties ends.
+        found: (m,) number of defective items of this block up to each item.
+        found_before: The same number at the last end before this block, 0 or less.
 
     Returns:
-        Indices into the block, ascending: the last end is always among them.
+        Indices into the block, ascending; the last end is always one of them.
     """
     at = np.flatnonzero(ends)
     if not len(at):
@@ -354,15 +375,15 @@ def _turns(ends: np.ndarray, found: np.ndarray, found_before: float) -> np.ndarr
     return at[kept]
 
 
-def _count_classes(ordered: _Descending, areas: np.ndarray | None) -> tuple[int, int]:
-    """Return how many items are defective, and how many are good beside defects."""
+def _count_classes(ordered: _SortedScores, areas: np.ndarray | None) -> tuple[int, int]:
+    """Return the numbers of defective items and of normal items in defective images."""
     if areas is not None:
-        return int(areas[REGION:].sum()), int(areas[GOOD_BESIDE_DEFECT])
+        return int(areas[REGION:].sum()), int(areas[NORMAL_IN_DEFECTIVE_IMAGE])
     return sum(int((tags >= REGION).sum()) for _, tags, _ in ordered.blocks()), 0
 
 
 def _overlap_gain(areas: np.ndarray | None) -> np.ndarray:
-    """Return for each tag what finding an item of it adds to the mean overlap of regions."""
+    """Return for each tag how much one found item adds to the mean overlap of the regions."""
     if areas is None:
         return np.zeros(REGION + 1)
     gain = np.zeros(len(areas))
@@ -371,36 +392,37 @@ def _overlap_gain(areas: np.ndarray | None) -> np.ndarray:
 
 
 def _area_up_to(x: np.ndarray, y: np.ndarray, limit: float) -> float:
-    """Return the area under the points (ascending in x) left of a limit."""
+    """Return the area under a curve through points, ascending in x, up to x = limit."""
     if x[0] >= limit:
         return 0.0
     if x[-1] > limit:
         inside = int(np.searchsorted(x, limit, side="right"))
-        # Only the part up to the limit of the stretch that crosses it.
-        share = (limit - x[inside - 1]) / (x[inside] - x[inside - 1])
-        at_limit = y[inside - 1] + share * (y[inside] - y[inside - 1])
+        # Interpolate within the segment that crosses the limit.
+        fraction = (limit - x[inside - 1]) / (x[inside] - x[inside - 1])
+        at_limit = y[inside - 1] + fraction * (y[inside] - y[inside - 1])
         x, y = np.append(x[:inside], limit), np.append(y[:inside], at_limit)
     return float(np.trapezoid(y, x))
 
 
-def _worth_drawing(rates: np.ndarray) -> np.ndarray:
-    """Return which points (m + 1, 3) after the first reach another step of any rate; the last does.
+def _curve_points(rates: np.ndarray) -> np.ndarray:
+    """Choose the points at which any rate, (m + 1, 3), reaches another step of the curve.
 
-    The last one stays in any case, as the next block's first.
+    The first point is left out, since the block before has it. The last point is always chosen,
+    since the next block starts from it.
     """
     steps = np.floor(rates * CURVE_STEPS)
     kept = (steps[1:] != steps[:-1]).any(axis=1)
-    # The point just before a step too, or a long flat stretch would be drawn as a slope.
+    # Keep the point just before a step too, or a long flat part would be drawn as a slope.
     kept[:-1] |= kept[1:]
     kept[-1] = True
     return 1 + np.flatnonzero(kept)
 
 
-def _curve(points: np.ndarray, num_defective: int, num_good: int) -> Curve:
+def _curve(points: np.ndarray, num_defective: int, num_normal: int) -> Curve:
     true, false, _, overlap = points.T
     found = true + false
     return Curve(
-        false_positive_rate=false / num_good,
+        false_positive_rate=false / num_normal,
         true_positive_rate=true / num_defective,
         precision=np.divide(true, found, out=np.ones(len(found)), where=found > 0),
         region_overlap=overlap,

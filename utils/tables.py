@@ -1,157 +1,23 @@
-"""Result rows -> the tables that people compare, beside the paper's figures."""
+"""Result rows -> tables of every metric, with the paper's figures where it has any."""
 
 import csv
-import io
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.results import ResultRow
+from utils.metric_columns import IMAGE, METRICS, PIXEL, MetricColumn, Output
+from utils.results import ResultRow, csv_text
+from utils.table import AVERAGES, Table, TableCell, escape_markdown, markdown_table
 
 PAPER_FILE = Path(__file__).with_name("paper_tables.csv")
 PAPER_PERCENTAGES = {0.25: "25", 0.1: "10", 0.01: "1"}
-# The paper's PRO is measured up to this false positive rate: others are not comparable.
+# The paper measures AUPRO up to this false positive rate; other limits are not comparable.
 PAPER_FPR_LIMIT = 0.3
-DASH = "-"
-AVERAGE = "Average"
-# Where others were measured too: what may be compared with the paper's.
-AVERAGE_COMPARED = "Average of the paper's categories"
-AVERAGES = (AVERAGE, AVERAGE_COMPARED)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A value of a table: the mean over seeds, and how they spread.
-
-    Attributes:
-        value: The mean; NaN where there is none.
-        deviation: The standard deviation (n - 1) over seeds; NaN with one.
-    """
-
-    value: float = math.nan
-    deviation: float = math.nan
-
-    @property
-    def is_known(self) -> bool:
-        """Whether there is a value."""
-        return not math.isnan(self.value)
-
-    def to_text(self, digits: int, plus_minus: str = "±") -> str:
-        """Return the value with so many digits after the point; a dash where there is none."""
-        if math.isnan(self.value):
-            return DASH
-        spread = "" if math.isnan(self.deviation) else f" {plus_minus} {self.deviation:.{digits}f}"
-        return f"{self.value:.{digits}f}{spread}"
-
-
-@dataclass(frozen=True)
-class Table:
-    """One metric: categories down, settings across, their average last.
-
-    Attributes:
-        title: What is shown, with its unit.
-        columns: Headings of the columns after the first.
-        rows: Category and its cells in the columns' order.
-        digits: After the point.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
-    digits: int
-
-    def to_markdown(self) -> str:
-        """Return the table with its title."""
-        lines = [f"### {self.title}", "", "| category | " + " | ".join(self.columns) + " |"]
-        lines.append("|:---" + "|---:" * len(self.columns) + "|")
-        for name, cells in self.rows:
-            shown = f"**{name}**" if name in AVERAGES else name
-            values = " | ".join(cell.to_text(self.digits) for cell in cells)
-            lines.append(f"| {shown} | {values} |")
-        return "\n".join(lines) + "\n"
-
-    def to_latex(self) -> str:
-        """Return a tabular that needs the package booktabs."""
-        lines = [
-            f"% {self.title}",
-            rf"\begin{{tabular}}{{l{'r' * len(self.columns)}}}",
-            r"\toprule",
-        ]
-        head = ["category", *(column.replace("*", "") for column in self.columns)]
-        lines.append(" & ".join(map(_latex, head)) + r" \\")
-        lines.append(r"\midrule")
-        for name, cells in self.rows:
-            if name == AVERAGE:
-                lines.append(r"\midrule")
-            values = [cell.to_text(self.digits, r"$\pm$") for cell in cells]
-            lines.append(" & ".join([_latex(name), *values]) + r" \\")
-        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-    def to_records(self) -> list[dict[str, str]]:
-        """Return a record for each value: table, category, column, value, deviation."""
-        return [
-            {
-                "table": self.title,
-                "category": name,
-                "column": column.replace("*", ""),
-                "value": Cell(cell.value).to_text(self.digits).replace(DASH, "")
-                if math.isnan(cell.value)
-                else f"{cell.value:.{self.digits}f}",
-                "deviation": ""
-                if math.isnan(cell.deviation)
-                else f"{cell.deviation:.{self.digits}f}",
-            }
-            for name, cells in self.rows
-            for column, cell in zip(self.columns, cells, strict=True)
-        ]
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """What one table shows of a row: its title, its value, and the paper's name for it."""
-
-    title: str
-    value: Callable[[ResultRow], float]
-    paper: str | None = None
-    digits: int = 2
-
-
-def _percent(metric: str) -> Callable[[ResultRow], float]:
-    return lambda row: 100 * row.metrics.get(metric, math.nan)
-
-
-def _misclassified(row: ResultRow) -> float:
-    counts = (
-        row.metrics.get(f"image_false_{kind}", math.nan) for kind in ("positives", "negatives")
-    )
-    return sum(counts)
-
-
-MAIN_KINDS = (
-    _Kind("Image AUROC (%)", _percent("image_auroc"), "image_auroc"),
-    _Kind("Pixel AUROC (%)", _percent("pixel_auroc"), "pixel_auroc"),
-    _Kind("Processing time (s)", lambda row: row.seconds_total, digits=1),
-)
-FURTHER_KINDS = (
-    _Kind("Image AP (%)", _percent("image_ap")),
-    _Kind("Image F1-max (%)", _percent("image_f1_max")),
-    _Kind("Misclassified images at the F1-max threshold", _misclassified, digits=1),
-    _Kind(
-        "... of which good images taken for defective (false positives)",
-        lambda row: row.metrics.get("image_false_positives", math.nan),
-        digits=1,
-    ),
-    _Kind(
-        "... of which defective images taken for good (false negatives)",
-        lambda row: row.metrics.get("image_false_negatives", math.nan),
-        digits=1,
-    ),
-    _Kind("Pixel AP (%)", _percent("pixel_ap")),
-    _Kind("Pixel F1-max (%)", _percent("pixel_f1_max")),
-    _Kind("Pixel AUROC over defective images only (%)", _percent("pixel_auroc_defective")),
-)
+MAIN_METRICS = tuple(m for m in METRICS if Output.MAIN_TABLE in m.outputs)
+README_METRICS = tuple(m for m in METRICS if m in MAIN_METRICS or m.paper)
+TABLE_METRICS = tuple(m for m in METRICS if m in MAIN_METRICS or Output.TABLE in m.outputs)
 
 
 def read_paper() -> dict[str, dict[str, float]]:
@@ -169,48 +35,37 @@ def read_paper() -> dict[str, dict[str, float]]:
 
 
 def main_tables(rows: Sequence[ResultRow]) -> list[Table]:
-    """Return image AUROC, pixel AUROC and processing time, of each model."""
-    return _tables(rows, MAIN_KINDS)
+    """Return the tables that a run prints: image AUROC, pixel AUROC and time, for each model."""
+    return _tables(rows, MAIN_METRICS)
+
+
+def readme_tables(rows: Sequence[ResultRow]) -> list[Table]:
+    """Return the main tables and those of the paper's other metrics."""
+    return _tables(rows, README_METRICS)
 
 
 def all_tables(rows: Sequence[ResultRow]) -> list[Table]:
-    """Return a table of each metric, of each model: the paper's measures first."""
-    limits = {row.metrics.get("aupro_limit", math.nan) for row in rows}
-    region_kinds = [
-        _Kind(
-            f"AUPRO (%), up to a false positive rate of {limit:g}",
-            lambda row, limit=limit: (
-                100 * row.metrics["pixel_aupro"]
-                if row.metrics.get("aupro_limit") == limit
-                else math.nan
-            ),
-            "pro" if limit == PAPER_FPR_LIMIT else None,
-        )
-        for limit in sorted(limit for limit in limits if not math.isnan(limit))
-    ]
-    *auroc_kinds, time_kind = MAIN_KINDS
-    return _tables(rows, (*auroc_kinds, *region_kinds, time_kind, *FURTHER_KINDS))
+    """Return a table of each metric, for each model."""
+    return _tables(rows, TABLE_METRICS)
 
 
 def stage_table(rows: Sequence[ResultRow]) -> Table:
-    """Return the seconds of each stage, for each row: where the time goes."""
+    """Return the seconds that each stage took, row by row."""
     stages = list(dict.fromkeys(stage for row in rows for stage in row.seconds))
-    body = [
-        (
-            f"{row.category}, {row.model}, {100 * row.percentage_coreset:g} %, seed {row.seed}",
-            tuple(Cell(s) for s in (*(row.seconds.get(n, 0.0) for n in stages), row.seconds_total)),
-        )
-        for row in rows
-    ]
-    return Table("Seconds by stage", (*stages, "total"), tuple(body), 2)
+    body = []
+    for row in rows:
+        seconds = [*(row.seconds.get(stage, 0.0) for stage in stages), row.seconds_total]
+        name = f"{row.category}, {row.model}, {100 * row.percentage_coreset:g} %, seed {row.seed}"
+        body.append((name, tuple(map(TableCell, seconds))))
+    return Table("Seconds by stage", (*stages, "total"), tuple(body), digits=2)
 
 
 def tables_text(rows: Sequence[ResultRow], origin: str) -> str:
-    """Return ``tables.md``: where the results come from, every table, and each defect type's.
+    """Return ``tables.md``.
 
     Args:
-        rows: What was measured.
-        origin: What was run, on what.
+        rows: The results.
+        origin: What was run, on which machine, see `describe_run`.
     """
     parts = ["# PatchCore results\n", origin, *(t.to_markdown() for t in all_tables(rows))]
     defects = _defect_table(rows)
@@ -218,17 +73,30 @@ def tables_text(rows: Sequence[ResultRow], origin: str) -> str:
 
 
 def records_text(tables: Sequence[Table]) -> str:
-    """Return tables as CSV, one value a line."""
-    text = io.StringIO()
-    columns = ["table", "category", "column", "value", "deviation"]
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(record for table in tables for record in table.to_records())
-    return text.getvalue()
+    """Return ``tables.csv``: one value a line."""
+    return csv_text(
+        [record for table in tables for record in table.to_records()],
+        columns=("table", "category", "column", "value", "deviation"),
+    )
+
+
+def log_line(row: ResultRow) -> str:
+    """Return the line that ``evaluate`` logs of a category: its setting, then its metrics."""
+    images, pixels = (
+        ", ".join(
+            _named_value(metric, row)
+            for metric in METRICS
+            if Output.LOG in metric.outputs and metric.items == items
+        )
+        for items in (IMAGE, PIXEL)
+    )
+    setting = f"{row.model}, coreset {100 * row.percentage_coreset:g} %, seed {row.seed}"
+    time = f"{row.seconds_total:.1f} s"
+    return f"{row.category}, {setting}, {time}: image {images}; pixel {pixels}"
 
 
 def describe_run(record: Mapping[str, object]) -> str:
-    """Return what ``run.json`` says of the origin of results, as Markdown."""
+    """Return the origin of results in Markdown, from ``run.json``."""
     options = record["options"]
     layers = ", ".join(" ".join(group) for group in options["layers"])
     lines = [f"> {note}\n" for note in record["notes"]]
@@ -242,121 +110,171 @@ def describe_run(record: Mapping[str, object]) -> str:
     return "\n".join(lines)
 
 
-def _tables(rows: Sequence[ResultRow], kinds: Sequence[_Kind]) -> list[Table]:
+def mean_of_known(values: Iterable[float]) -> float:
+    """Return the mean of the values that are not NaN; NaN if there are none."""
+    known = [value for value in values if not math.isnan(value)]
+    return statistics.fmean(known) if known else math.nan
+
+
+@dataclass(frozen=True)
+class _TableContent:
+    """What one table shows.
+
+    Attributes:
+        metric: The metric.
+        limit: The largest false positive rate taken into account; NaN for metrics without one.
+    """
+
+    metric: MetricColumn
+    limit: float = math.nan
+
+    @property
+    def title(self) -> str:
+        """Title with the unit."""
+        symbol = self.metric.unit.symbol
+        title = f"{self.metric.title} ({symbol})" if symbol else self.metric.title
+        if math.isnan(self.limit):
+            return title
+        return f"{title}, up to a false positive rate of {self.limit:g}"
+
+    @property
+    def paper(self) -> str:
+        """Column of the paper's figures, without the percentage; empty if not comparable."""
+        comparable = math.isnan(self.limit) or self.limit == PAPER_FPR_LIMIT
+        return self.metric.paper if comparable else ""
+
+    def value(self, row: ResultRow) -> float:
+        """Return the value of a row; NaN if it was measured with another limit."""
+        if math.isnan(self.limit) or row.value(self.metric.limit) == self.limit:
+            return self.metric.value(row)
+        return math.nan
+
+
+def _tables(rows: Sequence[ResultRow], metrics: Sequence[MetricColumn]) -> list[Table]:
+    """Return a table of each metric, false positive rate limit and model."""
     paper = read_paper()
     models = list(dict.fromkeys(row.model for row in rows))
-    return [
-        _table(
-            kind if len(models) == 1 else _named(kind, model),
-            [row for row in rows if row.model == model],
-            paper,
-        )
-        for kind in kinds
-        for model in models
-    ]
+    tables = []
+    for content in (content for metric in metrics for content in _contents(metric, rows)):
+        for model in models:
+            title = content.title if len(models) == 1 else f"{content.title}: {model}"
+            of_model = [row for row in rows if row.model == model]
+            tables.append(_table(title, content, of_model, paper))
+    return tables
 
 
-def _named(kind: _Kind, model: str) -> _Kind:
-    return _Kind(f"{kind.title}: {model}", kind.value, kind.paper, kind.digits)
+def _contents(metric: MetricColumn, rows: Sequence[ResultRow]) -> list[_TableContent]:
+    if not metric.limit:
+        return [_TableContent(metric)]
+    limits = {row.value(metric.limit) for row in rows}
+    known = sorted(limit for limit in limits if not math.isnan(limit))
+    return [_TableContent(metric, limit) for limit in known]
 
 
 def _table(
-    kind: _Kind, rows: Sequence[ResultRow], paper: Mapping[str, Mapping[str, float]]
+    title: str,
+    content: _TableContent,
+    rows: Sequence[ResultRow],
+    paper: Mapping[str, Mapping[str, float]],
 ) -> Table:
-    """Put the percentages side by side, each beside the paper's and their difference."""
+    """Return a table with the percentages side by side.
+
+    To the left of each is the paper's figure, to the right the difference.
+    """
     categories = list(dict.fromkeys(row.category for row in rows))
-    columns: list[str] = []
-    by_column: list[list[Cell]] = []  # each: the categories' cells, then both averages
-    has_others = False
+    columns: list[tuple[str, list[TableCell]]] = []  # each: the categories, then both averages
+    has_others = False  # categories that the paper does not have
     for percentage in sorted({row.percentage_coreset for row in rows}):
-        of_percentage = [row for row in rows if row.percentage_coreset == percentage]
-        measured = _by_seed(of_percentage, kind.value)
+        measured = _by_seed(content, [r for r in rows if r.percentage_coreset == percentage])
+        figures = _paper_figures(paper, content.paper, percentage)
+        known = [c for c in categories if any(c in values for values in measured)]
+        compared = [c for c in known if c in figures]
+        cells = [_cell(values[c] for values in measured if c in values) for c in categories]
+        cells += [_average(measured, known), _average(measured, compared)]
         name = f"{100 * percentage:g} %"
-        cells = [_cell([values.get(c, math.nan) for values in measured]) for c in categories]
-        key = f"{kind.paper}_{PAPER_PERCENTAGES.get(percentage)}"
-        papers = [Cell(paper.get(c, {}).get(key, math.nan)) for c in categories]
-        counted = [c for c, cell in zip(categories, cells, strict=True) if cell.is_known]
-        compared = [
-            c for c, cell in zip(categories, papers, strict=True) if cell.is_known and c in counted
-        ]
-        cells += [_average(measured, counted), _average(measured, compared)]
-        if kind.paper is not None:
-            of_papers = _cell([_mean([paper[c][key] for c in compared])])
-            # Beside the average of other categories, that of the paper's says nothing.
-            papers += [of_papers if compared == counted else Cell(), of_papers]
-            columns.append(f"*Paper* {name}")
-            by_column.append(papers)
-            has_others |= 0 < len(compared) < len(counted)
-        columns.append(name)
-        by_column.append(cells)
-        if kind.paper is not None and compared:
-            columns.append("difference")
-            by_column.append(_differences(cells, papers))
+        columns.append((name, cells))
+        if content.paper:
+            mean = TableCell(mean_of_known(figures[c] for c in compared))
+            papers = [TableCell(figures.get(c, math.nan)) for c in categories]
+            # The paper's average is only comparable with an average over the same categories.
+            papers += [mean if compared == known else TableCell(), mean]
+            columns.insert(-1, (f"*Paper* {name}", papers))
+            if compared:
+                columns.append(("difference", _differences(cells, papers)))
+                has_others |= compared != known
     names = [*categories, *(AVERAGES if has_others else AVERAGES[:1])]
-    # Without others the last row, the second average, has nothing to add and is left out.
-    body = zip(names, zip(*by_column, strict=True), strict=has_others)
-    return Table(kind.title, tuple(columns), tuple(body), kind.digits)
+    by_category = zip(*(cells for _, cells in columns), strict=True)
+    # Without other categories both averages are equal: the last row is left out.
+    body = zip(names, by_category, strict=has_others)
+    headings = tuple(heading for heading, _ in columns)
+    return Table(title, headings, tuple(body), content.metric.unit.digits)
 
 
-def _by_seed(
-    rows: Sequence[ResultRow], value: Callable[[ResultRow], float]
-) -> list[dict[str, float]]:
-    """Return the categories' values, seed by seed."""
-    seeds = dict.fromkeys(row.seed for row in rows)
-    return [{row.category: value(row) for row in rows if row.seed == seed} for seed in seeds]
+def _by_seed(content: _TableContent, rows: Sequence[ResultRow]) -> list[dict[str, float]]:
+    """Return for each seed the values of the categories in which something was measured."""
+    seeds: dict[int, dict[str, float]] = {row.seed: {} for row in rows}
+    for row in rows:
+        value = content.value(row)
+        if not math.isnan(value):
+            seeds[row.seed][row.category] = value
+    return list(seeds.values())
 
 
-def _average(measured: Sequence[Mapping[str, float]], categories: Sequence[str]) -> Cell:
-    """Average the categories' means; the spread is that of the average of each complete seed."""
-    means = [_mean([values.get(c, math.nan) for values in measured]) for c in categories]
-    counted = [c for c, mean in zip(categories, means, strict=True) if not math.isnan(mean)]
-    complete = [
-        values
-        for values in measured
-        if all(not math.isnan(values.get(c, math.nan)) for c in counted)
-    ]
-    spread = _cell([_mean([values[c] for c in counted]) for values in complete]).deviation
-    return Cell(_mean(means), spread)
+def _paper_figures(
+    paper: Mapping[str, Mapping[str, float]], name: str, percentage: float
+) -> dict[str, float]:
+    """Return the paper's figures of one metric and percentage by category, if it has them."""
+    key = f"{name}_{PAPER_PERCENTAGES.get(percentage)}"
+    return {category: figures[key] for category, figures in paper.items() if key in figures}
 
 
-def _cell(values: Sequence[float]) -> Cell:
-    present = [value for value in values if not math.isnan(value)]
-    spread = statistics.stdev(present) if len(present) > 1 else math.nan
-    return Cell(_mean(present), spread)
+def _average(measured: Sequence[Mapping[str, float]], categories: Sequence[str]) -> TableCell:
+    """Return the mean of the categories' means.
+
+    Its standard deviation is that of the averages of those seeds that have all categories.
+    """
+    means = [mean_of_known(v[c] for v in measured if c in v) for c in categories]
+    complete = [values for values in measured if all(c in values for c in categories)]
+    averages = _cell(mean_of_known(values[c] for c in categories) for values in complete)
+    return TableCell(mean_of_known(means), averages.standard_deviation)
 
 
-def _mean(values: Sequence[float]) -> float:
-    present = [value for value in values if not math.isnan(value)]
-    return statistics.fmean(present) if present else math.nan
+def _cell(values: Iterable[float]) -> TableCell:
+    """Return the mean and the standard deviation over seeds."""
+    known = [value for value in values if not math.isnan(value)]
+    spread = statistics.stdev(known) if len(known) > 1 else math.nan
+    return TableCell(mean_of_known(known), spread)
 
 
-def _differences(measured: Sequence[Cell], papers: Sequence[Cell]) -> list[Cell]:
-    return [Cell(m.value - p.value) for m, p in zip(measured, papers, strict=True)]
+def _differences(measured: Sequence[TableCell], papers: Sequence[TableCell]) -> list[TableCell]:
+    return [TableCell(m.value - p.value) for m, p in zip(measured, papers, strict=True)]
 
 
 def _defect_table(rows: Sequence[ResultRow]) -> str:
-    """Return the images of each defect type against the good ones, of the first seed."""
-    lines = []
-    for row in rows:
-        if row.seed != rows[0].seed:
-            continue
-        for name, metrics in row.defects.items():
-            values = (
-                Cell(100 * metrics[metric]).to_text(2)
-                for metric in ("image_auroc", "image_ap", "image_f1_max")
-            )
-            setting = f"{row.category} | {name} | {row.model} | {100 * row.percentage_coreset:g} %"
-            lines.append(f"| {setting} | {metrics['num_test']:g} | {' | '.join(values)} |")
-    if not lines:
-        return ""
-    head = [
-        f"### Each defect type against the good images (%), seed {rows[0].seed}",
-        "",
-        "| category | defect type | model | coreset | images | AUROC | AP | F1-max |",
-        "|:---|:---|:---|---:|---:|---:|---:|---:|",
+    """Return a table of the defect types, of the first seed; empty without defect types."""
+    metrics = [m for m in METRICS if Output.DEFECTS in m.outputs]
+    columns = ["category", "defect type", "model", "coreset", "images", *(m.name for m in metrics)]
+    body = [
+        [
+            *map(escape_markdown, (row.category, defect_type, row.model)),
+            f"{100 * row.percentage_coreset:g} %",
+            f"{values['num_test']:g}",
+            *(m.unit.to_text(m.unit.factor * values.get(m.key, math.nan)) for m in metrics),
+        ]
+        for row in rows
+        if row.seed == rows[0].seed
+        for defect_type, values in row.defects.items()
     ]
-    return "\n".join([*head, *lines]) + "\n"
+    title = "Each defect type against the good images (%)"
+    return (
+        markdown_table(f"{title}, seed {rows[0].seed}", columns, body, num_texts=3) if body else ""
+    )
 
 
-def _latex(text: str) -> str:
-    return "".join(f"\\{letter}" if letter in "&%$#_{}" else letter for letter in text)
+def _named_value(metric: MetricColumn, row: ResultRow) -> str:
+    """Return the name, the limit if there is one, and the value of a metric in its unit."""
+    limit = row.value(metric.limit) if metric.limit else math.nan
+    name = metric.name if math.isnan(limit) else f"{metric.name} to {limit:g}"
+    value = metric.value(row)
+    symbol = "" if math.isnan(value) else metric.unit.symbol
+    return f"{name} {metric.unit.to_text(value)} {symbol}".rstrip()

@@ -11,9 +11,9 @@ from patchcore import explain
 from patchcore.origins import EmbeddingOrder, Origins
 from patchcore.prediction import Prediction
 from tests.benchmarks.measure import Row
+from utils.encoding import encode_image
 from utils.pipeline.explanations import crops_of_nearest, describe_patches, explained_patches
 from utils.plots import draw_explanation, draw_localization, draw_thumbnail
-from utils.results import encode_picture
 
 GRID = (28, 28)
 CROP = np.s_[16:240, 16:240]
@@ -57,17 +57,17 @@ def measure(quick: bool) -> list[Row]:
             threshold=0.7,
             image_threshold=1.0,
         )
-        encode_picture(picture)
+        encode_image(picture)
 
     def draw_everything() -> None:
         draw()
-        encode_picture(draw_thumbnail(image, anomaly_map, rebuild(), RANGE), ".jpg")
+        encode_image(draw_thumbnail(image, anomaly_map, rebuild(), RANGE), ".jpg")
         records = describe_patches(prediction, origins, image.shape[:2], 3)
         crops = crops_of_nearest(records, coreset_patches)
         explained = explained_patches(
             image, records, crops, GRID, lambda file, flip: train[int(file[-7:-4])]
         )
-        encode_picture(draw_explanation(image, explained, title="crack", file_name="000.png"))
+        encode_image(draw_explanation(image, explained, title="crack", file_name="000.png"))
 
     repeats = 10 if quick else 50
     pictures, images = (1 / _processor_seconds(form, repeats) for form in (draw, draw_everything))

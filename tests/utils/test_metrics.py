@@ -111,14 +111,14 @@ def test_pixels_sorted_on_a_gpu_measure_the_same():
         assert getattr(on_gpu, name) == getattr(expected, name)
 
 
-def test_good_pixels_between_defects_add_no_threshold():
-    """Only where the number of found defects changes, and just before, is anything decided."""
+def test_normal_items_between_defective_ones_add_no_threshold():
+    """Areas depend only on thresholds at which defective items are found, and those before."""
     scores = np.arange(1000, 0, -1, dtype=np.float32)
     labels = np.zeros(1000, bool)
     labels[[10, 500]] = True
     ends = np.ones(1000, bool)
-    turns = metrics._turns(ends, np.cumsum(labels), 0)
-    assert turns.tolist() == [9, 10, 499, 500, 999]
+    found = metrics._decisive_thresholds(ends, np.cumsum(labels), 0)
+    assert found.tolist() == [9, 10, 499, 500, 999]
     # 989 good ones lie below the first defect, 500 below the second.
     assert measure(scores, labels).auroc == (988 + 499) / (2 * 998)
 
@@ -297,3 +297,10 @@ def test_needs_little_memory_beside_the_maps():
 def test_refuses_what_cannot_be_measured(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_limit_of_aupro_is_known_where_there_are_regions():
+    maps, masks = make_pixels()
+    assert measure_pixels(maps, masks, 0.05).aupro_limit == 0.05
+    assert math.isnan(measure_pixels(maps, np.zeros_like(masks)).aupro_limit)
+    assert math.isnan(measure(maps, masks).aupro_limit)

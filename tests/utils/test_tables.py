@@ -1,37 +1,26 @@
 """Tables are compared as the text that a reader sees."""
 
-import csv
-import io
 import math
 from dataclasses import replace
 
 import pytest
 
 from utils.results import ResultRow
+from utils.table import Table
 from utils.tables import (
     PAPER_FILE,
-    Cell,
-    Table,
     all_tables,
     describe_run,
+    log_line,
     main_tables,
     read_paper,
-    records_text,
+    readme_tables,
     stage_table,
     tables_text,
 )
 
 NAN = math.nan
 IMAGE, PIXEL, TIME = range(3)
-TABLE = Table(
-    "Speed_(%)",
-    ("*Paper* 1 %", "1 %"),
-    (
-        ("metal_nut", (Cell(1.0), Cell(2.26, 0.04))),
-        ("Average", (Cell(), Cell(2.0))),
-    ),
-    digits=1,
-)
 
 
 def row(
@@ -65,60 +54,6 @@ def image_table(*rows: ResultRow) -> dict[str, list[str]]:
 def titled(tables: list[Table], title: str) -> dict[str, list[str]]:
     (table,) = [table for table in tables if table.title == title]
     return cells(table)
-
-
-class TestCell:
-    @pytest.mark.parametrize(
-        ("cell", "text"),
-        [
-            (Cell(), "-"),
-            (Cell(NAN, 1.0), "-"),
-            (Cell(98.765), "98.77"),
-            (Cell(98.765, 0.5), "98.77 ± 0.50"),
-            (Cell(-0.25), "-0.25"),
-        ],
-    )
-    def test_it_shows_value_and_deviation_where_there_are_any(self, cell, text):
-        assert cell.to_text(2) == text
-
-
-class TestForms:
-    """The same table for a reader, for a paper and for a program."""
-
-    def test_markdown(self):
-        assert TABLE.to_markdown() == (
-            "### Speed_(%)\n"
-            "\n"
-            "| category | *Paper* 1 % | 1 % |\n"
-            "|:---|---:|---:|\n"
-            "| metal_nut | 1.0 | 2.3 ± 0.0 |\n"
-            "| **Average** | - | 2.0 |\n"
-        )
-
-    def test_latex_escapes_what_it_would_read_otherwise(self):
-        assert TABLE.to_latex() == (
-            "% Speed_(%)\n"
-            "\\begin{tabular}{lrr}\n"
-            "\\toprule\n"
-            "category & Paper 1 \\% & 1 \\% \\\\\n"
-            "\\midrule\n"
-            "metal\\_nut & 1.0 & 2.3 $\\pm$ 0.0 \\\\\n"
-            "\\midrule\n"
-            "Average & - & 2.0 \\\\\n"
-            "\\bottomrule\n"
-            "\\end{tabular}\n"
-        )
-
-    def test_csv_has_one_value_a_line_and_leaves_empty_what_is_not_there(self):
-        records = list(csv.DictReader(io.StringIO(records_text([TABLE, TABLE]))))
-        assert len(records) == 8
-        assert {record["table"] for record in records} == {"Speed_(%)"}
-        assert [list(record.values())[1:] for record in records[:4]] == [
-            ["metal_nut", "Paper 1 %", "1.0", ""],
-            ["metal_nut", "1 %", "2.3", "0.0"],
-            ["Average", "Paper 1 %", "", ""],
-            ["Average", "1 %", "2.0", ""],
-        ]
 
 
 class TestMainTables:
@@ -265,6 +200,21 @@ class TestAllTables:
         assert (table["bottle"], table["cable"]) == (["-"], ["93.10"])
         assert titled(tables, "AUPRO (%), up to a false positive rate of 0.3")["cable"][1] == "-"
 
+    def test_limits_are_in_ascending_order(self):
+        limits = (0.3, NAN, 0.05, 0.7, 0.1, 0.2)
+        rows = [row(f"c{limit}", pixel_aupro=0.5, aupro_limit=limit) for limit in limits]
+        titles = [table.title for table in all_tables(rows) if table.title.startswith("AUPRO")]
+        assert [title.split()[-1] for title in titles] == ["0.05", "0.1", "0.2", "0.3", "0.7"]
+
+    def test_a_readme_has_the_main_ones_and_the_papers(self):
+        titles = [table.title for table in readme_tables([self.MEASURED])]
+        assert titles == [
+            "Image AUROC (%)",
+            "Pixel AUROC (%)",
+            "AUPRO (%), up to a false positive rate of 0.3",
+            "Processing time (s)",
+        ]
+
     def test_without_regions_there_is_no_table_of_them(self):
         tables = all_tables([row("bottle", aupro_limit=NAN, pixel_aupro=NAN)])
         assert not any(table.title.startswith("AUPRO") for table in tables)
@@ -283,6 +233,22 @@ class TestText:
         assert "### Each defect type against the good images (%), seed 2" in text
         line = "| bottle | crack | resnet18 | 10 % | 20 | 75.00 | - | 50.00 |"
         assert text.count(line) == 1  # the first seed's
+
+    def test_a_metric_that_an_older_run_did_not_measure_is_a_dash(self):
+        defects = {"crack": {"num_test": 20, "image_auroc": 0.75}}
+        text = tables_text([replace(row("bottle"), defects=defects)], "")
+        assert "| bottle | crack | resnet18 | 10 % | 20 | 75.00 | - | - |" in text
+
+    def test_names_can_neither_end_a_cell_nor_become_html(self):
+        name = "a|b<script>&"
+        defects = {name: {"num_test": 1, "image_auroc": 1, "image_ap": 1, "image_f1_max": 1}}
+        rows = [replace(row(name, model=model), defects=defects) for model in (name, "other")]
+        text = tables_text(rows, "")
+        escaped = r"a\|b&lt;script>&amp;"
+        assert f"### Image AUROC (%): {escaped}" in text
+        assert f"\n| {escaped} | - | 50.00 |\n" in text
+        assert f"\n| {escaped} | {escaped} | {escaped} | 10 % | 1 |" in text
+        assert "<script" not in text
 
     def test_without_defect_types_it_ends_with_the_tables(self):
         assert "defect type" not in tables_text([row("bottle")], "")
@@ -327,6 +293,24 @@ class TestSeedsThatDiffer:
         rows = [row(c, seed=s, image=v) for c in "ab" for s, v in ((0, 0.5), (1, 0.6))]
         table = image_table(*rows, row("a", seed=2, image=0.55))
         assert table["**Average**"][-1] == "55.00 ± 7.07"
+
+
+class TestLogLine:
+    def test_it_has_the_setting_the_time_and_the_metrics(self):
+        measured = replace(
+            TestAllTables.MEASURED,
+            metrics={**TestAllTables.MEASURED.metrics, "image_threshold": 1.25},
+        )
+        assert log_line(measured) == (
+            "bottle, resnet18, coreset 10 %, seed 0, 1.0 s: image AUROC 50.00 %, AP 91.00 %, "
+            "F1-max 92.00 %, threshold 1.2500, wrong 5, false positives 3, false negatives 2; "
+            "pixel AUROC 25.00 %, AUPRO to 0.3 93.10 %, AP 61.00 %, F1-max 62.00 %"
+        )
+
+    def test_it_has_a_dash_for_what_was_not_measured(self):
+        line = log_line(row("bottle", pixel=NAN, aupro_limit=NAN, pixel_aupro=NAN))
+        assert "pixel AUROC -, AUPRO -, AP -" in line
+        assert "nan" not in line
 
 
 def test_the_stage_table_shows_where_the_time_goes():

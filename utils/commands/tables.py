@@ -9,22 +9,16 @@ from pathlib import Path
 
 from patchcore.settings import Settings
 from utils.errors import UsageError
+from utils.files import replace_file
 from utils.options.flags import CommandParser
-from utils.results import RUN_FILE, TABLES_FILE, ResultRow, read_rows, replace_file
-from utils.tables import all_tables, describe_run, main_tables, records_text, tables_text
+from utils.output_names import RUN_FILE, TABLES_CSV_FILE, TABLES_FILE, TABLES_LATEX_FILE
+from utils.result_folder import ResultFolder
+from utils.results import ResultRow, read_rows
+from utils.tables import all_tables, describe_run, readme_tables, records_text, tables_text
 
-DESCRIPTION = """Rebuild the tables from the results.csv of one or more result folders, so that
-categories, percentages or seeds that were run apart come together."""
-# Options in which rows of one table must agree. Percentages and seeds have their own columns, and
-# backbones, weights and layers are compared model by model.
-METHOD = ({entry.name for entry in fields(Settings)} | {"aupro_limit"}) - {
-    "percentage_coreset",
-    "seed",
-}
+DESCRIPTION = """Rebuild the tables from the results.csv of one or more result folders, to combine
+categories, percentages or seeds of separate runs."""
 MARKS = "<!-- tables:begin -->", "<!-- tables:end -->"
-
-# How the plan of memory begins that changes nothing.
-PLAIN = "all embeddings in float32"
 
 log = logging.getLogger(__name__)
 
@@ -36,21 +30,27 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
     rows = gather_rows([read_rows(folder) for folder in given.results], records, given.results)
     tables = all_tables(rows)
     origin = "\n".join(dict.fromkeys(map(describe_run, records)))
-    target = given.path_result or given.results[0]
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        markdown = tables_text(rows, origin)
-        replace_file(target / TABLES_FILE, markdown.encode())
-        replace_file(target / "tables.csv", records_text(tables).encode())
-        latex = "\n".join(table.to_latex() for table in tables)
-        replace_file(target / "tables.tex", latex.encode())
-        if given.readme is not None:
-            shown = "\n".join([origin, *(table.to_markdown() for table in _readme_tables(rows))])
-            replace_section(given.readme, shown)
-    except OSError as error:
-        raise UsageError(f"cannot write tables: {error}") from error
+    markdown = tables_text(rows, origin)
+    folder = ResultFolder(given.path_result or given.results[0])
+    folder.write_text(TABLES_FILE, markdown)
+    folder.write_text(TABLES_CSV_FILE, records_text(tables))
+    folder.write_text(TABLES_LATEX_FILE, "\n".join(table.to_latex() for table in tables))
+    if given.readme is not None:
+        section = "\n".join([origin, *(table.to_markdown() for table in readme_tables(rows))])
+        replace_section(given.readme, section)
     print(markdown)
-    log.info("%s, tables.csv and tables.tex are in %s", TABLES_FILE, target)
+    names = f"{TABLES_FILE}, {TABLES_CSV_FILE} and {TABLES_LATEX_FILE}"
+    log.info("%s are in %s", names, folder.path)
+
+
+def method_settings() -> list[str]:
+    """Return the names of the options in which the rows of one table must agree.
+
+    Percentages and seeds have their own columns and rows; backbones, weights and layers are
+    compared model by model.
+    """
+    names = [entry.name for entry in fields(Settings)]
+    return [n for n in (*names, "aupro_limit") if n not in ("percentage_coreset", "seed")]
 
 
 def gather_rows(
@@ -58,15 +58,15 @@ def gather_rows(
     records: Sequence[dict],
     folders: Sequence[Path],
 ) -> list[ResultRow]:
-    """Put the rows of several folders together, each measurement once: the last folder's counts.
+    """Return the rows of several folders; of rows with the same key, the last folder's is kept.
 
-    Rows of folders that were run with other settings of the method are kept apart under names of
-    their own.
+    A model that was run with different settings in different folders becomes one model for each
+    folder, with the folder in its name.
 
     Args:
         parts: The rows of each folder.
         records: The ``run.json`` of each folder.
-        folders: Their paths, for the names.
+        folders: The paths of the folders.
     """
     methods: dict[str, list[object]] = {}
     for rows, record in zip(parts, records, strict=True):
@@ -81,30 +81,27 @@ def gather_rows(
             name = f"{row.model} ({folder.name if unique else folder})"
             kept = row if len(methods[row.model]) == 1 else replace(row, model=name)
             if kept.key in gathered:
-                log.warning("measured more than once, the last counts: %s", kept.key)
+                log.warning("measured more than once, the last one is kept: %s", kept.key)
             gathered[kept.key] = kept
     return sorted(gathered.values(), key=lambda row: (row.model, row.category))
 
 
 def _method(record: dict, model: str) -> object:
-    """Return what makes a model's results those of one method: settings, weights, layers."""
+    """Return the settings, weights and layers with which a model was run."""
     options = record["options"]
-    settings = {name: value for name, value in options.items() if name in METHOD}
+    settings = {name: options.get(name) for name in method_settings()}
     digests = record["weights_digest"]
     layers = options["layers"] * (len(digests) if len(options["layers"]) == 1 else 1)
     members = dict(zip(digests, zip(digests.values(), layers, strict=True), strict=True))
-    # An ensemble is what all its members are.
-    plans = {text for plan in record.get("memory", {}).values() for text in plan.values()}
-    # Embeddings that were rounded, or selected in parts, are another method.
-    other = sorted(plan for plan in plans if not plan.startswith(PLAIN))
-    return settings, members.get(model, members), other
+    # The ensemble is not a member: its results depend on all members.
+    return settings, members.get(model, members)
 
 
 def replace_section(readme: Path, text: str) -> None:
-    """Put ``text`` between the two marks in a file, in place of what stands there.
+    """Replace the part of a file between the two marks by ``text``.
 
     Raises:
-        UsageError: the file is missing, or does not have both marks in order.
+        UsageError: the file cannot be read or written, or does not have both marks in order.
     """
     try:
         content = readme.read_text(encoding="utf-8")
@@ -115,13 +112,10 @@ def replace_section(readme: Path, text: str) -> None:
     _, found_end, after = rest.partition(end)
     if not (found_begin and found_end):
         raise UsageError(f"expected the lines {begin} and {end} in {readme} (--readme)")
-    replace_file(readme, f"{before}{begin}\n\n{text}\n{end}{after}".encode())
-
-
-def _readme_tables(rows: Sequence[ResultRow]) -> list:
-    """Return the measures of the paper, and the time: what a README has room for."""
-    shown = {table.title for table in main_tables(rows)}
-    return [t for t in all_tables(rows) if t.title in shown or t.title.startswith("AUPRO")]
+    try:
+        replace_file(readme, f"{before}{begin}\n\n{text}\n{end}{after}".encode())
+    except OSError as error:
+        raise UsageError(f"cannot write {readme} (--readme): {error.strerror}") from error
 
 
 def _parse(arguments: list[str], epilog: str) -> argparse.Namespace:
@@ -131,14 +125,14 @@ def _parse(arguments: list[str], epilog: str) -> argparse.Namespace:
         "--path_result",
         type=Path,
         metavar="DIR",
-        help="where tables.md, tables.csv and tables.tex are written (default: the first RESULT)",
+        help="folder for tables.md, tables.csv and tables.tex (default: the first RESULT)",
     )
     parser.add_argument(
         "--readme",
         type=Path,
         metavar="FILE",
-        help=f"a Markdown file whose part between {MARKS[0]} and {MARKS[1]} is replaced by the "
-        "tables of the paper's measures",
+        help=f"Markdown file in which the part between {MARKS[0]} and {MARKS[1]} is replaced by "
+        "the tables of processing time and of the paper's metrics",
     )
     return parser.parse_args(arguments)
 
@@ -157,8 +151,8 @@ def _read_run(folder: Path) -> dict:
             _method(record, model)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(
-            f"expected the record of a run of this program, found another: {path}"
+            f"expected the record of a run of this program in {path}, found something else"
         ) from error
     if record.get("state") != "complete":
-        log.warning("the run of %s did not come to its end: %s", folder, record.get("state"))
+        log.warning("the run in %s was not completed: %s", folder, record.get("state"))
     return record

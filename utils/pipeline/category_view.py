@@ -12,7 +12,9 @@ from datasets.base import Sample
 from patchcore import Prediction, explain
 from patchcore.origins import Origins
 from patchcore.preprocess import Preprocess
+from utils.encoding import write_image
 from utils.options.evaluate import EvaluateOptions
+from utils.output_names import THUMBNAIL_FOLDER, setting_tag
 from utils.pipeline.explanations import (
     crops_of_nearest,
     describe_patches,
@@ -22,7 +24,8 @@ from utils.pipeline.explanations import (
 )
 from utils.plots import draw_localization, draw_thumbnail
 from utils.report import ReportImage
-from utils.results import THUMBNAIL_FOLDER, ResultFolder, ResultRow, picture_tag
+from utils.result_folder import ResultFolder
+from utils.results import ResultRow
 
 # Images that `worst` chooses from a category without a limit.
 WORST_LIMIT = 10
@@ -133,13 +136,13 @@ class ImageFigures:
         """
         rebuilt = explain.rebuild(self.patches[self.nearest], self.image.shape[:2])
         thumbnail = draw_thumbnail(self.image, self.anomaly_map, rebuilt, self.settings.score_range)
-        folder.write_picture(self.described.thumbnail, thumbnail)
+        write_image(folder, self.described.thumbnail, thumbnail)
         if self.described.localization is not None:
-            folder.write_picture(self.described.localization, self._localization(rebuilt))
+            write_image(folder, self.described.localization, self._localization(rebuilt))
         if self.described.explanation is not None:
             record = json.dumps(self._record(), indent=2) + "\n"
             folder.write_text(self.described.explanation.removesuffix(".png") + ".json", record)
-            folder.write_picture(self.described.explanation, self._explanation())
+            write_image(folder, self.described.explanation, self._explanation())
 
     def _localization(self, rebuilt: np.ndarray) -> np.ndarray:
         return draw_localization(
@@ -209,7 +212,7 @@ def _describe_image(
     described = ReportImage(sample.defect_type, sample.path.name, score, sample.is_defective)
     if view.images is None:
         return described
-    tag = picture_tag(view.row.percentage_coreset, view.row.k)
+    tag = setting_tag(view.row.percentage_coreset, view.row.k)
     name = f"{view.row.category}_{sample.defect_type}_{sample.path.stem}_{tag}"
     described = replace(described, thumbnail=f"{THUMBNAIL_FOLDER}/{name}.jpg")
     if max_patches is None:

@@ -15,7 +15,7 @@ import cv2
 from datasets.images import map_ahead
 from utils.pipeline.category_view import ImageFigures
 from utils.progress import show_progress
-from utils.results import ResultFolder
+from utils.result_folder import ResultFolder
 
 # Fewer images of a run are drawn in less time than a process needs to start.
 FEW_IMAGES = 40

@@ -1,6 +1,5 @@
 """One category from its files to its metrics, for every seed and percentage at once."""
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,14 @@ from patchcore import PatchCore, Prediction
 from patchcore.ensemble import combine
 from patchcore.fit import FitRequest, FitResult
 from patchcore.prediction import Collector
-from utils.metrics import CPU, Metrics, measure, measure_pixels
+from utils.metrics import (
+    CPU,
+    Metrics,
+    defect_record,
+    measure,
+    measure_pixels,
+    metrics_record,
+)
 from utils.options.evaluate import EvaluateOptions
 from utils.pipeline.category_view import CategoryView
 from utils.pipeline.fit import fit_category
@@ -125,7 +131,7 @@ def evaluate_category(
             seed=seed,
             num_train=len(category.train),
             num_test=len(category.test),
-            metrics=_metrics_record(images, pixels, options.aupro_limit),
+            metrics=metrics_record(images, pixels),
             seconds=observer.seconds(seed, part),
             model=name,
             defects=defects,
@@ -158,7 +164,7 @@ def combine_members(members: Sequence[CategoryResult], options: EvaluateOptions)
         seconds["combine"] = time.perf_counter() - start
         row = replace(
             row,
-            metrics=_metrics_record(images, pixels, options.aupro_limit),
+            metrics=metrics_record(images, pixels),
             seconds=seconds,
             model=ENSEMBLE,
             defects=defects,
@@ -264,29 +270,6 @@ def _measure(
     for defect_type in dict.fromkeys(types[types != GOOD].tolist()):
         chosen = (types == GOOD) | (types == defect_type)
         found = measure(scores[chosen], types[chosen] != GOOD)
-        defects[defect_type] = {
-            "num_test": int((types == defect_type).sum()),
-            "image_auroc": found.auroc,
-            "image_ap": found.average_precision,
-            "image_f1_max": found.f1_max,
-        }
+        num_test = int((types == defect_type).sum())
+        defects[defect_type] = {"num_test": num_test} | defect_record(found)
     return images, pixels, defects
-
-
-def _metrics_record(images: Metrics, pixels: Metrics, aupro_limit: float) -> dict[str, float]:
-    """Return the metrics by the names of their columns."""
-    return {
-        "image_auroc": images.auroc,
-        "pixel_auroc": pixels.auroc,
-        "pixel_aupro": pixels.aupro,
-        "aupro_limit": aupro_limit if not math.isnan(pixels.aupro) else math.nan,
-        "image_ap": images.average_precision,
-        "image_f1_max": images.f1_max,
-        "image_threshold": images.threshold,
-        "image_false_positives": images.false_positives,
-        "image_false_negatives": images.false_negatives,
-        "pixel_ap": pixels.average_precision,
-        "pixel_f1_max": pixels.f1_max,
-        "pixel_threshold": pixels.threshold,
-        "pixel_auroc_defective": pixels.auroc_defective,
-    }

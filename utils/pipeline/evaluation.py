@@ -1,7 +1,6 @@
 """Evaluation of PatchCore on the categories of a dataset: metrics, tables and figures."""
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,8 +11,11 @@ from datasets.base import Category
 from patchcore import PatchCore, Prediction
 from patchcore.memory_bank import search_method
 from patchcore.weights import RANDOM
+from utils.encoding import write_arrays
+from utils.files import make_writable
 from utils.machine import now, start_record
 from utils.options.evaluate import EvaluateOptions
+from utils.output_names import REPORT_FILE, TABLES_FILE, setting_tag
 from utils.pipeline.drawing import Drawing
 from utils.pipeline.evaluate_category import (
     CategoryResult,
@@ -25,15 +27,9 @@ from utils.pipeline.models import choose_device, make_models, summarise, with_la
 from utils.pipeline.pictures import draw_category, draw_curves
 from utils.pipeline.saving import save_evaluated
 from utils.report import ReportView, render_page
-from utils.results import (
-    REPORT_FILE,
-    TABLES_FILE,
-    ResultFolder,
-    ResultRow,
-    make_writable,
-    picture_tag,
-)
-from utils.tables import DASH, describe_run, main_tables, stage_table, tables_text
+from utils.result_folder import ResultFolder
+from utils.results import ResultRow
+from utils.tables import describe_run, log_line, main_tables, stage_table, tables_text
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +158,7 @@ def _evaluate_category(
             save_evaluated(models[name], name, member, run.options)
     for result in results:
         for measurement, prediction in zip(result.measurements, result.predictions, strict=True):
-            log.info(_line(measurement.row))
+            log.info(log_line(measurement.row))
             if run.options.save_maps:
                 _save_maps(measurement.row, prediction, result, run.folder)
     last = results[-1]  # the ensemble, if there is one, is what figures show
@@ -184,27 +180,6 @@ def _save_maps(
     }
     if result.masks is not None:
         arrays["masks"] = result.masks
-    tag = picture_tag(row.percentage_coreset, row.k)
+    tag = setting_tag(row.percentage_coreset, row.k)
     model = row.model.replace(":", "-")
-    folder.write_arrays(f"maps_{row.category}_{model}_{tag}_seed{row.seed}.npz", **arrays)
-
-
-def _line(row: ResultRow) -> str:
-    """Return what the log says of a category: its setting, then every metric."""
-    value = row.metrics
-    names = {"AUROC": "auroc", "AP": "ap", "F1-max": "f1_max"}
-    images, pixels = (
-        ", ".join(f"{name} {_percent(value[f'{kind}_{key}'])}" for name, key in names.items())
-        for kind in ("image", "pixel")
-    )
-    setting = f"{row.model}, coreset {100 * row.percentage_coreset:g} %, seed {row.seed}"
-    errors = f"{value['image_false_positives']:g} + {value['image_false_negatives']:g}"
-    return (
-        f"{row.category}, {setting}, {row.seconds_total:.1f} s: "
-        f"image {images} at {value['image_threshold']:.4g} ({errors} wrong: good + defective); "
-        f"pixel {pixels}, AUPRO to {value['aupro_limit']:g} {_percent(value['pixel_aupro'])}"
-    ).replace("nan", DASH)
-
-
-def _percent(value: float) -> str:
-    return DASH if math.isnan(value) else f"{100 * value:.2f} %"
+    write_arrays(folder, f"maps_{row.category}_{model}_{tag}_seed{row.seed}.npz", arrays)

@@ -24,7 +24,7 @@ from utils.pipeline.models import choose_device, load_model
 from utils.pipeline.prediction_pictures import PredictionPictures
 from utils.predictions import ANOMALY, ERROR, NORMAL, OUTPUTS, Outcome, PredictionFiles
 from utils.progress import show_progress
-from utils.results import ResultFolder
+from utils.result_folder import ResultFolder
 
 NOTHING_FOUND, ANOMALY_FOUND, FAULT_FOUND = 0, 1, 2
 

@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from utils.encoding import write_image
 from utils.metrics import Metrics
 from utils.options.evaluate import EvaluateOptions
+from utils.output_names import per_mille, setting_tag
 from utils.pipeline.category_view import CategoryView, describe_images, make_figures
 from utils.pipeline.drawing import Drawing
 from utils.pipeline.evaluate_category import Measurement
@@ -16,7 +18,8 @@ from utils.plots import (
     draw_score_distribution,
 )
 from utils.report import ReportView
-from utils.results import ResultFolder, ResultRow, per_mille, picture_tag
+from utils.result_folder import ResultFolder
+from utils.results import ResultRow
 
 CURVES = ("ROC curves", "Precision-recall curves", "Per-region overlap curves")
 
@@ -80,23 +83,23 @@ def draw_curves(
         UsageError: a file cannot be written.
     """
     row = measurements[0].row
-    title, tag = _title(row), picture_tag(row.percentage_coreset, row.k)
+    title, tag = _title(row), setting_tag(row.percentage_coreset, row.k)
 
     images, pixels = _curves(measurements, _roc)
     roc = draw_roc_curves(images, pixels, title=title)
     means = f"rim{per_mille(_mean(images))}_rpm{per_mille(_mean(pixels))}"
-    paths = [folder.write_picture(f"roc-curve_{tag}_{means}.png", roc)]
-    folder.write_picture("roc_curve.png", roc)
+    paths = [write_image(folder, f"roc-curve_{tag}_{means}.png", roc)]
+    write_image(folder, "roc_curve.png", roc)
 
     images, pixels = _curves(measurements, _precision_recall)
     figure = draw_precision_recall_curves(images, pixels, title=title)
     means = f"aim{per_mille(_mean(images))}_apm{per_mille(_mean(pixels))}"
-    paths.append(folder.write_picture(f"pr-curve_{tag}_{means}.png", figure))
+    paths.append(write_image(folder, f"pr-curve_{tag}_{means}.png", figure))
 
     _, pixels = _curves(measurements, _per_region)
     figure = draw_pro_curves(pixels, fpr_limit=aupro_limit, title=title)
     name = f"pro-curve_{tag}_prm{per_mille(_mean(pixels))}.png"
-    paths.append(folder.write_picture(name, figure))
+    paths.append(write_image(folder, name, figure))
     return [(curve, path.name) for curve, path in zip(CURVES, paths, strict=True)]
 
 
@@ -150,6 +153,6 @@ def _draw_distribution(view: CategoryView, folder: ResultFolder) -> str:
         auroc=row.metrics["image_auroc"],
         threshold=view.threshold("image"),
     )
-    tag = picture_tag(row.percentage_coreset, row.k)
+    tag = setting_tag(row.percentage_coreset, row.k)
     auroc = per_mille(row.metrics["image_auroc"])
-    return folder.write_picture(f"pred-dist_{row.category}_{tag}_r{auroc}.png", figure).name
+    return write_image(folder, f"pred-dist_{row.category}_{tag}_r{auroc}.png", figure).name

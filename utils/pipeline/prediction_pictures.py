@@ -13,7 +13,7 @@ from patchcore.thresholds import Thresholds
 from utils.errors import UsageError
 from utils.options.infer import InferOptions
 from utils.predictions import file_stem
-from utils.results import ResultFolder
+from utils.result_folder import ResultFolder
 
 
 class PredictionPictures:

@@ -8,7 +8,7 @@ from pathlib import Path
 from patchcore.record import RECORD, read_record
 from utils.errors import UsageError
 from utils.options.model_choice import ModelChoice
-from utils.results import picture_tag
+from utils.output_names import setting_tag
 
 # The flags that choose a trained model.
 CHOICES = ("category", "backbone", "percentage_coreset")
@@ -16,7 +16,7 @@ CHOICES = ("category", "backbone", "percentage_coreset")
 
 def model_folder(root: Path, category: str, name: str, percentage: float, k: int) -> Path:
     """Return the folder of a trained model."""
-    return root / category / f"{name.replace(':', '-')}_{picture_tag(percentage, k)}"
+    return root / category / f"{name.replace(':', '-')}_{setting_tag(percentage, k)}"
 
 
 def choose_model(choice: ModelChoice) -> Path:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from datasets.base import Category
 from patchcore.fit import FitRequest
 from patchcore.trained import Trained
+from utils.files import make_writable
 from utils.options.train import TrainOptions
 from utils.pipeline.fit import fit_category
 from utils.pipeline.models import choose_device, make_models, summarise, with_layers
 from utils.pipeline.observer import RunObserver
 from utils.pipeline.saving import save_models
-from utils.results import make_writable
 
 log = logging.getLogger(__name__)
 

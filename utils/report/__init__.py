@@ -1,4 +1,4 @@
-"""One page to look through all results: numbers, curves and every test image."""
+"""Report page: numbers, curves and every test image of a run in one HTML file."""
 
 from utils.report.page import render_page
 from utils.report.view import ReportImage, ReportView

@@ -1,6 +1,5 @@
 "use strict";
-// The page's behaviour. What is shown comes from the JSON in #data; names from files get into the
-// page as text only, never as markup.
+// The page shows the JSON in #data. File names are inserted as text only, never as markup.
 
 const ALL = "*";
 const VERDICTS = {
@@ -16,7 +15,7 @@ const VIEW_TEXTS = ["image", "anomaly map on the image", "image rebuilt from the
 const find = (id) => document.getElementById(id);
 const views = JSON.parse(find("data").textContent).views;
 
-// Chosen at the moment. A threshold belongs to a view, so that each category keeps its own.
+// The current choices. Thresholds belong to the views, so that each category keeps its own.
 const state = { percentage: null, category: null, shown: [], position: -1, opener: null };
 for (const view of views) {
   view.best = view.threshold;
@@ -40,12 +39,12 @@ function digits(value) {
 }
 
 function verdict(image) {
-  // Without a threshold nothing is found, as in the metrics.
+  // Without a threshold no image counts as defective, as in the metrics.
   const found = image.view.threshold !== null && image.score >= image.view.threshold;
   return (found === image.bad ? "t" : "f") + (found ? "p" : "n");
 }
 
-// By how much a score is on the wrong side, in widths of its category's scores.
+// How far a score is on the wrong side of the threshold, relative to the range of its category.
 function hardness(image) {
   const { threshold, low, high } = image.view;
   const margin = image.score - (threshold === null ? low : threshold);
@@ -84,7 +83,7 @@ function makeSortable(table) {
       const rows = [...table.tBodies[0].rows].sort((a, b) => {
         const [x, y] = ascending ? [key(a), key(b)] : [key(b), key(a)];
         if (column === 0) return x.localeCompare(y);
-        // What was not measured stays below, in either order.
+        // Values that were not measured come last in either order.
         if (Number.isNaN(key(a)) || Number.isNaN(key(b))) return Number.isNaN(key(a)) - Number.isNaN(key(b));
         return x - y;
       });
@@ -97,16 +96,16 @@ function makeSortable(table) {
 
 function makeCard(image) {
   const button = make("button", { type: "button", className: "card" });
-  const picture = make("span", { className: "thumb" });
-  picture.style.aspectRatio = String(image.view.aspect);
+  const thumb = make("span", { className: "thumb" });
+  thumb.style.aspectRatio = String(image.view.aspect);
   if (image.thumb) {
     const img = make("img", { loading: "lazy", decoding: "async", src: image.thumb, alt: "" });
-    picture.append(img);
+    thumb.append(img);
   } else {
-    picture.append(make("span", { className: "empty" }, "no picture"));
+    thumb.append(make("span", { className: "empty" }, "no thumbnail"));
   }
   const badge = make("span", { className: "badge" });
-  picture.append(badge);
+  thumb.append(badge);
   const file = state.category === ALL ? `${image.view.category} / ${image.file}` : image.file;
   const text = make(
     "span",
@@ -116,7 +115,7 @@ function makeCard(image) {
     make("span", { className: "score" }, digits(image.score)),
     make("span", { className: "gauge" }, make("i"), make("b")),
   );
-  button.append(picture, text);
+  button.append(thumb, text);
   button.addEventListener("click", () => openLarge(state.shown.indexOf(image), button));
   image.card = make("li", {}, button);
   image.parts = { button, badge, gauge: text.lastChild };
@@ -161,7 +160,7 @@ const ORDERS = {
     a.file.localeCompare(b.file, undefined, { numeric: true }),
 };
 
-// Fill the gallery anew: another category or percentage.
+// Rebuild the gallery for another category or percentage.
 function buildGallery() {
   const images = currentViews().flatMap((view) => view.images);
   find("gallery").replaceChildren(...images.map(makeCard));
@@ -186,7 +185,7 @@ function buildGallery() {
   judge();
 }
 
-// Verdicts, counts, filter and order: whatever a threshold or a control changes.
+// Update verdicts, counts, filter and order after a change of a threshold or a control.
 function judge({ keepOrder = false } = {}) {
   const images = currentViews().flatMap((view) => view.images);
   images.forEach(judgeCard);
@@ -199,7 +198,7 @@ function judge({ keepOrder = false } = {}) {
   state.shown = images.filter(matches);
   const chosen = new Set(state.shown);
   for (const image of images) image.card.hidden = !chosen.has(image);
-  // Only what belongs together moves: while the slider is dragged, cards stay where they are.
+  // While the slider is dragged, cards stay in place.
   if (!keepOrder) {
     state.shown.sort(ORDERS[find("order").value]);
     find("gallery").append(...state.shown.map((image) => image.card));
@@ -272,7 +271,7 @@ function drawHistogram(view) {
   svg.replaceChildren(...parts);
 }
 
-/* ---- large picture ---- */
+/* ---- large figure ---- */
 
 function openLarge(position, opener) {
   state.opener = opener;
@@ -300,19 +299,19 @@ function showLarge(position) {
   }
   find("sides").hidden = !image.large && !image.why;
   const file = image[side] || image.large || image.why || image.thumb;
-  const picture = find("large-image");
+  const figure = find("large-image");
   const link = find("large-link");
   if (file) {
-    picture.src = file;
-    picture.alt = describe(image, file);
+    figure.src = file;
+    figure.alt = describe(image, file);
     link.href = file;
   } else {
-    picture.removeAttribute("src");
-    picture.alt = "No picture was drawn of this image";
+    figure.removeAttribute("src");
+    figure.alt = "No figure was drawn of this image";
     link.removeAttribute("href");
   }
   showPatches(image);
-  // The neighbours, so that the next step shows at once.
+  // Load the previous and the next figure ahead.
   for (const step of [1, -1]) {
     const near = state.shown[(state.position + step + count) % count];
     const next = near[side] || near.large || near.thumb;
@@ -334,7 +333,7 @@ function describe(image, file) {
 function showPatches(image) {
   const place = find("patches");
   place.hidden = !image.patches.length;
-  // Of a file's name what comes after its category's folder, which the heading says.
+  // The heading has the category, so its folder is left out of the file names.
   const within = (file) => file.replace(`${image.view.category}/`, "");
   const rows = image.patches.map(([row, column, score, nearest], number) =>
     make(
@@ -374,7 +373,7 @@ function changeSide() {
 
 function onKey(event) {
   if (event.altKey || event.ctrlKey || event.metaKey) return;
-  // Arrows belong to the radio buttons while these have the focus.
+  // The arrow keys move between radio buttons while one of them has the focus.
   const inRadio = event.target.type === "radio";
   const steps = { ArrowLeft: -1, ArrowRight: 1 };
   if (event.key in steps && !inRadio) showLarge(state.position + steps[event.key]);
@@ -392,7 +391,7 @@ function setTheme(name) {
   try {
     localStorage.setItem("patchcore-theme", name);
   } catch {
-    // A browser that keeps nothing for files: the system's choice holds next time.
+    // Some browsers store nothing for local files. The system's theme is used next time.
   }
 }
 

@@ -1,46 +1,29 @@
 """The page: a template, a style sheet and a script, filled with the results and put in one file.
 
-It asks for nothing but the pictures beside it: no network, no script from elsewhere.
+The page loads nothing but the images beside it: no network access, no script from elsewhere.
 """
 
 import base64
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 
 import jinja2
 
+from utils.metric_columns import DASH, METRICS, UNITS, Output
 from utils.report.view import ReportView, as_url
 from utils.results import ResultRow
-from utils.tables import AVERAGE, DASH, Table, all_tables
+from utils.table import AVERAGE, Table
+from utils.tables import all_tables, mean_of_known
 
 FOLDER = Path(__file__).parent
 
 
-@dataclass(frozen=True)
-class _Column:
-    """A column of the overview: its heading, a row's value, and how the value is written."""
-
-    name: str
-    key: str
-    digits: int = 2
-    percent: bool = True
-    # Of the bars behind the values: where they begin, in the value's unit; None for no bar.
-    bar_from: float | None = None
-
-
-COLUMNS = (
-    _Column("Image AUROC", "image_auroc", bar_from=50),
-    _Column("Image AP", "image_ap"),
-    _Column("Image F1-max", "image_f1_max"),
-    _Column("Pixel AUROC", "pixel_auroc", bar_from=50),
-    _Column("AUPRO", "pixel_aupro", bar_from=0),
-    _Column("Pixel AP", "pixel_ap"),
-    _Column("Wrong", "wrong", 0, percent=False),
-    _Column("Seconds", "seconds", 1, percent=False),
+# Percentages of images, percentages of pixels, counts, times.
+COLUMNS = sorted(
+    (metric for metric in METRICS if Output.PAGE in metric.outputs),
+    key=lambda metric: (UNITS.index(metric.unit), metric.items),
 )
 FACTS = (
     ("Backbone", lambda record: " ".join(record["options"]["backbone"])),
@@ -63,13 +46,13 @@ def render_page(
     """Return the page.
 
     Args:
-        record: What ``run.json`` holds.
+        record: Content of ``run.json``.
         rows: All results.
-        views: What was drawn, or would have been: a category at a percentage each.
-        curves: For each percentage the titles and files of its curves.
+        views: The test images of each category and percentage, with the files drawn of them.
+        curves: Titles and files of the curves, by percentage.
 
     Returns:
-        HTML, all of it encodable as UTF-8.
+        HTML that can be encoded as UTF-8.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
@@ -84,64 +67,53 @@ def render_page(
     text = environment.get_template("page.html.j2").render(
         style=(FOLDER / "page.css").read_text(encoding="utf-8"),
         script=script,
-        # Whatever a file name could smuggle in: no other script than this one runs.
+        # The page's policy allows this script alone, whatever a file name might inject.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         record=record,
         facts=[(name, value(record)) for name, value in FACTS],
         percentages=[(f"{p:g}", f"{100 * p:g} %") for p in percentages],
         tiles={f"{p:g}": _tiles(shown, p) for p in percentages},
-        columns=COLUMNS,
+        headings=[metric.page_title or metric.title for metric in COLUMNS],
         overviews={f"{p:g}": _overview(shown, p) for p in percentages},
         several_seeds=len({row.seed for row in shown}) > 1,
         curves={
             f"{percentage:g}": [(title, as_url(file)) for title, file in files]
             for percentage, files in curves.items()
         },
-        tables=[_cells(table) for table in all_tables(rows)],
+        tables=[_known_columns(table) for table in all_tables(rows)],
         data={"views": [view.to_record() for view in views]},
     )
-    # Undecodable letters of file names have no place in UTF-8.
+    # File names may have characters that UTF-8 cannot encode.
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _value(row: ResultRow, column: _Column) -> float:
-    if column.key == "seconds":
-        return row.seconds_total
-    if column.key == "wrong":
-        return row.metrics["image_false_positives"] + row.metrics["image_false_negatives"]
-    return (100 if column.percent else 1) * row.metrics.get(column.key, math.nan)
 
 
 def _overview(
     rows: Sequence[ResultRow], percentage: float
 ) -> list[tuple[str, list[dict[str, object]]]]:
-    """Return the overview's lines: a category's name and its cells, means over the seeds."""
-    lines = []
+    """Return the rows of the overview: names and cells, means over the seeds; the average last."""
     measured: dict[str, list[ResultRow]] = {}
     for row in rows:
         if row.percentage_coreset == percentage:
             measured.setdefault(row.category, []).append(row)
     values = {
-        category: [_mean([_value(row, column) for row in of_category]) for column in COLUMNS]
+        category: [mean_of_known(metric.value(row) for row in of_category) for metric in COLUMNS]
         for category, of_category in measured.items()
     }
-    lines = [(category, _overview_cells(of_category)) for category, of_category in values.items()]
-    means = [_mean(column) for column in zip(*values.values(), strict=True)]
-    return [*lines, (AVERAGE, _overview_cells(means))]
+    values[AVERAGE] = [mean_of_known(column) for column in zip(*values.values(), strict=True)]
+    return [(name, _overview_cells(of_name)) for name, of_name in values.items()]
 
 
 def _overview_cells(values: Sequence[float]) -> list[dict[str, object]]:
+    """Return for each value its text, the number to sort by, and the length of its bar (0 to 1)."""
     cells = []
-    for column, value in zip(COLUMNS, values, strict=True):
+    for metric, value in zip(COLUMNS, values, strict=True):
         unknown = math.isnan(value)
-        whole = column.digits == 0 and not unknown and not float(value).is_integer()
-        digits = 1 if whole else column.digits
         bar = None
-        if column.bar_from is not None and not unknown:
-            bar = f"{max(0.0, (value - column.bar_from) / (100 - column.bar_from)):.4f}"
+        if metric.bar_from is not None and not unknown:
+            bar = f"{max(0.0, (value - metric.bar_from) / (100 - metric.bar_from)):.4f}"
         cells.append(
             {
-                "text": DASH if unknown else f"{value:.{digits}f}",
+                "text": metric.unit.to_text(value),
                 "sort": "" if unknown else repr(float(value)),
                 "bar": bar,
             }
@@ -150,23 +122,21 @@ def _overview_cells(values: Sequence[float]) -> list[dict[str, object]]:
 
 
 def _tiles(rows: Sequence[ResultRow], percentage: float) -> list[tuple[str, str, str]]:
-    """Return the figures at the top: name, value, unit; means over categories and seeds."""
+    """Return the large numbers: name, value, unit; means over categories and seeds."""
     chosen = [row for row in rows if row.percentage_coreset == percentage]
-    tiles = []
-    for name, key in (
-        ("Image AUROC", "image_auroc"),
-        ("Pixel AUROC", "pixel_auroc"),
-        ("AUPRO", "pixel_aupro"),
-    ):
-        mean = _mean([100 * row.metrics.get(key, math.nan) for row in chosen])
-        tiles.append((name, DASH if math.isnan(mean) else f"{mean:.2f}", "%"))
-    seconds = _mean([row.seconds_total for row in chosen])
-    tiles.append(("Time per category", f"{seconds:.1f}", "s"))
-    return tiles
+    return [
+        (
+            metric.tile_title or metric.title,
+            metric.unit.to_text(mean_of_known(metric.value(row) for row in chosen)),
+            metric.unit.symbol,
+        )
+        for metric in METRICS
+        if Output.TILE in metric.outputs
+    ]
 
 
-def _cells(table: Table) -> dict[str, object]:
-    """Return a table's texts, without columns in which nothing is known."""
+def _known_columns(table: Table) -> dict[str, object]:
+    """Return the texts of a table, without columns that have only dashes."""
     texts = [(name, [cell.to_text(table.digits) for cell in cells]) for name, cells in table.rows]
     known = [
         column
@@ -175,11 +145,6 @@ def _cells(table: Table) -> dict[str, object]:
     ]
     return {
         "title": table.title,
-        "columns": [table.columns[column].replace("*", "") for column in known],
+        "columns": [table.plain_columns[column] for column in known],
         "rows": [(name, [cells[column] for column in known]) for name, cells in texts],
     }
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return fmean(known) if known else math.nan

@@ -1,4 +1,4 @@
-"""What the page shows of one category at one percentage, and how that becomes JSON."""
+"""Data of the report page: the test images of a category, as JSON for the page's script."""
 
 import math
 import os
@@ -12,15 +12,15 @@ class ReportImage:
     """One test image.
 
     Attributes:
-        defect_type: ``good`` or the name of what is wrong.
-        file: Its name, as the page writes it.
-        score: Its anomaly score.
-        defective: Whether it shows a defect.
-        thumbnail: The file with three views side by side (image, map, what it was compared with);
-            None where no pictures were drawn.
-        localization: The large picture's file; None where there is none.
-        explanation: The explanation picture's file; None where there is none.
-        patches: Records of its most anomalous patches: ``row``, ``column``, ``score`` and
+        defect_type: ``good`` or the name of the defect.
+        file: Name that the page shows.
+        score: Anomaly score.
+        defective: Whether the image shows a defect.
+        thumbnail: File with three views side by side (the image, its anomaly map, the image rebuilt
+            from its nearest training patches); None if it was not drawn.
+        localization: File of the localization figure; None if it was not drawn.
+        explanation: File of the explanation figure; None if it was not drawn.
+        patches: Records of the most anomalous patches: ``row``, ``column``, ``score`` and
             ``nearest``, a list of records with ``file``, ``row``, ``column``, ``flip``,
             ``distance``.
     """
@@ -35,7 +35,7 @@ class ReportImage:
     patches: Sequence[Mapping[str, object]] = ()
 
     def to_record(self) -> dict[str, object]:
-        """Return what the page's script reads, with short names: there are thousands."""
+        """Return the record for the page's script; short keys, since there are thousands."""
         return {
             "type": self.defect_type,
             "file": self.file,
@@ -65,12 +65,12 @@ class ReportView:
     """One category at one percentage.
 
     Attributes:
-        category: Its name.
-        percentage: The coreset's share.
-        threshold: From which an image counts as defective; NaN where nothing was measured.
+        category: The category's name.
+        percentage: Coreset size as a fraction of the training patches, in (0, 1].
+        threshold: Score from which an image counts as defective; NaN if nothing was measured.
         images: The test images.
-        aspect: Width of the images by their height.
-        distribution: The file with the picture of the scores; None where there is none.
+        aspect: Width of the images divided by their height.
+        distribution: File of the figure of the scores; None if it was not drawn.
     """
 
     category: str
@@ -81,11 +81,11 @@ class ReportView:
     distribution: str | None = None
 
     def to_record(self) -> dict[str, object]:
-        """Return what the page's script reads."""
+        """Return the record for the page's script."""
         return {
             "category": self.category,
             "percentage": self.percentage,
-            # JSON has no NaN; without a threshold no image is found defective.
+            # JSON has no NaN. Without a threshold no image counts as defective.
             "threshold": None if math.isnan(self.threshold) else self.threshold,
             "aspect": self.aspect,
             "distribution": as_url(self.distribution),
@@ -94,7 +94,7 @@ class ReportView:
 
 
 def as_url(name: str | None) -> str | None:
-    """Return a file's relative address, whatever letters its name has."""
+    """Return the relative URL of a file, whatever characters its name has."""
     return None if name is None else quote(os.fsencode(name))
 
 

@@ -1,5 +1,7 @@
 """`main.py tables`: what runs measured apart comes together, and what must not mix stays apart."""
 
+import dataclasses
+import errno
 import json
 import re
 
@@ -9,6 +11,9 @@ import torch
 import torchvision
 
 from tests.support import QUICK_NETWORK, call, evaluate, make_data, read_run, read_table
+from utils.commands import tables
+from utils.commands.tables import method_settings
+from utils.options.evaluate import EvaluateOptions
 
 SETTING = "--categories widget"
 
@@ -44,6 +49,16 @@ def copy_run(source, target, pattern="$^", replacement=""):
     (target / "results.csv").write_text(re.sub(pattern, replacement, text))
     (target / "run.json").write_bytes((source / "run.json").read_bytes())
     return target
+
+
+def change_options(source, folder, **changed):
+    """Copy a result folder as if its run had had another seed and other options."""
+    other = copy_run(source, folder / "other", "(widget,0.1,1),0,", r"\1,7,")
+    run = read_run(other)
+    assert all(run["options"][name] != value for name, value in changed.items())
+    run["options"] |= changed
+    (other / "run.json").write_text(json.dumps(run))
+    return other
 
 
 @pytest.fixture
@@ -105,18 +120,9 @@ class TestTogether:
         assert "| widget | - | 12.50 |" in section(gather(plain, later), "Pixel AUROC (%)")
         assert "measured more than once" in caplog.text
 
-    def test_runs_that_were_looked_at_in_other_ways_are_of_one_method(
-        self, plain, tmp_path, gather
-    ):
-        other = copy_run(plain, tmp_path / "other", "(widget,0.1,1),0,", r"\1,7,")
-        run = read_run(other)
-        looked = {"pictures": "all", "pictures_limit": 3, "explain_top": 1, "score_max": 2.0}
-        kept = {"path_trained": "elsewhere", "trained_dtype": "float16", "save_index": True}
-        judged = {"threshold": "f1_max", "threshold_pixel": "3", "nominal_fpr": 0.1}
-        changed = looked | kept | judged | {"nominal_fpr_pixel": 0.1}
-        assert all(run["options"][name] != value for name, value in changed.items())
-        run["options"] |= changed
-        (other / "run.json").write_text(json.dumps(run))
+    def test_runs_with_other_outputs_are_of_one_method(self, plain, tmp_path, gather):
+        changed = {"pictures": "all", "path_trained": "elsewhere", "threshold": "f1_max"}
+        other = change_options(plain, tmp_path, **changed, batch_size=3, memory_budget=2.0)
         assert "squeezenet1_1 (" not in gather(plain, other)
 
 
@@ -128,6 +134,12 @@ class TestApart:
         printed = gather(plain, sharp)
         assert "squeezenet1_1 (result)" in printed
         assert "squeezenet1_1 (sharp)" in printed
+
+    @pytest.mark.parametrize("name", method_settings())
+    def test_every_setting_of_the_method_counts(self, plain, tmp_path, gather, name):
+        printed = gather(plain, change_options(plain, tmp_path, **{name: "another"}))
+        assert "squeezenet1_1 (result)" in printed
+        assert "squeezenet1_1 (other)" in printed
 
     def test_folders_of_the_same_name_too(self, data, plain, tmp_path, gather):
         sharp = evaluate(data, tmp_path / "two/result", f"{SETTING} --sigma 1")
@@ -145,6 +157,18 @@ class TestApart:
             value = 100 * float(read_table(folder)[0]["pixel_ap"])
             assert f"{value:.2f}" in printed.partition("### Pixel AP (%)")[2]
 
+    def test_an_unknown_setting_of_an_older_run_is_another_one(self, plain, tmp_path, gather):
+        other = change_options(plain, tmp_path)
+        run = read_run(other)
+        del run["options"]["sigma"]
+        (other / "run.json").write_text(json.dumps(run))
+        assert "squeezenet1_1 (other)" in gather(plain, other)
+
+    def test_settings_are_those_of_the_method_and_options_of_evaluate(self):
+        options = {entry.name for entry in dataclasses.fields(EvaluateOptions)}
+        assert {"k", "sigma", "flip", "aupro_limit"} < set(method_settings()) < options
+        assert {"percentage_coreset", "seed"}.isdisjoint(method_settings())
+
 
 class TestForms:
     def test_as_csv_and_latex_too(self, seeds, tmp_path, gather):
@@ -160,13 +184,15 @@ class TestForms:
 
     def test_the_readmes_section_is_replaced_and_nothing_else(self, seeds, tmp_path):
         readme = tmp_path / "README.md"
-        readme.write_text("before\n<!-- tables:begin -->\nold\n<!-- tables:end -->\nafter\n")
+        readme.write_text(
+            "before\n<!-- tables:begin -->\nformer text\n<!-- tables:end -->\nafter\n"
+        )
         for _ in range(2):  # twice changes nothing more
             assert call("tables", seeds, "--path_result", tmp_path, "--readme", readme) == 0
             text = readme.read_text()
             assert text.startswith("before\n<!-- tables:begin -->\n")
             assert text.endswith("<!-- tables:end -->\nafter\n")
-            assert "old" not in text
+            assert "former text" not in text
             assert text.count("### Image AUROC (%)") == text.count("### AUPRO (%)") == 1
 
 
@@ -204,6 +230,21 @@ class TestMistakes:
         assert call("tables", copy, "--readme", readme) == 2
         assert "tables:begin" in capsys.readouterr().err
         assert readme.read_text() == text
+
+    def test_an_unwritable_readme_is_named(self, copy, capsys, monkeypatch):
+        def refuse(target, data):
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        readme = copy / "README.md"
+        readme.write_text("<!-- tables:begin --><!-- tables:end -->")
+        monkeypatch.setattr(tables, "replace_file", refuse)
+        assert call("tables", copy, "--readme", readme) == 2
+        message = r"cannot write .*README\.md \(--readme\): Permission denied"
+        assert re.search(message, capsys.readouterr().err)
+
+    def test_an_unwritable_result_folder_is_named(self, copy, capsys):
+        assert call("tables", copy, "--path_result", copy / "run.json") == 2
+        assert re.search(r"results to, found .*run\.json", capsys.readouterr().err)
 
     def test_a_missing_readme_is_named(self, copy, capsys):
         assert call("tables", copy, "--readme", copy / "nowhere.md") == 2

@@ -23,7 +23,7 @@ from utils.pipeline import explanations
 from utils.pipeline.category_view import ImageFigures
 from utils.pipeline.drawing import Drawing
 from utils.pipeline.explanations import read_training_image
-from utils.results import ResultFolder
+from utils.result_folder import ResultFolder
 
 FLAGS = "--pictures all --percentage_coreset 0.1 --flip vertical --k 2"
 
@@ -276,7 +276,7 @@ import os, signal, sys
 from pathlib import Path
 import cv2
 from utils.pipeline.drawing import Drawing
-from utils.results import ResultFolder
+from utils.result_folder import ResultFolder
 
 if __name__ == "__main__":
     drawing = Drawing(ResultFolder(Path(sys.argv[1])), 1)

@@ -418,12 +418,12 @@ def test_hostile_names_are_shown_and_do_nothing(driver, tmp_path):
     assert driver.get_log("browser") == []
 
 
-def test_without_pictures_scores_are_still_judged(driver, tmp_path):
+def test_without_figures_scores_are_still_judged(driver, tmp_path):
     images = [ReportImage("good", "0.png", 0.1, False), ReportImage("crack", "1.png", 0.9, True)]
     path = tmp_path / "index.html"
     path.write_text(make_page(views=[ReportView("nut", 0.1, 0.5, images)]), encoding="utf-8")
     page = Page(driver, path)
     assert page.counts() == {"tp": 1, "fp": 0, "fn": 0, "tn": 1}
     page.find("#gallery .card").click()
-    assert page.find("#large-image").get_attribute("alt") == "No picture was drawn of this image"
+    assert page.find("#large-image").get_attribute("alt") == "No figure was drawn of this image"
     assert driver.get_log("browser") == []

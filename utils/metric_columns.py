@@ -1,0 +1,137 @@
+"""Metrics: each one declared once, with its column, its unit and the outputs that show it.
+
+To add a metric, add a field or a property to `utils.metrics.Metrics` and a line to `METRICS`. The
+order here is the order in ``results.csv`` and in the tables.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import Flag, auto
+
+from utils.results import SECONDS_TOTAL, ResultRow
+
+DASH = "-"  # in place of a value that could not be measured
+IMAGE, PIXEL = "image", "pixel"
+
+
+class Output(Flag):
+    """Where a metric is shown, beside ``results.csv``."""
+
+    MAIN_TABLE = auto()  # printed by a run, part of tables.md
+    TABLE = auto()  # part of tables.md
+    PAGE = auto()  # column of the report page
+    TILE = auto()  # large number at the top of the report page
+    LOG = auto()  # line that evaluate logs for each category
+    DEFECTS = auto()  # measured for each defect type, in results_defects.csv and tables.md
+
+
+TABLE, MAIN, PAGE, LOG = Output.TABLE, Output.MAIN_TABLE, Output.PAGE, Output.LOG
+TILE, DEFECTS, NOWHERE = Output.TILE, Output.DEFECTS, Output(0)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How the values of a metric are written.
+
+    Attributes:
+        symbol: Follows a value; empty for counts and scores.
+        factor: Turns a value of ``results.csv`` into this unit.
+        digits: Digits after the decimal point.
+        is_count: Whether whole numbers have no decimal point; a mean of counts may have one.
+    """
+
+    symbol: str
+    factor: float
+    digits: int
+    is_count: bool = False
+
+    def to_text(self, value: float) -> str:
+        """Return a value without the symbol; a dash for NaN."""
+        if math.isnan(value):
+            return DASH
+        digits = 0 if self.is_count and float(value).is_integer() else self.digits
+        return f"{value:.{digits}f}"
+
+
+PERCENT = Unit("%", factor=100, digits=2)
+COUNT = Unit("", factor=1, digits=1, is_count=True)
+SECONDS = Unit("s", factor=1, digits=1)
+SCORE = Unit("", factor=1, digits=4)
+UNITS = (PERCENT, COUNT, SECONDS, SCORE)
+
+
+@dataclass(frozen=True)
+class MetricColumn:
+    """A metric: where it comes from, and where it is shown under which name.
+
+    Attributes:
+        key: Column of ``results.csv``.
+        name: Short name, for outputs that say whether images or pixels are measured.
+        title: Full name, without the unit.
+        unit: How its values are written.
+        items: ``image`` or ``pixel``: which `utils.metrics.Metrics` it is read from.
+        attribute: Attribute of these `Metrics`; empty for a metric that is not stored.
+        outputs: Where it is shown.
+        page_title: Heading in the report page; by default `title`.
+        tile_title: Name of its tile in the report page; by default `title`.
+        sum_of: Keys of the columns that are added up, for a metric that is not stored.
+        limit: Key of the column with the largest false positive rate taken into account. Values
+            with different limits are not comparable and get tables of their own.
+        paper: Column of ``paper_tables.csv``, without the percentage; empty if the paper has none.
+        bar_from: Where the bars behind the values in the report page begin; they end at 100. None
+            for no bars.
+    """
+
+    key: str
+    name: str
+    title: str
+    unit: Unit
+    items: str = ""
+    attribute: str = ""
+    outputs: Output = NOWHERE
+    page_title: str = ""
+    tile_title: str = ""
+    sum_of: tuple[str, ...] = ()
+    limit: str = ""
+    paper: str = ""
+    bar_from: float | None = None
+
+    def value(self, row: ResultRow) -> float:
+        """Return a row's value in this unit; NaN where it was not measured."""
+        return self.unit.factor * sum(row.value(key) for key in self.sum_of or (self.key,))
+
+
+# fmt: off
+METRICS = (
+    MetricColumn("image_auroc", "AUROC", "Image AUROC", PERCENT, IMAGE, "auroc",
+                 MAIN | PAGE | TILE | LOG | DEFECTS, paper="image_auroc", bar_from=50),
+    MetricColumn("pixel_auroc", "AUROC", "Pixel AUROC", PERCENT, PIXEL, "auroc",
+                 MAIN | PAGE | TILE | LOG, paper="pixel_auroc", bar_from=50),
+    MetricColumn("pixel_aupro", "AUPRO", "AUPRO", PERCENT, PIXEL, "aupro",
+                 TABLE | PAGE | TILE | LOG, limit="aupro_limit", paper="pro", bar_from=0),
+    MetricColumn("aupro_limit", "limit", "AUPRO limit", SCORE, PIXEL, "aupro_limit"),
+    MetricColumn(SECONDS_TOTAL, "time", "Processing time", SECONDS, outputs=MAIN | PAGE | TILE,
+                 page_title="Seconds", tile_title="Time per category"),
+    MetricColumn("image_ap", "AP", "Image AP", PERCENT, IMAGE, "average_precision",
+                 TABLE | PAGE | LOG | DEFECTS),
+    MetricColumn("image_f1_max", "F1-max", "Image F1-max", PERCENT, IMAGE, "f1_max",
+                 TABLE | PAGE | LOG | DEFECTS),
+    MetricColumn("image_threshold", "threshold", "Image threshold", SCORE, IMAGE, "threshold", LOG),
+    MetricColumn("image_errors", "wrong", "Misclassified images at the F1-max threshold", COUNT,
+                 IMAGE, "", TABLE | PAGE | LOG, page_title="Wrong",
+                 sum_of=("image_false_positives", "image_false_negatives")),
+    MetricColumn("image_false_positives", "false positives",
+                 "... of which good images taken for defective (false positives)",
+                 COUNT, IMAGE, "false_positives", TABLE | LOG),
+    MetricColumn("image_false_negatives", "false negatives",
+                 "... of which defective images taken for good (false negatives)",
+                 COUNT, IMAGE, "false_negatives", TABLE | LOG),
+    MetricColumn("pixel_ap", "AP", "Pixel AP", PERCENT, PIXEL, "average_precision",
+                 TABLE | PAGE | LOG),
+    MetricColumn("pixel_f1_max", "F1-max", "Pixel F1-max", PERCENT, PIXEL, "f1_max", TABLE | LOG),
+    MetricColumn("pixel_threshold", "threshold", "Pixel threshold", SCORE, PIXEL, "threshold"),
+    MetricColumn("pixel_auroc_defective", "AUROC over defective images",
+                 "Pixel AUROC over defective images only",
+                 PERCENT, PIXEL, "auroc_defective", TABLE),
+)
+# fmt: on

@@ -1,0 +1,101 @@
+"""The folder of a run's results, in which nothing is lost and no file is half-written."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from utils.errors import UsageError
+from utils.files import make_writable, replace_file
+from utils.output_names import (
+    DEFECTS_FILE,
+    EARLIER_FOLDER,
+    OUTPUT_PATTERNS,
+    RESULTS_FILE,
+    RUN_FILE,
+)
+from utils.results import ResultRow, defects_csv, results_csv
+
+
+class ResultFolder:
+    """The folder of a run's results.
+
+    A file gets its final name only when it is complete.
+
+    Attributes:
+        path: The folder.
+
+    Args:
+        path: The folder; created if it is missing.
+
+    Raises:
+        UsageError: the folder cannot be created or written to.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        make_writable(path, "results", "--path_result")
+
+    def move_earlier_run(self, more: Sequence[str] = ()) -> None:
+        """Move the files of an earlier run to ``earlier/<start of that run>/``.
+
+        Args:
+            more: Names of other files and folders that a run may have left.
+
+        Raises:
+            UsageError: a file cannot be moved.
+        """
+        files = [file for name in (*OUTPUT_PATTERNS, *more) for file in self.path.glob(name)]
+        if not files:
+            return
+        started = time.localtime(min(file.stat().st_mtime for file in files))
+        target = _unused(self.path / EARLIER_FOLDER / time.strftime("%Y-%m-%dT%H-%M-%S", started))
+        try:
+            target.mkdir(parents=True)
+            for file in files:
+                file.rename(target / file.name)
+        except OSError as error:
+            raise UsageError(
+                f"cannot move an earlier run's results to {target}: {error.strerror or error}"
+            ) from error
+
+    def write_bytes(self, name: str, data: bytes) -> Path:
+        """Write a file; under its name is always the complete old or the complete new content.
+
+        Args:
+            name: The name in this folder; missing folders in it are created.
+            data: The content.
+
+        Raises:
+            UsageError: the file cannot be written, for example because the disk is full.
+        """
+        path = self.path / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return replace_file(path, data)
+        except OSError as error:
+            raise UsageError(
+                f"cannot write {path}: {error.strerror or error} (--path_result)"
+            ) from error
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a text file in UTF-8, like `write_bytes`."""
+        return self.write_bytes(name, text.encode())
+
+    def write_rows(self, rows: Sequence[ResultRow]) -> None:
+        """Write ``results.csv`` and ``results_defects.csv``."""
+        self.write_text(RESULTS_FILE, results_csv(rows))
+        self.write_text(DEFECTS_FILE, defects_csv(rows))
+
+    def write_run(self, record: Mapping[str, object]) -> Path:
+        """Write ``run.json``."""
+        return self.write_text(RUN_FILE, json.dumps(record, indent=2, default=str) + "\n")
+
+
+def _unused(path: Path) -> Path:
+    """Return a path, with a number added if it exists already."""
+    unused, count = path, 1
+    while unused.exists():
+        count += 1
+        unused = path.with_name(f"{path.name}_{count}")
+    return unused
