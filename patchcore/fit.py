@@ -22,7 +22,7 @@ from patchcore.errors import PatchCoreError
 from patchcore.explain import cut_patches, cut_size
 from patchcore.held_out import Folds, HeldOutCollector, HeldOutScores
 from patchcore.memory_bank import Coreset, MemoryBank
-from patchcore.memory_plan import MemoryPlan, plan_memory
+from patchcore.memory_plan import MemoryPlan, Needs, plan_memory
 from patchcore.observer import NO_OBSERVER, Observer
 from patchcore.origins import EmbeddingOrder, Origins
 from patchcore.scoring import Scorer
@@ -163,9 +163,10 @@ def fit(
     num_patches = embedder.num_patches(len(images))
     sizes = coreset_sizes(num_patches, request.percentages, scorer.k)
     folds = _make_folds(embedder, scorer, order, request)
-    plan = _plan(embedder, request, len(order), sizes, folds)
+    budget = request.memory_budget or SHARE_OF_FREE_MEMORY * free_memory(embedder.device)
+    plan = plan_memory(_needs(embedder, request, len(order), sizes, folds), budget)
     if plan.passes > 1:
-        log.info("memory: %s", plan.describe())
+        log.info("memory is short: %s", plan.describe())
 
     first_seed = request.seeds[0]
     samples = {s: draw_sample(num_patches, s) for s in request.seeds} if request.normal else {}
@@ -348,30 +349,28 @@ def _make_folds(
     return made
 
 
-def _plan(
+def _needs(
     embedder: Embedder,
     request: FitRequest,
     num_embedded: int,
     sizes: Sequence[int],
     folds: Sequence[_Fold],
-) -> MemoryPlan:
-    """Choose between one pass and two."""
+) -> Needs:
+    """Return what the fit keeps in memory."""
     size = embedder.preprocess.size_crop
     piece = cut_size(embedder.grid, size)
-    on_cpu = embedder.device.type == "cpu"  # images stay in the host's memory
-    keeps = request.patches and on_cpu
-    return plan_memory(
+    # Of a GPU's memory, images and their crops take nothing: they stay in the host's.
+    keeps_images = request.patches and embedder.device.type == "cpu"
+    sampled = NUM_SAMPLES * len(request.seeds) if request.normal else 0
+    return Needs(
         num_images=num_embedded,
         patches_per_image=embedder.patches_per_image,
         embed_dim=embedder.embed_dim,
-        coreset_size=sizes[-1],
-        num_seeds=len(request.seeds),
-        num_folds=len(folds),
-        held_out_images=sum(len(fold.images) for fold in folds),
-        num_sampled=NUM_SAMPLES * len(request.seeds) if request.normal else 0,
-        image_bytes=3 * size[0] * size[1] if keeps else 0,
-        patch_bytes=3 * piece[0] * piece[1] if keeps else 0,
-        budget=request.memory_budget or SHARE_OF_FREE_MEMORY * free_memory(embedder.device),
+        coreset_sizes=(sizes[-1],) * len(request.seeds),
+        fold_sizes=tuple(fold.sizes[-1] for fold in folds),
+        scored_patches=sum(len(fold.patches) for fold in folds) + sampled,
+        image_bytes=3 * size[0] * size[1] if keeps_images else 0,
+        patch_bytes=3 * piece[0] * piece[1] if keeps_images else 0,
     )
 
 

@@ -68,7 +68,7 @@ def two_passes(monkeypatch) -> None:
     """Let no embeddings fit into the memory."""
     import patchcore.fit as module
 
-    def plan(**arguments):
+    def plan(needs, budget):
         return module.MemoryPlan(passes=2, needed=0.0)
 
     monkeypatch.setattr(module, "plan_memory", plan)
@@ -142,14 +142,16 @@ class TestTwoPasses:
             np.testing.assert_array_equal(alone.image_scores, other.image_scores)
             np.testing.assert_array_equal(alone.pixel_scores, other.pixel_scores)
 
-    def test_the_library_takes_the_budget(self):
-        images = make_images(40)
-        plain, tight = make_model(), make_model()
-        plain.fit(images)
-        # Less than the embeddings of 640 patches of 48 numbers with all the rest.
-        needed = 640 * 48 * 4 / 1e9
-        with pytest.raises(PatchCoreError, match="memory_budget"):
-            tight.fit(images, memory_budget=needed / 100)
+    def test_the_library_takes_the_budget(self, caplog):
+        """1,280 patches: 246 KB of embeddings, 666 KB of projections and distances."""
+        caplog.set_level("INFO")
+        images = make_images(80)
+        expected = make_model().fit(images).predict(images[:2])
+        tight = make_model().fit(images, memory_budget=0.0008)
+        assert "memory is short: projections kept, embedded twice" in caplog.text
+        np.testing.assert_array_equal(tight.predict(images[:2]).score, expected.score)
+        with pytest.raises(PatchCoreError, match=r"about 0.00067 GB, found 0.0005 GB.*memory_budget"):
+            make_model().fit(images, memory_budget=0.0005)
 
     def test_an_image_that_changes_between_the_passes_is_named(self, monkeypatch):
         two_passes(monkeypatch)
