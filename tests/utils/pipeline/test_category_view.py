@@ -9,7 +9,7 @@ import pytest
 from datasets.base import Sample
 from patchcore import Prediction
 from patchcore.origins import Origins
-from utils.options import Options
+from utils.options.evaluate import EvaluateOptions
 from utils.pipeline.category_view import (
     WORST_LIMIT,
     CategoryView,
@@ -61,9 +61,9 @@ def test_the_worst_have_a_limit_of_their_own():
     assert len(choose_images(many, np.arange(30.0), 10.0, "worst", 0)) == WORST_LIMIT
 
 
-def make_options(**changed) -> Options:
+def make_options(**changed) -> EvaluateOptions:
     values = {"path_data": Path("data"), "pictures": "all", "size_resize": (8,), "size_crop": (8,)}
-    return Options(**values | changed)
+    return EvaluateOptions(**values | changed)
 
 
 def make_view(**changed) -> CategoryView:
