@@ -49,7 +49,7 @@ def cell(number, map_at=MAP, width=PANEL, height=PANEL):
     panels = [panel_grid.Panel(np.zeros((height, width, 3), np.uint8), "")] * 6
     bar = panel_grid.ColourBar(ColourScale(LOW, HIGH), 2.5, None)
     panels[map_at] = replace(panels[map_at], bar=bar)
-    return panel_grid.place_cells(panels, loc.COLUMNS)[number]
+    return panel_grid.place_panels(panels, loc.COLUMNS)[number]
 
 
 def panel(picture, number, **layout):
@@ -217,16 +217,16 @@ def test_odd_inputs_draw(call, changed):
 
 
 REFUSED = [
-    (draw, {"image": np.zeros((SIDE, SIDE), np.uint8)}, "image must be"),
-    (draw, {"rebuilt": np.zeros((SIDE, SIDE, 3))}, "rebuilt must be uint8"),
-    (draw, {"rebuilt": np.zeros((3, 3, 3), np.uint8)}, "rebuilt must be as large"),
-    (draw, {"mask": np.zeros((SIDE, SIDE), np.uint8)}, "mask must be bool"),
-    (draw, {"anomaly_map": square(LOW, math.nan)}, "anomaly_map must be finite"),
-    (draw, {"score_range": (HIGH, LOW)}, "must rise"),
-    (distribute, {"labels": np.array([True])}, "equally long"),
-    (distribute, {"scores": np.zeros(3), "labels": np.zeros(3, bool)}, "equally long"),
-    (distribute, {"scores": np.full(len(TYPES), math.nan)}, "scores must be finite"),
-    (distribute, {"threshold": math.inf}, "threshold must be finite"),
+    (draw, {"image": np.zeros((SIDE, SIDE), np.uint8)}, "expected an image"),
+    (draw, {"rebuilt": np.zeros((SIDE, SIDE, 3))}, "expected rebuilt in uint8"),
+    (draw, {"rebuilt": np.zeros((3, 3, 3), np.uint8)}, "expected rebuilt of shape"),
+    (draw, {"mask": np.zeros((SIDE, SIDE), np.uint8)}, "expected mask bool"),
+    (draw, {"anomaly_map": square(LOW, math.nan)}, "expected a finite anomaly_map"),
+    (draw, {"score_range": (HIGH, LOW)}, "expected a rising score range"),
+    (distribute, {"labels": np.array([True])}, "of one length"),
+    (distribute, {"scores": np.zeros(3), "labels": np.zeros(3, bool)}, "of one length"),
+    (distribute, {"scores": np.full(len(TYPES), math.nan)}, "expected finite scores"),
+    (distribute, {"threshold": math.inf}, "expected a finite threshold"),
     (lambda a: draw_roc_curves(a, {}, title=""), {"a": {"b": ([0], [0, 1], 0)}}, "'b'"),
 ]
 

@@ -207,7 +207,7 @@ class _AnnotatedVideo:
     Attributes:
         source: The original video.
         target: The file of the copy.
-        every: The copy has each n-th frame of the original.
+        frame_stride: The copy has every n-th frame of the original.
 
     Raises:
         UsageError: the original cannot be read, or the copy cannot be written.

@@ -1,4 +1,4 @@
-"""Pictures of the results. NumPy arrays in, RGB uint8 arrays out; callers write the files."""
+"""Figures of the results: NumPy arrays in, RGB uint8 arrays out. Callers write the files."""
 
 from utils.plots.curves import draw_precision_recall_curves, draw_pro_curves, draw_roc_curves
 from utils.plots.distribution import draw_score_distribution

@@ -1,4 +1,4 @@
-"""Curves of all categories, one panel per family of curves (ROC of images, ROC of pixels, ...)."""
+"""Curves of all categories, one panel per kind of curve (ROC of images, ROC of pixels, ...)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,27 +26,40 @@ from utils.plots.figures import (
 )
 
 Limits = tuple[float, float]
-# x values, y values and the measure that sums the curve up (None or NaN: undefined).
+# x values, y values and the measure of the curve, such as its AUROC (None or NaN: undefined).
 Curve = tuple[np.ndarray, np.ndarray, float | None]
 
-PANEL_SIDE = 4.7  # inches, as all sizes of figures
+PANEL_SIDE = 4.7  # inches, like all sizes here
 LEFT = 0.85
 LEGEND_WIDTH = 2.6
 TOP = 0.95
 BOTTOM = 0.7
 
 LINE_STYLES = ("-", (0, (5, 2)), (0, (1.2, 1.2)))
-NAME_ROOM = 1.2  # of a category in the legend
+NAME_WIDTH = 1.2  # of a category's name in the legend
 LEGEND_SPACING = 0.35  # between lines, in font sizes
 FIGURE_SPACE = "\u2007"  # as wide as a digit
-# A curve through 10 million pixels is drawn with the points that are told apart on this grid, which
-# is ten times finer than the figure's pixels, so that it stays sharp in the inset.
+# A curve of 10 million points is reduced to the points that differ on this grid. The grid is ten
+# times finer than the figure's pixels, so that the curve stays sharp in the inset.
 GRID_STEPS = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class CurveFamily:
-    """What one panel shows: names, limits and where the interesting corner is."""
+    """The kind of curves that one panel shows.
+
+    Attributes:
+        title: The title of the panel.
+        measure: The name of the curves' measure.
+        x_label: The label of the x axis.
+        y_label: The label of the y axis.
+        x_limits: The limits of the x axis.
+        y_limits: The limits of the y axis.
+        zoom: The limits of x and y that an inset enlarges; None for no inset.
+        inset_box: Left, bottom, width and height of the inset as fractions of the panel: where no
+            good curve runs.
+        chance: x values and y values of the curve of random scores; None for no such line.
+    """
 
     title: str
     measure: str
@@ -54,11 +67,8 @@ class CurveFamily:
     y_label: str
     x_limits: Limits = (0.0, 1.0)
     y_limits: Limits = (0.0, 1.0)
-    # The part that an inset enlarges (limits of x and of y), and the place of the inset in the
-    # panel (left, bottom, width, height as fractions), which must be where no good curve runs.
     zoom: tuple[Limits, Limits] | None = None
-    inset_place: tuple[float, float, float, float] = (0.42, 0.11, 0.53, 0.53)
-    # What a blind guess gives: x values and y values of a line.
+    inset_box: tuple[float, float, float, float] = (0.42, 0.11, 0.53, 0.53)
     chance: tuple[Limits, Limits] | None = None
 
 
@@ -76,20 +86,20 @@ _PRO_LABELS = ("AUPRO", "false positive rate", "mean overlap of defect regions")
 def draw_roc_curves(
     image_curves: Mapping[str, Curve], pixel_curves: Mapping[str, Curve], *, title: str
 ) -> np.ndarray:
-    """Draw the ROC curves of all categories, of images at the left and of pixels at the right.
+    """Draw the ROC curves of all categories, images on the left and pixels on the right.
 
     Args:
-        image_curves: per category the false positive rates, (n,) float in [0, 1], the true positive
-            rates, (n,) float in [0, 1], both rising, and the area under the curve. Where that is
-            None or NaN, undefined, a dash is written and the mean leaves it out.
-        pixel_curves: the same for pixels. A category has the same colour in both panels.
-        title: title of the whole figure.
+        image_curves: For each category the false positive rates, (n,) float in [0, 1], the true
+            positive rates, (n,) float in [0, 1], both rising, and the AUROC. An undefined AUROC
+            (None or NaN) is written as a dash and left out of the mean.
+        pixel_curves: The same for pixels. A category has the same colour in both panels.
+        title: The title of the figure.
 
     Returns:
         (H, W, 3) uint8 RGB. A panel without categories says that there is nothing to measure.
 
     Raises:
-        ValueError: rates of one curve differ in length or have not exactly one axis.
+        ValueError: the rates of a curve differ in length or are not one-dimensional.
     """
     return draw_curve_families([(IMAGE_ROC, image_curves), (PIXEL_ROC, pixel_curves)], title=title)
 
@@ -97,19 +107,19 @@ def draw_roc_curves(
 def draw_precision_recall_curves(
     image_curves: Mapping[str, Curve], pixel_curves: Mapping[str, Curve], *, title: str
 ) -> np.ndarray:
-    """Draw precision over recall, of images at the left and of pixels at the right.
+    """Draw precision over recall, images on the left and pixels on the right.
 
     Args:
-        image_curves: per category recall, (n,) float in [0, 1], rising, precision, (n,) float in
-            [0, 1], and the average precision.
-        pixel_curves: the same for pixels.
-        title: title of the whole figure.
+        image_curves: For each category the recall, (n,) float in [0, 1], rising, the precision,
+            (n,) float in [0, 1], and the average precision.
+        pixel_curves: The same for pixels.
+        title: The title of the figure.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: as `draw_roc_curves`.
+        ValueError: see `draw_roc_curves`.
     """
     return draw_curve_families([(IMAGE_PR, image_curves), (PIXEL_PR, pixel_curves)], title=title)
 
@@ -118,16 +128,16 @@ def draw_pro_curves(curves: Mapping[str, Curve], *, fpr_limit: float, title: str
     """Draw the per-region overlap up to a false positive rate.
 
     Args:
-        curves: per category false positive rates, (n,) float in [0, 1], mean overlaps of the
-            defect regions, (n,) float in [0, 1], both rising, and the AUPRO.
-        fpr_limit: where the area under the curve ends, in (0, 1].
-        title: title of the whole figure.
+        curves: For each category the false positive rates, (n,) float in [0, 1], the mean overlaps
+            of the defect regions, (n,) float in [0, 1], both rising, and the AUPRO.
+        fpr_limit: The false positive rate at which the curves end, in (0, 1].
+        title: The title of the figure.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: as `draw_roc_curves`.
+        ValueError: see `draw_roc_curves`.
     """
     heading = f"Per-region overlap up to {fpr_limit:g}"
     family = CurveFamily(heading, *_PRO_LABELS, x_limits=(0.0, fpr_limit))
@@ -137,17 +147,17 @@ def draw_pro_curves(curves: Mapping[str, Curve], *, fpr_limit: float, title: str
 def draw_curve_families(
     panels: Sequence[tuple[CurveFamily, Mapping[str, Curve]]], *, title: str
 ) -> np.ndarray:
-    """Draw families of curves side by side, each with its legend at its right.
+    """Draw panels of curves side by side, each with its legend on the right.
 
     Args:
-        panels: each family with its curves per category: x values (n,), y values (n,), measure.
-        title: title of the whole figure.
+        panels: Each family with its curves by category: x values (n,), y values (n,), measure.
+        title: The title of the figure.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: the values of one curve differ in length or have not exactly one axis.
+        ValueError: the values of a curve differ in length or are not one-dimensional.
     """
     panel_width = LEFT + PANEL_SIDE + LEGEND_WIDTH
     width = panel_width * len(panels)
@@ -161,7 +171,7 @@ def draw_curve_families(
 
 
 def _line_style(number: int) -> dict[str, object]:
-    """Return the look of category `number`: once the colours are used up, dashes tell apart."""
+    """Return the colour and dashes of a category: the dashes change when the colours repeat."""
     repeats, colour = divmod(number, len(PALETTE))
     return {"color": PALETTE[colour], "linestyle": LINE_STYLES[repeats % len(LINE_STYLES)]}
 
@@ -185,7 +195,7 @@ def _draw_family(
     for view in views:
         if family.chance is not None:
             view.plot(*family.chance, color=FAINT_INK, linewidth=1, linestyle=(0, (2, 3)))
-        # The best curve is drawn last: it lies in the corner, where curves meet.
+        # The best curve is drawn last: it runs into the corner, where curves overlap.
         for category in reversed(ranked):
             view.plot(*thinned[category], linewidth=1.8, **styles[category])
     _add_legend(axes, family, [(category, curves[category][2]) for category in ranked], styles)
@@ -198,31 +208,31 @@ def _panel_title(family: CurveFamily, curves: Mapping[str, Curve]) -> str:
 
 
 def _rank(category: str, measure: float | None) -> tuple[float, str]:
-    """Sort the best measure first, equal ones by name and undefined ones last."""
+    """Return the key that sorts by descending measure, then by name, undefined measures last."""
     return (-measure if is_defined(measure) else np.inf, category)
 
 
 def _set_limits(axes: Axes, x_limits: Limits, y_limits: Limits) -> None:
-    """Set limits with a little air, because the best curves run along the frame."""
+    """Set limits with a small margin, because the best curves run along the frame."""
     for limits, set_limits in ((x_limits, axes.set_xlim), (y_limits, axes.set_ylim)):
-        air = 0.015 * (limits[1] - limits[0])
-        set_limits(limits[0] - air, limits[1] + air)
+        margin = 0.015 * (limits[1] - limits[0])
+        set_limits(limits[0] - margin, limits[1] + margin)
 
 
 def _thin(
     category: str, x: np.ndarray, y: np.ndarray, family: CurveFamily
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Drop the points that fall on the same grid point as both their neighbours."""
+    """Drop the points whose two neighbours fall on the same point of the grid."""
     x, y = np.asarray(x), np.asarray(y)
     if x.ndim != 1 or x.shape != y.shape:
-        raise ValueError(f"curve of {category!r} must be (n,) and (n,), got {x.shape}, {y.shape}")
+        raise ValueError(f"expected (n,) and (n,) of {category!r}, found {x.shape} and {y.shape}")
     if len(x) <= 2:
         return x, y
     kept = np.zeros(len(x), bool)
     for values, limits in ((x, family.x_limits), (y, family.y_limits)):
         cells = np.floor((values - limits[0]) * (GRID_STEPS / (limits[1] - limits[0])))
         moved = np.diff(cells) != 0
-        # Both sides of a step stay, so that its corner stays a corner.
+        # Both sides of a step are kept, so that its corner remains a corner.
         kept[1:] |= moved
         kept[:-1] |= moved
     kept[[0, -1]] = True
@@ -230,11 +240,11 @@ def _thin(
 
 
 def _add_inset(axes: Axes, family: CurveFamily) -> Axes:
-    inset = axes.inset_axes(family.inset_place, facecolor="white")
+    inset = axes.inset_axes(family.inset_box, facecolor="white")
     style_axes(inset)
     inset.tick_params(labelsize=TICK_SIZE - 2)
     _set_limits(inset, *family.zoom)
-    # Behind the curves, which it would cross out.
+    # Behind the curves, so that it does not cross them out.
     axes.indicate_inset_zoom(inset, edgecolor=FAINT_INK, alpha=0.45, linewidth=0.8, zorder=1.5)
     return inset
 
@@ -247,7 +257,7 @@ def _add_legend(
 ) -> None:
     handles = [Line2D([], [], linewidth=2, **styles[category]) for category, _ in ranked]
     names = [_legend_text(category, measure) for category, measure in ranked]
-    # All lines and the heading must find room beside the panel (72 points are an inch).
+    # All lines and the heading must fit beside the panel (72 points are an inch).
     fitting = 72 * PANEL_SIDE / ((len(names) + 2) * (1 + LEGEND_SPACING) * 1.1)
     legend = axes.legend(
         handles,
@@ -271,6 +281,6 @@ def _add_legend(
 
 
 def _legend_text(category: str, measure: float | None) -> str:
-    # The number comes first, because matplotlib would leave out names with a leading underscore.
+    # The number comes first: matplotlib leaves out entries that begin with an underscore.
     number = measure_text(measure).ljust(6, FIGURE_SPACE)
-    return f"{number}  {fit(category, TICK_SIZE, NAME_ROOM)}"
+    return f"{number}  {fit(category, TICK_SIZE, NAME_WIDTH)}"

@@ -1,4 +1,4 @@
-"""How well the image scores of one category keep good and defective images apart."""
+"""The distribution of the image scores of one category: good and defective images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,26 +24,32 @@ from utils.plots.figures import (
     set_titles,
 )
 
-ROW_HEIGHT = 0.62  # inches, as all sizes of figures
+ROW_HEIGHT = 0.62  # inches, like all sizes here
 MIN_HEIGHT = 2.4
 MAX_HEIGHT = 40.0
 PART_WIDTH = 5.2
-LEFT = 2.35  # room for the names of the types
+LEFT = 2.35  # for the names of the defect types
 GAP = 0.55
 RIGHT = 0.4
 TOP = 0.95
 BOTTOM = 0.7
 
 BIN_COUNT = 40
-ROW_FILL = 0.76  # of a row's height
-NAME_ROOM = 1.6  # of a type, beside the number of its images
-LEGEND_ROOM = 4.8
+ROW_FILL = 0.76  # share of a row's height that is used
+NAME_WIDTH = 1.6  # of a defect type's name, without the number of its images
+LEGEND_WIDTH = 4.8
 BAND = "#f4f4f4"
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """The images of one defect type: rising scores (n,), and whether any is defective."""
+    """The images of one defect type.
+
+    Attributes:
+        name: The defect type.
+        scores: (n,) float64, rising.
+        defective: Whether any of the images is defective.
+    """
 
     name: str
     scores: np.ndarray
@@ -63,18 +69,19 @@ def draw_score_distribution(
     auroc: float | None,
     threshold: float | None = None,
 ) -> np.ndarray:
-    """Draw every image's score at the left and histograms at the right, one row per defect type.
+    """Draw each image's score on the left and histograms on the right, one row per defect type.
 
-    Rows with good images come first, then the defect types by name. Both parts have the same score
-    axis. Within its row an image stands the higher the more images of its type score lower.
+    Good images come first, then the defect types by name. Both parts have the same score axis.
+    Within a row, images are drawn higher the larger their score.
 
     Args:
-        scores: (n,) float, anomaly scores of the test images.
+        scores: (n,) float, the anomaly scores of the test images.
         labels: (n,) bool, true for defective images.
         defect_types: n names, "good" for good images.
-        title: title of the figure, usually the category.
-        auroc: written into the title; None where it is undefined.
-        threshold: score from which an image counts as defective; a line if given.
+        title: The title of the figure, usually the category.
+        auroc: The image AUROC for the title; None if it is undefined.
+        threshold: The score from which an image counts as defective, drawn as a line; None for no
+            line.
 
     Returns:
         (H, W, 3) uint8 RGB. Without images it says that there is nothing to measure.
@@ -89,7 +96,7 @@ def draw_score_distribution(
     height = min(max(ROW_HEIGHT * len(groups), MIN_HEIGHT), MAX_HEIGHT)
     width = LEFT + PART_WIDTH + GAP + PART_WIDTH + RIGHT
     heading = f"{title}, AUROC {measure_text(auroc)}"
-    figure = new_figure(width, TOP + height + BOTTOM, heading, width - MARGIN - LEGEND_ROOM)
+    figure = new_figure(width, TOP + height + BOTTOM, heading, width - MARGIN - LEGEND_WIDTH)
     points = add_axes(figure, LEFT, BOTTOM, PART_WIDTH, height)
     bars = add_axes(figure, LEFT + PART_WIDTH + GAP, BOTTOM, PART_WIDTH, height)
     set_titles(points, "Score of each test image", "anomaly score")
@@ -115,13 +122,13 @@ def _check(
 ) -> None:
     if scores.ndim != 1 or scores.shape != labels.shape or len(scores) != len(defect_types):
         raise ValueError(
-            "scores, labels and defect_types must be equally long, "
-            f"got {scores.shape}, {labels.shape} and {len(defect_types)}"
+            "expected scores, labels and defect_types of one length, "
+            f"found {scores.shape}, {labels.shape} and {len(defect_types)}"
         )
     if not np.isfinite(scores).all():
-        raise ValueError("scores must be finite")
+        raise ValueError("expected finite scores, found others")
     if threshold is not None and not np.isfinite(threshold):
-        raise ValueError(f"threshold must be finite or None, got {threshold}")
+        raise ValueError(f"expected a finite threshold or None, found {threshold}")
 
 
 def _group(scores: np.ndarray, labels: np.ndarray, defect_types: Sequence[str]) -> list[_Group]:
@@ -134,15 +141,15 @@ def _group(scores: np.ndarray, labels: np.ndarray, defect_types: Sequence[str]) 
 
 
 def _score_limits(scores: np.ndarray, threshold: float | None) -> tuple[float, float]:
-    """Return the common score axis: everything there is to show and a little air."""
+    """Return the limits of the score axis: those of all scores and the threshold, and a margin."""
     shown = scores if threshold is None else np.append(scores, threshold)
     if shown.size == 0:
         return 0.0, 1.0
     low, high = float(shown.min()), float(shown.max())
     size = max(abs(low), abs(high))
-    # Scores that are all alike still need an axis of some width.
-    air = 0.03 * (high - low) if high - low > 1e-9 * size else 0.1 * size or 0.1
-    return low - air, high + air
+    # Equal scores still need an axis of some width.
+    margin = 0.03 * (high - low) if high - low > 1e-9 * size else 0.1 * size or 0.1
+    return low - margin, high + margin
 
 
 def _prepare_rows(axes: Axes, groups: Sequence[_Group], limits: tuple[float, float]) -> None:
@@ -157,14 +164,14 @@ def _prepare_rows(axes: Axes, groups: Sequence[_Group], limits: tuple[float, flo
 
 
 def _name_rows(axes: Axes, groups: Sequence[_Group]) -> None:
-    names = [f"{fit(group.name, TICK_SIZE, NAME_ROOM)} ({len(group.scores)})" for group in groups]
+    names = [f"{fit(group.name, TICK_SIZE, NAME_WIDTH)} ({len(group.scores)})" for group in groups]
     axes.set_yticklabels(names, parse_math=False, fontfamily=FONT)
 
 
 def _draw_points(axes: Axes, groups: Sequence[_Group]) -> None:
     for row, group in enumerate(groups):
         count = len(group.scores)
-        # Rising with the rank, points hide each other less than on one line.
+        # Points that rise with their rank hide each other less than points on a line.
         heights = row + ROW_FILL * (0.5 - (np.arange(count) + 0.5) / count)
         axes.plot(
             group.scores,

@@ -1,4 +1,4 @@
-"""Which normal patches the most anomalous ones of an image were compared with, and from where."""
+"""The most anomalous patches of an image beside their nearest training patches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from utils.plots.localization import panel_size, resize_photo
+from utils.plots.localization import panel_size, resize_image
 from utils.plots.panel_grid import LINE_CASING, MARGIN, draw_frame
 from utils.plots.text import FAINT_INK, INK, Label, TextStyle, draw_labels, elide, printable
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
+Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
 
-IMAGE_SIDE = 520  # of a square with the test image's area, in pixels of the picture
+IMAGE_SIDE = 520  # side of a square with the area of the test image, in pixels of the figure
 CROP_SIDE = 176
 GAP = 30
-LINE_ROOM = 76  # between the image and the crops, for the lines
+LINE_WIDTH = 76  # between the image and the crops, for the lines
 TITLE_HEIGHT = 56
 ROW_GAP = 26
-# Okabe and Ito's colours that are bright enough for a line on a photograph.
+# Those colours of Okabe and Ito that are bright enough for a line on an image.
 COLOURS = ((86, 180, 233), (230, 159, 0), (0, 190, 138), (204, 121, 167), (240, 228, 66))
 SHOWN_NEIGHBOURS = 3
 CAPTION = (
@@ -35,43 +35,43 @@ NUMBER = TextStyle(16, bold=True)
 
 @dataclass(frozen=True, slots=True)
 class NormalPatch:
-    """A training patch that a test patch was compared with.
+    """One of the training patches that are nearest to a test patch.
 
     Attributes:
-        crop: (ph, pw, 3) uint8 RGB, the patch with what lies around it.
+        crop: (ph, pw, 3) uint8 RGB, the patch and its surroundings.
         field: The patch itself within `crop`.
-        name: Of the training image's file.
-        place: Where it lies in that image, in words.
-        distance: Between the two patches.
-        whole: (H, W, 3) uint8 RGB, the whole training image; None where it is not at hand.
-        box: Of `crop` in the whole image.
+        name: The name of the training image.
+        place: The position of the patch in this image, in words.
+        distance: The distance of the two patches.
+        whole: (H, W, 3) uint8 RGB, the whole training image; None if its file cannot be read.
+        box: The position of `crop` in the whole image.
     """
 
     crop: np.ndarray
-    field: Box
+    field: Rectangle
     name: str
     place: str
     distance: float
     whole: np.ndarray | None = None
-    box: Box | None = None
+    box: Rectangle | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainedPatch:
-    """A patch of the test image and the normal ones nearest to it, nearest first.
+    """A patch of the test image and its nearest training patches.
 
     Attributes:
-        crop: (ph, pw, 3) uint8 RGB, the patch with what lies around it.
+        crop: (ph, pw, 3) uint8 RGB, the patch and its surroundings.
         field: The patch itself within `crop`.
-        box: Of `crop` in the test image.
-        place: Where it lies, in words.
-        score: Of the patch.
-        nearest: At least one.
+        box: The position of `crop` in the test image.
+        place: The position of the patch in the test image, in words.
+        score: The patch score.
+        nearest: The training patches, the nearest first; at least one.
     """
 
     crop: np.ndarray
-    field: Box
-    box: Box
+    field: Rectangle
+    box: Rectangle
     place: str
     score: float
     nearest: Sequence[NormalPatch]
@@ -80,29 +80,28 @@ class ExplainedPatch:
 def draw_explanation(
     image: np.ndarray, patches: Sequence[ExplainedPatch], *, title: str, file_name: str
 ) -> np.ndarray:
-    """Draw the most anomalous patches beside what they were compared with.
+    """Draw the most anomalous patches beside their nearest training patches.
 
     Args:
         image: (H, W, 3) uint8 RGB, the test image.
-        patches: The most anomalous one first; one row each. At most three of their nearest patches
-            are drawn.
-        title: Usually the defect type.
-        file_name: Of the test image.
+        patches: The patches, the most anomalous first. Each gets a row with at most three of its
+            nearest training patches.
+        title: The title of the figure, usually the defect type.
+        file_name: The name of the test image.
 
     Returns:
         (H', W', 3) uint8 RGB, about 800 by 1250 pixels for three patches and one neighbour.
 
     Raises:
-        ValueError: there is no patch, or one without a nearest.
+        ValueError: there is no patch, or a patch has no nearest one.
     """
     if not patches or not all(patch.nearest for patch in patches):
-        raise ValueError("expected at least one patch, each with a nearest normal one")
+        raise ValueError("expected at least one patch, each with a nearest one; found less")
     width, height = panel_size(*image.shape[:2], side=IMAGE_SIDE)
     top = MARGIN + TITLE_HEIGHT
-    first = MARGIN + width + LINE_ROOM  # left of the first crop
+    first = MARGIN + width + LINE_WIDTH  # left of the first crop
     canvas = np.full((*_canvas_size(patches, first, height), 3), 255, np.uint8)
-    photo = resize_photo(image, (width, height))
-    canvas[top : top + height, MARGIN : MARGIN + width] = photo
+    canvas[top : top + height, MARGIN : MARGIN + width] = resize_image(image, (width, height))
     draw_frame(canvas, MARGIN, top, width, height)
     labels = [
         Label(_fit(title, TITLE, width), MARGIN, MARGIN + 20, TITLE),
@@ -112,16 +111,16 @@ def draw_explanation(
         Label(_fit(line, NOTE, width), MARGIN, len(canvas) - MARGIN - 22 * row, NOTE)
         for row, line in enumerate(reversed(CAPTION))
     ]
-    places = [_scaled(patch.box, image, MARGIN, top, (width, height)) for patch in patches]
-    for number, (patch, place) in enumerate(zip(patches, places, strict=True)):
+    boxes = [_scaled(patch.box, image, MARGIN, top, (width, height)) for patch in patches]
+    for number, (patch, box) in enumerate(zip(patches, boxes, strict=True)):
         y = top + number * (CROP_SIDE + TITLE_HEIGHT + ROW_GAP)
         colour = COLOURS[number % len(COLOURS)]
-        _draw_link(canvas, (place[2], (place[1] + place[3]) // 2), (first - 2, y + 88), colour)
+        _draw_link(canvas, (box[2], (box[1] + box[3]) // 2), (first - 2, y + 88), colour)
         labels += _draw_row(canvas, patch, number, (first, y))
-    for number, place in reversed(list(enumerate(places))):  # the first one on top
-        _draw_box(canvas, place, COLOURS[number % len(COLOURS)])
-    for number, place in enumerate(places):  # on top of every box
-        labels.append(_draw_number(canvas, number, place, (MARGIN, top)))
+    for number, box in reversed(list(enumerate(boxes))):  # the first box on top
+        _draw_box(canvas, box, COLOURS[number % len(COLOURS)])
+    for number, box in enumerate(boxes):  # on top of all boxes
+        labels.append(_draw_number(canvas, number, box, (MARGIN, top)))
     draw_labels(canvas, labels)
     return canvas
 
@@ -139,7 +138,7 @@ def _shown(patch: ExplainedPatch) -> Sequence[NormalPatch]:
 
 
 def _width(normal: NormalPatch) -> int:
-    """Return the room that a neighbour takes, with the gap before it."""
+    """Return the width in pixels that a neighbour needs, including the gap before it."""
     if normal.whole is None:
         return GAP + CROP_SIDE
     return GAP + CROP_SIDE + GAP + _whole_size(normal.whole)[0]
@@ -172,11 +171,11 @@ def _draw_row(
             continue
         x += GAP
         size = _whole_size(normal.whole)
-        canvas[y : y + size[1], x : x + size[0]] = resize_photo(normal.whole, size)
+        canvas[y : y + size[1], x : x + size[0]] = resize_image(normal.whole, size)
         draw_frame(canvas, x, y, *size)
-        place = _scaled(normal.box, normal.whole, x, y, size)
-        _draw_link(canvas, (place[0], (place[1] + place[3]) // 2), (x - GAP + 1, middle), colour)
-        _draw_box(canvas, place, colour)
+        box = _scaled(normal.box, normal.whole, x, y, size)
+        _draw_link(canvas, (box[0], (box[1] + box[3]) // 2), (x - GAP + 1, middle), colour)
+        _draw_box(canvas, box, colour)
         labels += _titles(x, y, "training image", normal.name, size[0])
         x += size[0]
     return labels
@@ -185,23 +184,23 @@ def _draw_row(
 def _draw_crop(
     canvas: np.ndarray,
     crop: np.ndarray,
-    field: Box,
+    field: Rectangle,
     corner: tuple[int, int],
     colour: tuple[int, int, int],
 ) -> None:
-    """Draw a crop with a frame in its row's colour and thin corners around the patch itself."""
+    """Draw a crop with a frame in its row's colour and a thin one around the patch itself."""
     x, y = corner
     side = (CROP_SIDE, CROP_SIDE)
-    canvas[y : y + CROP_SIDE, x : x + CROP_SIDE] = resize_photo(crop, side)
+    canvas[y : y + CROP_SIDE, x : x + CROP_SIDE] = resize_image(crop, side)
     left, top, right, bottom = _scaled(field, crop, x, y, side)
     cv2.rectangle(canvas, (left, top), (right, bottom), LINE_CASING, 3)
     cv2.rectangle(canvas, (left, top), (right, bottom), (255, 255, 255), 1)
     cv2.rectangle(canvas, (x - 2, y - 2), (x + CROP_SIDE + 1, y + CROP_SIDE + 1), colour, 3)
 
 
-def _scaled(box: Box, picture: np.ndarray, x: int, y: int, size: tuple[int, int]) -> Box:
-    """Return where a box of a picture lies on the canvas: the picture is at (x, y), of a size."""
-    height, width = picture.shape[:2]
+def _scaled(box: Rectangle, image: np.ndarray, x: int, y: int, size: tuple[int, int]) -> Rectangle:
+    """Return a box of an image on the canvas, where the image is drawn at (x, y) with a size."""
+    height, width = image.shape[:2]
     left, top, right, bottom = box
     return (
         x + round(left * size[0] / width),
@@ -211,7 +210,7 @@ def _scaled(box: Box, picture: np.ndarray, x: int, y: int, size: tuple[int, int]
     )
 
 
-def _draw_box(canvas: np.ndarray, box: Box, colour: tuple[int, int, int]) -> None:
+def _draw_box(canvas: np.ndarray, box: Rectangle, colour: tuple[int, int, int]) -> None:
     for line_colour, thickness in ((LINE_CASING, 5), (colour, 3)):
         cv2.rectangle(canvas, box[:2], box[2:], line_colour, thickness)
 
@@ -219,7 +218,7 @@ def _draw_box(canvas: np.ndarray, box: Box, colour: tuple[int, int, int]) -> Non
 def _draw_link(
     canvas: np.ndarray, start: tuple[int, int], end: tuple[int, int], colour: tuple[int, int, int]
 ) -> None:
-    """Draw a line with dark casing, seen on white paper and on any photograph."""
+    """Draw a line with a dark outline, visible on white and on any image."""
     for line_colour, thickness in ((LINE_CASING, 4), (colour, 2)):
         cv2.line(canvas, start, end, line_colour, thickness, cv2.LINE_AA)
 
@@ -228,20 +227,20 @@ def _draw_arrow(canvas: np.ndarray, tip: tuple[int, int], end: tuple[int, int]) 
     cv2.arrowedLine(canvas, end, tip, INK, 2, cv2.LINE_AA, tipLength=0.35)
 
 
-def _draw_number(canvas: np.ndarray, number: int, box: Box, corner: tuple[int, int]) -> Label:
-    """Draw a disc at a box's upper left, within the image at `corner`; return what stands in it."""
+def _draw_number(canvas: np.ndarray, number: int, box: Rectangle, corner: tuple[int, int]) -> Label:
+    """Draw a disc at the upper left of a box in the image at `corner`; return its label."""
     centre = max(box[0], corner[0] + 14), max(box[1], corner[1] + 14)
     cv2.circle(canvas, centre, 14, LINE_CASING, -1, cv2.LINE_AA)
     cv2.circle(canvas, centre, 12, COLOURS[number % len(COLOURS)], -1, cv2.LINE_AA)
     return Label(str(number + 1), *centre, NUMBER, anchor="mm")
 
 
-def _titles(x: int, y: int, name: str, note: str, room: int) -> list[Label]:
+def _titles(x: int, y: int, name: str, note: str, width: int) -> list[Label]:
     return [
-        Label(_fit(name, NAME, room), x, y - 29, NAME),
-        Label(_fit(note, NOTE, room), x, y - 9, NOTE),
+        Label(_fit(name, NAME, width), x, y - 29, NAME),
+        Label(_fit(note, NOTE, width), x, y - 9, NOTE),
     ]
 
 
-def _fit(text: str, style: TextStyle, room: int) -> str:
-    return elide(printable(text), room, style.width)
+def _fit(text: str, style: TextStyle, width: int) -> str:
+    return elide(printable(text), width, style.width)

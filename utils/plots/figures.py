@@ -1,4 +1,4 @@
-"""What the matplotlib figures share. They are plain objects: no pyplot, hence no global state."""
+"""The common parts of the Matplotlib figures, without pyplot and its global state."""
 
 import math
 
@@ -20,8 +20,8 @@ TICK_SIZE = 10
 INK = "#1a1a1a"
 FAINT_INK = "#606060"
 GRID = "#d9d9d9"
-# Okabe and Ito's colours, made to be told apart by colour-blind readers; their yellow is left out,
-# which is too pale for a line on white.
+# The colours of Okabe and Ito, which colour-blind readers can distinguish, without yellow, which is
+# too pale for a line on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 NORMAL_COLOUR = PALETTE[0]
 DEFECT_COLOUR = PALETTE[1]
@@ -31,30 +31,30 @@ DASH = "–"
 
 
 def measure_text(measure: float | None) -> str:
-    """Return a measure's four decimals, or a dash where it is undefined (None or NaN)."""
+    """Return a measure with four decimals, or a dash if it is undefined (None or NaN)."""
     return f"{measure:.4f}" if is_defined(measure) else DASH
 
 
 def is_defined(measure: float | None) -> bool:
-    """Whether a measure has a value."""
+    """Return whether a measure is neither None nor NaN."""
     return measure is not None and not math.isnan(measure)
 
 
-def fit(text: str, size: float, room: float, bold: bool = False) -> str:
-    """Return `text` with its middle cut out until it is `room` inches wide, `size` in points."""
+def fit(text: str, size: float, width: float, bold: bool = False) -> str:
+    """Shorten the middle of `text` until it is at most `width` inches wide; `size` in points."""
     pixels = round(size * DPI / 72)
-    return elide(printable(text), room * DPI, TextStyle(pixels, bold).width)
+    return elide(printable(text), width * DPI, TextStyle(pixels, bold).width)
 
 
-def new_figure(width: float, height: float, title: str, title_room: float) -> Figure:
-    """Return a white figure, all sizes in inches, with its title at the top left."""
+def new_figure(width: float, height: float, title: str, title_width: float) -> Figure:
+    """Return a white figure with its title at the top left; all sizes are in inches."""
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     # parse_math: a dollar sign in a user's name is not a formula.
     figure.text(
         MARGIN / width,
         1 - MARGIN / height,
-        fit(title, TITLE_SIZE, title_room, bold=True),
+        fit(title, TITLE_SIZE, title_width, bold=True),
         va="top",
         fontsize=TITLE_SIZE,
         fontweight="bold",
@@ -66,16 +66,16 @@ def new_figure(width: float, height: float, title: str, title_room: float) -> Fi
 
 
 def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Return styled axes whose place is given in inches from the figure's lower left corner."""
+    """Return styled axes; their position is in inches from the lower left corner of the figure."""
     total_width, total_height = figure.get_size_inches()
-    place = (left / total_width, bottom / total_height, width / total_width, height / total_height)
-    axes = figure.add_axes(place, facecolor="white")
+    box = (left / total_width, bottom / total_height, width / total_width, height / total_height)
+    axes = figure.add_axes(box, facecolor="white")
     style_axes(axes)
     return axes
 
 
 def style_axes(axes: Axes) -> None:
-    """Give axes the grid, frame and fonts of all figures, whatever the user's matplotlibrc says."""
+    """Set the grid, frame and fonts of axes, independent of the user's matplotlibrc."""
     axes.grid(True, color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.tick_params(
@@ -86,7 +86,7 @@ def style_axes(axes: Axes) -> None:
 
 
 def set_titles(axes: Axes, title: str, x_label: str, y_label: str = "") -> None:
-    """Write a part's title, at the left, and its axis labels."""
+    """Write the title of axes, left-aligned, and their labels."""
     text = {"fontfamily": FONT, "color": INK, "parse_math": False}
     axes.set_title(title, loc="left", fontsize=PART_TITLE_SIZE, pad=8, **text)
     axes.set_xlabel(x_label, fontsize=LABEL_SIZE, **text)
@@ -94,7 +94,7 @@ def set_titles(axes: Axes, title: str, x_label: str, y_label: str = "") -> None:
 
 
 def say_nothing_to_measure(axes: Axes) -> None:
-    """Write in the middle of empty axes that there was nothing to draw."""
+    """Write into the middle of empty axes that there is nothing to measure."""
     axes.text(
         0.5,
         0.5,

@@ -1,4 +1,4 @@
-"""Pictures of one size side by side, each under its title and some with a colour bar."""
+"""Images of one size side by side, each under its title and some with a colour bar."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,26 +16,32 @@ TICK = TextStyle(15)
 MARGIN = 28
 COLUMN_GAP = 28
 ROW_GAP = 30
-TITLE_HEIGHT = 60  # both lines and the air above the picture
+TITLE_HEIGHT = 60  # both lines and the gap above the image
 TITLE_BASELINE = 20
 SUBTITLE_BASELINE = 45
-MIN_COLUMN_WIDTH = 340  # titles of narrow pictures still need room
+MIN_COLUMN_WIDTH = 340  # for the titles of narrow images
 
-BAR_GAP = 16  # between picture and bar; the marker points across it
+BAR_GAP = 16  # between image and bar; it holds the marker of the score
 BAR_WIDTH = 18
 TICK_LENGTH = 5
 TICK_GAP = 4
-TICK_SPACING = 28  # at least, so that numbers stay apart on low pictures
+TICK_SPACING = 28  # at least, so that the numbers of a low bar do not overlap
 KEY_WIDTH = 36
 KEY_GAP = 7
 
 FRAME = (190, 190, 190)
-LINE_CASING = (20, 20, 20)
+LINE_CASING = (20, 20, 20)  # the dark outline of a line
 
 
 @dataclass(frozen=True, slots=True)
 class LineKey:
-    """How a contour is drawn and what it means. Dark casing keeps it visible on any picture."""
+    """The style of a contour and its meaning. A dark outline keeps it visible on any image.
+
+    Attributes:
+        text: The meaning.
+        colour: RGB.
+        dashed: Whether the line is dashed.
+    """
 
     text: str
     colour: tuple[int, int, int]
@@ -44,7 +50,13 @@ class LineKey:
 
 @dataclass(frozen=True, slots=True)
 class ColourBar:
-    """The scale of a panel's colours, and scores worth a mark on it."""
+    """The colour scale of a panel with marks.
+
+    Attributes:
+        scale: The colour scale.
+        score: The score that a marker points to.
+        threshold: The score that a line marks; None for no line.
+    """
 
     scale: ColourScale
     score: float
@@ -53,12 +65,17 @@ class ColourBar:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A picture, (H, W, 3) uint8 RGB, and what is written above and beside it.
+    """An image with what is written above and beside it.
 
-    Keys of contours take the place of the subtitle.
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        title: The first line above the image.
+        subtitle: The second line.
+        keys: The keys of the image's contours, written in place of the subtitle.
+        bar: The colour bar on the right; None for none.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     title: str
     subtitle: str = ""
     keys: tuple[LineKey, ...] = ()
@@ -66,8 +83,8 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """Where a panel's picture lies: left and top pixel, size, and the room for its titles."""
+class PanelPosition:
+    """The position of a panel's image: left and top pixel, size, and the width of its titles."""
 
     x: int
     y: int
@@ -78,51 +95,53 @@ class Cell:
 
 def grid_size(panels: Sequence[Panel], columns: int) -> tuple[int, int]:
     """Return height and width in pixels of the grid that `compose_panels` makes."""
-    cells = place_cells(panels, columns)
+    positions = place_panels(panels, columns)
     right = max(
-        cell.x + max(cell.title_width, cell.width + _bar_room(panel))
-        for panel, cell in zip(panels, cells, strict=True)
+        position.x + max(position.title_width, position.width + _bar_width(panel))
+        for panel, position in zip(panels, positions, strict=True)
     )
-    return max(cell.y + cell.height for cell in cells) + MARGIN, right + MARGIN
+    return max(position.y + position.height for position in positions) + MARGIN, right + MARGIN
 
 
-def place_cells(panels: Sequence[Panel], columns: int) -> list[Cell]:
-    """Return the place of each panel, row after row. All pictures must be of one size."""
-    height, width = panels[0].picture.shape[:2]
+def place_panels(panels: Sequence[Panel], columns: int) -> list[PanelPosition]:
+    """Return the position of each panel, row by row. All images must have the same size."""
+    height, width = panels[0].image.shape[:2]
     title_width = max(width, MIN_COLUMN_WIDTH)
-    cells = []
+    positions = []
     for first in range(0, len(panels), columns):
         y = MARGIN + TITLE_HEIGHT + (first // columns) * (height + ROW_GAP + TITLE_HEIGHT)
         x = MARGIN
         for column in range(min(columns, len(panels) - first)):
-            cells.append(Cell(x, y, width, height, title_width))
-            # A bar widens its column in every row, so that pictures stay one below the other.
-            bar_room = max(_bar_room(panel) for panel in panels[column::columns])
-            x += max(title_width, width + bar_room) + COLUMN_GAP
-    return cells
+            positions.append(PanelPosition(x, y, width, height, title_width))
+            # A bar widens its column in all rows, so that the images stay aligned.
+            bar_width = max(_bar_width(panel) for panel in panels[column::columns])
+            x += max(title_width, width + bar_width) + COLUMN_GAP
+    return positions
 
 
 def compose_panels(panels: Sequence[Panel], columns: int) -> np.ndarray:
-    """Return all panels on one white picture, (H, W, 3) uint8 RGB, row after row."""
+    """Return one white image with all panels, (H, W, 3) uint8 RGB, row by row."""
     canvas = np.full((*grid_size(panels, columns), 3), 255, np.uint8)
     labels: list[Label] = []
-    for panel, cell in zip(panels, place_cells(panels, columns), strict=True):
-        canvas[cell.y : cell.y + cell.height, cell.x : cell.x + cell.width] = panel.picture
-        draw_frame(canvas, cell.x, cell.y, cell.width, cell.height)
-        labels.extend(_titles(panel, cell))
-        labels.extend(_draw_keys(canvas, panel.keys, cell))
+    for panel, position in zip(panels, place_panels(panels, columns), strict=True):
+        canvas[
+            position.y : position.y + position.height, position.x : position.x + position.width
+        ] = panel.image
+        draw_frame(canvas, position.x, position.y, position.width, position.height)
+        labels.extend(_titles(panel, position))
+        labels.extend(_draw_keys(canvas, panel.keys, position))
         if panel.bar is not None:
-            labels.extend(_draw_bar(canvas, panel.bar, cell))
+            labels.extend(_draw_bar(canvas, panel.bar, position))
     draw_labels(canvas, labels)
     return canvas
 
 
-def draw_lines(picture: np.ndarray, lines: Sequence[np.ndarray], key: LineKey) -> None:
-    """Draw contours as `key` says. Each line is (n, 2) int32 pixels (x, y), next to each other."""
+def draw_lines(image: np.ndarray, lines: Sequence[np.ndarray], key: LineKey) -> None:
+    """Draw contours in the style of `key`. Each line is (n, 2) int32, adjacent pixels (x, y)."""
     pieces = list(_dashes(lines)) if key.dashed else list(lines)
     closed = not key.dashed
     for colour, thickness in ((LINE_CASING, 4), (key.colour, 2)):
-        cv2.polylines(picture, pieces, closed, colour, thickness, cv2.LINE_AA)
+        cv2.polylines(image, pieces, closed, colour, thickness, cv2.LINE_AA)
 
 
 def _dashes(lines: Sequence[np.ndarray], on: int = 10, off: int = 9) -> Iterator[np.ndarray]:
@@ -132,23 +151,23 @@ def _dashes(lines: Sequence[np.ndarray], on: int = 10, off: int = 9) -> Iterator
 
 
 def draw_frame(canvas: np.ndarray, x: int, y: int, width: int, height: int) -> None:
-    """Draw a hair line just outside: bright pictures would melt into the white page."""
+    """Draw a thin frame just outside an image: a bright image would have no visible border."""
     cv2.rectangle(canvas, (x - 1, y - 1), (x + width, y + height), FRAME)
 
 
-def _titles(panel: Panel, cell: Cell) -> Iterator[Label]:
-    top = cell.y - TITLE_HEIGHT
+def _titles(panel: Panel, position: PanelPosition) -> Iterator[Label]:
+    top = position.y - TITLE_HEIGHT
     lines = ((panel.title, TITLE, TITLE_BASELINE), (panel.subtitle, SUBTITLE, SUBTITLE_BASELINE))
     for text, style, baseline in lines:
         if text:
-            fitting = elide(printable(text), cell.title_width, style.width)
-            yield Label(fitting, cell.x, top + baseline, style)
+            fitting = elide(printable(text), position.title_width, style.width)
+            yield Label(fitting, position.x, top + baseline, style)
 
 
-def _draw_keys(canvas: np.ndarray, keys: Sequence[LineKey], cell: Cell) -> list[Label]:
+def _draw_keys(canvas: np.ndarray, keys: Sequence[LineKey], position: PanelPosition) -> list[Label]:
     labels = []
-    x = cell.x
-    baseline = cell.y - TITLE_HEIGHT + SUBTITLE_BASELINE
+    x = position.x
+    baseline = position.y - TITLE_HEIGHT + SUBTITLE_BASELINE
     for key in keys:
         across = np.arange(x + 2, x + KEY_WIDTH - 1, dtype=np.int32)
         line = np.stack([across, np.full_like(across, baseline - 5)], axis=1)
@@ -163,26 +182,26 @@ def _ticks(bar: ColourBar, height: int) -> list[tuple[float, str]]:
     return bar.scale.ticks(min(max(height // TICK_SPACING, 1), 5))
 
 
-def _bar_room(panel: Panel) -> int:
+def _bar_width(panel: Panel) -> int:
     """Return the width in pixels of a panel's colour bar with its gap and its numbers."""
     if panel.bar is None:
         return 0
-    numbers = max(TICK.width(text) for _, text in _ticks(panel.bar, panel.picture.shape[0]))
+    numbers = max(TICK.width(text) for _, text in _ticks(panel.bar, panel.image.shape[0]))
     return BAR_GAP + BAR_WIDTH + TICK_LENGTH + TICK_GAP + round(numbers)
 
 
-def _draw_bar(canvas: np.ndarray, bar: ColourBar, cell: Cell) -> list[Label]:
-    """Draw the bar to the right of `cell`, as high as its picture."""
-    x = cell.x + cell.width + BAR_GAP
+def _draw_bar(canvas: np.ndarray, bar: ColourBar, position: PanelPosition) -> list[Label]:
+    """Draw the bar to the right of an image, as high as the image; return its numbers."""
+    x = position.x + position.width + BAR_GAP
     right = x + BAR_WIDTH
 
     def row(score: float) -> int:
         fraction = float(bar.scale.fraction(np.float32(score)))
-        return cell.y + round((1 - fraction) * (cell.height - 1))
+        return position.y + round((1 - fraction) * (position.height - 1))
 
-    gradient = bar.scale.colours(np.linspace(1, 0, cell.height, dtype=np.float32))
-    canvas[cell.y : cell.y + cell.height, x:right] = gradient[:, None]
-    draw_frame(canvas, x, cell.y, BAR_WIDTH, cell.height)
+    gradient = bar.scale.colours(np.linspace(1, 0, position.height, dtype=np.float32))
+    canvas[position.y : position.y + position.height, x:right] = gradient[:, None]
+    draw_frame(canvas, x, position.y, BAR_WIDTH, position.height)
     if bar.threshold is not None:
         y = row(bar.threshold)
         cv2.line(canvas, (x, y), (right - 1, y), LINE_CASING, 4)
@@ -191,7 +210,7 @@ def _draw_bar(canvas: np.ndarray, bar: ColourBar, cell: Cell) -> list[Label]:
     marker = np.array([(x - 3, y), (x - 12, y - 6), (x - 12, y + 6)], np.int32)
     cv2.fillConvexPoly(canvas, marker, INK, cv2.LINE_AA)
     labels = []
-    for score, text in _ticks(bar, cell.height):
+    for score, text in _ticks(bar, position.height):
         y = row(score)
         canvas[y, right : right + TICK_LENGTH] = INK
         labels.append(Label(text, right + TICK_LENGTH + TICK_GAP, y, TICK, anchor="lm"))

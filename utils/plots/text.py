@@ -1,4 +1,4 @@
-"""Text on NumPy pictures, with the one typeface that comes with matplotlib on every system."""
+"""Text on NumPy images, in the typeface that comes with Matplotlib on every system."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,20 +18,34 @@ FAINT_INK = (96, 96, 96)
 
 @dataclass(frozen=True, slots=True)
 class TextStyle:
-    """Size in pixels, weight and RGB colour of a text."""
+    """The style of a text.
+
+    Attributes:
+        size: In pixels.
+        bold: Whether the text is bold.
+        colour: RGB.
+    """
 
     size: int
     bold: bool = False
     colour: tuple[int, int, int] = INK
 
     def width(self, text: str) -> float:
-        """Return how many pixels wide `text`, a single line, is drawn."""
+        """Return the width in pixels of `text`, a single line."""
         return _font(self.size, self.bold).getlength(text)
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A line of text and the pixel (x, y) of its anchor (two letters, as Pillow names anchors)."""
+    """A line of text at a position.
+
+    Attributes:
+        text: A single line.
+        x: The column of the anchor in pixels.
+        y: The row of the anchor in pixels.
+        style: The style of the text.
+        anchor: The part of the text at (x, y): two letters, as in Pillow.
+    """
 
     text: str
     x: int
@@ -46,21 +60,21 @@ def draw_labels(canvas: np.ndarray, labels: Iterable[Label]) -> None:
     for label in labels:
         font = _font(label.style.size, label.style.bold)
         left, top, right, bottom = font.getbbox(label.text, anchor=label.anchor)
-        # Pillow gets only the pixels around the text: the whole picture takes it much longer.
+        # Pillow gets only the pixels around the text: the entire image would take much longer.
         x, y = max(label.x + int(left) - 2, 0), max(label.y + int(top) - 2, 0)
         end_x, end_y = label.x + int(right) + 3, label.y + int(bottom) + 3
         if x >= min(end_x, width) or y >= min(end_y, height):
             continue
         part = Image.fromarray(canvas[y:end_y, x:end_x])
-        place = label.x - x, label.y - y
-        ImageDraw.Draw(part).text(place, label.text, label.style.colour, font, label.anchor)
+        position = label.x - x, label.y - y
+        ImageDraw.Draw(part).text(position, label.text, label.style.colour, font, label.anchor)
         canvas[y:end_y, x:end_x] = np.asarray(part)
 
 
 def printable(text: str) -> str:
-    """Return `text` as one line of letters that the typeface has, others become U+FFFD.
+    """Return `text` as one line in which letters that the typeface lacks become U+FFFD.
 
-    Names of files and folders may hold line breaks, undecodable bytes or any script.
+    Names of files and folders may contain line breaks, undecodable bytes or any script.
     """
     known = _known_letters()
     return "".join(
@@ -69,10 +83,10 @@ def printable(text: str) -> str:
 
 
 def elide(text: str, limit: float, measure: Callable[[str], float] = len) -> str:
-    """Cut letters out of the middle of `text` until `measure(text)` is at most `limit`.
+    """Replace the middle of `text` by an ellipsis until `measure(text)` is at most `limit`.
 
-    The ends stay, because names of one folder differ there: a common start, then number and suffix.
-    A text that fits is returned as it is; with no room for any letter the ellipsis alone remains.
+    The ends are kept, because the names of a folder differ there. A text that fits is returned
+    unchanged; if no letter fits, the ellipsis alone remains.
     """
     if measure(text) <= limit:
         return text
@@ -87,7 +101,7 @@ def elide(text: str, limit: float, measure: Callable[[str], float] = len) -> str
 
 
 def _ends(text: str, kept: int) -> str:
-    """Keep `kept` letters of `text`, half at either end (the odd one at the end)."""
+    """Keep `kept` letters of `text`, half at each end (an odd one at the end)."""
     head = kept // 2
     tail = kept - head
     return text[:head] + ELLIPSIS + text[len(text) - tail :]
@@ -95,14 +109,14 @@ def _ends(text: str, kept: int) -> str:
 
 @lru_cache(maxsize=16)
 def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
-    # The basic layout is in every Pillow; the other depends on a system library, so that the same
-    # picture would come out different on another machine.
+    # Every Pillow has the basic layout. The other one depends on a system library, so that figures
+    # would differ between machines.
     return ImageFont.truetype(_font_path(bold), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 @lru_cache(maxsize=1)
 def _known_letters() -> frozenset[int]:
-    """Return the code points that both weights can draw."""
+    """Return the code points that both weights contain."""
     return frozenset.intersection(
         *(frozenset(FT2Font(_font_path(bold)).get_charmap()) for bold in (False, True))
     )

@@ -1,12 +1,12 @@
-"""Three small views of a test image side by side, of which a page shows one at a time."""
+"""Three small views of a test image side by side; the report shows one at a time."""
 
 import cv2
 import numpy as np
 
 from utils.plots.colour_scale import ColourScale
-from utils.plots.localization import overlay, panel_size, resize_photo
+from utils.plots.localization import overlay, panel_size, resize_image
 
-SIDE = 192  # pixels: sharp on a phone, whose pixels are half of a page's
+SIDE = 192  # pixels; sharp also on screens with two pixels per CSS pixel
 
 
 def draw_thumbnail(
@@ -15,21 +15,21 @@ def draw_thumbnail(
     rebuilt: np.ndarray,
     score_range: tuple[float, float],
 ) -> np.ndarray:
-    """Draw an image, its anomaly map laid on it, and what it was compared with.
+    """Draw an image, its anomaly map on the image, and the image rebuilt from training patches.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         anomaly_map: (H, W) float.
-        rebuilt: (H, W, 3) uint8 RGB, `image` rebuilt from its nearest normal training patches.
-        score_range: lowest and highest distance of the colour scale.
+        rebuilt: (H, W, 3) uint8 RGB, `image` rebuilt from its nearest training patches.
+        score_range: Lowest and highest distance of the colour scale.
 
     Returns:
-        (H', 3 W', 3) uint8 RGB in the image's proportions, H' W' of about 192 by 192 pixels.
+        (H', 3 W', 3) uint8 RGB; H' by W' has the image's proportions and about 192 x 192 pixels.
     """
     size = panel_size(*image.shape[:2], side=SIDE)
     scale = ColourScale(*score_range)
-    photo = resize_photo(image, size)
+    resized = resize_image(image, size)
     distances = cv2.resize(anomaly_map.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     fractions = scale.fraction(distances)
-    on_image = overlay(photo, scale.colours(fractions), fractions, [])
-    return np.concatenate([photo, on_image, resize_photo(rebuilt, size)], axis=1)
+    on_image = overlay(resized, scale.colours(fractions), fractions, [])
+    return np.concatenate([resized, on_image, resize_image(rebuilt, size)], axis=1)

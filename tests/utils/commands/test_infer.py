@@ -215,7 +215,7 @@ class TestVerdicts:
         monkeypatch.setattr(infer_module.PredictionFiles, "add", written)
         words = ["--path_trained", kept / "trained/widget/squeezenet1_1_p0100_k01"]
         arguments = ["--batch_size", 2, "--num_workers", 1, "--path_result", tmp_path]
-        assert call("infer", "many", *words, *arguments) in (0, 1)
+        assert call("infer", ROOT / "README.md", *words, *arguments) in (0, 1)
         assert held[0] == 0
         assert most[0] <= 2 * 2 + 1 + 2 + 1
 
@@ -393,12 +393,10 @@ class TestFlags:
         nearest = record["patches"][0]["nearest"][0]
         # An image's score is its most anomalous patch's distance to its nearest one.
         assert nearest["distance"] == pytest.approx(record["score"], rel=1e-6)
-        trained = PatchCore.load(kept / "trained/widget/squeezenet1_1_p0100_k01").trained
-        place = divmod(int(trained.coreset.indices[nearest["coreset_index"]]), 15 * 15)
-        assert (trained.names[place[0]], place[1]) == (
-            nearest["file"],
-            15 * nearest["row"] + nearest["column"],
-        )
+        coreset = PatchCore.load(kept / "trained/widget/squeezenet1_1_p0100_k01").coreset
+        image, position = divmod(int(coreset.indices[nearest["coreset_index"]]), 15 * 15)
+        assert nearest["file"] == str(data / f"widget/train/good/{image:03d}.png")
+        assert (nearest["row"], nearest["column"]) == divmod(position, 15)
         picture = cv2.imread(str(infer.folder / record["explanation"]))
         assert min(picture.shape[:2]) > 300
         assert "patches" not in infer(hole, status=1)[0]
@@ -442,11 +440,11 @@ class TestFlags:
     @pytest.mark.parametrize("size", [1, 4])
     def test_batch_size(self, infer, data, monkeypatch, size):
         seen = []
-        judge = PatchCore.judge
+        predict = PatchCore.predict_crops
         monkeypatch.setattr(
             PatchCore,
-            "judge",
-            lambda m, batches, c: seen.extend(map(len, batches)) or judge(m, batches, c),
+            "predict_crops",
+            lambda m, batches: seen.extend(map(len, batches)) or predict(m, batches),
         )
         infer(data / "widget/test", "--batch_size", size, status=1)
         assert seen == ([1] * 6 if size == 1 else [4, 2])
@@ -545,14 +543,14 @@ def test_it_starts_soon(kept, data, tmp_path):
 
 
 def test_an_undefined_score_does_not_pass_for_normal(infer, data, monkeypatch):
-    judge = PatchCore.judge
+    predict = PatchCore.predict_crops
 
-    def broken(model, batch, coreset):
-        prediction = judge(model, batch, coreset)
+    def broken(model, batches):
+        prediction = predict(model, batches)
         prediction.score[:] = np.nan
         return prediction
 
-    monkeypatch.setattr(PatchCore, "judge", broken)
+    monkeypatch.setattr(PatchCore, "predict_crops", broken)
     records = infer(data / "widget/test/good", status=1)
     assert [record["verdict"] for record in records] == ["anomaly", "anomaly"]
 

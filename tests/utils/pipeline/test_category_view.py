@@ -9,7 +9,7 @@ import pytest
 from datasets.base import Sample
 from patchcore import Prediction
 from patchcore.origins import Origins
-from utils.options import Options
+from utils.options.evaluate import EvaluateOptions
 from utils.pipeline.category_view import (
     WORST_LIMIT,
     CategoryView,
@@ -61,22 +61,22 @@ def test_the_worst_have_a_limit_of_their_own():
     assert len(choose_images(many, np.arange(30.0), 10.0, "worst", 0)) == WORST_LIMIT
 
 
-def make_options(**changed) -> Options:
+def make_options(**changed) -> EvaluateOptions:
     values = {"path_data": Path("data"), "pictures": "all", "size_resize": (8,), "size_crop": (8,)}
-    return Options(**values | changed)
+    return EvaluateOptions(**values | changed)
 
 
 def make_view(**changed) -> CategoryView:
-    """Return a view of six test images of 8x8 pixels with a coreset of five patches."""
+    """Return a view of six test images of 8x8 pixels with a coreset of 40 patches."""
     rng = np.random.default_rng(0)
     metrics = {"image_threshold": 3.0, "pixel_threshold": math.nan}
     origins = Origins(
         names=("data/nut/train/good/000.png", "data/nut/train/good/001.png"),
         flips=("", "vertical"),
-        image=np.array([0, 0, 0, 1, 1]),
-        flip=np.array([0, 1, 0, 1, 0]),
-        row=np.array([0, 1, 2, 3, 0]),
-        column=np.array([3, 2, 1, 0, 3]),
+        image=np.arange(40) // 20,
+        flip=np.arange(40) % 2,
+        row=np.arange(40) % 4,
+        column=np.arange(40) // 4 % 4,
     )
     values = {
         "row": ResultRow("nut", 0.1, 1, 0, 2, 6, metrics, {}, "net"),
@@ -85,11 +85,11 @@ def make_view(**changed) -> CategoryView:
             score=np.array([5, 1, 4, 2, 3.5, 10], np.float32),
             anomaly_map=rng.random((6, 8, 8), dtype=np.float32),
             distance=rng.random((6, 4, 4, 2), dtype=np.float32),
-            nearest=rng.integers(0, 5, (6, 4, 4, 2)),
+            nearest=rng.integers(0, 40, (6, 4, 4, 2)),
         ),
         "images": rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8),
         "origins": origins,
-        "patches": rng.integers(0, 256, (5, 4, 4, 3), dtype=np.uint8),
+        "patches": rng.integers(0, 256, (40, 4, 4, 3), dtype=np.uint8),
     }
     return CategoryView(**values | changed)
 
@@ -126,13 +126,17 @@ def test_without_images_only_the_scores_are_described():
 
 def test_neighbours_are_named_relative_to_the_datasets_folder():
     view = make_view()
-    (patch,) = describe_images(view, make_options())[2].patches
-    row, column = patch["row"], patch["column"]
-    for near, index in zip(patch["nearest"], view.prediction.nearest[2, row, column], strict=True):
-        assert near["coreset_index"] == index
-        assert near["file"] == f"nut/train/good/{'00011'[index]:0>3}.png"
-        assert near["flip"] == ["", "vertical"][index % 2]
-        assert (near["row"], near["column"]) == ([0, 1, 2, 3, 0][index], [3, 2, 1, 0, 3][index])
+    flips = set()
+    for number, described in enumerate(describe_images(view, make_options())):
+        (patch,) = described.patches
+        expected = view.prediction.nearest[number, patch["row"], patch["column"]].tolist()
+        assert [near["coreset_index"] for near in patch["nearest"]] == expected
+        for near, index in zip(patch["nearest"], expected, strict=True):
+            assert near["file"] == f"nut/train/good/{index // 20:03d}.png"
+            assert near["flip"] == ("vertical" if index % 2 else "")
+            assert (near["row"], near["column"]) == (index % 4, index // 4 % 4)
+            flips.add(near["flip"])
+    assert flips == {"", "vertical"}
 
 
 @pytest.mark.parametrize("has_masks", [True, False])

@@ -290,21 +290,25 @@ if __name__ == "__main__":
 def test_processes_stay_in_the_background_and_end_with_a_killed_parent(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
-    parent = subprocess.run(
-        [sys.executable, script, tmp_path],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert parent.returncode == -signal.SIGKILL
-    pid, niceness, num_threads = map(int, parent.stdout.split())
+    output = tmp_path / "output.txt"
+    with output.open("w") as file:  # a pipe would stay open as long as the process of the pool
+        parent = subprocess.run(
+            [sys.executable, script, tmp_path],
+            stdout=file,
+            stderr=file,
+            check=False,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+    assert parent.returncode == -signal.SIGKILL, output.read_text()
+    pid, niceness, num_threads = map(int, output.read_text().split())
     assert niceness == drawing_module.NICENESS
     assert num_threads == 1
     deadline = time.monotonic() + 10
     while is_running(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not is_running(pid)
+    if is_running(pid):
+        os.kill(pid, signal.SIGKILL)
+        pytest.fail("the process of the pool outlived its parent")
 
 
 def is_running(pid: int) -> bool:

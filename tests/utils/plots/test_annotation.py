@@ -8,7 +8,7 @@ from utils.plots.annotation import ANOMALY_BAR, CASING, NORMAL_BAR, OVERLAY_STRE
 from utils.plots.colour_scale import ColourScale, colour_table
 
 HEIGHT, WIDTH = 240, 320
-BAR = annotation.BAR_LEAST
+BAR = annotation.MIN_BAR_HEIGHT
 GREY = 100
 SQUARE = np.s_[100:180, 120:220]
 
