@@ -22,6 +22,7 @@ import torchvision
 
 import main
 from patchcore import PatchCore
+from tests.recomputed import check_against_saved_maps
 from tests.support import (
     DEFECT_TYPES,
     NUM_PATCHES,
@@ -36,6 +37,7 @@ from tests.support import (
     make_data,
     names,
     quick,
+    read_maps,
     read_run,
     read_table,
     start,
@@ -66,7 +68,8 @@ def finished(data, tmp_path_factory) -> tuple[Path, str, str]:
     """Return the results, standard output and standard error of a full run as users start it."""
     folder = tmp_path_factory.mktemp("full") / "result"
     paths = ["--path_data", str(data), "--path_result", str(folder)]
-    process = start(*quick(*paths, "--pictures", "all", "--percentage_coreset", "0.1", "0.02"))
+    flags = ("--pictures", "all", "--percentage_coreset", "0.1", "0.02", "--save_maps")
+    process = start(*quick(*paths, *flags))
     assert process.returncode == 0, process.stderr
     return folder, process.stdout, process.stderr
 
@@ -93,8 +96,9 @@ class TestResults:
         others = {"results.csv", "results_defects.csv", "tables.md", "run.json", "roc_curve.png"}
         others |= {"index.html"}
         assert others < names(folder)
-        # localization, explanation and its record of each image; the thumbnails' folder
-        assert len(list(folder.iterdir())) == len(others) + 2 * (2 + 3) + 3 * images + 1
+        # distribution and maps of each category, curves, of each percentage; localization,
+        # explanation and its record of each image; the thumbnails' folder
+        assert len(list(folder.iterdir())) == len(others) + 2 * (2 + 2 + 3) + 3 * images + 1
 
     def test_pictures_can_be_opened(self, finished):
         for path in finished[0].glob("*.png"):
@@ -140,18 +144,14 @@ class TestResults:
             ("widget", "0.1"),
         ]
 
-    def test_the_rows_values_are_sane(self, finished):
+    def test_the_rows_values_are_those_of_the_saved_maps(self, finished):
         for row in read_table(finished[0]):
             assert (row["k"], row["seed"], row["model"]) == ("1", "0", QUICK_NETWORK)
             assert int(row["num_train"]) == NUM_TRAIN
             assert int(row["num_test"]) == len(TEST_TYPES) * NUM_TEST_PER_TYPE
-            assert 0.9 < float(row["image_auroc"]) <= 1  # the defects are blatant
-            assert 0.9 < float(row["pixel_auroc"]) <= 1
+            assert row["image_auroc"] == "1"  # the defects are blatant
             assert row["aupro_limit"] == "0.3"
-            for metric in set(METRICS) - {"image_threshold", "pixel_threshold"}:
-                value = float(row[metric])
-                assert value.is_integer() if "false" in metric else 0 < value <= 1, metric
-            assert 0 < float(row["pixel_threshold"]) < float(row["image_threshold"])
+            check_against_saved_maps(finished[0], row)
             stages = [float(row[f"seconds_{stage}"]) for stage in STAGES]
             assert min(stages) >= 0
             assert sum(stages) == pytest.approx(float(row["seconds_total"]), abs=0.004)
@@ -176,7 +176,7 @@ class TestResults:
         ]
         for row in rows:
             assert row["num_test"] == str(NUM_TEST_PER_TYPE)
-            assert 0.9 < float(row["image_auroc"]) <= 1
+            assert row["image_auroc"] == row["image_ap"] == row["image_f1_max"] == "1"
 
     def test_the_tables_are_kept_with_the_measured_values(self, finished):
         folder, *_ = finished
@@ -284,6 +284,30 @@ def test_percentages_of_one_run_are_those_of_separate_runs(finished, data, run, 
     for percentage in ("0.02", "0.1"):
         alone = metrics(run(data, f"--percentage_coreset {percentage}"))
         assert alone == {key: row for key, row in together.items() if key[1] == percentage}
+
+
+def test_each_percentage_has_the_scores_and_thresholds_of_a_run_of_its_own(data, tmp_path):
+    """Equation 7 looks for neighbours in the coreset of the percentage, and in no larger one."""
+
+    def run(percentages: str) -> Path:
+        flags = f"--categories widget --image_score reweighted --percentage_coreset {percentages}"
+        folder = tmp_path / percentages.replace(" ", "_")
+        return evaluate(data, folder, f"{flags} --save_maps --path_trained {folder / 'trained'}")
+
+    together = run("0.02 0.1")
+    rows = read_table(together)
+    assert [row["percentage_coreset"] for row in rows] == ["0.02", "0.1"]
+    for row, model in zip(rows, ("p0020_k01", "p0100_k01"), strict=True):
+        alone = run(row["percentage_coreset"])
+        found, expected = (read_maps(folder, row) for folder in (together, alone))
+        for name in ("scores", "anomaly_maps"):
+            np.testing.assert_array_equal(found[name], expected[name])
+        one, other = (
+            PatchCore.load(folder / f"trained/widget/{QUICK_NETWORK}_{model}")
+            for folder in (together, alone)
+        )
+        assert one.thresholds == other.thresholds
+        np.testing.assert_array_equal(one.coreset.indices, other.coreset.indices)
 
 
 def test_percentages_of_one_run_share_the_reading(data, run, monkeypatch):

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
+from torchvision.models import Wide_ResNet50_2_Weights
 
 from patchcore import PatchCoreError
-from patchcore.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from patchcore.preprocess import Preprocess
 
 
 def make_image(height, width, seed=0):
@@ -77,14 +78,16 @@ def test_a_mask_is_resized_as_pillow_does(height, width):
     np.testing.assert_array_equal(Preprocess().crop_mask(mask), expected > 0)
 
 
-def test_normalises_as_torchvision_does():
-    images = np.stack([make_image(16, 12, seed) for seed in range(3)])
-    to_tensor = transforms.Compose(
-        [transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
-    )
-    expected = torch.stack([to_tensor(image) for image in images])
-    found = Preprocess().normalise(torch.from_numpy(images))
+def test_equals_the_transform_of_torchvisions_weights():
+    """Resize, crop and normalisation are those that the backbone was trained with."""
+    transform = Wide_ResNet50_2_Weights.IMAGENET1K_V1.transforms()
+    images = [make_image(300, 300, seed) for seed in range(3)]
+    expected = torch.stack([transform(Image.fromarray(image)) for image in images])
+    preprocess = Preprocess()
+    crops = np.stack([preprocess.crop_image(image) for image in images])
+    found = preprocess.normalise(torch.from_numpy(crops))
     torch.testing.assert_close(found, expected)
+    assert found.dtype == torch.float32
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from patchcore import PatchCore, PatchCoreError, storage
 from patchcore.backbone import Backbone
-from patchcore.coreset import projection
 from patchcore.settings import Settings
 from tests.support import ROOT, one_thread
 
@@ -162,9 +161,24 @@ class TestTheSameAgain:
         found, _ = index.search(queries.numpy(), 1)
         np.testing.assert_allclose(found[:, 0], [0.01**2 * 200] * 5, rtol=0.05)
 
-    def test_the_projection_is_the_selections(self, folder):
-        tensors = load_file(folder / "model.safetensors")
-        assert torch.equal(tensors["projection"], projection(200, 128, 0))
+    @pytest.mark.parametrize("seed", [0, 5])
+    def test_the_projection_is_that_of_the_selections_seed(self, tmp_path, seed):
+        PatchCore(**SMALL, seed=seed).fit(make_images(2)).save(tmp_path / "model")
+        tensors = load_file(tmp_path / "model/model.safetensors")
+        torch.manual_seed(seed)
+        assert torch.equal(tensors["projection"], torch.nn.Linear(200, 128, bias=False).weight)
+
+    def test_without_a_projection_none_is_stored(self, tmp_path):
+        PatchCore(**(SMALL | {"embed_dim": 128})).fit(make_images(2)).save(tmp_path / "model")
+        assert "projection" not in load_file(tmp_path / "model/model.safetensors")
+
+    def test_into_an_empty_folder(self, fitted, tmp_path):
+        folder = tmp_path / "models/new"
+        folder.mkdir(parents=True)
+        fitted.save(folder)
+        found = PatchCore.load(folder).coreset
+        np.testing.assert_array_equal(found.indices, fitted.coreset.indices)
+        assert [path.name for path in folder.parent.iterdir()] == ["new"]
 
     def test_a_network_of_the_users_own_given_again(self, tmp_path):
         images = make_images(4)
@@ -206,6 +220,26 @@ class TestRefusals:
         assert (folder / "model.json").read_bytes() == expected
         assert [path.name for path in folder.parent.iterdir()] == [folder.name]
         PatchCore.load(folder)
+
+    def test_where_the_new_folder_cannot_take_its_place_the_former_one_returns(
+        self, fitted, folder, monkeypatch
+    ):
+        """The former model has been moved away when the swap fails."""
+        expected = {path.name: path.read_bytes() for path in folder.iterdir()}
+        rename, moves = Path.rename, []
+
+        def refuse_the_new_one(path: Path, target: Path) -> Path:
+            moves.append((path, target))
+            if len(moves) == 2:
+                raise OSError(16, "Device or resource busy")
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", refuse_the_new_one)
+        with pytest.raises(PatchCoreError, match=r"cannot write .*one: Device or resource busy"):
+            fitted.save(folder, dtype="float16")
+        assert [target == folder for _, target in moves] == [False, True, True]
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == expected
+        assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
     def test_no_folder(self, tmp_path):
         self.check(tmp_path / "none", "the folder of a trained model, cannot read .*model.json")
@@ -273,10 +307,28 @@ class TestRefusals:
         change_tensors(folder, **{name: tensor})
         self.check(folder, rf"expected {name} \(.*model.safetensors, found \({len(tensor)}")
 
-    def test_numbers_of_patches_that_are_not_there(self, folder):
-        indices = load_file(folder / "model.safetensors")["indices"]
-        change_tensors(folder, indices=indices + 10**9)
-        self.check(folder, "expected indices of training patches")
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            pytest.param("indices", "indices of training patches below 4050", id="indices"),
+            pytest.param("origin_image", "training images below 9", id="images"),
+            pytest.param("origin_flip", "flips below 2", id="flips"),
+            pytest.param("origin_row", "rows below 15", id="rows"),
+            pytest.param("origin_column", "columns below 15", id="columns"),
+        ],
+    )
+    def test_numbers_just_beyond_their_limits(self, folder, name, message):
+        """Each limit is refused itself, and so is -1; one below the limit is accepted."""
+        tensor = load_file(folder / "model.safetensors")[name]
+        limit = int(message.rpartition(" ")[2])
+        for number, found in ((-1, "-1 to"), (limit, f"to {limit}$")):
+            changed = tensor.clone()
+            changed[3] = number
+            change_tensors(folder, **{name: changed})
+            self.check(folder, f"expected {message} in .*, found .*{found}")
+        changed[3] = limit - 1
+        change_tensors(folder, **{name: changed})
+        PatchCore.load(folder)
 
     @pytest.mark.parametrize("entry", ["settings", "digests", "thresholds", "backbone", "f1_max"])
     def test_a_record_with_an_entry_missing(self, folder, entry):
@@ -288,15 +340,6 @@ class TestRefusals:
     def test_the_former_format(self, folder):
         change_record(folder, format_version=1)
         self.check(folder, "expected format_version 2 .* found 1: train again")
-
-    @pytest.mark.parametrize(
-        ("name", "message"),
-        [("image", "training images below 9"), ("flip", "flips below 2"), ("row", "rows below 15")],
-    )
-    def test_origins_that_are_not_there(self, folder, name, message):
-        origins = load_file(folder / "model.safetensors")[f"origin_{name}"]
-        change_tensors(folder, **{f"origin_{name}": origins + 100})
-        self.check(folder, f"expected {message}")
 
     def test_unknown_settings(self, folder):
         record = json.loads((folder / "model.json").read_text())

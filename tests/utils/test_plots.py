@@ -198,22 +198,60 @@ def test_elided_text_keeps_both_ends_and_is_as_long_as_fits(full, limit):
 
 
 CALLS = draw, distribute, lambda: draw_roc_curves({"a": curve(0.1)}, {}, title="")
-ODD_TYPES = (["good"], ["good", "crack"], ["$\\x 瓶$" * 20, "_"], [])
-ODD = [
-    (draw, {"anomaly_map": square(0, 0), "threshold": 0.0, "score_range": (0.0, 0.0)}),
-    (draw, {"score_range": (0.0, 1e-50)}),
-    (draw, {"anomaly_map": square(0, 1e30), "score_range": (0.0, 1e-30)}),
-    (draw, {"anomaly_map": square(1, 3, 1, 900), "threshold": 2.0}),
-    (draw, {"file_name": "two\nlines\udcff瓶.png", "defect_type": ""}),
-    *((distribute, {"scores": [1e20] * len(names), "defect_types": names}) for names in ODD_TYPES),
-    (distribute, {"title": "$\\x$" * 99, "auroc": None}),
-    (lambda a: draw_roc_curves(a, {}, title="$\\x$"), {"a": {"b": ([0.5], [0.5], None)}}),
+ODD_MAPS = [  # what is drawn; the number in the colour table outside and inside of the square
+    ({"anomaly_map": square(0, 0), "threshold": 0.0, "score_range": (0.0, 0.0)}, 0, 0),
+    ({"score_range": (0.0, 1e-50)}, 255, 255),
+    ({"anomaly_map": square(0, 1e30), "score_range": (0.0, 1e-30)}, 0, 255),
+    ({"file_name": "two\nlines\udcff瓶.png", "defect_type": ""}, 0, 255),
 ]
 
 
-@pytest.mark.parametrize(("call", "changed"), ODD)
-def test_odd_inputs_draw(call, changed):
-    assert len(np.unique(call(**changed))) > 10
+@pytest.mark.parametrize(("changed", "outside", "inside"), ODD_MAPS)
+def test_odd_maps_have_exact_colours(changed, outside, inside):
+    picture = draw(**changed)
+    assert (panel(picture, IMAGE) == PHOTO).all()
+    assert (panel(picture, NORMAL) == REBUILT).all()
+    shown = panel(picture, MAP)
+    assert (shown[CORNER] == colour_table()[outside]).all()
+    assert (shown[MIDDLE] == colour_table()[inside]).all()
+    assert (panel(picture, MASK) == 255).mean() == 1 / 16
+
+
+def test_an_image_of_one_row_is_drawn():
+    picture = draw(anomaly_map=square(LOW, HIGH, 1, 900), threshold=2.0)  # its square is empty
+    width, height = loc.panel_size(1, 900)
+    for number, colour in ((IMAGE, PHOTO), (NORMAL, REBUILT), (MAP, colour_table()[0])):
+        assert (panel(picture, number, width=width, height=height) == colour).all()
+
+
+@pytest.mark.parametrize(
+    ("types", "colours"),
+    [
+        (["good"], {NORMAL_COLOUR}),
+        (["good", "crack"], {NORMAL_COLOUR, DEFECT_COLOUR}),
+        (["$\\x 瓶$" * 20, "_"], {DEFECT_COLOUR}),
+        ([], set()),
+    ],
+)
+def test_equal_huge_scores_of_odd_types_are_drawn(types, colours):
+    picture = distribute(scores=[1e20] * len(types), defect_types=types)
+    for part in distribution_parts(picture):
+        assert {c for c in (NORMAL_COLOUR, DEFECT_COLOUR) if near(part, c).any()} == colours
+
+
+def test_a_title_that_looks_like_a_formula_changes_nothing_below_it():
+    odd, plain = (
+        distribution_parts(distribute(title=title, auroc=None)) for title in ("$\\x$" * 99, "")
+    )
+    for found, expected in zip(odd, plain, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_curve_of_one_point_has_its_place_in_the_legend_only():
+    picture = draw_roc_curves({"a": ([0.5], [0.5], None)}, {}, title="$\\x$")
+    shown, legend = curve_panel(picture, 0)
+    assert not near(shown, PALETTE[0]).any()
+    assert legend_colours(legend) == [PALETTE[0]]
 
 
 REFUSED = [

@@ -3,9 +3,9 @@
 import cv2
 import numpy as np
 import pytest
-from scipy import ndimage
 from sklearn import metrics as sklearn_metrics
 
+from tests.recomputed import check_against_saved_maps
 from tests.support import DEFECT_TYPES, evaluate, make_category, names, read_maps, read_table
 
 PERCENTAGES = ["0.05", "0.2"]
@@ -38,56 +38,6 @@ def ensemble(data, tmp_path_factory):
 def alone(data, tmp_path_factory):
     """Return the results of the first seed and the first network alone."""
     return evaluate(data, tmp_path_factory.mktemp("alone"), SETTING)
-
-
-def aupro_by_loops(maps, masks, limit=0.3):
-    """Each distinct threshold, each region: slow and obvious."""
-    labelled = [ndimage.label(mask, np.ones((3, 3))) for mask in masks]
-    regions = [np.flatnonzero(lab == n) for lab, count in labelled for n in range(1, count + 1)]
-    images = [i for i, (_, count) in enumerate(labelled) for _ in range(count)]
-    good = np.sort(maps[~masks])
-    thresholds = np.unique(maps)[::-1]
-    rates = 1 - np.searchsorted(good, thresholds) / len(good)
-    overlaps = np.mean(
-        [
-            1 - np.searchsorted(values, thresholds) / len(values)
-            for values in (
-                np.sort(maps[i].reshape(-1)[region])
-                for i, region in zip(images, regions, strict=True)
-            )
-        ],
-        axis=0,
-    )
-    rates, overlaps = np.append(0, rates), np.append(0, overlaps)
-    inside = rates <= limit
-    at_limit = np.interp(limit, rates, overlaps)
-    return (
-        np.trapezoid(np.append(overlaps[inside], at_limit), np.append(rates[inside], limit)) / limit
-    )
-
-
-def check_against_saved_maps(folder, row):
-    """Recompute a row's metrics from what --save_maps wrote."""
-    saved = read_maps(folder, row)
-    labels, scores = saved["labels"], saved["scores"]
-    pixel_labels, pixel_scores = saved["masks"].reshape(-1), saved["anomaly_maps"].reshape(-1)
-    defective = saved["masks"].any(axis=(1, 2))
-    expected = {
-        "image_auroc": sklearn_metrics.roc_auc_score(labels, scores),
-        "image_ap": sklearn_metrics.average_precision_score(labels, scores),
-        "image_f1_max": max(sklearn_metrics.f1_score(labels, scores >= t) for t in scores),
-        "pixel_auroc": sklearn_metrics.roc_auc_score(pixel_labels, pixel_scores),
-        "pixel_ap": sklearn_metrics.average_precision_score(pixel_labels, pixel_scores),
-        "pixel_auroc_defective": sklearn_metrics.roc_auc_score(
-            saved["masks"][defective].reshape(-1), saved["anomaly_maps"][defective].reshape(-1)
-        ),
-        "pixel_aupro": aupro_by_loops(saved["anomaly_maps"], saved["masks"]),
-    }
-    for name, value in expected.items():
-        assert float(row[name]) == pytest.approx(value, abs=1e-6), name
-    found = scores >= float(row["image_threshold"]) * (1 - 1e-7)
-    assert int(row["image_false_positives"]) == (found & ~labels).sum()
-    assert int(row["image_false_negatives"]) == (~found & labels).sum()
 
 
 class TestSeeds:

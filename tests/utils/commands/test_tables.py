@@ -120,6 +120,22 @@ class TestTogether:
         assert "| widget | - | 12.50 |" in section(gather(plain, later), "Pixel AUROC (%)")
         assert "measured more than once" in caplog.text
 
+    @pytest.mark.parametrize(
+        ("pattern", "replacement"),
+        [
+            pytest.param("widget,0.1,1,0,", "gadget,0.1,1,0,", id="category"),
+            pytest.param("widget,0.1,1,0,", "widget,0.2,1,0,", id="percentage"),
+            pytest.param("widget,0.1,1,0,", "widget,0.1,3,0,", id="k"),
+            pytest.param("widget,0.1,1,0,", "widget,0.1,1,7,", id="seed"),
+            pytest.param(",squeezenet1_1", ",ensemble", id="model"),
+        ],
+    )
+    def test_rows_that_differ_in_one_setting_are_two_measurements(
+        self, plain, tmp_path, gather, caplog, pattern, replacement
+    ):
+        gather(plain, copy_run(plain, tmp_path / "other", pattern, replacement))
+        assert "measured more than once" not in caplog.text
+
     def test_runs_with_other_outputs_are_of_one_method(self, plain, tmp_path, gather):
         changed = {"pictures": "all", "path_trained": "elsewhere", "threshold": "f1_max"}
         other = change_options(plain, tmp_path, **changed, batch_size=3, memory_budget=2.0)

@@ -61,6 +61,16 @@ def test_a_number_as_threshold(data, tmp_path):
     assert trained.held_out is None  # nothing asks for it
 
 
+def test_summary_prints_the_network_up_to_its_last_layer(data, tmp_path, capsys):
+    train("--path_data", data, "--categories", "widget", trained=tmp_path)
+    assert "Total params" not in capsys.readouterr().out
+    train("--path_data", data, "--categories", "widget", "--summary", trained=tmp_path)
+    shown = capsys.readouterr().out
+    assert "Total params" in shown
+    assert "Fire" in shown
+    assert "Linear" not in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
