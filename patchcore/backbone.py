@@ -1,13 +1,24 @@
 """A network cut after its last needed layer -> {layer: (B, C, h, w)}."""
 
+import copy
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+from patchcore.cut import cut, remove_modules
 from patchcore.errors import PatchCoreError
+from patchcore.feature_axes import other_size, read_axes
+from patchcore.layout import LayerLayout, Layout
+from patchcore.reader import Reader, try_out
+
+log = logging.getLogger(__name__)
+
+_Copied = TypeVar("_Copied")
 
 
 class Backbone(nn.Module):
@@ -15,42 +26,62 @@ class Backbone(nn.Module):
 
     Works with any network: hooks read the layers, and the forward pass stops as soon as all have
     been read. What only serves later layers is removed, so it costs neither time nor memory.
+    Several threads may call one backbone at the same time.
 
     Attributes:
-        network: The network, in eval mode, without the parts that are not reached.
-        layers: The names of the layers that are read, in the given order.
+        network: A copy of the network in eval mode, without the parts that are not reached. It
+            shares its weights with the network that was given.
+        layers: The names of the layers that are read, from large maps to small ones.
         channels: C of each layer's map.
         grids: (h, w) of each layer's map for images of ``size``.
-        size: (H, W) of the images that the backbone was laid out for.
-        name: What `load_backbone` built it by; empty where somebody else built it.
-        weights: Where its weights came from, in the words of `load_backbone`; empty likewise.
-        weights_digest: SHA-256 of the weights as they were loaded; empty where nobody took it.
+        size: (H, W) in pixels of the images.
+        folded: Names of the convolutions and of the batch norms that were folded into them; see
+            `patchcore.fold`.
+        name: The name that `load_backbone` built it by; empty for a network of the caller's.
+        weights: The weights that `load_backbone` was given; empty for a network of the caller's.
+        weights_digest: SHA-256 of the weights as they were loaded; empty if it was not computed.
 
     Args:
-        network: Called with (B, 3, H, W) float32. It is changed: give a copy to keep the whole.
-        layers: Module names as in ``network.named_modules()``; from large maps to small ones.
-        size: (H, W) in pixels of the images to come.
+        network: Called with (B, 3, H, W) float32. It is not changed. Weights in other
+            floating-point types are converted to float32.
+        layers: Module names as in ``network.named_modules()``. They are put in order: large maps
+            first, and of equal maps the one that is computed first.
+        size: (H, W) in pixels of the images.
+        layout: What `layout` returned for the same network, layers and size: then nothing is
+            tried out. None to run the network on trial images.
 
     Raises:
-        PatchCoreError: a layer does not exist, is not reached, or gives no (B, C, h, w) map.
+        PatchCoreError: the network cannot be copied or does not take such images; a layer does
+            not exist, is not reached, or gives neither a map nor tokens; or the layout does not
+            fit.
     """
 
     def __init__(
-        self, network: nn.Module, layers: Sequence[str], size: tuple[int, int] = (224, 224)
+        self,
+        network: nn.Module,
+        layers: Sequence[str],
+        size: tuple[int, int] = (224, 224),
+        layout: Layout | None = None,
     ):
         super().__init__()
         _check_names(network, layers)
-        self.network = network.eval()
-        self.layers = tuple(layers)
+        self.network = _copied(network, network, _in_float32).eval()
         self.size = size
+        self.folded: tuple[tuple[str, str], ...] = ()
         self.name = ""
         self.weights = ""
         self.weights_digest = ""
-        self._overwritten: frozenset[str] = frozenset()
-        maps, reached, completed = self._try_out()
-        self.channels = tuple(maps[name].shape[1] for name in self.layers)
-        self.grids = tuple((maps[name].shape[2], maps[name].shape[3]) for name in self.layers)
-        _remove_unreached(self.network, reached, completed)
+        self._reader = Reader(self.network, layers)
+        self._layouts = self._lay_out() if layout is None else self._follow(layout)
+        self.layers = tuple(layer.name for layer in self._layouts)
+        self.channels = tuple(layer.channels for layer in self._layouts)
+        self.grids = tuple(layer.grid for layer in self._layouts)
+        if self.layers != tuple(layers):
+            log.warning(
+                "layers are read from large maps to small ones: %s (given: %s)",
+                ", ".join(self.layers),
+                ", ".join(layers),
+            )
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Compute the layers' feature maps.
@@ -61,12 +92,16 @@ class Backbone(nn.Module):
         Returns:
             {layer: (B, C, h, w)} in the order of `layers`.
         """
-        with self._read_layers() as maps:
-            self._run(images)
-        return {name: maps[name] for name in self.layers}
+        outputs = self._reader.run(self.network, images)
+        return {layer.name: layer.to_map(outputs[layer.name]) for layer in self._layouts}
+
+    @property
+    def layout(self) -> dict[str, object]:
+        """What trial runs found out, as JSON can hold it; for `load_backbone`."""
+        return Layout(self.size, self._layouts, self._removed, self.folded).to_record()
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Take the weights that the cut network has; those of removed parts are not needed.
+        """Load weights. Those of removed parts are not needed.
 
         Args:
             state: Parameters and buffers by name, in any floating-point type.
@@ -75,7 +110,7 @@ class Backbone(nn.Module):
             PatchCoreError: one that is needed is missing or has another shape.
         """
         own = self.network.state_dict()
-        # Batch norm's step counter has no part in inference, and older files lack it.
+        # Inference does not use batch norm's step counter, and older files lack it.
         needed = [name for name in own if not name.endswith("num_batches_tracked")]
         missing = [name for name in needed if name not in state]
         if missing:
@@ -89,88 +124,162 @@ class Backbone(nn.Module):
             raise PatchCoreError(f"expected weights {wrong[0]} of shape {shapes}")
         self.network.load_state_dict({n: state[n] for n in own if n in state}, strict=False)
 
-    def _run(self, images: torch.Tensor) -> bool:
-        """Run the network; return whether it went on to its end."""
-        try:
-            self.network(images)
-        except _AllLayersReadError:
-            return False
-        return True
+    def converted(self, device: torch.device, dtype: torch.dtype) -> "Backbone":
+        """Return a copy on a device, in a floating-point type, with weights in channels-last order.
 
-    @contextmanager
-    def _read_layers(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Collect the layers' outputs while the network runs, and stop it after the last one."""
-        maps: dict[str, torch.Tensor] = {}
+        This backbone stays as it is, so models of several precisions can share it. Weights that
+        are already as wanted are shared with it.
+        """
 
-        def read(name: str, output: torch.Tensor) -> None:
-            maps[name] = output.clone() if name in self._overwritten else output
-            if len(maps) == len(self.layers):
-                raise _AllLayersReadError
+        def convert(tensor: torch.Tensor) -> torch.Tensor:
+            order = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
+            kind = dtype if tensor.is_floating_point() else tensor.dtype
+            return tensor.to(device, kind, memory_format=order)
 
-        handles = [
-            self.network.get_submodule(name).register_forward_hook(
-                lambda module, inputs, output, name=name: read(name, output)
+        result = _copied(self, self, convert)
+        result.weights_digest = self.weights_digest or digest(self.network)
+        return result
+
+    def replace_module(self, name: str, module: nn.Module) -> None:
+        """Put another module in the place of one of the network's; layers are still read."""
+        self.network.set_submodule(name, module)
+        if name in self._reader.layers:
+            self._reader.attach(module, name)
+
+    def _follow(self, layout: Layout) -> tuple[LayerLayout, ...]:
+        """Change the network as an earlier trial did; return the layers."""
+        found = [layer.name for layer in layout.layers]
+        if sorted(found) != sorted(self._reader.layers) or layout.size != self.size:
+            raise PatchCoreError(
+                f"expected a backbone's layout for layers {', '.join(self._reader.layers)} and "
+                f"images of {self.size[0]}x{self.size[1]} pixels, found one for {', '.join(found)} "
+                f"and {layout.size[0]}x{layout.size[1]}"
             )
-            for name in self.layers
-        ]
-        try:
-            yield maps
-        finally:
-            for handle in handles:
-                handle.remove()
+        remove_modules(self.network, layout.removed)
+        self._removed = layout.removed
+        self._reader.overwritten = frozenset(n.name for n in layout.layers if n.overwritten)
+        return layout.layers
 
-    # Also within somebody's inference mode, whose tensors do not count what is written to them.
+    # Also in the caller's inference mode, whose tensors do not count how often they are written.
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _try_out(self) -> tuple[dict[str, torch.Tensor], set[str], set[str]]:
-        """Run once on an empty image, to learn what the network does.
-
-        Returns:
-            The layers' maps; the names of the modules that were called; the names of those whose
-            call came to its end.
-        """
-        reached: set[str] = set()
-        completed: set[str] = set()
-        handles = []
-        for name, module in self.network.named_modules():
-            handles.append(
-                module.register_forward_pre_hook(lambda m, inputs, name=name: reached.add(name))
-            )
-            handles.append(
-                module.register_forward_hook(lambda m, i, output, name=name: completed.add(name))
-            )
-        versions: dict[str, int] = {}
-        for layer in self.layers:
-            handles.append(
-                self.network.get_submodule(layer).register_forward_hook(
-                    lambda m, i, output, layer=layer: versions.update({layer: _version(output)})
-                )
-            )
-        device = next((p.device for p in self.network.parameters()), torch.device("cpu"))
+    def _lay_out(self) -> tuple[LayerLayout, ...]:
+        """Run the network on trial images, cut it, and return what the layers give."""
+        second_shapes = self._second_shapes()
+        images = trial_images(self.network, self.size)
         try:
-            with self._read_layers() as maps:
-                self._run(torch.zeros(1, 3, *self.size, device=device))
-        except (RuntimeError, ValueError, AssertionError) as error:
+            trial = try_out(self._reader, self.network, images)
+        # Whatever a user's network raises.
+        except Exception as error:
             height, width = self.size
             raise PatchCoreError(
-                f"the backbone cannot take images of {height}x{width} pixels (size_crop): {error}"
+                f"the backbone cannot take float32 images of {height}x{width} pixels (size_crop): "
+                f"{str(error) or type(error).__name__}"
             ) from error
-        finally:
-            for handle in handles:
-                handle.remove()
-        _check_maps(maps, self.layers)
-        # An operation in place after the layer (often a ReLU) would change what was read: copy.
-        self._overwritten = frozenset(n for n in self.layers if maps[n]._version != versions[n])
-        return maps, reached, completed
+        for layer in self._reader.layers:
+            if layer not in trial.outputs:
+                raise PatchCoreError(
+                    f"layer {layer!r} is not reached when the backbone runs (layers)"
+                )
+        self._reader.overwritten = trial.overwritten
+        self._removed = cut(
+            self.network, trial.called, trial.completed, lambda: self._gives(images, trial.outputs)
+        )
+        layouts = [  # in the order of their computation
+            read_axes(
+                self.network,
+                layer,
+                output,
+                self.size,
+                second_shapes.get(layer),
+                overwritten=layer in trial.overwritten,
+            )
+            for layer, output in trial.outputs.items()
+        ]
+        return tuple(sorted(layouts, key=lambda layer: -layer.grid[0] * layer.grid[1]))
+
+    def _second_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the layers' outputs at another size; none if it is not taken."""
+        # On a copy: some networks keep what they computed for a size.
+        network, reader = _copied((self.network, self._reader), self.network, lambda tensor: tensor)
+        try:
+            outputs = reader.run(network, trial_images(network, other_size(self.size)))
+        # Whatever a user's network raises.
+        except Exception:
+            return {}
+        return {n: tuple(o.shape) for n, o in outputs.items() if isinstance(o, torch.Tensor)}
+
+    def _gives(self, images: torch.Tensor, expected: Mapping[str, torch.Tensor]) -> bool:
+        """Tell whether the network runs and its layers give these values, to the bit."""
+        try:
+            outputs = self._reader.run(self.network, images)
+        # Whatever a user's network raises.
+        except Exception:
+            return False
+        return all(_are_equal(outputs.get(name), values) for name, values in expected.items())
 
 
-class _AllLayersReadError(Exception):
-    """Ends a forward pass as soon as nothing further is needed."""
+def trial_images(network: nn.Module, size: tuple[int, int]) -> torch.Tensor:
+    """Draw one image, (1, 3, H, W) float32, with the range of values of a normalised image."""
+    generator = torch.Generator().manual_seed(0)
+    weight = next(network.parameters(), torch.empty(0))
+    return torch.randn(1, 3, *size, generator=generator).to(weight.device)
 
 
-def _version(output: object) -> int:
-    """Return how often a tensor has been written to."""
-    return output._version if isinstance(output, torch.Tensor) else 0
+def digest(network: nn.Module) -> str:
+    """Return the SHA-256 of a network's weights: names, shapes, types and values.
+
+    The same values give the same digest, from any file.
+    """
+    result = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        result.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        result.update(tensor.detach().cpu().contiguous().numpy())
+    return result.hexdigest()
+
+
+def _are_equal(found: object, expected: object) -> bool:
+    if not isinstance(found, torch.Tensor) or not isinstance(expected, torch.Tensor):
+        return found is expected
+    if found.shape != expected.shape:
+        return False
+    # Also where random weights give values that are not numbers.
+    return torch.allclose(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def _copied(
+    value: _Copied, network: nn.Module, convert: Callable[[torch.Tensor], torch.Tensor]
+) -> _Copied:
+    """Copy an object that holds a network; share the weights that ``convert`` returns unchanged.
+
+    Raises:
+        PatchCoreError: the object cannot be copied.
+    """
+    memo: dict[int, object] = {}  # what `copy.deepcopy` takes for copied already
+    with torch.no_grad():
+        for tensor in (*network.parameters(), *network.buffers()):
+            result = convert(tensor)
+            if isinstance(tensor, nn.Parameter) and not isinstance(result, nn.Parameter):
+                result = nn.Parameter(result, requires_grad=tensor.requires_grad)
+            memo[id(tensor)] = result
+    for module in network.modules():
+        for tensor in vars(module).values():
+            # Weights that a hook computes anew at each call, which cannot be copied.
+            if isinstance(tensor, torch.Tensor) and not tensor.is_leaf:
+                memo[id(tensor)] = tensor.detach()
+    try:
+        return copy.deepcopy(value, memo)
+    # Whatever a part of a user's network raises.
+    except Exception as error:
+        raise PatchCoreError(
+            f"expected a backbone that copy.deepcopy can copy, found {type(network).__name__} "
+            f"({type(error).__name__}: {error}): give it a __deepcopy__ method, or take out what "
+            "cannot be copied"
+        ) from error
+
+
+def _in_float32(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _check_names(network: nn.Module, layers: Sequence[str]) -> None:
@@ -187,40 +296,13 @@ def _check_names(network: nn.Module, layers: Sequence[str]) -> None:
 
 
 def _outline(names: Sequence[str], longest: int = 60) -> str:
-    """List module names, outer ones first to go in where there are too many for a message."""
-    depth = max(name.count(".") for name in names)
+    """List module names; inner modules are left out where there are too many for a message."""
+    depth = max((name.count(".") for name in names), default=0)
     while depth and sum(name.count(".") <= depth for name in names) > longest:
         depth -= 1
     shown = [name for name in names if name.count(".") <= depth]
     inner = len(names) - len(shown)
     return ", ".join(shown) + (f", and {inner} modules inside these" if inner else "")
-
-
-def _check_maps(maps: Mapping[str, object], layers: Sequence[str]) -> None:
-    for layer in layers:
-        if layer not in maps:
-            raise PatchCoreError(f"layer {layer!r} is not reached when the backbone runs (layers)")
-        output = maps[layer]
-        if not isinstance(output, torch.Tensor) or output.ndim != 4:
-            is_tensor = isinstance(output, torch.Tensor)
-            found = f"shape {tuple(output.shape)}" if is_tensor else type(output).__name__
-            raise PatchCoreError(
-                f"expected layer {layer!r} to give a map (B, C, h, w), found {found} (layers)"
-            )
-
-
-def _remove_unreached(network: nn.Module, reached: set[str], completed: set[str]) -> None:
-    """Replace by identities the modules that a forward pass never comes to.
-
-    Only inside modules whose call was cut short: one that ran to its end may use the weights of
-    a part without calling it (attention does so with its output projection).
-    """
-    for name, module in list(network.named_modules()):
-        if name in completed or (name and name not in reached):
-            continue
-        for child, _ in list(module.named_children()):
-            if (f"{name}.{child}" if name else child) not in reached:
-                setattr(module, child, nn.Identity())
 
 
 def _some(names: Sequence[str], count: int = 3) -> str:

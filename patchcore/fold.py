@@ -1,18 +1,20 @@
-"""Batch norms folded into the convolutions before them.
+"""Folding of batch norms into the convolutions before them.
 
-In inference a batch norm scales and shifts each channel by constants, which the convolution before
-it can do as well: one pass less over every map.
+In inference, a batch norm scales and shifts each channel by constants. The convolution before it
+can do that as well, which saves one pass over every map.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from patchcore.backbone import Backbone
+from patchcore.backbone import Backbone, trial_images
+from patchcore.errors import PatchCoreError
 from patchcore.precision import float32_products
+from patchcore.reader import has_other_hooks
 
 # Largest difference of a map, relative to its largest value, that is put down to rounding.
 TOLERANCE = 1e-4
@@ -25,11 +27,11 @@ _Pair = tuple[str, str]  # names of a convolution and of the batch norm after it
 def fold_batch_norms(backbone: Backbone) -> int:
     """Fold each batch norm into the convolution before it, where nothing else sees the difference.
 
-    To be done after the weights have been loaded (`Backbone.load` does not know the folded
-    network) and after their digest has been taken. Twice does no harm.
+    Call it after the weights have been loaded (`Backbone.load` does not know the folded network)
+    and after their digest has been computed. A second call does nothing.
 
-    A network whose course cannot be traced (`torch.fx`), such as one that decides by its input's
-    values, stays as it is. So does one whose maps come out otherwise on a trial image.
+    A network that cannot be traced (`torch.fx`), such as one that decides by the values of its
+    input, stays as it is. So does one that gives other maps for a trial image.
 
     Args:
         backbone: With its weights, in float32. It is changed.
@@ -41,25 +43,50 @@ def fold_batch_norms(backbone: Backbone) -> int:
     pairs = list(_foldable_pairs(network, backbone.layers))
     if not pairs:
         return 0
-    images = _trial_images(backbone)
+    images = trial_images(network, backbone.size)
     expected = {name: values.clone() for name, values in backbone(images).items()}
     originals = {name: network.get_submodule(name) for pair in pairs for name in pair}
-    for convolution, norm in pairs:
-        folded = fuse_conv_bn_eval(originals[convolution], originals[norm])
-        network.set_submodule(convolution, folded)
-        network.set_submodule(norm, nn.Identity())
+    former = backbone.folded
+    fold_pairs(backbone, pairs)
     if not _gives(backbone, images, expected):
         for name, module in originals.items():
-            network.set_submodule(name, module)
+            backbone.replace_module(name, module)
+        backbone.folded = former
         return 0
     return len(pairs)
+
+
+@torch.no_grad()
+def fold_pairs(backbone: Backbone, pairs: Iterable[_Pair]) -> None:
+    """Fold batch norms that are known to be foldable, without a trial.
+
+    Args:
+        backbone: With its weights, in float32. It is changed.
+        pairs: Names of each convolution and of its batch norm, as `Backbone.folded` lists them.
+
+    Raises:
+        PatchCoreError: the names are not those of a convolution and a batch norm.
+    """
+    for pair in pairs:
+        try:
+            convolution, norm = (backbone.network.get_submodule(name) for name in pair)
+        except AttributeError as error:
+            raise PatchCoreError(f"expected a network with {pair}, found none ({error})") from error
+        if not isinstance(convolution, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
+            raise PatchCoreError(
+                f"expected a convolution and a batch norm at {pair}, found "
+                f"{type(convolution).__name__} and {type(norm).__name__}"
+            )
+        backbone.replace_module(pair[0], fuse_conv_bn_eval(convolution, norm))
+        backbone.replace_module(pair[1], nn.Identity())
+        backbone.folded += (pair,)
 
 
 def _foldable_pairs(network: nn.Module, layers: tuple[str, ...]) -> Iterator[_Pair]:
     """Find convolutions whose output goes into one batch norm, and nowhere else."""
     try:
         graph = fx.Tracer().trace(network)
-    # Whatever a user's network raises where it meets fx's stand-ins for tensors.
+    # Whatever a user's network raises when it meets fx's stand-ins for tensors.
     except Exception:
         return
     modules = dict(network.named_modules())
@@ -72,9 +99,8 @@ def _foldable_pairs(network: nn.Module, layers: tuple[str, ...]) -> Iterator[_Pa
         if not isinstance(node, fx.Node) or node.op != "call_module" or node.target in read:
             return False
         module = modules[node.target]
-        has_hooks = module._forward_hooks or module._forward_pre_hooks
         # A subclass may compute something else; a second call or name is a second use.
-        is_plain = type(module) is kind and not module.training and not has_hooks
+        is_plain = type(module) is kind and not module.training and not has_other_hooks(module)
         return is_plain and calls[module] == 1 and names[module] == 1
 
     for node in graph.nodes:
@@ -96,15 +122,8 @@ def _ends_between(layer: str, convolution: str, norm: str) -> bool:
     return holds(convolution) and not holds(norm)
 
 
-def _trial_images(backbone: Backbone) -> torch.Tensor:
-    """Draw one image, (1, 3, H, W) float32, with values as a normalised photograph has them."""
-    weight = next(backbone.network.parameters())
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, 3, *backbone.size, generator=generator).to(weight.device, weight.dtype)
-
-
 def _gives(backbone: Backbone, images: torch.Tensor, expected: dict[str, torch.Tensor]) -> bool:
-    """Tell whether the backbone runs and gives these maps, but for rounding."""
+    """Tell whether the backbone runs and gives these maps, up to rounding."""
     try:
         maps = backbone(images)
     except (RuntimeError, AttributeError, TypeError, ValueError):

@@ -1,35 +1,51 @@
-"""From the words a user gives for a network and its weights to a `Backbone`."""
+"""Builds a `Backbone` from the name of a network and the name or file of its weights."""
 
-import hashlib
 import importlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 import torchvision
 from torch import nn
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
-from patchcore.backbone import Backbone
+from patchcore.backbone import Backbone, digest
 from patchcore.errors import PatchCoreError
-from patchcore.fold import fold_batch_norms
+from patchcore.fold import fold_batch_norms, fold_pairs
 from patchcore.formulanet import FORMULANET, LAYERS, WEIGHTS_FILE, FormulaNet
+from patchcore.layout import Layout
 from patchcore.settings import DEFAULT, RANDOM
 
 RESNET_LAYERS = ("layer2", "layer3")
+
+# What torch's and torchvision's modules initialise their weights with.
+_RANDOM_FILLS = frozenset(
+    {
+        torch.Tensor.normal_,
+        torch.Tensor.uniform_,
+        init.kaiming_normal_,
+        init.kaiming_uniform_,
+        init.normal_,
+        init.trunc_normal_,
+        init.uniform_,
+        init.xavier_uniform_,
+    }
+)
 
 log = logging.getLogger(__name__)
 
 
 class WeightsUnavailableError(PatchCoreError):
-    """Torchvision's weights are neither in its cache nor to be had from the network."""
+    """Torchvision's weights are not in its cache and cannot be downloaded."""
 
 
 def default_layers(backbone: str) -> tuple[str, ...]:
-    """Return the layers of a backbone that are read where none are named.
+    """Return the layers of a backbone that are read by default.
 
-    The paper's, which ResNets have; formulanet's are all three.
+    Those of the paper, which ResNets have; for formulanet all three.
     """
     return LAYERS if backbone == FORMULANET else RESNET_LAYERS
 
@@ -41,34 +57,40 @@ def load_backbone(
     *,
     size: tuple[int, int] = (224, 224),
     seed: int = 0,
+    layout: Mapping | None = None,
 ) -> Backbone:
-    """Build a network, cut it, give it its weights, and fold its batch norms.
+    """Build a network, cut it, load its weights, and fold its batch norms.
 
     Args:
-        backbone: ``formulanet`` (this package's own), the name of a torchvision classification
+        backbone: ``formulanet`` (part of this package), the name of a torchvision classification
             model, or ``module:factory``: a callable without arguments, in an importable module,
             that returns a network.
         layers: Names of modules of the network; none for `default_layers`.
-        weights: ``default`` (formulanet's are part of this package; torchvision's are downloaded
-            by torchvision where not cached; a factory keeps what its network comes with),
+        weights: ``default`` (those of formulanet are part of this package; torchvision downloads
+            its own unless they are cached; a factory's network keeps the weights it has),
             ``random``, or the path of a file with a state dict, ``.pth`` or ``.safetensors``.
-        size: (H, W) in pixels of the images to come.
-        seed: Of random weights.
+        size: (H, W) in pixels of the images.
+        seed: Seed of random weights.
+        layout: `Backbone.layout` of a backbone that was loaded with the same arguments. The
+            network is then not run, which is faster; the result is the same.
 
     Raises:
-        PatchCoreError: a name, a file or its content does not fit.
-        WeightsUnavailableError: torchvision's weights cannot be had.
+        PatchCoreError: a name, a file or its content, or the layout does not fit.
+        WeightsUnavailableError: torchvision's weights are not cached and cannot be downloaded.
     """
     layers = layers or default_layers(backbone)
     own_network = ":" in backbone
-    # Also a user's own network may draw its first weights at random: always seeded.
-    with _seeded(seed):
+    record = None if layout is None else Layout.from_record(layout)
+    # Without a trial run, nothing reads weights before they are loaded.
+    fills = weights == RANDOM or own_network or record is None
+    # A network of the user's may also draw its first weights at random: always seeded.
+    with _seeded(seed), nullcontext() if fills else _Unfilled():
         network = _make_network(backbone)
-    cut = Backbone(network, layers, size)
+    cut = Backbone(network, layers, size, record)
     if weights == RANDOM:
         log.warning(
-            "RANDOM WEIGHTS: the backbone %s knows nothing. Results show that the program runs, "
-            "and mean nothing else.",
+            "RANDOM WEIGHTS: the backbone %s is untrained. Results show that the program runs, and "
+            "mean nothing else.",
             backbone,
         )
         if own_network:
@@ -82,16 +104,22 @@ def load_backbone(
         _match_torchvision_input(cut.network)
     cut.name, cut.weights = backbone, weights
     cut.weights_digest = digest(cut.network)
-    fold_batch_norms(cut)
+    if record is None:
+        fold_batch_norms(cut)
+    else:
+        fold_pairs(cut, record.folded)
     return cut
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """Read a state dict; nothing in the file is executed.
+    """Read a state dict. Nothing in the file is executed.
 
     Args:
-        path: A ``.safetensors`` file, or one that ``torch.save`` wrote (a plain state dict, or one
-            under ``state_dict`` or ``model``, with or without ``module.`` before each name).
+        path: A ``.safetensors`` file, or one that ``torch.save`` wrote: a state dict, also under
+            ``state_dict`` or ``model``, with or without ``module.`` before each name.
+
+    Returns:
+        Tensors by name, without ``module.``, on the CPU, in the types of the file.
 
     Raises:
         PatchCoreError: the file is missing, damaged or holds something else.
@@ -105,8 +133,8 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         state = _read_tensors(path)
     except OSError as error:
         raise PatchCoreError(f"cannot read {path} (weights): {_first_line(error)}") from error
-    # Each reader has errors of its own kind for a file that is not what its name says; what they
-    # say is for programmers (torch's advice is to read the file unsafely).
+    # Each reader raises errors of its own for a file that is not what its name says. Their messages
+    # are for programmers: torch's advises to read the file unsafely.
     except Exception as error:
         raise PatchCoreError(
             f"cannot read {path} (weights): expected a state dict, found a damaged file or one "
@@ -123,20 +151,8 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-def digest(network: nn.Module) -> str:
-    """Return the SHA-256 of a network's weights: names, shapes, types and values.
-
-    The same for the same values, whichever file they came from.
-    """
-    result = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        result.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        result.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return result.hexdigest()
-
-
 def _make_network(backbone: str) -> nn.Module:
-    """Build the network of this name, its weights drawn at random or a factory's own."""
+    """Build the network of this name, with random weights or those of its factory."""
     if backbone == FORMULANET:
         return FormulaNet()
     return _import_network(backbone) if ":" in backbone else _torchvision_network(backbone)
@@ -153,9 +169,10 @@ def _torchvision_network(name: str) -> nn.Module:
 
 
 def _torchvision_state(name: str) -> Mapping[str, torch.Tensor]:
-    """Return torchvision's weights for a model, from its cache or, with its progress, the network.
+    """Return torchvision's weights for a model, from its cache or by a download.
 
-    The first ImageNet weights where there are several: for wide_resnet50_2 those of the paper.
+    These are the first ImageNet weights where there are several: for wide_resnet50_2, those of the
+    paper.
     """
     choices = torchvision.models.get_model_weights(name)
     chosen = choices.__members__.get("IMAGENET1K_V1", choices.DEFAULT)
@@ -163,7 +180,7 @@ def _torchvision_state(name: str) -> Mapping[str, torch.Tensor]:
     cached = file.is_file()
     try:
         return chosen.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    # What the readers raise for a damaged file, and torch for a download with another digest.
+    # Readers raise many kinds for a damaged file; torch raises for a download with a wrong digest.
     except Exception as error:
         if cached:
             raise PatchCoreError(
@@ -179,10 +196,10 @@ def _torchvision_state(name: str) -> Mapping[str, torch.Tensor]:
 
 
 def _match_torchvision_input(network: nn.Module) -> None:
-    """Set what torchvision's own loading sets beside the weights.
+    """Set what torchvision sets when it loads its own weights.
 
-    GoogLeNet's and Inception's ImageNet weights expect another normalisation, which the networks
-    apply themselves where they are told so.
+    The ImageNet weights of GoogLeNet and Inception expect another normalisation. With this setting
+    the networks apply it themselves.
     """
     if hasattr(network, "transform_input"):
         network.transform_input = True
@@ -210,7 +227,7 @@ def _import_network(target: str) -> nn.Module:
 
 
 def _reset(backbone: Backbone, seed: int) -> None:
-    """Draw the weights anew, also where a factory brought trained ones."""
+    """Draw new random weights, also if a factory's network came with trained ones."""
     with _seeded(seed):
         for module in backbone.network.modules():
             if hasattr(module, "reset_parameters"):
@@ -219,11 +236,24 @@ def _reset(backbone: Backbone, seed: int) -> None:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Draw at random from a seed on, and leave the process's generators as they were."""
+    """Seed the random generators within a block, and restore their states afterwards."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out the random initialisation of weights, for networks whose weights are loaded.
+
+    It takes a second for a WideResNet50. What a network computes or sets itself stays.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in _RANDOM_FILLS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _read_tensors(path: Path) -> object:

@@ -1,11 +1,18 @@
+import copy
+import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import pytest
 import torch
 import torchvision
 from torch import nn
 
-from patchcore import PatchCoreError
-from patchcore.backbone import Backbone
+from patchcore import PatchCore, PatchCoreError
+from patchcore.backbone import Backbone, digest
 from patchcore.fold import fold_batch_norms
+from tests.patchcore.test_model import make_images
 
 
 class Toy(nn.Module):
@@ -37,16 +44,23 @@ def images():
     return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-def test_gives_the_layers_maps_in_the_order_asked_for(toy, images):
+@pytest.mark.parametrize("layers", [["stage1", "stage2"], ["stage2", "stage1"]])
+def test_gives_the_layers_maps_from_large_to_small_and_says_so(toy, images, layers, caplog):
     stage1 = toy.stage1(toy.stem(images))
     stage2 = toy.stage2(stage1.relu())
-    backbone = Backbone(toy, ["stage2", "stage1"], (32, 32))
+    backbone = Backbone(toy, layers, (32, 32))
     maps = backbone(images)
-    assert list(maps) == ["stage2", "stage1"]
+    assert list(maps) == list(backbone.layers) == ["stage1", "stage2"]
     torch.testing.assert_close(maps["stage1"], stage1)
     torch.testing.assert_close(maps["stage2"], stage2)
-    assert backbone.channels == (8, 6)
-    assert backbone.grids == ((4, 4), (8, 8))
+    assert backbone.channels == (6, 8)
+    assert backbone.grids == ((8, 8), (4, 4))
+    message = "from large maps to small ones: stage1, stage2 (given: stage2, stage1)"
+    assert (message in caplog.text) == (layers == ["stage2", "stage1"])
+
+
+def test_layers_with_equal_maps_are_in_the_order_of_their_computation(toy):
+    assert Backbone(toy, ["stage2.2", "stage2.0"], (32, 32)).layers == ("stage2.0", "stage2.2")
 
 
 def test_a_map_is_what_the_layer_gave_not_what_was_written_over_it(toy, images):
@@ -63,15 +77,120 @@ def test_can_be_made_in_inference_mode(images):
 def test_stops_after_the_last_layer_and_drops_what_follows(toy, images):
     backbone = Backbone(toy, ["stage1", "stage2.0"], (32, 32))
     backbone(images)
-    assert toy.calls_of_head == 0
+    assert backbone.network.calls_of_head == 0
     names = {name for name, _ in backbone.network.named_parameters()}
     assert "stage2.0.weight" in names
     assert not any(name.startswith(("head", "stage2.2")) for name in names)
 
 
-def test_leaves_no_hook_behind(toy, images):
-    Backbone(toy, ["stage1"], (32, 32))(images)
+def test_leaves_the_network_as_it_was(toy, images):
+    expected = toy.train()(images)
+    toy.load_state_dict(copy.deepcopy(toy.state_dict()))
+    names = list(toy.state_dict())
+    backbone = Backbone(toy, ["stage1"], (32, 32))
+    backbone(images)
+    assert toy.training
+    assert list(toy.state_dict()) == names
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in toy.modules())
+    torch.testing.assert_close(toy(images), expected)
+    # Without a second copy of the weights.
+    assert backbone.network.stem.weight is toy.stem.weight
+
+
+def test_two_backbones_of_one_network(toy, images):
+    alone = Backbone(copy.deepcopy(toy), ["stage2"], (32, 32))(images)["stage2"]
+    early, late = Backbone(toy, ["stage1"], (32, 32)), Backbone(toy, ["stage2"], (32, 32))
+    assert list(early(images)) == ["stage1"]
+    assert torch.equal(late(images)["stage2"], alone)
+
+
+def test_a_network_that_cannot_be_copied_is_named(toy):
+    toy.lock = threading.Lock()
+    with pytest.raises(PatchCoreError, match=r"copy\.deepcopy can copy, found Toy \(TypeError"):
+        Backbone(toy, ["stage1"], (32, 32))
+
+
+def test_a_network_whose_weights_are_computed_by_a_hook_can_be_copied(toy, images):
+    nn.utils.weight_norm(toy.stem)
+    backbone = Backbone(toy, ["stem"], (32, 32))
+    torch.testing.assert_close(backbone(images)["stem"], toy.stem(images))
+
+
+def test_a_network_in_half_precision_is_converted(toy, images):
+    expected = Backbone(copy.deepcopy(toy).half().float(), ["stage1", "stage2"], (32, 32))(images)
+    half = toy.half()
+    maps = Backbone(half, ["stage1", "stage2"], (32, 32))(images)
+    for name, values in expected.items():
+        assert torch.equal(maps[name], values)
+    assert half.stem.weight.dtype == torch.float16
+
+
+def test_a_copy_in_another_precision_leaves_the_backbone_as_it_is(toy, images):
+    backbone = Backbone(toy, ["stage1", "stage2"], (32, 32))
+    before, digest_before = backbone(images), digest(backbone.network)
+    converted = backbone.converted(torch.device("cpu"), torch.bfloat16)
+    maps = converted(images.bfloat16())
+    assert {values.dtype for values in maps.values()} == {torch.bfloat16}
+    assert converted.network.stem.weight.is_contiguous(memory_format=torch.channels_last)
+    assert converted.weights_digest == digest_before == digest(backbone.network)
+    for name, values in backbone(images).items():
+        assert torch.equal(values, before[name])
+
+
+def test_a_copy_that_changes_nothing_shares_its_weights(toy):
+    backbone = Backbone(toy, ["stage1"], (32, 32)).converted(torch.device("cpu"), torch.float32)
+    again = backbone.converted(torch.device("cpu"), torch.float32)
+    assert again.network.stem.weight is backbone.network.stem.weight
+
+
+def test_any_number_of_threads_read_what_one_reads(toy):
+    """Two backbones of one network, one of which copies a map before it is written over."""
+    backbones = [
+        Backbone(toy, ["stage1", "stage2"], (32, 32)),
+        Backbone(toy, ["stem", "stage2"], (32, 32)),
+    ]
+    generator = torch.Generator().manual_seed(2)
+    images = [torch.randn(1 + n % 3, 3, 32, 32, generator=generator) for n in range(96)]
+    with torch.inference_mode():
+        expected = [backbones[n % 2](image) for n, image in enumerate(images)]
+
+    def read(number):
+        with torch.inference_mode():
+            return backbones[number % 2](images[number])
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(read, range(len(images))))
+    for maps, wanted in zip(found, expected, strict=True):
+        assert list(maps) == list(wanted)
+        for name, values in maps.items():
+            assert torch.equal(values, wanted[name])
+
+
+def test_models_that_share_a_backbone_predict_the_same_from_threads(toy):
+    backbone = Backbone(toy, ["stage1", "stage2"], (32, 32))
+    options = {"size_resize": (36, 36), "size_crop": (32, 32), "embed_dim": 20}
+    models = [
+        PatchCore(backbone, percentage_coreset=share, **options).fit(make_images(4))
+        for share in (0.1, 0.5)
+    ]
+    requests = [(models[n % 2], make_images(2, seed=n)) for n in range(24)]
+    expected = [model.predict(images).score for model, images in requests]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda request: request[0].predict(request[1]).score, requests))
+    for scores, wanted in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(scores, wanted)
+
+
+def test_can_be_pickled_and_copied(toy, images):
+    """Backbones go to other processes, and exporters copy them."""
+    backbone = Backbone(toy, ["stage1", "stage2"], (32, 32))
+    expected = backbone(images)
+    buffer = io.BytesIO()
+    torch.save(backbone, buffer)
+    buffer.seek(0)
+    for copied in (torch.load(buffer, weights_only=False), copy.deepcopy(backbone)):
+        for name, values in copied(images).items():
+            assert torch.equal(values, expected[name])
 
 
 def test_keeps_parts_that_are_used_without_being_called():
@@ -197,6 +316,7 @@ NETWORKS = [
 ]
 
 
+@torch.no_grad()
 def randomise_batch_norms(network):
     """Give batch norms something to do, as training does."""
     generator = torch.Generator().manual_seed(4)
@@ -211,7 +331,7 @@ def randomise_batch_norms(network):
 
 
 def check_folding(network, layers, size=(32, 32)):
-    """Fold, compare the maps of other images than the trial's; return how many were folded."""
+    """Fold, compare the maps of other images than the trial's; return the backbone and a count."""
     randomise_batch_norms(network)
     backbone = Backbone(network, layers, size)
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(9))
@@ -222,15 +342,17 @@ def check_folding(network, layers, size=(32, 32)):
     for name, values in expected.items():
         largest = float(values.abs().max())
         torch.testing.assert_close(maps[name], values, rtol=0, atol=1e-4 * largest)
-    return count
+    assert len(backbone.folded) == count
+    return backbone.network, count
 
 
 @pytest.mark.parametrize(("name", "layers", "count"), NETWORKS)
 def test_folds_torchvisions_networks(name, layers, count):
     torch.manual_seed(0)
     network = torchvision.models.get_model(name, weights=None)
-    assert check_folding(network, layers, (64, 64)) == count
-    norms = sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    folded, found = check_folding(network, layers, (64, 64))
+    assert found == count
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     # DenseNet has norms before an activation: nothing there to fold into.
     assert norms == (44 if name == "densenet121" else 0)
 
@@ -291,7 +413,7 @@ COURSES = {
 def test_folds_only_where_nothing_else_sees_it(name):
     torch.manual_seed(0)
     course, count = COURSES[name]
-    assert check_folding(Pair(course), ["last"]) == count
+    assert check_folding(Pair(course), ["last"])[1] == count
 
 
 def test_a_module_under_two_names_is_not_folded():
@@ -299,20 +421,20 @@ def test_a_module_under_two_names_is_not_folded():
     torch.manual_seed(0)
     network = Pair(lambda n, x: n.norm(n.same(x)))
     network.same = network.conv
-    assert check_folding(network, ["last"]) == 1
+    assert check_folding(network, ["last"])[1] == 1
 
 
 def test_a_convolution_whose_weights_are_computed_is_not_folded():
     torch.manual_seed(0)
     network = Pair(lambda n, x: n.norm(n.conv(x)))
     nn.utils.parametrizations.weight_norm(network.conv)
-    assert check_folding(network, ["last"]) == 1
+    assert check_folding(network, ["last"])[1] == 1
 
 
 def test_a_convolution_with_a_hook_is_not_folded():
     network = Pair(lambda n, x: n.norm(n.conv(x)))
     network.conv.register_forward_hook(lambda module, inputs, output: output.abs())
-    assert check_folding(network, ["last"]) == 1
+    assert check_folding(network, ["last"])[1] == 1
 
 
 @pytest.mark.parametrize(
@@ -321,13 +443,13 @@ def test_a_convolution_with_a_hook_is_not_folded():
 )
 def test_a_layer_that_is_read_keeps_its_meaning(layers, count):
     network = Pair(lambda n, x: n.norm(n.conv(x)))
-    assert check_folding(network, layers) == count
+    assert check_folding(network, layers)[1] == count
 
 
 def test_a_layer_that_ends_with_a_convolution_keeps_its_meaning():
     network = Pair(lambda n, x: n.norm(n.conv(x)))
     network.conv = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 3, 1))
-    assert check_folding(network, ["conv", "last"]) == 1
+    assert check_folding(network, ["conv", "last"])[1] == 1
 
 
 def test_a_norm_without_running_statistics_is_not_folded():
@@ -349,7 +471,8 @@ def test_a_network_that_comes_out_otherwise_is_left_as_it_was():
     network.calls = 0
     randomise_batch_norms(network)
     backbone = Backbone(network, ["last"], (32, 32))
-    network.calls = 0
+    backbone.network.calls = 0
     names = list(backbone.network.state_dict())
     assert fold_batch_norms(backbone) == 0
     assert list(backbone.network.state_dict()) == names
+    assert backbone.folded == ()

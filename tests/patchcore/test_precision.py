@@ -1,5 +1,9 @@
 """What is set for a block is set in it alone; on a CPU nothing else can be seen."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -65,6 +69,53 @@ def test_a_process_that_uses_the_newer_names_keeps_them():
             holder.fp32_precision = value
 
 
+def test_threads_that_want_the_same_hold_it_together(before):
+    together = threading.Barrier(2, timeout=20)
+
+    def work(number):
+        with float32_products(True):
+            together.wait()  # both are inside
+            if number:
+                together.wait()  # the other one has let go
+                return in_force()
+        together.wait()
+        return None
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(work, range(2))) == [None, (True, True)]
+    assert settings() == before
+
+
+def test_threads_that_want_different_values_take_turns(before):
+    def work(number):
+        wrong = 0
+        for _ in range(50):
+            with float32_products(bool(number % 2)):
+                wrong += in_force() != (bool(number % 2),) * 2
+                time.sleep(1e-4)
+                wrong += in_force() != (bool(number % 2),) * 2
+        return wrong
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(work, range(4))) == 0
+    assert settings() == before
+
+
+def test_threads_with_blocks_in_blocks_do_not_wait_for_each_other_forever(before):
+    both_inside = threading.Barrier(2, timeout=20)
+
+    def work(_):
+        with float32_products(True):
+            both_inside.wait()
+            with float32_products():
+                inner = in_force()
+            return inner, in_force()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(work, range(2))) == [((False, False), (True, True))] * 2
+    assert settings() == before
+
+
 class Holder:
     """Notes what is set."""
 
@@ -103,16 +154,16 @@ class Watching(torch.nn.Module):
 def test_the_backbone_computes_as_asked_whatever_the_process_has_set(
     before, precision, tensor_float
 ):
-    network = Watching()
     model = PatchCore(
-        Backbone(network, ["layer"], (32, 32)),
+        Backbone(Watching(), ["layer"], (32, 32)),
         precision=precision,
         size_resize=(36, 36),
         size_crop=(32, 32),
     )
-    network.seen.clear()
+    seen = model.backbone.network.seen
+    seen.clear()
     model.fit(make_images(3))
-    assert set(network.seen) == {(tensor_float, tensor_float)}
+    assert set(seen) == {(tensor_float, tensor_float)}
     assert settings() == before
 
 

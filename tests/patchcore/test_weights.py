@@ -1,8 +1,11 @@
+import hashlib
+import json
 import logging
 import pickle
 import urllib.error
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -232,3 +235,113 @@ def test_networks_that_normalise_by_themselves_are_told_to(no_network):
     file = Path(torchvision.models.GoogLeNet_Weights.IMAGENET1K_V1.url).name
     torch.save(network.state_dict(), no_network / file)
     assert load("default", "googlenet", ["inception3a"]).network.transform_input
+
+
+RECORDED = [
+    ("mobilenet_v2", ["features.3", "features.6"]),
+    ("resnet18", ["layer1", "layer2"]),
+    ("swin_t", ["features.1", "features.3"]),
+    ("formulanet", ["layer1", "layer2", "layer3"]),
+]
+
+
+class MustNotRun(torch.nn.Module):
+    def forward(self, *arguments):
+        raise AssertionError("the network was run")
+
+
+@pytest.mark.parametrize(("name", "layers"), RECORDED)
+@pytest.mark.parametrize("form", ["random", "file"])
+def test_a_recorded_layout_gives_the_same_backbone_without_a_run(
+    monkeypatch, tmp_path, name, layers, form
+):
+    weights = "random"
+    if form == "file":
+        torch.manual_seed(7)
+        if name != "formulanet":
+            network = torchvision.models.get_model(name, weights=None)
+            weights = str(tmp_path / "weights.pth")
+            torch.save(network.state_dict(), weights)
+        else:
+            weights = "default"
+    first = load(weights, name, layers)
+    record = json.loads(json.dumps(first.layout))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.Module, "__call__", MustNotRun().forward)
+        again = load(weights, name, layers, layout=record)
+    assert again.layout == first.layout
+    assert again.weights_digest == first.weights_digest
+    for attribute in ("layers", "channels", "grids", "size", "folded", "name", "weights"):
+        assert getattr(again, attribute) == getattr(first, attribute)
+    assert list(again.network.state_dict()) == list(first.network.state_dict())
+    for tensor, expected in zip(
+        again.network.state_dict().values(), first.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(tensor, expected)
+    images = torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        maps = again(images)
+        for layer, expected in first(images).items():
+            assert torch.equal(maps[layer], expected)
+
+
+def test_a_recorded_layout_of_a_network_of_ones_own(own_network):
+    target = f"{own_network}:make"
+    first = load("default", target, ["1", "0"])
+    again = load("default", target, ["0", "1"], layout=first.layout)
+    images = torch.ones(1, 3, *SIZE)
+    for layer, expected in first(images).items():
+        assert torch.equal(again(images)[layer], expected)
+
+
+def test_without_a_trial_nothing_is_drawn_at_random_that_is_loaded_anyway(monkeypatch, tmp_path):
+    torch.save(trained_state(), tmp_path / "weights.pth")
+    record = load(str(tmp_path / "weights.pth")).layout
+    monkeypatch.setattr(torch.Tensor, "fill_", None)
+    for name in ("kaiming_uniform_", "normal_"):
+        monkeypatch.setattr(torch.nn.init, name, None)
+    load(str(tmp_path / "weights.pth"), layout=record)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"removed": ["features.99"]}, r"module 'features\.99', found none"),
+        ({"removed": [""]}, "module '', found none"),
+        ({"folded": [["features.0", "features.1"]]}, "found Conv2d and ReLU"),
+        ({"folded": [["features.0", "nothing"]]}, "expected a network with"),
+        ({"size": [32, 32]}, "images of 64x64 pixels, found one for .* 32x32"),
+    ],
+)
+def test_a_layout_of_another_network_is_refused(tmp_path, change, message):
+    torch.save(trained_state(), tmp_path / "weights.pth")
+    record = load(str(tmp_path / "weights.pth")).layout
+    with pytest.raises(PatchCoreError, match=message):
+        load(str(tmp_path / "weights.pth"), layout=record | change)
+
+
+def test_a_layout_of_other_layers_is_refused(tmp_path):
+    torch.save(trained_state(), tmp_path / "weights.pth")
+    record = load(str(tmp_path / "weights.pth")).layout
+    with pytest.raises(PatchCoreError, match=r"layers features\.3, found one for features\.3, f"):
+        load(str(tmp_path / "weights.pth"), layers=["features.3"], layout=record)
+
+
+def test_the_digest_is_that_of_saved_models():
+    """Models on disk hold it: it must not change from version to version."""
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2))
+    for number, value in enumerate(network.state_dict().values()):
+        value.fill_(number)
+    expected = hashlib.sha256()
+    for name, shape, kind, value in (
+        ("0.bias", (2,), "float32", 1),
+        ("0.weight", (2, 1, 1, 1), "float32", 0),
+        ("1.bias", (2,), "float32", 3),
+        ("1.num_batches_tracked", (), "int64", 6),
+        ("1.running_mean", (2,), "float32", 4),
+        ("1.running_var", (2,), "float32", 5),
+        ("1.weight", (2,), "float32", 2),
+    ):
+        expected.update(f"{name} {shape} torch.{kind}\n".encode())
+        expected.update(np.full(shape, value, kind).tobytes())
+    assert digest(network) == expected.hexdigest()
