@@ -27,7 +27,7 @@ class Embedder:
         device: Device of the computation.
 
     Args:
-        backbone: The cut network. It is moved to the device.
+        backbone: The cut network. It stays as it is, so that several models can share it.
         settings: Settings of the method.
         device: Device of the computation.
 
@@ -43,9 +43,7 @@ class Embedder:
             settings.size_resize, settings.size_crop, interpolation=settings.interpolation
         )
         self._precision = PRECISIONS[settings.precision]
-        self.backbone = backbone.to(
-            device, self._precision.dtype, memory_format=torch.channels_last
-        )
+        self.backbone = backbone.converted(device, self._precision.dtype)
         self.patch_embedding = PatchEmbedding(
             backbone.channels,
             settings.patch_size,

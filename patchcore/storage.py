@@ -133,6 +133,8 @@ def read_backbone(
             recorded["weights"] if weights is None else weights,
             size=tuple(settings["size_crop"]),
             seed=settings["seed"],
+            # What a trial run found out at training; another network has its own.
+            layout=recorded["layout"] if backbone in (None, recorded["name"]) else None,
         )
     if weights_digest(backbone) != recorded["weights_digest"]:
         raise PatchCoreError(
@@ -226,8 +228,7 @@ def _record(
             "weights": backbone.weights,
             "weights_digest": weights_digest(backbone),
             "layers": list(backbone.layers),
-            "channels": list(backbone.channels),
-            "grids": [list(grid) for grid in backbone.grids],
+            "layout": backbone.layout,
         },
         "settings": settings.as_json(),
         "grid": list(grid),

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from patchcore import PatchCore, PatchCoreError, export_formats
+from patchcore import PatchCore, PatchCoreError
+from patchcore.export import formats as export_formats
 from patchcore.backbone import Backbone
 from patchcore.export import compare, export
 from patchcore.export.formats import FORMATS
@@ -51,7 +52,7 @@ def runners(files):
 
 
 def cropped(model, images):
-    return np.stack([model.crop(image) for image in images]).transpose(0, 3, 1, 2)
+    return np.stack([model.embedder.crop(image) for image in images]).transpose(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -131,7 +132,7 @@ def test_the_torch_file_loads_without_this_package_and_without_pickled_objects(f
     command = [sys.executable, "-I", "-c", code, str(files["torch"].path)]
     found = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
     image = np.arange(3 * 32 * 32).reshape(3, 32, 32).astype(np.uint8).transpose(1, 2, 0)
-    expected = model.judge([np.ascontiguousarray(image)[None]], model.coreset).score[0]
+    expected = model.predict_crops([np.ascontiguousarray(image)[None]]).score[0]
     assert float(found.stdout) == pytest.approx(expected, rel=1e-5)
 
 
@@ -141,8 +142,10 @@ def test_a_smaller_percentage_and_noise_to_compare_on(model, tmp_path):
     module = torch.export.load(exported.path).module()
     found = module(torch.from_numpy(cropped(model, TEST)))[0].numpy()
     small = model.coreset.of_size(model.coreset.sizes[0])
-    batch = np.stack([model.crop(image) for image in TEST])
-    np.testing.assert_allclose(found, model.judge([batch], small).score, rtol=1e-5)
+    batch = np.stack([model.embedder.crop(image) for image in TEST])
+    embeddings = model.embedder.embed(batch)
+    (expected,) = model.scorer.predict(embeddings, small.bank, small.sizes)
+    np.testing.assert_allclose(found, expected.score, rtol=1e-5)
     with zipfile.ZipFile(exported.path) as archive:
         (name,) = (n for n in archive.namelist() if n.endswith("metadata.json"))
         text = json.loads(archive.read(name))
@@ -168,7 +171,7 @@ class Tampered:
 @pytest.mark.parametrize("factor", [0.99, np.nan])
 def test_a_wrong_value_is_found(runners, model, place, batch, factor):
     run = Tampered(runners["torch"], place, factor, batch)
-    crops = [model.crop(image) for image in TEST]
+    crops = [model.embedder.crop(image) for image in TEST]
     assert compare(run.run, model, model.coreset, crops) < 1e-5
     with pytest.raises(PatchCoreError, match=r"scores and maps, but for 0.0001 of them, found"):
         compare(run, model, model.coreset, crops)
@@ -180,13 +183,13 @@ def test_a_wrong_shape_is_found(runners, model):
         return score[:, None], anomaly_map
 
     with pytest.raises(PatchCoreError, match=r"score of shape \(1,\), found \(1, 1\)"):
-        compare(run, model, model.coreset, [model.crop(image) for image in TEST])
+        compare(run, model, model.coreset, [model.embedder.crop(image) for image in TEST])
 
 
 def test_a_score_of_zero_is_compared_with_rounding():
     """Training images are in the bank: any relative difference would be infinite."""
     model = make_model(percentage_coreset=1.0).fit(TRAIN)
-    crops = [model.crop(image) for image in TRAIN]
+    crops = [model.embedder.crop(image) for image in TRAIN]
     assert (model.predict(TRAIN).score == 0).all()
 
     def run(images):
@@ -254,7 +257,7 @@ def test_a_file_that_does_not_run_is_an_error(runners, model):
         return runners["torch"](images)
 
     with pytest.raises(PatchCoreError, match="does not run on 3 images: only one"):
-        compare(run, model, model.coreset, [model.crop(image) for image in TEST])
+        compare(run, model, model.coreset, [model.embedder.crop(image) for image in TEST])
 
 
 def test_names_the_packages_that_are_missing(monkeypatch, tmp_path, model):

@@ -6,14 +6,14 @@ import torch
 
 from patchcore import prediction
 from patchcore.errors import PatchCoreError
-from patchcore.prediction import Collector, Scores
+from patchcore.prediction import Collector, Prediction
 
 NAMES = ("score", "anomaly_map", "distance", "nearest")
 
 
-def make_scores(count, seed):
+def make_prediction(count, seed):
     generator = torch.Generator().manual_seed(seed)
-    return Scores(
+    return Prediction(
         torch.rand(count, generator=generator),
         torch.rand(count, 8, 8, generator=generator),
         torch.rand(count, 2, 2, 3, generator=generator),
@@ -23,7 +23,7 @@ def make_scores(count, seed):
 
 @pytest.mark.parametrize("at_a_time", [1, 2, 3, 32])
 def test_keeps_order_whenever_it_copies(monkeypatch, at_a_time):
-    batches = [make_scores(count, seed) for seed, count in enumerate((4, 4, 4, 4, 1))]
+    batches = [make_prediction(count, seed) for seed, count in enumerate((4, 4, 4, 4, 1))]
     size = sum(getattr(batches[0], name).nbytes for name in NAMES)
     monkeypatch.setattr(prediction, "BYTES_ON_DEVICE", at_a_time * size)
     collector = Collector()
@@ -39,7 +39,7 @@ def test_keeps_order_whenever_it_copies(monkeypatch, at_a_time):
 
 def test_keeps_nothing_after_it_has_finished():
     collector = Collector()
-    collector.add(make_scores(2, 0))
+    collector.add(make_prediction(2, 0))
     assert len(collector.finish().score) == 2
     with pytest.raises(PatchCoreError, match="at least one image"):
         collector.finish()

@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from patchcore import PatchCore, PatchCoreError, straight
+from patchcore import PatchCore, PatchCoreError
+from patchcore.export import traceable
 from patchcore.backbone import Backbone
 from patchcore.export.traceable import TraceablePatchCore, trace
 from tests.patchcore.test_model import make_images, make_model
@@ -19,9 +20,9 @@ def in_one_thread():
 
 
 def judge(model, coreset=None, images=TEST):
-    """Let the straight module judge images; return scores and maps as arrays."""
+    """Predict images with the traceable module; return scores and maps as arrays."""
     module = TraceablePatchCore(model, coreset or model.coreset).eval()
-    batch = torch.from_numpy(np.stack([model.crop(image) for image in images]))
+    batch = torch.from_numpy(np.stack([model.embedder.crop(image) for image in images]))
     with torch.no_grad():
         score, anomaly_map = module(batch.permute(0, 3, 1, 2).contiguous())
     return score.numpy(), anomaly_map.numpy()
@@ -57,7 +58,7 @@ def test_equals_the_model_with_other_settings(options):
 @pytest.mark.parametrize("rows", [1, 7, 50, 76])  # of 76
 @pytest.mark.parametrize("k", [1, 5])
 def test_the_bank_may_be_searched_in_parts(monkeypatch, rows, k):
-    monkeypatch.setattr(straight, "BLOCK_FLOATS", rows * 64)
+    monkeypatch.setattr(traceable, "BLOCK_FLOATS", rows * 64)
     assert_equals_the_model(make_model(k=k, image_score="reweighted").fit(TRAIN))
 
 
