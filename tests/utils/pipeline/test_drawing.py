@@ -249,22 +249,26 @@ def test_an_interruption_ends_the_drawing(tmp_path):
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_figure_that_cannot_be_written_is_reported(tmp_path, num_workers):
+    (tmp_path / "file").write_text("0")  # where a folder would have to be
+
     def draw():
         with Drawing(ResultFolder(tmp_path), num_workers) as drawing:
-            drawing.draw(lambda n: Figure("no/such/folder"), 3, "a")
+            drawing.draw(lambda n: Figure("file/a"), 3, "a")
             drawing.draw(lambda n: Figure(f"b{n}", seconds=0.05), 1000, "b")
             drawing.wait()
 
-    with pytest.raises(UsageError, match=r"cannot write .*no/such/folder.*--path_result"):
+    with pytest.raises(UsageError, match=r"cannot write .*file/a: .*--path_result"):
         draw()
     assert len(drawn_by(tmp_path)) < 20
 
 
 @pytest.mark.usefixtures("threads")
 def test_the_error_that_ends_a_run_is_not_replaced(tmp_path):
+    (tmp_path / "file").write_text("0")  # where a folder would have to be
+
     def stop_while_drawing():
         with Drawing(ResultFolder(tmp_path), 1) as drawing:
-            drawing.draw(lambda n: Figure("no/such/folder"), 3, "a")
+            drawing.draw(lambda n: Figure("file/a"), 3, "a")
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
