@@ -145,7 +145,8 @@ def reweighted(patches: ScoredPatches) -> torch.Tensor:
     (itself among them); s = (1 - exp|m_test - m*| / sum over m in N_b(m*) of exp|m_test - m|) s*.
     """
     s_star, position = patches.scores.flatten(1).max(1)  # (B,)
-    images = torch.arange(len(s_star), device=s_star.device)
+    # Not len(): exporters keep the batch size free in a shape only.
+    images = torch.arange(s_star.shape[0], device=s_star.device)
     m_test = patches.embeddings.flatten(1, 2)[images, position]  # (B, D)
     m_star = patches.nearest.flatten(1)[images, position]  # (B,)
     neighbourhood = patches.coreset[patches.neighbours(m_star)]  # (B, b, D)

@@ -10,10 +10,7 @@ import pytest
 from datasets.images import read_image
 from datasets.mvtec import read_category
 from patchcore import PatchCore
-from patchcore.embedded_origins import Origins
 from patchcore.export import export
-from patchcore.thresholds import Thresholds
-from patchcore.trained import Trained
 from utils.metrics import auroc
 
 pytestmark = pytest.mark.real_data
@@ -43,11 +40,7 @@ def test_the_onnx_file_alone_gives_the_same_auroc(shared, tmp_path):
         weights=str(shared / "weights/mobilenet_v2.pth"),
         percentage_coreset=0.01,
     )
-    train = [model.crop(read_image(sample.path)) for sample in category.train[::3]]
-    batches = (np.stack(train[first : first + 8]) for first in range(0, len(train), 8))
-    coreset = model.select(model.embed_all(batches, len(train)))
-    origins = Origins(np.arange(len(train)), np.zeros(len(train), np.int64))
-    model.trained = Trained(coreset, origins, None, Thresholds(None, None), category="bottle")
+    model.fit(read_image(sample.path) for sample in category.train[::3])
     images = [read_image(sample.path) for sample in category.test]
     exported = export(model, tmp_path / "bottle.onnx", images=images[::10])
     assert exported.difference < 1e-5
