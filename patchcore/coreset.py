@@ -1,12 +1,16 @@
-"""Greedy k-centre selection -> indices of the coreset, in order of selection.
+"""Greedy k-centre selection of the coreset.
 
-The paper's algorithm 1 (section 3.2): select, one after another, the patch that is farthest from
-all selected ones. The reference code does a pass over all N patches for each selected one. Here a
-pass serves hundreds of them, with the same result:
+The paper's algorithm 1 (section 3.2) selects, one after another, the patch that is farthest from
+all selected ones. The reference code passes over all N patches for each selected one. Here one
+pass serves hundreds of selected patches, with the same result:
 
 A patch's distance to the selected ones can only fall. So while the farthest of a small group of
 patches is at least as far as *all patches outside the group were at the last pass*, it is the
 farthest of all, and distances within the group alone tell which one follows.
+
+The result does not depend on how the patches are divided into batches, blocks or shards: nothing
+is summed over all patches, products are computed in blocks of a fixed number of rows
+(`fixed_blocks`), and of equal distances the lowest patch number comes first.
 """
 
 import math
@@ -15,7 +19,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from patchcore.distances import rows_at_a_time
+from patchcore.distances import aligned_columns, fixed_blocks
 from patchcore.errors import PatchCoreError
 from patchcore.precision import float32_products
 
@@ -23,72 +27,47 @@ from patchcore.precision import float32_products
 GROUP_SIZE = 1024
 # Length to which the paper's reference code projects embeddings before it selects.
 PROJECTION_DIM = 128
-# Marks a selected patch: below any distance, so that it is never selected twice.
+# Patches that define the first distances, as in the reference code.
+NUM_STARTING_POINTS = 10
+# Distance of a selected patch: below any real distance, so that it is never selected again.
 SELECTED = -1.0
 
 
-@float32_products()
 def greedy_coreset(
     embeddings: torch.Tensor,
     num_samples: int,
     *,
     seed: int = 0,
-    num_starting_points: int = 10,
     projection_dim: int | None = PROJECTION_DIM,
     group_size: int = GROUP_SIZE,
     progress: Callable[[int], None] | None = None,
 ) -> torch.Tensor:
     """Select patches that cover the embeddings: the approximate greedy k-centre coreset.
 
-    Sequential, so that the first m of M selected patches are the coreset of size m. Where two
-    patches are equally far, or their distances differ by less than float32 resolves, either may
-    come first.
+    The selection is sequential: the first m of M selected patches are the coreset of size m.
 
     Args:
-        embeddings: (N, D) float32 or float16, on the device that is to do the work.
+        embeddings: (N, D) float32, on the device that computes.
         num_samples: M, from 1 to N.
-        seed: Of the projection and of the starting points.
-        num_starting_points: A patch's first distance is its mean distance to this many patches
-            drawn at random, which are not selected by that.
-        projection_dim: Length to which embeddings are projected at random before (section 3.2,
+        seed: Seed of the projection and of the starting points.
+        projection_dim: Length to which embeddings are projected at random first (section 3.2,
             after Johnson and Lindenstrauss); None measures distances in full length.
-        group_size: Patches that are looked at together; changes the time, not the result.
+        group_size: Number of patches that are compared at a time. It affects the time; the result
+            only where distances differ by less than float32 resolves.
         progress: Called with the number of patches selected so far, after each pass.
 
     Returns:
         (M,) int64 on the same device: different indices into N, in order of selection.
 
     Raises:
-        PatchCoreError: more patches are wanted than there are, or none; or a value is not finite.
+        PatchCoreError: ``num_samples`` is out of range, or a value is not finite.
     """
-    count = len(embeddings)
-    if not 1 <= num_samples <= count:
-        raise PatchCoreError(
-            f"expected a coreset of 1 to {count} patches, which is how many there are, found "
-            f"{num_samples} (percentage_coreset)"
-        )
-    points = project(embeddings, projection_dim, seed)  # (N, P), the only copy of this size
-    norms = torch.linalg.vector_norm(points, dim=1).square_()  # (N,)
-    if not bool(torch.isfinite(norms).all()):
-        raise PatchCoreError("expected finite embeddings, found infinite or undefined values")
-    starting_points = _draw_starting_points(count, num_starting_points, seed)
-    # From here on squared: the order is the same, and a square root for each pair is saved.
-    distances = _mean_distances(points, points[starting_points]).square_()  # (N,)
-    selected = torch.empty(num_samples, dtype=torch.int64, device=points.device)
-    done = 0
-    while done < num_samples:
-        chosen = _select_group(points, distances, min(group_size, count), num_samples - done)
-        _lower_distances(distances, points, norms, chosen)
-        distances[chosen] = SELECTED
-        selected[done : done + len(chosen)] = chosen
-        done += len(chosen)
-        if progress is not None:
-            progress(done)
-    return selected
+    points = centre_(project(embeddings, seed, projection_dim), seed)
+    return select(points, num_samples, seed=seed, group_size=group_size, progress=progress)
 
 
 def projection(embed_dim: int, projection_dim: int, seed: int) -> torch.Tensor:
-    """Draw the random map of the reference code, on the CPU, so that every device gets the same.
+    """Draw the reference code's random map, on the CPU, so that every device gets the same.
 
     Returns:
         (projection_dim, embed_dim) float32.
@@ -100,70 +79,249 @@ def projection(embed_dim: int, projection_dim: int, seed: int) -> torch.Tensor:
 
 
 @float32_products()
-def project(embeddings: torch.Tensor, projection_dim: int | None, seed: int) -> torch.Tensor:
-    """Project (N, D) to (N, projection_dim) by the seeded `projection`.
+def project(
+    embeddings: torch.Tensor, seed: int, projection_dim: int | None = PROJECTION_DIM
+) -> torch.Tensor:
+    """Project embeddings by the seeded `projection`.
 
-    The result is centred, which changes no distance and keeps the digits that large common values
-    would cost.
+    The result has the same bits whether all embeddings are projected at once or in batches.
+
+    Args:
+        embeddings: (n, D) float32.
+        seed: Seed of the projection.
+        projection_dim: P; None, or D itself, leaves the embeddings as they are.
+
+    Returns:
+        (n, P) float32, always a new tensor.
     """
-    if projection_dim is not None and projection_dim != embeddings.shape[1]:
-        weight = projection(embeddings.shape[1], projection_dim, seed).to(embeddings.device)
-        points = torch.empty(len(embeddings), projection_dim, device=embeddings.device)
-        # In blocks, so that float16 is never there as float32 as a whole.
-        step = rows_at_a_time(embeddings.device, embeddings.shape[1])
-        for start in range(0, len(embeddings), step):
-            rows = slice(start, start + step)
-            points[rows] = embeddings[rows].float() @ weight.T  # (rows, P)
-        return points.sub_(points.mean(0))
-    return embeddings.float() - embeddings.float().mean(0)
+    if projection_dim is None or projection_dim == embeddings.shape[1]:
+        return embeddings.to(torch.float32, copy=True)
+    weight = projection(embeddings.shape[1], projection_dim, seed).to(embeddings.device)
+    weight = aligned_columns(weight)
+    points = torch.empty(len(embeddings), projection_dim, device=embeddings.device)
+    for rows, block in fixed_blocks(embeddings):
+        points[rows] = (block.float() @ weight.T)[: rows.stop - rows.start]
+    return points
 
 
-def _draw_starting_points(count: int, num_starting_points: int, seed: int) -> torch.Tensor:
+def starting_points(num_patches: int, seed: int, num: int = NUM_STARTING_POINTS) -> torch.Tensor:
+    """Draw the patches that define the first distances.
+
+    Returns:
+        (s,) int64 on the CPU: different indices below ``num_patches``, at most ``num``.
+    """
     # The legacy generator on purpose: the reference code's draw for the same seed.
     generator = np.random.RandomState(seed)
-    chosen = generator.choice(count, min(num_starting_points, count), replace=False)
-    return torch.from_numpy(chosen)
+    return torch.from_numpy(generator.choice(num_patches, min(num, num_patches), replace=False))
 
 
-def _mean_distances(points: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Return (N,) mean Euclidean distances to the others, by rows: `cdist` copies what it gets."""
-    step = rows_at_a_time(points.device, points.shape[1])
-    return torch.cat([torch.cdist(rows, others).mean(1) for rows in points.split(step)])
+def centre_(points: torch.Tensor, seed: int) -> torch.Tensor:
+    """Subtract the mean of the starting points, in place.
+
+    This changes no distance, and keeps the digits that large common values would cost. The mean of
+    all points would depend on how they are divided, because sums over parts round differently.
+
+    Args:
+        points: (N, P) float32.
+        seed: Seed of the starting points.
+
+    Returns:
+        The same tensor.
+    """
+    return points.sub_(points[starting_points(len(points), seed)].mean(0))
+
+
+@float32_products()
+def select(
+    points: torch.Tensor,
+    num_samples: int,
+    *,
+    seed: int,
+    group_size: int = GROUP_SIZE,
+    progress: Callable[[int], None] | None = None,
+) -> torch.Tensor:
+    """Select patches from their centred projections.
+
+    The first distance of a patch is its mean distance to the starting points, which are not
+    thereby selected.
+
+    Args:
+        points: (N, P) float32, as `project` and `centre_` return them.
+        num_samples: M, from 1 to N.
+        seed: Seed of the starting points.
+        group_size: As in `greedy_coreset`.
+        progress: As in `greedy_coreset`.
+
+    Returns:
+        (M,) int64 on the same device: different indices into N, in order of selection.
+
+    Raises:
+        PatchCoreError: ``num_samples`` is out of range, or a value is not finite.
+    """
+    count = len(points)
+    if not 1 <= num_samples <= count:
+        raise PatchCoreError(
+            f"expected a coreset of 1 to {count} patches, which is how many there are, found "
+            f"{num_samples} (percentage_coreset)"
+        )
+    norms = squared_norms(points)  # (N,)
+    if not bool(torch.isfinite(norms).all()):
+        raise PatchCoreError("expected finite embeddings, found infinite or undefined values")
+    distances = first_distances(points, points[starting_points(count, seed)])  # (N,)
+    selected = torch.empty(num_samples, dtype=torch.int64, device=points.device)
+    done = 0
+    while done < num_samples:
+        group, bound = _farthest_group(distances, min(group_size, count - done))
+        chosen = _select_group(points, norms, distances, group, bound, num_samples - done)
+        lower_distances_(distances, points, norms, points[chosen], norms[chosen])
+        distances[chosen] = SELECTED
+        selected[done : done + len(chosen)] = chosen
+        done += len(chosen)
+        if progress is not None:
+            progress(done)
+    return selected
+
+
+def squared_norms(points: torch.Tensor) -> torch.Tensor:
+    """Return (n,) squared lengths of points (n, P)."""
+    norms = torch.empty(len(points), device=points.device)
+    for rows, block in fixed_blocks(points):
+        norms[rows] = _norms(block)[: rows.stop - rows.start]
+    return norms
+
+
+def _norms(block: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.vector_norm(block, dim=1).square_()
+
+
+@float32_products()
+def first_distances(points: torch.Tensor, starting: torch.Tensor) -> torch.Tensor:
+    """Return the squares of the mean distances to the starting points.
+
+    Squares are in the same order as distances, and spare a square root for each pair later.
+
+    Args:
+        points: (n, P), all patches or a part of them.
+        starting: (s, P).
+
+    Returns:
+        (n,) float32.
+    """
+    distances = torch.empty(len(points), device=points.device)
+    starting_norms, starting = squared_norms(starting), aligned_columns(starting)
+    for rows, block in fixed_blocks(points):
+        partial = torch.addmm(starting_norms, block, starting.T, alpha=-2)  # (R, s)
+        means = partial.add_(_norms(block)[:, None]).clamp_(min=0).sqrt_().mean(1)
+        distances[rows] = means.square_()[: rows.stop - rows.start]
+    return distances
+
+
+@float32_products()
+def lower_distances_(
+    distances: torch.Tensor,
+    points: torch.Tensor,
+    norms: torch.Tensor,
+    centres: torch.Tensor,
+    centre_norms: torch.Tensor,
+) -> None:
+    """Lower squared distances to those to the nearest of some centres, in place.
+
+    Distances that were lost are the same to the last bit when computed again: by
+    `first_distances`, then by this function with the same groups of centres in the same order.
+
+    Args:
+        distances: (n,) to lower.
+        points: (n, P), all patches or a part of them.
+        norms: (n,) their squared lengths.
+        centres: (m, P).
+        centre_norms: (m,) their squared lengths.
+    """
+    centres = aligned_columns(centres)
+    for rows, block in fixed_blocks(points):
+        # |x - c|^2 = |x|^2 + (|c|^2 - 2 x c); the minimum over c needs |x|^2 only once.
+        partial = torch.addmm(centre_norms, block, centres.T, alpha=-2).amin(1)
+        nearest = partial[: rows.stop - rows.start].add_(norms[rows]).clamp_(min=0)
+        torch.minimum(distances[rows], nearest, out=distances[rows])
+
+
+def _farthest_group(
+    distances: torch.Tensor, group_size: int
+) -> tuple[torch.Tensor, tuple[float, int]]:
+    """Find the farthest patches; of equally far ones those with the lowest numbers.
+
+    Args:
+        distances: (N,), below 0 for those that are selected.
+        group_size: At most the number of patches that are not selected.
+
+    Returns:
+        (B,) int64 patch numbers, ascending; the largest distance outside the group with the lowest
+        patch number there that has it. Both are -1 where all other patches are selected.
+    """
+    largest = torch.topk(distances, min(group_size + 1, len(distances)))
+    group = largest.indices[:group_size]
+    outside = SELECTED if len(largest.values) == group_size else float(largest.values[-1])
+    if outside < 0:
+        return group.sort().values, (SELECTED, -1)
+    # Which of equal values `topk` returns is undefined, so those at the border are looked up.
+    farther = group[largest.values[:group_size] > outside]
+    ties = (distances == outside).nonzero()[:, 0]  # ascending
+    room = group_size - len(farther)
+    group = torch.cat([farther, ties[:room]]).sort().values
+    return group, (outside, int(ties[room]))
 
 
 def _select_group(
-    points: torch.Tensor, distances: torch.Tensor, group_size: int, most: int
+    points: torch.Tensor,
+    norms: torch.Tensor,
+    distances: torch.Tensor,
+    group: torch.Tensor,
+    bound: tuple[float, int],
+    most: int,
 ) -> torch.Tensor:
-    """Select the next patches, as many as the farthest ``group_size`` patches can prove.
+    """Select the next patches, as many as their own distances can prove.
 
     Args:
         points: (N, P).
+        norms: (N,) their squared lengths.
         distances: (N,) squared distance of each patch to the selected ones.
-        group_size: At most N.
-        most: Return no more than this.
+        group: (B,) patch numbers, ascending, as `_farthest_group` returns them.
+        bound: Largest distance outside the group, and the lowest patch number that has it.
+        most: Maximum number of patches to return.
 
     Returns:
-        (m,) indices in order of selection, 1 <= m <= most.
+        (m,) patch numbers in order of selection, 1 <= m <= most.
     """
-    farthest = torch.topk(distances, min(group_size + 1, len(distances)))
-    candidates = farthest.indices[:group_size]
-    group = points[candidates]
     # The few group members' own distances, and the bookkeeping of the steps, on the CPU: a
     # step is a microsecond there, and would be a wait for the device here.
-    among, values = _to_host(torch.cdist(group, group).square_(), farthest.values)
-    # Farther than everything outside the group; with all patches inside, whatever is unselected.
-    outside = float(values[group_size]) if len(values) > group_size else 0.0
-    outside = max(outside, 0.0)  # patches selected before do not count
-    remaining = values[:group_size].copy()
+    among, remaining, numbers = _to_host(
+        _distances_among(points[group], norms[group]), distances[group], group
+    )
+    outside, first_outside = bound
     order = []
     while len(order) < most:
-        next_one = int(remaining.argmax())
-        if order and remaining[next_one] < outside:
+        next_one = int(remaining.argmax())  # the first, and so the lowest number, of equal ones
+        farthest = remaining[next_one]
+        # The first one needs no proof: at that point distances outside are what they were.
+        if farthest < outside or (farthest == outside and numbers[next_one] > first_outside):
             break
         order.append(next_one)
         np.minimum(remaining, among[next_one], out=remaining)
         remaining[next_one] = SELECTED
-    return candidates[torch.tensor(order, device=candidates.device)]
+    return group[torch.tensor(order, device=group.device)]
+
+
+def _distances_among(group: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+    """Return (B, B) squared distances of each member of a group (B, P) to all members.
+
+    As in `lower_distances_`, points are rows and centres are columns of the product: equal points
+    have equal distances to a centre then.
+    """
+    among = torch.empty(len(group), len(group), device=group.device)
+    centres = aligned_columns(group)
+    for rows, block in fixed_blocks(group):
+        partial = torch.addmm(norms, block, centres.T, alpha=-2)[: rows.stop - rows.start]
+        among[:, rows] = partial.add_(norms[rows, None]).clamp_(min=0).T
+    return among
 
 
 def _to_host(*tensors: torch.Tensor) -> list[np.ndarray]:
@@ -175,17 +333,3 @@ def _to_host(*tensors: torch.Tensor) -> list[np.ndarray]:
         array.copy_(tensor, non_blocking=True)
     torch.cuda.current_stream(tensors[0].device).synchronize()
     return [array.numpy() for array in arrays]
-
-
-def _lower_distances(
-    distances: torch.Tensor, points: torch.Tensor, norms: torch.Tensor, chosen: torch.Tensor
-) -> None:
-    """Lower each patch's squared distance to that to the nearest of the chosen ones, in place."""
-    centres, centre_norms = points[chosen], norms[chosen]
-    step = rows_at_a_time(points.device, len(chosen))
-    for start in range(0, len(points), step):
-        rows = slice(start, start + step)
-        # |x - c|^2 = |x|^2 + (|c|^2 - 2 x c); the least over c needs |x|^2 only once.
-        partial = torch.addmm(centre_norms, points[rows], centres.T, alpha=-2).amin(1)
-        nearest = partial.add_(norms[rows]).clamp_(min=0)
-        torch.minimum(distances[rows], nearest, out=distances[rows])

@@ -1,18 +1,55 @@
-"""Distances of given pairs, and the plain search for the nearest."""
+"""Distances of given pairs, the plain search for the nearest, and blocks of rows."""
+
+from collections.abc import Iterator
 
 import faiss
 import torch
+import torch.nn.functional as F
 
-# Rows at a time: on a CPU few enough to stay in its cache; on a GPU, where starting an operation
-# takes as long as a million multiplications, as many as make so many floats (256 MB).
-BLOCK_ROWS, GPU_BLOCK_FLOATS = 2048, 1 << 26
+# Rows of a block: on a CPU few enough to stay in its cache; on a GPU enough to keep it busy.
+BLOCK_ROWS, GPU_BLOCK_ROWS = 1024, 1 << 14
+# Bytes: of a cache line, and of the widest vector register.
+ALIGNMENT = 64
+# Floats that a GPU takes the differences of at a time: 256 MB.
+GPU_BLOCK_FLOATS = 1 << 26
 
 
-def rows_at_a_time(device: torch.device, columns: int) -> int:
-    """Return how many rows of so many columns are computed at a time."""
-    if device.type == "cpu":
-        return BLOCK_ROWS
-    return max(BLOCK_ROWS, GPU_BLOCK_FLOATS // columns)
+def fixed_blocks(vectors: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Split vectors into blocks of one shape and alignment.
+
+    The number of rows depends on the device alone, and the last block is filled up with zeros. A
+    matrix library chooses its kernels by the shapes and the alignment of its operands, so a row of
+    a product has the same bits in whichever block and place it is computed, however the rows are
+    divided before.
+
+    Args:
+        vectors: (n, D) float32.
+
+    Yields:
+        The rows of the block, and the block (R, D'), its columns as `aligned_columns` gives them;
+        a view where nothing must be filled up.
+    """
+    size = GPU_BLOCK_ROWS if vectors.is_cuda else BLOCK_ROWS
+    for start in range(0, len(vectors), size):
+        block = vectors[start : start + size]
+        rows = slice(start, start + len(block))
+        block = aligned_columns(block)
+        if len(block) < size:
+            block = F.pad(block, (0, 0, 0, size - len(block)))
+        yield rows, block
+
+
+def aligned_columns(vectors: torch.Tensor) -> torch.Tensor:
+    """Append columns of zeros until each row begins at a multiple of `ALIGNMENT` bytes.
+
+    Returns:
+        (n, D') contiguous: the given vectors (n, D) themselves where they are aligned.
+    """
+    missing = -vectors.shape[1] % (ALIGNMENT // vectors.element_size())
+    if missing:
+        return F.pad(vectors, (0, missing))
+    vectors = vectors.contiguous()
+    return vectors.clone() if vectors.data_ptr() % ALIGNMENT else vectors
 
 
 def faiss_nearest(queries: torch.Tensor, part: torch.Tensor, k: int) -> torch.Tensor:
@@ -43,7 +80,7 @@ def true_distances(
         query = torch.arange(len(queries)).repeat_interleave(indices.shape[1])
         return pair_distances(queries, query, part, indices.flatten()).sqrt_().view_as(indices)
     distances = torch.empty(indices.shape, device=queries.device)
-    step = rows_at_a_time(queries.device, queries.shape[1])
+    step = max(1, GPU_BLOCK_FLOATS // queries.shape[1])
     for start in range(0, len(queries), step):
         rows = slice(start, start + step)
         for column in range(indices.shape[1]):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from patchcore.coreset import PROJECTION_DIM, greedy_coreset, project
+from patchcore.coreset import centre_, project, select
 from patchcore.errors import PatchCoreError
 from patchcore.memory_bank import Coreset, MemoryBank
 from patchcore.origins import Origins
@@ -93,7 +93,7 @@ def held_out_scores(
     """
     folds = _Folds(origins, seed)
     scores = _Scores(model, len(model.percentages))
-    points = project(embeddings, PROJECTION_DIM, seed)  # (N, P)
+    points = centre_(project(embeddings, seed), seed)  # (N, P)
     embed = model.embedded(embeddings)
     for fold in folds.needed():
         rest = folds.patches_of_others(fold, model.patches_per_image).to(embeddings.device)
@@ -101,7 +101,7 @@ def held_out_scores(
             sizes = model.sizes_of_coresets(len(rest))
         except PatchCoreError:
             return [None] * len(model.percentages)
-        chosen = rest[greedy_coreset(points[rest], sizes[-1], seed=seed, projection_dim=None)]
+        chosen = rest[select(points[rest], sizes[-1], seed=seed)]
         others = Coreset(chosen.cpu().numpy(), sizes, MemoryBank(embeddings[chosen]), seed)
         scores.add(others, folds.embedded_images(fold), embed)
     return scores.finish()

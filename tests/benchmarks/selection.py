@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from patchcore.coreset import GROUP_SIZE, greedy_coreset, project
+from patchcore.coreset import GROUP_SIZE, centre_, greedy_coreset, project
 from patchcore.distances import BLOCK_ROWS
 from tests.benchmarks.measure import Row, peak_bytes, seconds, time_in_turns, time_once
 from tests.benchmarks.search import make_vectors
@@ -71,7 +71,7 @@ def measure(quick: bool) -> list[Row]:
         ),
         Row(what, f"one product: {seconds(loop)}", ours, loop / fast, "" if quick else ">= 5"),
     ]
-    points = project(embeddings, None, 0)
+    points = centre_(project(embeddings, 0), 0)
     peak = peak_bytes(lambda: greedy_coreset(points, num_samples, projection_dim=None))
     if peak is not None:
         allowed = 4 * 2 * count * GROUP_SIZE
@@ -89,6 +89,6 @@ def measure(quick: bool) -> list[Row]:
 
 
 def _start(embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    points = project(embeddings, PROJECTED, 0)
+    points = centre_(project(embeddings, 0, PROJECTED), 0)
     starting = np.random.RandomState(0).choice(len(points), 10, replace=False)
     return points, torch.cdist(points, points[starting]).mean(1)

@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -5,22 +7,44 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchcore import PatchCoreError
-from patchcore.coreset import greedy_coreset, project
+from patchcore.coreset import (
+    centre_,
+    first_distances,
+    greedy_coreset,
+    lower_distances_,
+    project,
+    select,
+    squared_norms,
+    starting_points,
+)
+from tests.support import one_thread
 
 
-def select_one_by_one(embeddings, num_samples, seed=0, num_starting_points=10, projection_dim=128):
+@pytest.fixture(autouse=True, params=[1])
+def threads(request):
+    """One thread, which is quick for small matrices, where a test does not ask for more."""
+    with one_thread():
+        torch.set_num_threads(request.param)
+        yield
+
+
+def select_one_by_one(embeddings, num_samples, seed=0, projection_dim=128):
     """The slow twin: one pass over all patches for each selected one, in float64."""
-    points = project(embeddings, projection_dim, seed).double()
-    generator = np.random.RandomState(seed)
-    starting = generator.choice(len(points), min(num_starting_points, len(points)), replace=False)
-    distances = torch.cdist(points, points[starting]).mean(1)
+    points = centre_(project(embeddings, seed, projection_dim), seed).double()
+    starting = np.random.RandomState(seed).choice(len(points), min(10, len(points)), replace=False)
+    distances = sum((points - points[s]).norm(dim=1) for s in starting) / len(starting)
     selected = []
     for _ in range(num_samples):
-        farthest = int(distances.argmax())
+        farthest = int(distances.numpy().argmax())  # of equal ones the lowest patch number
         selected.append(farthest)
         distances = torch.minimum(distances, (points - points[farthest]).norm(dim=1))
         distances[farthest] = -1  # never a second time
     return selected
+
+
+@functools.cache
+def selected_one_by_one(count, num_samples, clusters):
+    return select_one_by_one(make_embeddings(count, clusters=clusters), num_samples)
 
 
 def make_embeddings(count, dim=64, clusters=0, seed=0):
@@ -35,13 +59,13 @@ def make_embeddings(count, dim=64, clusters=0, seed=0):
 @pytest.mark.parametrize("group_size", [1, 2, 7, 64, 1024])
 @pytest.mark.parametrize(
     ("count", "num_samples", "clusters"),
-    [(1, 1, 0), (9, 9, 0), (50, 20, 0), (300, 299, 0), (2000, 200, 0), (2000, 500, 12)],
+    [(1, 1, 0), (9, 9, 0), (50, 20, 0), (300, 299, 0), (2000, 500, 12), (5000, 200, 0)],
 )
 def test_selects_what_the_plain_loop_selects(count, num_samples, clusters, group_size):
     embeddings = make_embeddings(count, clusters=clusters)
     selected = greedy_coreset(embeddings, num_samples, group_size=group_size)
     assert selected.dtype == torch.int64
-    expected = select_one_by_one(embeddings, num_samples)
+    expected = selected_one_by_one(count, num_samples, clusters)
     assert_nearly_the_same(selected.tolist(), expected)
 
 
@@ -52,19 +76,90 @@ def assert_nearly_the_same(selected, expected):
     assert swapped <= 0.01 * len(expected)
 
 
-@pytest.mark.parametrize("group_size", [4, 1024])
-def test_selects_the_same_set_with_duplicates_in_the_data(group_size):
-    """Of equal patches any may be selected, so the *vectors* are compared."""
-    distinct = make_embeddings(120)
-    embeddings = distinct.repeat(5, 1)
+@pytest.mark.parametrize("group_size", [1, 4, 50, 1024])
+def test_of_equal_patches_the_one_with_the_lowest_number_is_selected(group_size):
+    order = np.random.RandomState(1).permutation(600)
+    embeddings = make_embeddings(120).repeat(5, 1)[order]
     selected = greedy_coreset(embeddings, 120, group_size=group_size)
-    expected = select_one_by_one(embeddings, 120)
-    assert {i % 120 for i in selected.tolist()} == {i % 120 for i in expected} == set(range(120))
+    assert selected.tolist() == select_one_by_one(embeddings, 120)
 
 
-def test_never_selects_a_patch_twice_even_where_all_are_equal():
-    selected = greedy_coreset(torch.ones(40, 16), 40, group_size=8)
-    assert sorted(selected.tolist()) == list(range(40))
+@pytest.mark.parametrize("group_size", [1, 2, 7, 64, 1024])
+@pytest.mark.parametrize(("count", "largest"), [(60, 5), (300, 40), (1500, 25)])
+def test_equal_distances_of_different_patches_are_taken_in_ascending_order(
+    count, largest, group_size
+):
+    """Whole numbers on a line: all distances are exact, and many are equal."""
+    line = np.random.RandomState(count).randint(-largest, largest + 1, count).astype(np.float32)
+    starting = np.random.RandomState(3).choice(count, 10, replace=False)
+    distances = np.square(np.abs(line[:, None] - line[starting]).sum(1) / np.float32(10))
+    expected = []
+    for _ in range(count):
+        expected.append(int(distances.argmax()))
+        distances = np.minimum(distances, np.square(line - line[expected[-1]]))
+        distances[expected] = -1
+    points = torch.zeros(count, 4)
+    points[:, 1] = torch.from_numpy(line)
+    assert select(points, count, seed=3, group_size=group_size).tolist() == expected
+
+
+def test_equal_patches_are_all_selected_in_ascending_order():
+    seen = []
+    selected = greedy_coreset(torch.ones(40, 16), 40, group_size=8, progress=seen.append)
+    assert selected.tolist() == list(range(40))
+    assert seen == [8, 16, 24, 32, 40]  # equal distances make no group shorter
+
+
+on_threads = pytest.mark.parametrize("threads", [1, 2], indirect=True)
+BATCHES = [1, 100, 784, 3 * 784]
+
+
+@on_threads
+@pytest.mark.parametrize("rows", BATCHES[1:])
+@pytest.mark.parametrize("dim", [200, 33])
+def test_projects_batches_to_the_same_bits(rows, dim):
+    embeddings = make_embeddings(4 * 784 + 1, dim=dim)  # some last batches have one row only
+    in_batches = torch.cat([project(batch, 0) for batch in embeddings.split(rows)])
+    assert torch.equal(in_batches, project(embeddings, 0))
+
+
+@on_threads
+def test_projects_single_rows_to_the_same_bits(threads):
+    embeddings = make_embeddings(50, dim=1024)
+    in_batches = torch.cat([project(row, 0) for row in embeddings.split(1)])
+    assert torch.equal(in_batches, project(embeddings, 0))
+
+
+@on_threads
+@pytest.mark.parametrize("rows", BATCHES)
+@pytest.mark.parametrize(("group", "dim"), [(1, 128), (5, 33), (300, 128)])
+def test_distances_of_shards_have_the_same_bits(rows, group, dim):
+    """Among them distances that were lost, and went through the same groups once more."""
+    count = 20 if rows == 1 else 1100
+    points = make_embeddings(count, dim=dim).repeat(2, 1)
+    starting = points[starting_points(len(points), 0)]
+    groups = (torch.arange(2 * group) % count).split(group)
+
+    def distances_of(shard):
+        norms = squared_norms(shard)
+        distances = first_distances(shard, starting)
+        for centres in groups:
+            centre_norms = squared_norms(points)[centres]
+            lower_distances_(distances, shard, norms, points[centres], centre_norms)
+        return distances
+
+    expected = distances_of(points)
+    assert torch.equal(expected[:count], expected[count:])  # equal points, equal distances
+    assert torch.equal(torch.cat([distances_of(shard) for shard in points.split(rows)]), expected)
+
+
+@pytest.mark.parametrize("rows", [100, 784])
+def test_selects_the_same_from_batches(rows):
+    embeddings = make_embeddings(1200, dim=200, clusters=7).repeat(2, 1)
+    points = torch.cat([project(batch, 5) for batch in embeddings.split(rows)])
+    selected = select(centre_(points, 5), 900, seed=5, group_size=128)
+    expected = greedy_coreset(embeddings, 900, seed=5, group_size=128)
+    assert selected.tolist() == expected.tolist()
 
 
 @settings(max_examples=40, deadline=None)
@@ -93,19 +188,35 @@ def test_the_seed_matters_and_repeats():
     assert greedy_coreset(embeddings, 50, seed=2).tolist() != first
 
 
-def test_projection_is_the_reference_codes_draw_and_is_centred():
+def test_projection_is_the_reference_codes_draw():
     embeddings = make_embeddings(30, dim=256)
     torch.manual_seed(7)
     linear = torch.nn.Linear(256, 128, bias=False)
-    expected = linear(embeddings).detach()
-    projected = project(embeddings, 128, seed=7)
-    torch.testing.assert_close(projected, expected - expected.mean(0))
+    torch.testing.assert_close(project(embeddings, 7), linear(embeddings).detach())
 
 
-def test_projection_is_left_out_where_it_would_not_shorten():
-    embeddings = make_embeddings(30, dim=128)
-    torch.testing.assert_close(project(embeddings, 128, seed=0), embeddings - embeddings.mean(0))
-    assert project(make_embeddings(30, dim=40), None, seed=0).shape == (30, 40)
+@pytest.mark.parametrize(("dim", "projection_dim"), [(128, 128), (40, None)])
+def test_projection_is_left_out_where_it_would_not_shorten(dim, projection_dim):
+    embeddings = make_embeddings(30, dim=dim)
+    before = embeddings.clone()
+    points = project(embeddings, 0, projection_dim)
+    assert torch.equal(points, before)
+    centre_(points, 0)
+    assert torch.equal(embeddings, before)  # what was given is left as it is
+
+
+def test_starting_points_are_the_reference_codes_draw():
+    expected = np.random.RandomState(4).choice(500, 10, replace=False)
+    assert starting_points(500, 4).tolist() == expected.tolist()
+    assert sorted(starting_points(6, 4).tolist()) == list(range(6))
+    assert len(starting_points(500, 4, num=3)) == 3
+
+
+def test_the_mean_of_the_starting_points_becomes_the_origin():
+    points = make_embeddings(100)
+    expected = points - points[np.random.RandomState(4).choice(100, 10, replace=False)].mean(0)
+    assert centre_(points, 4) is points
+    torch.testing.assert_close(points, expected)
 
 
 def test_leaves_the_global_random_state_alone():
@@ -139,9 +250,10 @@ def test_refuses_more_patches_than_there_are_or_none(num_samples):
         greedy_coreset(make_embeddings(10), num_samples)
 
 
-def test_refuses_values_that_are_not_finite():
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_refuses_values_that_are_not_finite(value):
     embeddings = make_embeddings(10)
-    embeddings[3, 2] = float("nan")
+    embeddings[3, 2] = value
     with pytest.raises(PatchCoreError, match="finite"):
         greedy_coreset(embeddings, 3)
 
