@@ -188,6 +188,43 @@ def test_the_seed_matters_and_repeats():
     assert greedy_coreset(embeddings, 50, seed=2).tolist() != first
 
 
+@pytest.mark.parametrize("group_size", [16, 1024])
+@pytest.mark.parametrize("share", [0.02, 0.5, 1.0])
+@pytest.mark.parametrize("whole_images", [False, True])
+def test_a_mask_selects_as_from_a_copy_of_the_candidates(share, group_size, whole_images):
+    count, per_image = 2400, 100
+    points = centre_(make_embeddings(count // 2, dim=128, clusters=5).repeat(2, 1), 0)
+    generator = np.random.RandomState(2)
+    if whole_images:
+        mask = np.repeat(generator.permutation(count // per_image) % 4 > 0, per_image)
+    else:
+        mask = generator.rand(count) < 0.6
+    before, mask = points.clone(), torch.from_numpy(mask)
+    num_samples = int(share * int(mask.sum()))
+    selected = select(points, num_samples, seed=3, candidates=mask, group_size=group_size)
+    expected = select(points[mask], num_samples, seed=3, group_size=group_size)
+    assert torch.equal(selected, mask.nonzero()[:, 0][expected])
+    assert torch.equal(points, before)
+
+
+def test_what_a_mask_leaves_out_may_be_anything():
+    points = make_embeddings(300, dim=16)
+    points[7], mask = float("nan"), torch.arange(300) != 7
+    expected = select(points[mask], 50, seed=0)
+    assert (
+        select(points, 50, seed=0, candidates=mask).tolist()
+        == (expected + (expected >= 7)).tolist()
+    )
+    with pytest.raises(PatchCoreError, match="finite"):
+        select(points, 50, seed=0)
+
+
+def test_refuses_more_patches_than_there_are_candidates():
+    mask = torch.arange(20) < 5
+    with pytest.raises(PatchCoreError, match=r"1 to 5 patches.*found 6"):
+        select(make_embeddings(20), 6, seed=0, candidates=mask)
+
+
 def test_projection_is_the_reference_codes_draw():
     embeddings = make_embeddings(30, dim=256)
     torch.manual_seed(7)
