@@ -144,14 +144,14 @@ def select(
     """Select patches from their centred projections.
 
     The first distance of a patch is its mean distance to the starting points, which are not
-    thereby selected.
+    thereby selected. With a mask the result is that of ``points[candidates]`` to the last bit, in
+    numbers of ``points``, which are not copied.
 
     Args:
         points: (N, P) float32, as `project` and `centre_` return them.
-        num_samples: M, from 1 to N.
+        num_samples: M, from 1 to the number of candidates.
         seed: Seed of the starting points.
-        candidates: (N,) bool, the only patches that may be selected and that count as starting
-            points; None for all. The result is that for ``points[candidates]``, without a copy.
+        candidates: (N,) bool, which patches take part; None for all.
         group_size: As in `greedy_coreset`.
         progress: As in `greedy_coreset`.
 
@@ -161,39 +161,45 @@ def select(
     Raises:
         PatchCoreError: ``num_samples`` is out of range, or a value is not finite.
     """
-    count = len(points) if candidates is None else int(candidates.sum())
+    taken = None if candidates is None else candidates.nonzero()[:, 0].to(points.device)
+    count = len(points if taken is None else taken)
     if not 1 <= num_samples <= count:
         raise PatchCoreError(
             f"expected a coreset of 1 to {count} patches, which is how many there are, found "
             f"{num_samples} (percentage_coreset)"
         )
-    norms = squared_norms(points)  # (N,)
+    norms = squared_norms(points, taken)  # (n,), as all that follows by number of the candidate
     if not bool(torch.isfinite(norms).all()):
         raise PatchCoreError("expected finite embeddings, found infinite or undefined values")
-    start = starting_points(count, seed)
-    if candidates is not None:
-        start = candidates.nonzero()[:, 0].cpu()[start]
-    distances = first_distances(points, points[start])  # (N,)
-    if candidates is not None:
-        distances[~candidates] = SELECTED
+    starting = starting_points(count, seed).to(points.device)
+    distances = first_distances(points, _rows(points, taken, starting), taken)  # (n,)
     selected = torch.empty(num_samples, dtype=torch.int64, device=points.device)
     done = 0
     while done < num_samples:
         group, bound = _farthest_group(distances, min(group_size, count - done))
-        chosen = _select_group(points, norms, distances, group, bound, num_samples - done)
-        lower_distances_(distances, points, norms, points[chosen], norms[chosen])
-        distances[chosen] = SELECTED
+        members = _rows(points, taken, group)  # (B, P)
+        order = _select_group(
+            members, norms[group], distances[group], group, bound, num_samples - done
+        )
+        chosen = group[order]
         selected[done : done + len(chosen)] = chosen
         done += len(chosen)
+        if done < num_samples:
+            lower_distances_(distances, points, norms, members[order], norms[chosen], taken)
+            distances[chosen] = SELECTED
         if progress is not None:
             progress(done)
-    return selected
+    return selected if taken is None else taken[selected]
 
 
-def squared_norms(points: torch.Tensor) -> torch.Tensor:
-    """Return (n,) squared lengths of points (n, P)."""
-    norms = torch.empty(len(points), device=points.device)
-    for rows, block in fixed_blocks(points):
+def _rows(points: torch.Tensor, taken: torch.Tensor | None, numbers: torch.Tensor) -> torch.Tensor:
+    return points[numbers if taken is None else taken[numbers]]
+
+
+def squared_norms(points: torch.Tensor, taken: torch.Tensor | None = None) -> torch.Tensor:
+    """Return (n,) squared lengths of points (N, P), or of those taken, (n,) int64."""
+    norms = torch.empty(len(points if taken is None else taken), device=points.device)
+    for rows, block in fixed_blocks(points, taken):
         norms[rows] = _norms(block)[: rows.stop - rows.start]
     return norms
 
@@ -203,21 +209,24 @@ def _norms(block: torch.Tensor) -> torch.Tensor:
 
 
 @float32_products()
-def first_distances(points: torch.Tensor, starting: torch.Tensor) -> torch.Tensor:
+def first_distances(
+    points: torch.Tensor, starting: torch.Tensor, taken: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return the squares of the mean distances to the starting points.
 
     Squares are in the same order as distances, and spare a square root for each pair later.
 
     Args:
-        points: (n, P), all patches or a part of them.
+        points: (N, P), all patches or a part of them.
         starting: (s, P).
+        taken: (n,) int64, which of the points take part; None for all.
 
     Returns:
         (n,) float32.
     """
-    distances = torch.empty(len(points), device=points.device)
+    distances = torch.empty(len(points if taken is None else taken), device=points.device)
     starting_norms, starting = squared_norms(starting), aligned_columns(starting)
-    for rows, block in fixed_blocks(points):
+    for rows, block in fixed_blocks(points, taken):
         partial = torch.addmm(starting_norms, block, starting.T, alpha=-2)  # (R, s)
         means = partial.add_(_norms(block)[:, None]).clamp_(min=0).sqrt_().mean(1)
         distances[rows] = means.square_()[: rows.stop - rows.start]
@@ -231,6 +240,7 @@ def lower_distances_(
     norms: torch.Tensor,
     centres: torch.Tensor,
     centre_norms: torch.Tensor,
+    taken: torch.Tensor | None = None,
 ) -> None:
     """Lower squared distances to those to the nearest of some centres, in place.
 
@@ -239,13 +249,14 @@ def lower_distances_(
 
     Args:
         distances: (n,) to lower.
-        points: (n, P), all patches or a part of them.
+        points: (N, P), all patches or a part of them.
         norms: (n,) their squared lengths.
         centres: (m, P).
         centre_norms: (m,) their squared lengths.
+        taken: (n,) int64, which of the points take part; None for all.
     """
     centres = aligned_columns(centres)
-    for rows, block in fixed_blocks(points):
+    for rows, block in fixed_blocks(points, taken):
         # |x - c|^2 = |x|^2 + (|c|^2 - 2 x c); the minimum over c needs |x|^2 only once.
         partial = torch.addmm(centre_norms, block, centres.T, alpha=-2).amin(1)
         nearest = partial[: rows.stop - rows.start].add_(norms[rows]).clamp_(min=0)
@@ -282,28 +293,26 @@ def _select_group(
     points: torch.Tensor,
     norms: torch.Tensor,
     distances: torch.Tensor,
-    group: torch.Tensor,
+    numbers: torch.Tensor,
     bound: tuple[float, int],
     most: int,
 ) -> torch.Tensor:
-    """Select the next patches, as many as their own distances can prove.
+    """Select the next patches of a group, as many as their own distances can prove.
 
     Args:
-        points: (N, P).
-        norms: (N,) their squared lengths.
-        distances: (N,) squared distance of each patch to the selected ones.
-        group: (B,) patch numbers, ascending, as `_farthest_group` returns them.
+        points: (B, P), the group.
+        norms: (B,) their squared lengths.
+        distances: (B,) squared distance of each to the selected patches.
+        numbers: (B,) patch numbers, ascending, as `_farthest_group` returns them.
         bound: Largest distance outside the group, and the lowest patch number that has it.
         most: Maximum number of patches to return.
 
     Returns:
-        (m,) patch numbers in order of selection, 1 <= m <= most.
+        (m,) int64 indices into the group in order of selection, 1 <= m <= most.
     """
     # The few group members' own distances, and the bookkeeping of the steps, on the CPU: a
     # step is a microsecond there, and would be a wait for the device here.
-    among, remaining, numbers = _to_host(
-        _distances_among(points[group], norms[group]), distances[group], group
-    )
+    among, remaining, numbers = _to_host(_distances_among(points, norms), distances, numbers)
     outside, first_outside = bound
     order = []
     while len(order) < most:
@@ -315,7 +324,7 @@ def _select_group(
         order.append(next_one)
         np.minimum(remaining, among[next_one], out=remaining)
         remaining[next_one] = SELECTED
-    return group[torch.tensor(order, device=group.device)]
+    return torch.tensor(order, device=points.device)
 
 
 def _distances_among(group: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,9 @@ ALIGNMENT = 64
 GPU_BLOCK_FLOATS = 1 << 26
 
 
-def fixed_blocks(vectors: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+def fixed_blocks(
+    vectors: torch.Tensor, taken: torch.Tensor | None = None
+) -> Iterator[tuple[slice, torch.Tensor]]:
     """Split vectors into blocks of one shape and alignment.
 
     The number of rows depends on the device alone, and the last block is filled up with zeros. A
@@ -23,15 +25,19 @@ def fixed_blocks(vectors: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
     divided before.
 
     Args:
-        vectors: (n, D) float32.
+        vectors: (N, D) float32.
+        taken: (n,) int64, which vectors to take; None for all.
 
     Yields:
-        The rows of the block, and the block (R, D'), its columns as `aligned_columns` gives them;
-        a view where nothing must be filled up.
+        The rows of the block, counted among those taken, and the block (R, D') with columns as
+        `aligned_columns` returns them; a view where all are taken and nothing is filled up.
     """
     size = GPU_BLOCK_ROWS if vectors.is_cuda else BLOCK_ROWS
-    for start in range(0, len(vectors), size):
-        block = vectors[start : start + size]
+    for start in range(0, len(vectors if taken is None else taken), size):
+        if taken is None:
+            block = vectors[start : start + size]
+        else:
+            block = vectors.index_select(0, taken[start : start + size])
         rows = slice(start, start + len(block))
         block = aligned_columns(block)
         if len(block) < size:

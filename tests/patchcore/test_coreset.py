@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,15 @@ from patchcore.coreset import (
     squared_norms,
     starting_points,
 )
+from tests.support import one_thread
+
+
+@pytest.fixture(autouse=True, params=[1])
+def threads(request):
+    """One thread, which is quick for small matrices, where a test does not ask for more."""
+    with one_thread():
+        torch.set_num_threads(request.param)
+        yield
 
 
 def select_one_by_one(embeddings, num_samples, seed=0, projection_dim=128):
@@ -29,6 +40,11 @@ def select_one_by_one(embeddings, num_samples, seed=0, projection_dim=128):
         distances = torch.minimum(distances, (points - points[farthest]).norm(dim=1))
         distances[farthest] = -1  # never a second time
     return selected
+
+
+@functools.cache
+def selected_one_by_one(count, num_samples, clusters):
+    return select_one_by_one(make_embeddings(count, clusters=clusters), num_samples)
 
 
 def make_embeddings(count, dim=64, clusters=0, seed=0):
@@ -49,7 +65,7 @@ def test_selects_what_the_plain_loop_selects(count, num_samples, clusters, group
     embeddings = make_embeddings(count, clusters=clusters)
     selected = greedy_coreset(embeddings, num_samples, group_size=group_size)
     assert selected.dtype == torch.int64
-    expected = select_one_by_one(embeddings, num_samples)
+    expected = selected_one_by_one(count, num_samples, clusters)
     assert_nearly_the_same(selected.tolist(), expected)
 
 
@@ -88,40 +104,38 @@ def test_equal_distances_of_different_patches_are_taken_in_ascending_order(
 
 
 def test_equal_patches_are_all_selected_in_ascending_order():
-    selected = greedy_coreset(torch.ones(40, 16), 40, group_size=8)
+    seen = []
+    selected = greedy_coreset(torch.ones(40, 16), 40, group_size=8, progress=seen.append)
     assert selected.tolist() == list(range(40))
+    assert seen == [8, 16, 24, 32, 40]  # equal distances make no group shorter
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
+on_threads = pytest.mark.parametrize("threads", [1, 2], indirect=True)
 BATCHES = [1, 100, 784, 3 * 784]
 
 
+@on_threads
 @pytest.mark.parametrize("rows", BATCHES[1:])
 @pytest.mark.parametrize("dim", [200, 33])
-def test_projects_batches_to_the_same_bits(rows, dim, threads):
+def test_projects_batches_to_the_same_bits(rows, dim):
     embeddings = make_embeddings(4 * 784 + 1, dim=dim)  # some last batches have one row only
     in_batches = torch.cat([project(batch, 0) for batch in embeddings.split(rows)])
     assert torch.equal(in_batches, project(embeddings, 0))
 
 
+@on_threads
 def test_projects_single_rows_to_the_same_bits(threads):
     embeddings = make_embeddings(50, dim=1024)
     in_batches = torch.cat([project(row, 0) for row in embeddings.split(1)])
     assert torch.equal(in_batches, project(embeddings, 0))
 
 
+@on_threads
 @pytest.mark.parametrize("rows", BATCHES)
 @pytest.mark.parametrize(("group", "dim"), [(1, 128), (5, 33), (300, 128)])
-def test_distances_of_shards_have_the_same_bits(rows, group, dim, threads):
+def test_distances_of_shards_have_the_same_bits(rows, group, dim):
     """Among them distances that were lost, and went through the same groups once more."""
-    count = 30 if rows == 1 else 2100
+    count = 20 if rows == 1 else 1100
     points = make_embeddings(count, dim=dim).repeat(2, 1)
     starting = points[starting_points(len(points), 0)]
     groups = (torch.arange(2 * group) % count).split(group)
@@ -140,11 +154,11 @@ def test_distances_of_shards_have_the_same_bits(rows, group, dim, threads):
 
 
 @pytest.mark.parametrize("rows", [100, 784])
-def test_selects_the_same_from_batches(rows, threads):
-    embeddings = make_embeddings(2000, dim=200, clusters=7).repeat(2, 1)
+def test_selects_the_same_from_batches(rows):
+    embeddings = make_embeddings(1200, dim=200, clusters=7).repeat(2, 1)
     points = torch.cat([project(batch, 5) for batch in embeddings.split(rows)])
-    selected = select(centre_(points, 5), 2500, seed=5, group_size=128)
-    expected = greedy_coreset(embeddings, 2500, seed=5, group_size=128)
+    selected = select(centre_(points, 5), 900, seed=5, group_size=128)
+    expected = greedy_coreset(embeddings, 900, seed=5, group_size=128)
     assert selected.tolist() == expected.tolist()
 
 
@@ -172,6 +186,43 @@ def test_the_seed_matters_and_repeats():
     first = greedy_coreset(embeddings, 50, seed=1).tolist()
     assert greedy_coreset(embeddings, 50, seed=1).tolist() == first
     assert greedy_coreset(embeddings, 50, seed=2).tolist() != first
+
+
+@pytest.mark.parametrize("group_size", [16, 1024])
+@pytest.mark.parametrize("share", [0.02, 0.5, 1.0])
+@pytest.mark.parametrize("whole_images", [False, True])
+def test_a_mask_selects_as_from_a_copy_of_the_candidates(share, group_size, whole_images):
+    count, per_image = 2400, 100
+    points = centre_(make_embeddings(count // 2, dim=128, clusters=5).repeat(2, 1), 0)
+    generator = np.random.RandomState(2)
+    if whole_images:
+        mask = np.repeat(generator.permutation(count // per_image) % 4 > 0, per_image)
+    else:
+        mask = generator.rand(count) < 0.6
+    before, mask = points.clone(), torch.from_numpy(mask)
+    num_samples = int(share * int(mask.sum()))
+    selected = select(points, num_samples, seed=3, candidates=mask, group_size=group_size)
+    expected = select(points[mask], num_samples, seed=3, group_size=group_size)
+    assert torch.equal(selected, mask.nonzero()[:, 0][expected])
+    assert torch.equal(points, before)
+
+
+def test_what_a_mask_leaves_out_may_be_anything():
+    points = make_embeddings(300, dim=16)
+    points[7], mask = float("nan"), torch.arange(300) != 7
+    expected = select(points[mask], 50, seed=0)
+    assert (
+        select(points, 50, seed=0, candidates=mask).tolist()
+        == (expected + (expected >= 7)).tolist()
+    )
+    with pytest.raises(PatchCoreError, match="finite"):
+        select(points, 50, seed=0)
+
+
+def test_refuses_more_patches_than_there_are_candidates():
+    mask = torch.arange(20) < 5
+    with pytest.raises(PatchCoreError, match=r"1 to 5 patches.*found 6"):
+        select(make_embeddings(20), 6, seed=0, candidates=mask)
 
 
 def test_projection_is_the_reference_codes_draw():
@@ -256,18 +307,3 @@ def test_leaves_the_random_state_of_a_gpu_alone():
     before = torch.cuda.get_rng_state()
     greedy_coreset(make_embeddings(50).cuda(), 10)
     assert torch.equal(torch.cuda.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("share", [0.3, 0.9])
-def test_candidates_are_selected_as_if_there_were_no_other_patches(share):
-    points = centre_(make_embeddings(2500, dim=16, clusters=5), 3)
-    points[1000:1010] = points[0]  # equal patches too
-    kept = torch.rand(2500, generator=torch.Generator().manual_seed(1)) < share
-    numbers = kept.nonzero()[:, 0]
-    expected = numbers[select(points[kept], 200, seed=3)]
-    assert select(points, 200, seed=3, candidates=kept).tolist() == expected.tolist()
-
-
-def test_refuses_more_patches_than_candidates():
-    with pytest.raises(PatchCoreError, match=r"1 to 2 patches.*found 3"):
-        select(make_embeddings(5), 3, seed=0, candidates=torch.tensor([True, False] * 2 + [False]))
