@@ -131,31 +131,24 @@ def _token_grid(
     network: nn.Module, layer: str, shape: _Shape, size: _Size, second_shape: _Shape | None
 ) -> tuple[int, _Size]:
     """Return how many tokens come before those of the grid, and the grid's (h, w)."""
-    known = _known_prefix(network, layer)
-    # Prefix and stride for each grid with no more positions than tokens; the largest grid first.
-    grids = {}
+    num_tokens = shape[1]
+    prefixes: dict[_Size, int] = {}  # of each possible grid, the largest grid first
     for stride in range(1, min(size) + 1):
-        grid = _grid(size, stride)
-        prefix = shape[1] - grid[0] * grid[1]
-        if prefix >= 0 and grid not in grids:
-            grids[grid] = prefix, stride
-    if second_shape is not None:
-        second = other_size(size)
-        grids = {
-            grid: (prefix, stride)
-            for grid, (prefix, stride) in grids.items()
-            if second_shape[1:] == (prefix + _product(_grid(second, stride)), shape[2])
-        }
-    by_class = [(prefix, grid) for grid, (prefix, _) in grids.items() if prefix == known]
-    found = by_class or [(prefix, grid) for grid, (prefix, _) in grids.items()]
+        prefix = num_tokens - _num_positions(size, stride)
+        if prefix >= 0 and second_shape in (None, _tokens_at_second(size, stride, prefix, shape)):
+            prefixes[_grid(size, stride)] = prefix
+    known = _known_prefix(network, layer)
+    by_class = {grid: prefix for grid, prefix in prefixes.items() if prefix == known}
+    grid, prefix = next(iter((by_class or prefixes).items()), ((0, 0), 0))
     # Prefix tokens are few. As many as a row of the grid mean that there is no such grid.
-    if not found or (not by_class and found[0][0] >= min(found[0][1])):
+    is_clear = prefix < min(grid) and (second_shape is None or len(prefixes) == 1)
+    if not by_class and not is_clear:
         raise PatchCoreError(
             f"expected layer {layer!r} to give tokens (B, T, C), a few and one for each position "
             f"of a grid, found the shape {shape} for an image of {size[0]}x{size[1]} pixels: "
             "choose another layer (layers)"
         )
-    return found[0]
+    return prefix, grid
 
 
 def _known_prefix(network: nn.Module, layer: str) -> int | None:
@@ -170,5 +163,11 @@ def _known_prefix(network: nn.Module, layer: str) -> int | None:
     return None
 
 
-def _product(grid: _Size) -> int:
-    return grid[0] * grid[1]
+def _num_positions(size: _Size, stride: int) -> int:
+    height, width = _grid(size, stride)
+    return height * width
+
+
+def _tokens_at_second(size: _Size, stride: int, prefix: int, shape: _Shape) -> _Shape:
+    """Return the shape that tokens of a grid with this stride have at the second size."""
+    return shape[0], prefix + _num_positions(other_size(size), stride), shape[2]

@@ -68,5 +68,5 @@ def test_refuses_a_damaged_record(change, message):
 
 
 def test_refuses_what_is_no_record():
-    with pytest.raises(PatchCoreError, match=r"expected layers \(list\).*found \[1\]"):
+    with pytest.raises(PatchCoreError, match=r"expected layers .*found \[1\]"):
         Layout.from_record([1])

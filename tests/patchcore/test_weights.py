@@ -297,10 +297,13 @@ def test_a_recorded_layout_of_a_network_of_ones_own(own_network):
 def test_without_a_trial_nothing_is_drawn_at_random_that_is_loaded_anyway(monkeypatch, tmp_path):
     torch.save(trained_state(), tmp_path / "weights.pth")
     record = load(str(tmp_path / "weights.pth")).layout
-    monkeypatch.setattr(torch.Tensor, "fill_", None)
-    for name in ("kaiming_uniform_", "normal_"):
-        monkeypatch.setattr(torch.nn.init, name, None)
+    drawn = []
+    for name in ("normal_", "uniform_"):
+        monkeypatch.setattr(torch.Tensor, name, lambda *a, **k: drawn.append(a))
     load(str(tmp_path / "weights.pth"), layout=record)
+    assert not drawn
+    load(str(tmp_path / "weights.pth"))
+    assert drawn
 
 
 @pytest.mark.parametrize(
@@ -323,7 +326,7 @@ def test_a_layout_of_another_network_is_refused(tmp_path, change, message):
 def test_a_layout_of_other_layers_is_refused(tmp_path):
     torch.save(trained_state(), tmp_path / "weights.pth")
     record = load(str(tmp_path / "weights.pth")).layout
-    with pytest.raises(PatchCoreError, match=r"layers features\.3, found one for features\.3, f"):
+    with pytest.raises(PatchCoreError, match=r"layers features\.3 and .* for features\.3, f"):
         load(str(tmp_path / "weights.pth"), layers=["features.3"], layout=record)
 
 
