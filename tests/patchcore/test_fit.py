@@ -150,7 +150,7 @@ class TestTwoPasses:
         tight = make_model().fit(images, memory_budget=0.0008)
         assert "memory is short: projections kept, embedded twice" in caplog.text
         np.testing.assert_array_equal(tight.predict(images[:2]).score, expected.score)
-        with pytest.raises(PatchCoreError, match="about 0.00067 GB, found 0.0005 GB"):
+        with pytest.raises(PatchCoreError, match=r"about 0\.00067 GB, found 0\.0005 GB"):
             make_model().fit(images, memory_budget=0.0005)
 
     def test_an_image_that_changes_between_the_passes_is_named(self, monkeypatch):

@@ -151,7 +151,7 @@ def test_refuses_a_network_that_decides_by_values(between):
 
 def test_refuses_a_model_in_fewer_digits():
     model = make_model(precision="bfloat16")
-    with pytest.raises(PatchCoreError, match=r"computes in float32 to export, found bfloat16"):
+    with pytest.raises(PatchCoreError, match=r"in float32 to export, found bfloat16"):
         TraceablePatchCore(model, model.coreset)
 
 
