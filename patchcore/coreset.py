@@ -95,12 +95,12 @@ def project(
         (n, P) float32, always a new tensor.
     """
     if projection_dim is None or projection_dim == embeddings.shape[1]:
-        return embeddings.to(torch.float32, copy=True)
+        return embeddings.clone()
     weight = projection(embeddings.shape[1], projection_dim, seed).to(embeddings.device)
     weight = aligned_columns(weight)
     points = torch.empty(len(embeddings), projection_dim, device=embeddings.device)
     for rows, block in fixed_blocks(embeddings):
-        points[rows] = (block.float() @ weight.T)[: rows.stop - rows.start]
+        points[rows] = (block @ weight.T)[: rows.stop - rows.start]
     return points
 
 
