@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from patchcore import PatchCore, PatchCoreError
-from patchcore.export import formats as export_formats
 from patchcore.backbone import Backbone
 from patchcore.export import compare, export
+from patchcore.export import formats as export_formats
 from patchcore.export.formats import FORMATS
 from tests.patchcore.test_model import make_images, make_model
 from tests.support import one_thread

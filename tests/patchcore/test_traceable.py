@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from patchcore import PatchCore, PatchCoreError
-from patchcore.export import traceable
 from patchcore.backbone import Backbone
+from patchcore.export import traceable
 from patchcore.export.traceable import TraceablePatchCore, trace
 from tests.patchcore.test_model import make_images, make_model
 from tests.support import one_thread

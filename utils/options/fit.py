@@ -51,8 +51,8 @@ class MemoryOptions(Flags):
     memory_budget: float = flag(
         0.0,
         "computing",
-        "gigabytes for embeddings, selection and coresets; embeddings that do not fit are kept in "
-        "float16, or selected in parts; 0 for most of the free memory",
+        "gigabytes for embeddings, selection and coresets; if the embeddings do not fit, images "
+        "are embedded twice, with the same results; 0 for most of the free memory",
         metavar="GB",
         bounds=Bounds(0),
     )

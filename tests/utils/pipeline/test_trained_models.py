@@ -173,7 +173,7 @@ class TestChooseModel:
     def test_where_it_is(self, kept):
         own = kept[0] / "widget/squeezenet1_1_p0100_k01"
         assert find_model(own) == own
-        assert find_model(kept[0] / "widget", 0.1) == own
+        assert find_model(kept[0] / "widget", percentage=0.1) == own
 
     def test_several_fit(self, kept):
         with pytest.raises(UsageError, match="found 2 by --category widget; there are") as caught:
