@@ -22,6 +22,7 @@ import torchvision
 
 import main
 from patchcore import PatchCore
+from patchcore.memory_bank import PrefixSearch
 from tests.recomputed import check_against_saved_maps
 from tests.support import (
     DEFECT_TYPES,
@@ -320,14 +321,13 @@ def test_percentages_of_one_run_share_the_reading(data, run, monkeypatch):
 
 
 def test_the_search_of_a_larger_coreset_includes_that_of_a_smaller_one(data, run, monkeypatch):
-    nearest = PatchCore.nearest
+    extend_to = PrefixSearch.extend_to
 
     def slow(*arguments):
-        for found in nearest(*arguments):
-            time.sleep(0.1)
-            yield found
+        time.sleep(0.1)
+        return extend_to(*arguments)
 
-    monkeypatch.setattr(PatchCore, "nearest", slow)
+    monkeypatch.setattr(PrefixSearch, "extend_to", slow)
     rows = read_table(run(data, "--categories widget --percentage_coreset 0.02 0.1"))
     small, large = (float(row["seconds_search"]) for row in rows)
     assert small >= 0.1

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import main
 from datasets.images import map_ahead
 from patchcore import PatchCore, PatchCoreError
-from patchcore import model as model_module
+from patchcore.embedder import Embedder
 from patchcore.record import read_record
 from tests.support import (
     DEFECT_TYPES,
@@ -33,6 +33,7 @@ from tests.support import (
     without_curves,
 )
 from utils.options.evaluate import EvaluateOptions
+from utils.pipeline import category_view as view_module
 from utils.pipeline import drawing as drawing_module
 from utils.pipeline import evaluate_category as category_module
 from utils.pipeline import evaluation as evaluate_module
@@ -48,12 +49,20 @@ class Seen:
 
     model: PatchCore
     result: CategoryResult
-    coreset: list[int]  # training patches in order of selection
-    bank: torch.Tensor  # (M, D)
 
     @property
     def prediction(self):
-        return self.result.measurements[-1].prediction
+        return self.result.predictions[-1]
+
+    @property
+    def coreset(self) -> list[int]:
+        """Training patches of the last seed, in order of selection."""
+        return list(self.result.learned.coresets.values())[-1].indices.tolist()
+
+    @property
+    def bank(self) -> torch.Tensor:
+        """(M, D)."""
+        return list(self.result.learned.coresets.values())[-1].bank.embeddings
 
 
 @pytest.fixture(scope="module")
@@ -81,21 +90,14 @@ class TestDestinations:
     def spies(self, data, tmp_path, monkeypatch):
         self.data, self.folder, self.patch = data, tmp_path / "result", monkeypatch
         self.seen: list[Seen] = []
-        coresets, banks = [], []
-        measure, select = evaluate_module.measure_category, model_module.greedy_coreset
+        evaluate = evaluate_module.evaluate_category
 
-        def measure_spy(model, *arguments):
-            result = measure(model, *arguments)
-            self.seen.append(Seen(model, result, coresets[-1].tolist(), banks[-1]))
+        def spy(model, *arguments):
+            result = evaluate(model, *arguments)
+            self.seen.append(Seen(model, result))
             return result
 
-        def select_spy(embeddings, *arguments, **options):
-            coresets.append(select(embeddings, *arguments, **options))
-            banks.append(embeddings[coresets[-1]])
-            return coresets[-1]
-
-        monkeypatch.setattr(evaluate_module, "measure_category", measure_spy)
-        monkeypatch.setattr(model_module, "greedy_coreset", select_spy)
+        monkeypatch.setattr(evaluate_module, "evaluate_category", spy)
 
     def run(self, text: str = "", status: int = 0) -> Seen:
         """Evaluate one category (or those that the flags name) with these flags."""
@@ -170,7 +172,7 @@ class TestDestinations:
             ranges.append(score_range)
             return draw_localization(*arguments, score_range=score_range, **options)
 
-        self.patch.setattr(drawing_module, "draw_localization", spy)
+        self.patch.setattr(view_module, "draw_localization", spy)
         maps = self.run("--pictures all").prediction.anomaly_map
         assert set(ranges) == {(float(maps.min()), float(maps.max()))}
         ranges.clear()
@@ -262,14 +264,14 @@ class TestDestinations:
     def test_protocol(self):
         seen = self.run("--protocol patchcore_ex --interpolation bilinear")
         assert seen.prediction.distance.shape[3] == 5
-        assert (seen.model.k, seen.model.image_score) == (5, "max_map")
+        assert (seen.model.scorer.k, seen.model.scorer.image_score) == (5, "max_map")
         assert seen.model.preprocess.interpolation == "bilinear"
 
     def test_percentage_coreset(self):
         patches = NUM_TRAIN * NUM_PATCHES
         seen = self.run("--percentage_coreset 0.2 0.02")
         assert [m.row.percentage_coreset for m in seen.result.measurements] == [0.02, 0.2]
-        small, large = (m.prediction.nearest.max() for m in seen.result.measurements)
+        small, large = (p.nearest.max() for p in seen.result.predictions)
         assert small < patches * 2 // 100 <= large  # patches of the coreset that were found
         assert len(seen.coreset) == patches * 20 // 100
 
@@ -290,10 +292,8 @@ class TestDestinations:
         assert zero.coreset != one.coreset == both.coreset  # the last that was selected
         assert one.result.measurements[0].row.to_record()["seed"] == "1"
         assert [m.row.seed for m in both.result.measurements] == [0, 1]
-        for alone, among_others in zip((zero, one), both.result.measurements, strict=True):
-            np.testing.assert_array_equal(
-                alone.prediction.anomaly_map, among_others.prediction.anomaly_map
-            )
+        for alone, among_others in zip((zero, one), both.result.predictions, strict=True):
+            np.testing.assert_array_equal(alone.prediction.anomaly_map, among_others.anomaly_map)
 
     def test_seed_draws_random_weights(self):
         first, again, other = (self.run(f"--seed {seed}").model.backbone for seed in (0, 0, 1))
@@ -395,10 +395,10 @@ class TestDestinations:
         assert np.array_equal(exact.prediction.score, rounded.prediction.score)
 
     def test_memory_budget(self):
-        # A tenth less than what all embeddings and their selection take in float32.
-        plain, short = self.run(), self.run("--memory_budget 0.0017")
-        assert plain.result.plan.dtype == torch.float32
-        assert short.result.plan.dtype == torch.float16
+        # Less than all embeddings and their selection take, more than the latter alone.
+        plain, short = self.run(), self.run("--memory_budget 0.0009")
+        assert (plain.result.learned.plan.passes, short.result.learned.plan.passes) == (1, 2)
+        np.testing.assert_array_equal(plain.prediction.score, short.prediction.score)
 
     def test_patch_size(self):
         usual, wide, even = (self.run(f"--patch_size {size}") for size in (3, 5, 2))
@@ -416,13 +416,13 @@ class TestDestinations:
         assert sharp.anomaly_map.std() > smooth.anomaly_map.std()
 
     def test_batch_size(self):
-        sizes, embed = [], PatchCore.embed
+        sizes, embed = [], Embedder.embed
 
-        def spy(model, batch):
+        def spy(embedder, batch):
             sizes.append(len(batch))
-            return embed(model, batch)
+            return embed(embedder, batch)
 
-        self.patch.setattr(PatchCore, "embed", spy)
+        self.patch.setattr(Embedder, "embed", spy)
         self.run("--batch_size 4")
         assert sizes == [4, 2, 4, 2]  # 6 training and 6 test images
 
@@ -452,13 +452,14 @@ class TestDestinations:
     def test_device(self, choice, gpu, expected):
         given = []
 
-        def stop(*arguments, device, **options):
-            given.append(torch.device(device).type)
-            raise PatchCoreError("far enough")
+        class Stopped(PatchCore):
+            def __init__(self, *arguments, device, **options):
+                given.append(torch.device(device).type)
+                raise PatchCoreError("far enough")
 
         self.patch.setattr(torch.cuda, "is_available", lambda: gpu)
         self.patch.setattr(torch.backends.cudnn, "allow_tf32", True)  # put back at the end
-        self.patch.setattr(models_module, "PatchCore", stop)
+        self.patch.setattr(models_module, "PatchCore", Stopped)
         arguments = f"--path_data {self.data} --device {choice}".split()
         assert call(*quick(*arguments)) == main.WRONG_USAGE
         assert given == [expected]

@@ -96,7 +96,7 @@ def test_onnx_is_written_under_the_models_name_and_the_lines_shown_run_it(export
     left = export.run_lines(onnxruntime=onnxruntime, numpy=np)
     model = PatchCore.load(trained / "widget" / f"{NETWORK}_p0100_k01")
     with one_thread():
-        expected = model.judge([np.zeros((1, 64, 64, 3), np.uint8)], model.coreset)
+        expected = model.predict_crops([np.zeros((1, 64, 64, 3), np.uint8)])
     np.testing.assert_allclose(left["score"], expected.score, rtol=1e-5)
     np.testing.assert_allclose(left["anomaly_map"], expected.anomaly_map, rtol=1e-4)
     assert "RGB, resized to 72x72, of that the middle 64x64" in export.out
@@ -118,7 +118,7 @@ def test_says_when_there_is_only_noise_to_compare_on(export, asked, data, traine
 def test_takes_training_images_from_all_over(export, asked, monkeypatch):
     monkeypatch.setattr(export_command, "NUM_IMAGES", 3)
     export()
-    files = [Path(name) for name in asked.model.trained.names][::2]
+    files = [Path(name) for name in asked.model.coreset.origins.names][::2]
     for found, file in zip(asked.images, files, strict=True):
         np.testing.assert_array_equal(found, read_image(file))
 
@@ -126,13 +126,16 @@ def test_takes_training_images_from_all_over(export, asked, monkeypatch):
 def test_a_file_that_does_not_give_the_models_scores_is_an_error(export, monkeypatch):
     monkeypatch.setattr(export_module, "TOLERANCE", 1e-12)
     export(status=2)
-    assert export.err.startswith("error: expected the exported file to give the model's scores")
+    assert export.err.startswith(
+        "error: expected the scores and maps of the exported file to equal"
+    )
     assert not names(export.folder)
 
 
-def test_missing_packages_are_told_before_the_model_is_loaded(export, monkeypatch, tmp_path):
+def test_missing_packages_are_reported_before_the_model_is_loaded(export, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    export(format="onnx", path_trained=tmp_path / "none", status=2)
+    monkeypatch.delattr(PatchCore, "load")
+    export(format="onnx", status=2)
     assert "pip install onnx onnxscript onnxruntime" in export.err
 
 

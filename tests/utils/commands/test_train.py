@@ -28,7 +28,7 @@ def test_paths_make_one_model(data, tmp_path):
     train(data / "widget/train/good", "--category", "cap", trained=tmp_path)
     model = load(tmp_path, "cap")
     assert model.trained.category == "cap"
-    assert len(model.trained.names) == NUM_TRAIN
+    assert len(model.coreset.origins.names) == NUM_TRAIN
 
 
 def test_it_is_the_model_that_an_evaluation_keeps(data, tmp_path):
@@ -38,7 +38,7 @@ def test_it_is_the_model_that_an_evaluation_keeps(data, tmp_path):
     np.testing.assert_array_equal(mine.coreset.indices, theirs.coreset.indices)
     assert mine.thresholds == theirs.thresholds
     np.testing.assert_array_equal(mine.held_out.image_scores, theirs.held_out.image_scores)
-    np.testing.assert_array_equal(mine.patches, theirs.patches)
+    np.testing.assert_array_equal(mine.coreset.patches, theirs.coreset.patches)
     assert mine.best.image is None
     assert theirs.best.image is not None
 
