@@ -25,11 +25,8 @@ def cut(
         is_unchanged: Runs the network and tells whether it still gives the same maps.
 
     Returns:
-        The names of the modules that were removed; an inner module follows the outer one.
+        The names of the modules that were removed.
     """
-    names = _not_called(network, called, completed)
-    if _remove(network, names, is_unchanged):
-        return names
     # A list of blocks is not called itself, but its blocks are.
     holders = {holder for name in called for holder in _holders(name)}
     names = _not_called(network, called | holders, completed)
@@ -50,16 +47,16 @@ def cut(
 
 
 def remove_modules(network: nn.Module, names: Sequence[str]) -> None:
-    """Replace modules by identities, as `cut` found that they can be.
+    """Replace modules by identities.
 
     Args:
         network: The network. It is changed.
-        names: What `cut` returned.
+        names: The names of the modules, as `cut` returns them.
 
     Raises:
         PatchCoreError: the network has no module of such a name.
     """
-    for name in reversed(names):  # the inner ones while the outer ones are there
+    for name in names:
         try:
             network.get_submodule(name)
             network.set_submodule(name, nn.Identity())

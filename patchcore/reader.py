@@ -33,8 +33,7 @@ class Reader:
 
     def attach(self, module: nn.Module, layer: str) -> None:
         """Read a module as a layer."""
-        if not is_read(module):
-            module.register_forward_hook(_Hook(self, layer))
+        module.register_forward_hook(_Hook(self, layer))
 
     def run(self, network: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Run the network up to its last layer.
@@ -85,11 +84,6 @@ class _Hook:
 
 class _AllLayersReadError(Exception):
     """Ends a forward pass as soon as nothing further is needed."""
-
-
-def is_read(module: nn.Module) -> bool:
-    """Tell whether a reader reads this module."""
-    return any(isinstance(hook, _Hook) for hook in module._forward_hooks.values())
 
 
 def has_other_hooks(module: nn.Module) -> bool:

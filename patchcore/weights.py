@@ -21,7 +21,7 @@ from patchcore.settings import DEFAULT, RANDOM
 
 RESNET_LAYERS = ("layer2", "layer3")
 
-# What torch's and torchvision's modules initialise their weights with.
+# What the initialisations of torch's and torchvision's modules come down to.
 _RANDOM_FILLS = frozenset(
     {
         torch.Tensor.normal_,
@@ -29,9 +29,7 @@ _RANDOM_FILLS = frozenset(
         init.kaiming_normal_,
         init.kaiming_uniform_,
         init.normal_,
-        init.trunc_normal_,
         init.uniform_,
-        init.xavier_uniform_,
     }
 )
 
@@ -82,9 +80,9 @@ def load_backbone(
     own_network = ":" in backbone
     record = None if layout is None else Layout.from_record(layout)
     # Without a trial run, nothing reads weights before they are loaded.
-    fills = weights == RANDOM or own_network or record is None
+    draws = weights == RANDOM or own_network or record is None
     # A network of the user's may also draw its first weights at random: always seeded.
-    with _seeded(seed), nullcontext() if fills else _Unfilled():
+    with _seeded(seed), nullcontext() if draws else _LeaveUnfilled():
         network = _make_network(backbone)
     cut = Backbone(network, layers, size, record)
     if weights == RANDOM:
@@ -243,16 +241,18 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-class _Unfilled(TorchFunctionMode):
+class _LeaveUnfilled(TorchFunctionMode):
     """Leaves out the random initialisation of weights, for networks whose weights are loaded.
 
-    It takes a second for a WideResNet50. What a network computes or sets itself stays.
+    It takes a second for a WideResNet50. Tensors that are not weights are filled: some
+    initialisations draw into such a tensor until all values are within bounds.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func in _RANDOM_FILLS:
-            return args[0] if args else kwargs["tensor"]
+        tensor = args[0] if args else kwargs.get("tensor")
+        if func in _RANDOM_FILLS and isinstance(tensor, nn.Parameter):
+            return tensor
         return func(*args, **kwargs)
 
 

@@ -59,6 +59,14 @@ def test_gives_the_layers_maps_from_large_to_small_and_says_so(toy, images, laye
     assert (message in caplog.text) == (layers == ["stage2", "stage1"])
 
 
+def test_a_large_map_that_is_computed_late_comes_first(toy, images):
+    network = nn.Sequential(toy.stem, toy.stage1, nn.Upsample(scale_factor=2), nn.Conv2d(6, 4, 1))
+    backbone = Backbone(network, ["1", "3"], (32, 32))
+    assert backbone.layers == ("3", "1")
+    assert list(backbone(images)) == ["3", "1"]
+    assert backbone.grids == ((16, 16), (8, 8))
+
+
 def test_layers_with_equal_maps_are_in_the_order_of_their_computation(toy):
     assert Backbone(toy, ["stage2.2", "stage2.0"], (32, 32)).layers == ("stage2.0", "stage2.2")
 

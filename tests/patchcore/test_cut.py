@@ -104,6 +104,23 @@ def test_a_part_that_another_method_uses_stays():
     assert isinstance(backbone.network.wrapped.head, nn.Identity)
 
 
+def test_a_part_whose_call_came_to_its_end_stays_whole():
+    """Its weights belong to the digest of saved models."""
+
+    class TwoOfThree(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = nn.ModuleList(nn.Conv2d(3, 3, 1) for _ in range(3))
+
+        def forward(self, images):
+            return self.parts[1](self.parts[0](images))
+
+    network = nn.Sequential(TwoOfThree(), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
+    backbone = Backbone(network, ["1"], (32, 32))
+    assert [type(part) for part in backbone.network[0].parts] == [nn.Conv2d] * 3
+    assert isinstance(backbone.network[2], nn.Identity)
+
+
 def test_a_list_of_parts_that_are_called_by_other_names():
     """The list comes first, so the blocks bear its names, and no module of it is called."""
 

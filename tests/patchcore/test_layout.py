@@ -52,6 +52,7 @@ LAYER = LAYOUT.to_record()["layers"][0]
         ({"layers": [LAYER | {"name": 3}]}, r"expected name \(str\).*found 3"),
         ({"layers": [LAYER | {"axes": "rows"}]}, "expected axes channels_first, .*rows"),
         ({"layers": [LAYER | {"prefix": -1}]}, "a prefix of 0 or more"),
+        ({"layers": [LAYER | {"prefix": True}]}, r"expected prefix \(int\).*found True"),
         ({"layers": [LAYER | {"prefix": 1.0}]}, r"expected prefix \(int\)"),
         ({"layers": [LAYER | {"channels": 0}]}, "channels of 1 or more"),
         ({"layers": [LAYER | {"grid": [7, "7"]}]}, "expected grid to list int"),
