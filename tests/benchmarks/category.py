@@ -87,8 +87,6 @@ def run_program(
     """Run ``main.py``; return the seconds of all its percentages, and its peak resident bytes."""
     command = [sys.executable, "main.py", "--path_data", data, "--path_result", result]
     command += ["--categories", name, "--weights", "random", "--pictures", "none"]
-    # A model to keep takes more selections, for its thresholds; results.csv leaves them out.
-    command += ["--path_trained", "none"]
     command += ["--percentage_coreset", *shares, "--device", "cpu"]
     peak = run_and_watch([str(word) for word in command])
     with (result / "results.csv").open(encoding="utf-8") as file:

@@ -253,7 +253,7 @@ def _compare_orders(given: argparse.Namespace) -> dict[str, dict[str, float]]:
                 lambda _, images, order=order: images[0].contiguous(memory_format=order)
             )
             forms[str(order).removeprefix("torch.")] = lambda model=model: _wait(
-                model.embed(images)
+                model.embedder.embed(images)
             )
         found[precision] = dict(zip(forms, time_in_turns(list(forms.values()), 5), strict=True))
         times = ", ".join(f"{order} {seconds(time)}" for order, time in found[precision].items())
