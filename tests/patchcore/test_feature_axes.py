@@ -199,7 +199,9 @@ def test_two_sizes_tell_where_a_grid_is_not_in_proportion():
     "function",
     [
         lambda images: images.mT[:, :, ::4, ::4],  # width before height
+        # More channels, or fewer, for a larger image.
         lambda images: images[:, :1, ::4, ::4].expand(-1, images.shape[2] // 4, -1, -1),
+        lambda images: images[:, :1, ::4, ::4].expand(-1, 4096 // images.shape[2], -1, -1),
     ],
 )
 def test_refuses_a_map_whose_axes_follow_the_image_in_another_way(function):
