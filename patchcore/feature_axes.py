@@ -80,14 +80,10 @@ def _checked_shape(layer: str, output: object) -> _Shape:
 
 def _map_axes(layer: str, shape: _Shape, size: _Size, second_shape: _Shape | None) -> str:
     """Return the order of the axes of a map."""
-    possible = list(_MAP_AXES)
-    if second_shape is not None:
-        # The channels do not depend on the size of the image.
-        possible = [axes for axes in possible if not _growth(shape, second_shape, axes)[2]]
-        following = [axes for axes in possible if _follows(shape, second_shape, size, axes)]
-        if following:  # at most one, since the axes that change are not the channels
-            return following[0]
-    possible = [axes for axes in possible if _in_proportion(shape, size, axes)]
+    if second_shape is not None and second_shape != shape:
+        possible = [axes for axes in _MAP_AXES if _follows(shape, second_shape, size, axes)]
+    else:
+        possible = [axes for axes in _MAP_AXES if _in_proportion(shape, size, axes)]
     if len(possible) != 1:
         raise PatchCoreError(
             f"expected layer {layer!r} to give a map (B, C, h, w) or (B, h, w, C), cannot tell "
@@ -97,27 +93,20 @@ def _map_axes(layer: str, shape: _Shape, size: _Size, second_shape: _Shape | Non
     return possible[0]
 
 
-def _growth(shape: _Shape, second_shape: _Shape, axes: str) -> tuple[int, int, int]:
-    """Return by how much the height, the width and the channels differ at the second size."""
-    height, width, channels = (second_shape[axis] - shape[axis] for axis in _MAP_AXES[axes])
-    return height, width, channels
-
-
 def _follows(shape: _Shape, second_shape: _Shape, size: _Size, axes: str) -> bool:
-    """Tell whether the grid grows, or shrinks, as the height and the width of the image do."""
+    """Tell whether the grid changes as the size of the image does, and the channels do not."""
     sign = 1 if other_size(size) > size else -1
-    height, width, _ = _growth(shape, second_shape, axes)
-    return 0 < sign * height <= sign * width
+    height, width, channels = (
+        sign * (second_shape[axis] - shape[axis]) for axis in _MAP_AXES[axes]
+    )
+    return 0 < height <= width and channels == 0
 
 
 def _in_proportion(shape: _Shape, size: _Size, axes: str) -> bool:
     """Tell whether the grid is the size of the image divided by one number."""
     height, width, _ = _MAP_AXES[axes]
     grid = shape[height], shape[width]
-    if grid[0] > size[0] or grid[1] > size[1]:
-        return False
-    exact = grid[0] * size[1] == grid[1] * size[0]
-    return exact or any(
+    return grid[0] * size[1] == grid[1] * size[0] or any(
         grid in (_grid(size, stride), (-(-size[0] // stride), -(-size[1] // stride)))
         for stride in range(1, max(size) + 1)
     )
@@ -131,18 +120,20 @@ def _token_grid(
     network: nn.Module, layer: str, shape: _Shape, size: _Size, second_shape: _Shape | None
 ) -> tuple[int, _Size]:
     """Return how many tokens come before those of the grid, and the grid's (h, w)."""
-    num_tokens = shape[1]
     prefixes: dict[_Size, int] = {}  # of each possible grid, the largest grid first
     for stride in range(1, min(size) + 1):
-        prefix = num_tokens - _num_positions(size, stride)
-        if prefix >= 0 and second_shape in (None, _tokens_at_second(size, stride, prefix, shape)):
+        prefix = shape[1] - _num_positions(size, stride)
+        if second_shape is None:
+            is_possible = size[0] % stride == size[1] % stride == 0
+        else:
+            is_possible = second_shape == _tokens_at_second(size, stride, prefix, shape)
+        if is_possible and prefix >= 0:
             prefixes[_grid(size, stride)] = prefix
     known = _known_prefix(network, layer)
     by_class = {grid: prefix for grid, prefix in prefixes.items() if prefix == known}
     grid, prefix = next(iter((by_class or prefixes).items()), ((0, 0), 0))
     # Prefix tokens are few. As many as a row of the grid mean that there is no such grid.
-    is_clear = prefix < min(grid) and (second_shape is None or len(prefixes) == 1)
-    if not by_class and not is_clear:
+    if not by_class and prefix >= min(grid):
         raise PatchCoreError(
             f"expected layer {layer!r} to give tokens (B, T, C), a few and one for each position "
             f"of a grid, found the shape {shape} for an image of {size[0]}x{size[1]} pixels: "

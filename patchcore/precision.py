@@ -106,8 +106,7 @@ class _ProcessSetting:
                 self._changed_hands.wait_for(
                     lambda: not self._num_holders or self._tensor_float == new
                 )
-                if not self._num_holders:
-                    self._set(new)
+                self._set(new)  # which changes nothing if another thread holds it
                 self._num_holders += 1
         self._held_by_thread.value = new
 

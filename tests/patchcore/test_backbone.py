@@ -12,6 +12,7 @@ from torch import nn
 from patchcore import PatchCore, PatchCoreError
 from patchcore.backbone import Backbone, digest
 from patchcore.fold import fold_batch_norms
+from patchcore.layout import Layout
 from tests.patchcore.test_model import make_images
 
 
@@ -74,6 +75,14 @@ def test_layers_with_equal_maps_are_in_the_order_of_their_computation(toy):
 def test_a_map_is_what_the_layer_gave_not_what_was_written_over_it(toy, images):
     """The ReLU after stage1 works in place: without a copy its negative values would be gone."""
     assert (Backbone(toy, ["stage1", "stage2"], (32, 32))(images)["stage1"] < 0).any()
+
+
+def test_a_recorded_layout_keeps_that_it_is_written_over(toy, images):
+    first = Backbone(toy, ["stage1", "stage2"], (32, 32))
+    layout = Layout.from_record(first.layout)
+    again = Backbone(toy, ["stage1", "stage2"], (32, 32), layout)
+    assert torch.equal(again(images)["stage1"], first(images)["stage1"])
+    assert (again(images)["stage1"] < 0).any()
 
 
 def test_can_be_made_in_inference_mode(images):

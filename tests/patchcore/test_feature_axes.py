@@ -105,11 +105,19 @@ def test_a_vision_transformer_that_iterates_over_its_blocks(prefix, says_so, any
     assert isinstance(backbone.network.head, nn.Identity)
 
 
-def test_more_prefix_tokens_than_a_row_are_known_only_from_the_class():
-    with pytest.raises(PatchCoreError, match=r"'blocks.1' to give tokens.*\(1, 21, 8\).*layers"):
-        Backbone(Blocks((32, 32), prefix=5), ["blocks.1"], (32, 32))
-    said = Blocks((32, 32), prefix=5, says_so=True)
+@pytest.mark.parametrize("prefix", [5, 9])
+def test_more_prefix_tokens_than_a_row_are_known_only_from_the_class(prefix):
+    """With 9, there are 25 tokens, which is a square."""
+    with pytest.raises(PatchCoreError, match=rf"'blocks.1' to give.*\(1, {16 + prefix}, 8\)"):
+        Backbone(Blocks((32, 32), prefix), ["blocks.1"], (32, 32))
+    said = Blocks((32, 32), prefix, says_so=True)
     assert Backbone(said, ["blocks.1"], (32, 32)).grids == ((4, 4),)
+
+
+def test_what_the_class_says_comes_first():
+    """Of 5 tokens, one for each position of a 2x2 grid and one more, or 4 and a single position."""
+    network = Blocks((8, 8), prefix=4, says_so=True)
+    assert Backbone(network, ["blocks.1"], (8, 8)).grids == ((1, 1),)
 
 
 def test_torchvisions_vision_transformer_has_a_class_token():
@@ -119,6 +127,8 @@ def test_torchvisions_vision_transformer_has_a_class_token():
     check_embeddings(
         network, layers, (32, 32), lambda tokens: tokens[:, 1:].mT.reshape(-1, 16, 4, 4)
     )
+    single = torchvision.models.VisionTransformer(16, 16, 2, 2, 16, 32)
+    assert Backbone(single, layers, (16, 16)).grids == ((1, 1), (1, 1))
 
 
 class Gives(nn.Module):
@@ -161,6 +171,7 @@ def test_two_sizes_tell_a_cube_apart():
 @pytest.mark.parametrize(
     ("shape", "size", "axes"),
     [
+        ((13, 54, 54), (224, 224), "channels_first"),  # of unpadded convolutions
         ((64, 8, 8), (64, 64), "channels_first"),
         ((8, 8, 64), (64, 64), "channels_last"),
         ((8, 12, 8), (64, 96), "channels_last"),
@@ -170,6 +181,32 @@ def test_two_sizes_tell_a_cube_apart():
 )
 def test_one_size_is_enough_where_only_one_pair_of_axes_has_its_proportion(shape, size, axes):
     assert layout_of(fixed(*shape, size=size), size)["axes"] == axes
+
+
+def unpadded(images):
+    """Give a grid that is not in the proportion of the image, 6x10 of 64x96."""
+    return nn.functional.conv2d(images, torch.ones(7, 3, 20, 20), stride=8)
+
+
+def test_two_sizes_tell_where_a_grid_is_not_in_proportion():
+    first = layout_of(unpadded, (64, 96))
+    last = layout_of(lambda images: unpadded(images).permute(0, 2, 3, 1), (64, 96))
+    assert (first["axes"], last["axes"]) == ("channels_first", "channels_last")
+    assert first["grid"] == last["grid"] == [6, 10]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda images: images.mT[:, :, ::4, ::4],  # width before height
+        # More channels, or fewer, for a larger image.
+        lambda images: images[:, :1, ::4, ::4].expand(-1, images.shape[2] // 4, -1, -1),
+        lambda images: images[:, :1, ::4, ::4].expand(-1, 4096 // images.shape[2], -1, -1),
+    ],
+)
+def test_refuses_a_map_whose_axes_follow_the_image_in_another_way(function):
+    with pytest.raises(PatchCoreError, match="cannot tell which from the shape"):
+        layout_of(function)
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 8), (5, 9, 3)])
