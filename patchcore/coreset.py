@@ -4,9 +4,9 @@ The paper's algorithm 1 (section 3.2) selects, one after another, the patch that
 all selected ones. The reference code passes over all N patches for each selected one. Here one
 pass serves hundreds of selected patches, with the same result:
 
-A patch's distance to the selected ones can only fall. So while the farthest of a small group of
-patches is at least as far as *all patches outside the group were at the last pass*, it is the
-farthest of all, and distances within the group alone tell which one follows.
+A patch's distance to the selected ones can only fall. Take the farthest patch of a small group. As
+long as it is at least as far as *all patches outside the group were at the last pass*, it is the
+farthest of all, and distances within the group determine the next one.
 
 The result does not depend on how the patches are divided into batches, blocks or shards: nothing
 is summed over all patches, products are computed in blocks of a fixed number of rows
@@ -23,11 +23,11 @@ from patchcore.distances import aligned_columns, fixed_blocks
 from patchcore.errors import PatchCoreError
 from patchcore.precision import float32_products
 
-# Patches in a group. Larger: fewer passes over all patches; smaller: a cheaper group.
+# Patches in a group. Larger groups need fewer passes over all patches, smaller ones less work each.
 GROUP_SIZE = 1024
 # Length to which the paper's reference code projects embeddings before it selects.
 PROJECTION_DIM = 128
-# Patches that define the first distances, as in the reference code.
+# Number of patches that define the first distances, as in the reference code.
 NUM_STARTING_POINTS = 10
 # Distance of a selected patch: below any real distance, so that it is never selected again.
 SELECTED = -1.0
@@ -47,13 +47,13 @@ def greedy_coreset(
     The selection is sequential: the first m of M selected patches are the coreset of size m.
 
     Args:
-        embeddings: (N, D) float32, on the device that computes.
+        embeddings: (N, D) float32, on the device of the computation.
         num_samples: M, from 1 to N.
         seed: Seed of the projection and of the starting points.
         projection_dim: Length to which embeddings are projected at random first (section 3.2,
             after Johnson and Lindenstrauss); None measures distances in full length.
-        group_size: Number of patches that are compared at a time. It affects the time; the result
-            only where distances differ by less than float32 resolves.
+        group_size: Number of patches that are compared at a time. It affects the time, and the
+            result only if distances differ by less than float32 resolves.
         progress: Called with the number of patches selected so far, after each pass.
 
     Returns:
@@ -104,22 +104,23 @@ def project(
     return points
 
 
-def starting_points(num_patches: int, seed: int, num: int = NUM_STARTING_POINTS) -> torch.Tensor:
+def starting_points(num_patches: int, seed: int) -> torch.Tensor:
     """Draw the patches that define the first distances.
 
     Returns:
-        (s,) int64 on the CPU: different indices below ``num_patches``, at most ``num``.
+        (s,) int64 on the CPU: different indices below ``num_patches``.
     """
-    # The legacy generator on purpose: the reference code's draw for the same seed.
+    # The legacy generator draws what the reference code draws for the same seed.
     generator = np.random.RandomState(seed)
-    return torch.from_numpy(generator.choice(num_patches, min(num, num_patches), replace=False))
+    count = min(NUM_STARTING_POINTS, num_patches)
+    return torch.from_numpy(generator.choice(num_patches, count, replace=False))
 
 
 def centre_(points: torch.Tensor, seed: int) -> torch.Tensor:
     """Subtract the mean of the starting points, in place.
 
-    This changes no distance, and keeps the digits that large common values would cost. The mean of
-    all points would depend on how they are divided, because sums over parts round differently.
+    This changes no distance, and avoids the loss of digits by large common values. The mean of all
+    points would depend on how they are divided, because sums over parts round differently.
 
     Args:
         points: (N, P) float32.
@@ -144,14 +145,14 @@ def select(
     """Select patches from their centred projections.
 
     The first distance of a patch is its mean distance to the starting points, which are not
-    thereby selected. With a mask the result is that of ``points[candidates]`` to the last bit, in
-    numbers of ``points``, which are not copied.
+    selected by this. With a mask, the result is that of ``points[candidates]`` to the last bit, as
+    indices into ``points``, and without a copy of them.
 
     Args:
         points: (N, P) float32, as `project` and `centre_` return them.
         num_samples: M, from 1 to the number of candidates.
         seed: Seed of the starting points.
-        candidates: (N,) bool, which patches take part; None for all.
+        candidates: (N,) bool, the patches that can be selected; None for all.
         group_size: As in `greedy_coreset`.
         progress: As in `greedy_coreset`.
 
@@ -165,10 +166,10 @@ def select(
     count = len(points if taken is None else taken)
     if not 1 <= num_samples <= count:
         raise PatchCoreError(
-            f"expected a coreset of 1 to {count} patches, which is how many there are, found "
+            f"expected a coreset of 1 to {count} patches, the number of training patches, found "
             f"{num_samples} (percentage_coreset)"
         )
-    norms = squared_norms(points, taken)  # (n,), as all that follows by number of the candidate
+    norms = squared_norms(points, taken)  # (n,), here and below by number of the candidate
     if not bool(torch.isfinite(norms).all()):
         raise PatchCoreError("expected finite embeddings, found infinite or undefined values")
     starting = starting_points(count, seed).to(points.device)
@@ -197,7 +198,7 @@ def _rows(points: torch.Tensor, taken: torch.Tensor | None, numbers: torch.Tenso
 
 
 def squared_norms(points: torch.Tensor, taken: torch.Tensor | None = None) -> torch.Tensor:
-    """Return (n,) squared lengths of points (N, P), or of those taken, (n,) int64."""
+    """Return (n,) squared lengths of points (N, P); only of ``taken``, (n,) int64, if given."""
     norms = torch.empty(len(points if taken is None else taken), device=points.device)
     for rows, block in fixed_blocks(points, taken):
         norms[rows] = _norms(block)[: rows.stop - rows.start]
@@ -214,12 +215,12 @@ def first_distances(
 ) -> torch.Tensor:
     """Return the squares of the mean distances to the starting points.
 
-    Squares are in the same order as distances, and spare a square root for each pair later.
+    Squares have the order of the distances, and avoid a square root for each pair later.
 
     Args:
-        points: (N, P), all patches or a part of them.
-        starting: (s, P).
-        taken: (n,) int64, which of the points take part; None for all.
+        points: (N, P), all patches or a part.
+        starting: (s, P), the starting points.
+        taken: (n,) int64, the points to use; None for all.
 
     Returns:
         (n,) float32.
@@ -244,16 +245,16 @@ def lower_distances_(
 ) -> None:
     """Lower squared distances to those to the nearest of some centres, in place.
 
-    Distances that were lost are the same to the last bit when computed again: by
-    `first_distances`, then by this function with the same groups of centres in the same order.
+    Distances can be computed again with the same bits: by `first_distances`, then by this function
+    with the same groups of centres in the same order.
 
     Args:
         distances: (n,) to lower.
-        points: (N, P), all patches or a part of them.
-        norms: (n,) their squared lengths.
+        points: (N, P), all patches or a part.
+        norms: (n,) squared lengths of the points.
         centres: (m, P).
-        centre_norms: (m,) their squared lengths.
-        taken: (n,) int64, which of the points take part; None for all.
+        centre_norms: (m,) squared lengths of the centres.
+        taken: (n,) int64, the points to use; None for all.
     """
     centres = aligned_columns(centres)
     for rows, block in fixed_blocks(points, taken):
@@ -266,15 +267,15 @@ def lower_distances_(
 def _farthest_group(
     distances: torch.Tensor, group_size: int
 ) -> tuple[torch.Tensor, tuple[float, int]]:
-    """Find the farthest patches; of equally far ones those with the lowest numbers.
+    """Find the farthest patches; of equal distances, those with the lowest numbers.
 
     Args:
-        distances: (N,), below 0 for those that are selected.
+        distances: (N,), below 0 for selected patches.
         group_size: At most the number of patches that are not selected.
 
     Returns:
-        (B,) int64 patch numbers, ascending; the largest distance outside the group with the lowest
-        patch number there that has it. Both are -1 where all other patches are selected.
+        (B,) int64 patch numbers, ascending; and the largest distance outside the group with the
+        lowest number of a patch at that distance, both -1 if all other patches are selected.
     """
     largest = torch.topk(distances, min(group_size + 1, len(distances)))
     group = largest.indices[:group_size]
@@ -295,30 +296,30 @@ def _select_group(
     distances: torch.Tensor,
     numbers: torch.Tensor,
     bound: tuple[float, int],
-    most: int,
+    max_patches: int,
 ) -> torch.Tensor:
-    """Select the next patches of a group, as many as their own distances can prove.
+    """Select the next patches from a group, as long as the group alone determines them.
 
     Args:
         points: (B, P), the group.
-        norms: (B,) their squared lengths.
+        norms: (B,) squared lengths of the points.
         distances: (B,) squared distance of each to the selected patches.
         numbers: (B,) patch numbers, ascending, as `_farthest_group` returns them.
-        bound: Largest distance outside the group, and the lowest patch number that has it.
-        most: Maximum number of patches to return.
+        bound: Largest distance outside the group, and the lowest number of a patch at it.
+        max_patches: Largest number of patches to return.
 
     Returns:
-        (m,) int64 indices into the group in order of selection, 1 <= m <= most.
+        (m,) int64 indices into the group in order of selection, 1 <= m <= max_patches.
     """
-    # The few group members' own distances, and the bookkeeping of the steps, on the CPU: a
-    # step is a microsecond there, and would be a wait for the device here.
+    # The steps run on the CPU, where each takes a microsecond. On a GPU, each would wait for the
+    # device.
     among, remaining, numbers = _to_host(_distances_among(points, norms), distances, numbers)
     outside, first_outside = bound
     order = []
-    while len(order) < most:
-        next_one = int(remaining.argmax())  # the first, and so the lowest number, of equal ones
+    while len(order) < max_patches:
+        next_one = int(remaining.argmax())  # of equal ones the first, with the lowest number
         farthest = remaining[next_one]
-        # The first one needs no proof: at that point distances outside are what they were.
+        # The first one is always the farthest of all: the bound is exact at that point.
         if farthest < outside or (farthest == outside and numbers[next_one] > first_outside):
             break
         order.append(next_one)
@@ -330,8 +331,8 @@ def _select_group(
 def _distances_among(group: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
     """Return (B, B) squared distances of each member of a group (B, P) to all members.
 
-    As in `lower_distances_`, points are rows and centres are columns of the product: equal points
-    have equal distances to a centre then.
+    As in `lower_distances_`, points are rows and centres are columns of the product, so that equal
+    points have equal distances to a centre.
     """
     among = torch.empty(len(group), len(group), device=group.device)
     centres = aligned_columns(group)
@@ -342,7 +343,7 @@ def _distances_among(group: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
 
 
 def _to_host(*tensors: torch.Tensor) -> list[np.ndarray]:
-    """Return tensors as arrays: from a GPU with one wait for all, into reused memory."""
+    """Return tensors as arrays: from a GPU with one wait for all, into pinned memory."""
     if not tensors[0].is_cuda:
         return [tensor.numpy() for tensor in tensors]
     arrays = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in tensors]

@@ -1,4 +1,4 @@
-"""How much memory is free where a device computes."""
+"""Free memory of a device."""
 
 import math
 import os
@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-# Assumed in gigabytes where a system tells nothing: what most machines for such work have.
+# Gigabytes that are assumed if the system does not report its memory.
 UNKNOWN_MEMORY = 8.0
 
 
 def free_memory(device: torch.device) -> float:
-    """Return the free memory in gigabytes: of a GPU its own, otherwise the host's."""
+    """Return the free memory in gigabytes: a GPU's own, or the host's for a CPU."""
     if device.type == "cuda":
-        # Memory that torch holds for its next tensors is free as well.
+        # Memory that torch holds for its next tensors is also free.
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return (torch.cuda.mem_get_info(device)[0] + held) / 1e9
     listing = Path("/proc/meminfo")
@@ -22,19 +22,19 @@ def free_memory(device: torch.device) -> float:
         free = int(fields["MemAvailable"].split()[0]) * 1024
         return min(free, _left_in_container()) / 1e9
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        # Not every system tells what is free: half of what it has.
+        # The free memory is not reported: assume half of the total.
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2e9
     return UNKNOWN_MEMORY
 
 
 def _left_in_container() -> float:
-    """Return the bytes that a container's limit leaves; infinite without one."""
+    """Return the bytes left below a container's limit; infinite without a limit."""
     folder = Path("/sys/fs/cgroup")
     try:
         limit = (folder / "memory.max").read_text().strip()
         used = int((folder / "memory.current").read_text())
         lines = (folder / "memory.stat").read_text().splitlines()
-        # Recently read files count as used, and make room when memory is needed.
+        # Cached files count as used, but are released when memory is needed.
         used -= sum(
             int(x.split()[1]) for x in lines if x.startswith(("inactive_file", "active_file"))
         )

@@ -1,4 +1,4 @@
-"""Distances of given pairs, the plain search for the nearest, and blocks of rows."""
+"""Distances of given pairs, full search for the nearest, and blocks of rows."""
 
 from collections.abc import Iterator
 
@@ -6,11 +6,11 @@ import faiss
 import torch
 import torch.nn.functional as F
 
-# Rows of a block: on a CPU few enough to stay in its cache; on a GPU enough to keep it busy.
+# Rows of a block: few enough for a CPU's cache, and enough to use a GPU fully.
 BLOCK_ROWS, GPU_BLOCK_ROWS = 1024, 1 << 14
-# Bytes: of a cache line, and of the widest vector register.
+# Bytes of a cache line, and of the widest vector register.
 ALIGNMENT = 64
-# Floats that a GPU takes the differences of at a time: 256 MB.
+# Floats of the differences that a GPU computes at a time: 256 MB.
 GPU_BLOCK_FLOATS = 1 << 26
 
 
@@ -20,17 +20,16 @@ def fixed_blocks(
     """Split vectors into blocks of one shape and alignment.
 
     The number of rows depends on the device alone, and the last block is filled up with zeros. A
-    matrix library chooses its kernels by the shapes and the alignment of its operands, so a row of
-    a product has the same bits in whichever block and place it is computed, however the rows are
-    divided before.
+    matrix library chooses its kernels by the shapes and the alignment of its operands. With equal
+    ones, a row of a product has the same bits in every block and position.
 
     Args:
         vectors: (N, D) float32.
-        taken: (n,) int64, which vectors to take; None for all.
+        taken: (n,) int64, the vectors to use; None for all.
 
     Yields:
-        The rows of the block, counted among those taken, and the block (R, D') with columns as
-        `aligned_columns` returns them; a view where all are taken and nothing is filled up.
+        The rows of the block, as positions in ``taken``, and the block (R, D') with columns as
+        `aligned_columns` returns them; a view of ``vectors`` if nothing has to be copied.
     """
     size = GPU_BLOCK_ROWS if vectors.is_cuda else BLOCK_ROWS
     for start in range(0, len(vectors if taken is None else taken), size):
@@ -49,7 +48,7 @@ def aligned_columns(vectors: torch.Tensor) -> torch.Tensor:
     """Append columns of zeros until each row begins at a multiple of `ALIGNMENT` bytes.
 
     Returns:
-        (n, D') contiguous: the given vectors (n, D) themselves where they are aligned.
+        (n, D') contiguous: the given vectors (n, D) themselves if they are aligned.
     """
     missing = -vectors.shape[1] % (ALIGNMENT // vectors.element_size())
     if missing:
@@ -77,10 +76,10 @@ def pair_distances(
 def true_distances(
     queries: torch.Tensor, part: torch.Tensor, indices: torch.Tensor
 ) -> torch.Tensor:
-    """Return (Q, k) Euclidean distances to given rows, from the differences.
+    """Return (Q, k) Euclidean distances to given rows, computed from the differences.
 
     A search by |x|^2 - 2 x c + |c|^2 finds the neighbour, but loses up to half of the digits of a
-    small distance: equal vectors would not be at distance 0.
+    small distance: the distance of equal vectors would not be 0.
     """
     if not queries.is_cuda:
         query = torch.arange(len(queries)).repeat_interleave(indices.shape[1])

@@ -22,12 +22,12 @@ class Embedder:
         backbone: The cut network.
         preprocess: Resizing, cropping, normalisation.
         patch_embedding: Feature maps to patch embeddings.
-        flip: Flips of training images that are embedded besides the image as it is.
+        flip: Flips of training images that are embedded in addition to the images themselves.
         grid: (h, w) patches of an image.
         device: Device of the computation.
 
     Args:
-        backbone: The cut network. It stays as it is, so that several models can share it.
+        backbone: The cut network. It is not changed, so that several models can share it.
         settings: Settings of the method.
         device: Device of the computation.
 
@@ -63,7 +63,7 @@ class Embedder:
         return self.patch_embedding.embed_dim
 
     def num_patches(self, num_images: int) -> int:
-        """Return the number of training patches of so many images, with their flips."""
+        """Return the number of training patches of ``num_images`` images, with their flips."""
         return num_images * (1 + len(self.flip)) * self.patches_per_image
 
     def crop(self, image: np.ndarray) -> np.ndarray:
@@ -71,7 +71,7 @@ class Embedder:
         return self.preprocess.crop_image(image)
 
     def versions(self, batch: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield a batch (B, H, W, 3) as it is, then flipped in each way of `flip`."""
+        """Yield a batch (B, H, W, 3) without a flip, then with each of `flip`."""
         yield batch
         for flip in self.flip:
             yield flipped(batch, flip)
@@ -95,13 +95,13 @@ class Embedder:
 
 def grid_of(backbone: Backbone, settings: Settings) -> tuple[int, int]:
     """Return (h, w), the patches of an image."""
-    # An even patch_size has no middle: its grid is one smaller than the layer's map.
+    # An even patch_size has no centre: its grid is one smaller than the layer's map.
     height, width = (length - 1 + settings.patch_size % 2 for length in backbone.grids[0])
     return height, width
 
 
 def flipped(images: np.ndarray, flip: str) -> np.ndarray:
-    """Return images (..., H, W, 3) flipped; as they are if ``flip`` is empty."""
+    """Return images (..., H, W, 3) flipped; the images themselves if ``flip`` is empty."""
     return np.ascontiguousarray(np.flip(images, FLIP_AXES[flip] - 4)) if flip else images
 
 
@@ -109,5 +109,5 @@ def _upload(array: np.ndarray, device: torch.device) -> torch.Tensor:
     """Copy an array to the device; to a GPU without waiting for the copy."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     if device.type == "cuda":
-        tensor = tensor.pin_memory()  # a copy from pageable memory would be waited for
+        tensor = tensor.pin_memory()  # a copy from pageable memory blocks
     return tensor.to(device, non_blocking=True)

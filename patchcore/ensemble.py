@@ -1,7 +1,7 @@
 """Predictions of several members -> one (section 4.2 of the paper: ensembles of backbones).
 
-Each backbone measures distances in units of its own. The scores of training patches make them
-comparable; test data play no part.
+Each backbone has its own unit of distance. Scores are normalised by those of training patches, so
+that they can be compared; test data are not used.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,17 @@ from patchcore.errors import PatchCoreError
 from patchcore.memory_bank import Coreset
 from patchcore.prediction import Prediction
 
-# Number of training patches that are scored: the mean and the standard deviation are then known to
-# 1 %.
+# Number of training patches to score: it determines mean and standard deviation to 1 %.
 NUM_SAMPLES = 10_000
 
 
 @dataclass(frozen=True)
 class NormalScores:
-    """How a member scores patches of training images.
+    """Scores that a member gives to patches of training images.
 
     Attributes:
-        mean: Mean of their scores.
-        std: Standard deviation of their scores, > 0.
+        mean: Mean of the scores.
+        std: Standard deviation of the scores, > 0.
     """
 
     mean: float
@@ -33,7 +32,7 @@ class NormalScores:
 
 
 def draw_sample(num_patches: int, seed: int) -> np.ndarray:
-    """Return (Q,) int64, the training patches that `normal_scores` scores."""
+    """Draw the training patches for `normal_scores`: (Q,) int64."""
     count = min(NUM_SAMPLES, num_patches)
     return np.random.RandomState(seed).choice(num_patches, count, replace=False)
 
@@ -42,7 +41,7 @@ def draw_sample(num_patches: int, seed: int) -> np.ndarray:
 def normal_scores(
     queries: torch.Tensor, sample: np.ndarray, coreset: Coreset, k: int
 ) -> list[NormalScores]:
-    """Measure how training patches score, for each percentage.
+    """Measure the scores of training patches, for each percentage.
 
     A selected training patch is its own nearest neighbour, so each patch is scored by its nearest
     coreset patches other than itself.
@@ -54,7 +53,7 @@ def normal_scores(
         k: Number of nearest coreset patches that score a patch; fewer if the coreset is smaller.
 
     Raises:
-        PatchCoreError: no patch has another one to be compared with.
+        PatchCoreError: there is only one training patch.
     """
     members = torch.from_numpy(coreset.indices)  # (M,) numbers of training patches
     numbers = torch.from_numpy(sample)[:, None]  # (Q, 1)
@@ -68,7 +67,7 @@ def normal_scores(
         if not len(scores):
             raise PatchCoreError("expected more than one training patch to normalise scores by")
         mean, std = float(scores.mean()), float(scores.std(correction=0))
-        # If all training patches are equal, any number above 0 serves to divide by.
+        # If all training patches are equal, any divisor above 0 will do.
         results.append(NormalScores(mean, max(std, 1e-6 * mean, 1e-12)))
     return results
 
@@ -77,8 +76,8 @@ def combine(predictions: Sequence[Prediction], normal: Sequence[NormalScores]) -
     """Combine members' predictions of the same images: the mean of their normalised scores.
 
     Args:
-        predictions: One of each member.
-        normal: How each member scores training patches.
+        predictions: Prediction of each member.
+        normal: Scores that each member gives to training patches.
 
     Returns:
         Scores and maps in standard deviations of normal patches, 0 for the average one; the

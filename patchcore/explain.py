@@ -1,22 +1,22 @@
 """Patches as parts of images: the most anomalous ones, their boxes, their crops.
 
 The patch at (row, column) of an (h, w) grid is centred at ((row + 0.5) H / h, (column + 0.5) W / w)
-of an image of (H, W) pixels. Its field is the cell of the grid around this centre.
+of an image of (H, W) pixels. The cell of the grid around this centre is the patch's field.
 """
 
 import numpy as np
 
-# Patches fewer rows and columns apart than this count as one spot.
+# Patches that are fewer rows and columns apart than this count as one position.
 GAP = 4
 
 PixelBox = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom exclusive
 
 
 def find_most_anomalous(distance: np.ndarray, max_patches: int) -> list[tuple[int, int]]:
-    """Find the most anomalous patches that lie apart from each other.
+    """Find the most anomalous patches that are at least `GAP` apart.
 
     Neighbouring patches share most of their receptive field. Without a gap, the most anomalous
-    patches would nearly always be the same spot.
+    patches would nearly always be neighbours.
 
     Args:
         distance: (h, w, k) Euclidean distances to the k nearest coreset patches.
@@ -40,7 +40,7 @@ def find_most_anomalous(distance: np.ndarray, max_patches: int) -> list[tuple[in
 def patch_box(
     row: int, column: int, grid: tuple[int, int], size: tuple[int, int], fields: int = 1
 ) -> PixelBox:
-    """Return the pixels of an image that belong to a patch.
+    """Return the box of a patch in an image.
 
     Args:
         row: Row of the grid.
@@ -48,7 +48,7 @@ def patch_box(
         grid: (h, w).
         size: (H, W) of the image in pixels.
         fields: Width of the box in fields of the grid: 1 for the patch's own field, more for the
-            crops of `cut_patches`. The box ends at the image's border, such a crop does not.
+            crops of `cut_patches`. The box ends at the image's border; the crops do not.
 
     Returns:
         (left, top, right, bottom) in pixels, right and bottom exclusive.
@@ -85,11 +85,11 @@ def cut_patches(
         row: (n,) int64, row of the grid.
         column: (n,) int64, column of the grid.
         grid: (h, w).
-        fields: Width of a crop in fields of the grid. At 2, the least that `rebuild` can blend,
-            each crop overlaps half of its neighbours; larger crops show the surroundings.
+        fields: Width of a crop in fields of the grid. At 2, the smallest width that `rebuild` can
+            blend, each crop overlaps half of its neighbours; larger crops show the surroundings.
 
     Returns:
-        (n, ph, pw, 3) uint8. Beyond the border the image is mirrored.
+        (n, ph, pw, 3) uint8. Images are mirrored at their borders.
     """
     height, width = images.shape[1:3]
     rows = _mirror(_spans(row, grid[0], height, fields), height)  # (n, ph)
@@ -98,11 +98,11 @@ def cut_patches(
 
 
 def rebuild(patches: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Compose an image of patches, blended where they overlap.
+    """Compose an image from patches, blended where they overlap.
 
     Args:
         patches: (h, w, ph, pw, 3) uint8, a crop of `cut_patches` for each position of the grid.
-        size: (H, W) in pixels.
+        size: (H, W) of the image in pixels.
 
     Returns:
         (H, W, 3) uint8.
@@ -110,7 +110,7 @@ def rebuild(patches: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     grid = patches.shape[:2]
     rows = _spans(np.arange(grid[0]), grid[0], size[0])  # (h, ph)
     columns = _spans(np.arange(grid[1]), grid[1], size[1])  # (w, pw)
-    # The weight falls from a patch's middle to its edge, so that no border shows.
+    # The weight decreases from a patch's centre to its edge, so that no border is visible.
     fades = _window(rows.shape[1]), _window(columns.shape[1])
     weighted = patches * np.outer(*fades).astype(np.float32)[..., None]  # (h, w, ph, pw, 3)
     margin = rows.shape[1], columns.shape[1]
@@ -120,7 +120,7 @@ def rebuild(patches: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         for patch, left in zip(patches_of_row, lefts, strict=True):
             total[top : top + margin[0], left : left + margin[1]] += patch
     inside = slice(margin[0], -margin[0]), slice(margin[1], -margin[1])
-    # A window is the product of a window of rows and one of columns, and so are their sums.
+    # Each window is the product of one for rows and one for columns; so is the sum of all windows.
     weight = np.outer(
         *(
             _sum_of_windows(starts, fade, length)
@@ -131,11 +131,11 @@ def rebuild(patches: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _spans(positions: np.ndarray, count: int, length: int, fields: int = 2) -> np.ndarray:
-    """Return the (n, p) pixels of each patch along one axis; some may lie beyond the border."""
+    """Return the (n, p) pixels of each patch along one axis; some may be beyond the border."""
     field, width = length / count, _cut_length(count, length, fields)
-    # The middle does not depend on `fields`: crops of any width are centred alike.
-    middle = np.floor((positions + 0.5) * field).astype(np.int64)
-    return middle[:, None] - width // 2 + np.arange(width)
+    # The centre does not depend on `fields`.
+    centre = np.floor((positions + 0.5) * field).astype(np.int64)
+    return centre[:, None] - width // 2 + np.arange(width)
 
 
 def _cut_length(count: int, length: int, fields: int) -> int:
@@ -157,5 +157,5 @@ def _mirror(pixels: np.ndarray, length: int) -> np.ndarray:
 
 
 def _window(width: int) -> np.ndarray:
-    """Return (width,) weights, largest in the middle; two windows half a width apart sum to 1."""
+    """Return (width,) weights, largest at the centre; windows half a width apart sum to 1."""
     return 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(width) + 0.5) / width)

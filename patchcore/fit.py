@@ -1,8 +1,8 @@
 """The fit: training images -> coresets with their origins, and scores of held-out images.
 
-The library, the commands and the benchmarks all learn here. Embeddings that do not fit into memory
-are computed twice: the selections need only their projections (128 numbers a patch), and a second
-pass keeps just the rows that a selection took. Both ways give the same results to the last bit.
+The library, the commands and the benchmarks all call `fit`. Embeddings that do not fit into memory
+are computed twice: the selections need only their projections (128 numbers a patch), and the second
+pass keeps only the rows of selected patches. Both ways give the same results to the last bit.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from patchcore.observer import NO_OBSERVER, Observer
 from patchcore.origins import EmbeddingOrder, Origins
 from patchcore.scoring import Scorer
 
-# Share of the free memory that a fit may take: the rest is for the backbone, figures and others.
+# Share of the free memory that a fit may use; the rest is for the backbone, figures and others.
 SHARE_OF_FREE_MEMORY = 0.7
 
 log = logging.getLogger(__name__)
@@ -76,14 +76,15 @@ class CroppedImages:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What was learned of training images.
+    """Result of a fit.
 
     Attributes:
         percentages: Shares of the training patches, ascending.
-        coresets: By seed, each for all percentages. Only the first keeps its patches' crops.
-        held_out: For each percentage, scores of images that the first seed's bank has not seen;
-            None where there were too few images or nobody asked.
-        normal: By seed, for each percentage, how training patches score; empty if nobody asked.
+        coresets: Coreset of each seed, for all percentages. Only the first keeps patches' crops.
+        held_out: For each percentage, scores of training images by coresets selected without them,
+            with the first seed; None if there are too few images or they were not requested.
+        normal: By seed, for each percentage, the scores of training patches; empty if not
+            requested.
         plan: How the embeddings were kept.
     """
 
@@ -101,16 +102,16 @@ class FitResult:
 
 @dataclass(frozen=True)
 class FitRequest:
-    """What a fit is asked for.
+    """Results to compute in a fit.
 
     Attributes:
         percentages: Shares of the training patches to select, ascending, in (0, 1].
-        seeds: Seeds of the selections, each once.
+        seeds: Seeds of the selections, without duplicates.
         held_out: Whether to score held-out images, for thresholds.
         patches: Whether to keep the crops of the coreset's patches.
-        normal: Whether to measure how training patches score, for ensembles.
-        memory_budget: Gigabytes for embeddings, selections and coresets; 0 for most of the free
-            memory.
+        normal: Whether to measure the scores of training patches, for ensembles.
+        memory_budget: Gigabytes for embeddings, selections and coresets; 0 for
+            `SHARE_OF_FREE_MEMORY`.
     """
 
     percentages: tuple[float, ...]
@@ -150,8 +151,8 @@ def fit(
         embedder: Embeds the training images.
         scorer: Scores held-out images.
         images: The training images.
-        request: What to learn of them.
-        observer: Follows the stages.
+        request: Results to compute.
+        observer: Observes the stages.
 
     Raises:
         PatchCoreError: there is no image; a percentage of the patches is fewer than k; the
@@ -212,13 +213,13 @@ def fit(
 
 
 class _Reader:
-    """Embeds the training images in batches, and checks that a second reading gives the same.
+    """Embeds the training images in batches, and checks that both readings are equal.
 
     Args:
-        embedder: Embeds them.
+        embedder: Embeds the images.
         images: The training images.
-        checked: Whether a second reading is to come.
-        observer: Follows the stages.
+        checked: Whether the images will be read twice.
+        observer: Observes the stages.
     """
 
     def __init__(
@@ -239,7 +240,7 @@ class _Reader:
             embeddings (B * h * w, D) float32.
 
         Raises:
-            PatchCoreError: the number of images, or at the second reading an image, has changed.
+            PatchCoreError: the number of images has changed, or an image at the second reading.
         """
         count = done = 0
         with self.observer.stage("embed"):
@@ -272,7 +273,7 @@ class _Rows:
 
     Args:
         embeddings: (n, D) float32.
-        numbers: (n,) int64, ascending, the number of each patch; None if all are there.
+        numbers: (n,) int64, ascending, the number of each patch; None for all patches.
     """
 
     def __init__(self, embeddings: torch.Tensor, numbers: np.ndarray | None = None):
@@ -287,11 +288,14 @@ class _Rows:
 
 
 class _PatchCutter:
-    """Cuts the crops of coreset patches out of the training images as these come.
+    """Crops the coreset patches from the training images, batch by batch.
 
     Args:
         indices: (M,) int64, numbers of the patches.
-        embedder: Knows the grid and the size of the images.
+        embedder: Provides the grid and the size of the images.
+
+    Attributes:
+        patches: (M, ph, pw, 3) uint8, the crops.
     """
 
     def __init__(self, indices: np.ndarray, embedder: Embedder):
@@ -302,7 +306,7 @@ class _PatchCutter:
         self.patches = np.empty((len(indices), *cut_size(grid, size), 3), dtype=np.uint8)
 
     def add(self, start: int, version: np.ndarray) -> None:
-        """Cut what comes from a batch (B, H, W, 3) of which ``start`` images came before."""
+        """Crop the patches of a batch (B, H, W, 3); ``start`` images came before it."""
         here = np.flatnonzero((self._image >= start) & (self._image < start + len(version)))
         self.patches[here] = cut_patches(
             version, self._image[here] - start, self._row[here], self._column[here], self._grid
@@ -311,7 +315,7 @@ class _PatchCutter:
 
 @dataclass(frozen=True)
 class _Fold:
-    """A fold of images that are scored by a selection from the other folds.
+    """Fold of images that are scored by a coreset of the other folds.
 
     Attributes:
         images: (n,) int64, training images to score.
@@ -329,7 +333,7 @@ class _Fold:
 def _make_folds(
     embedder: Embedder, scorer: Scorer, order: EmbeddingOrder, request: FitRequest
 ) -> list[_Fold]:
-    """Return the folds to score; none where too few patches are left without one."""
+    """Return the folds to score; none if the other folds have too few patches."""
     if not request.held_out:
         return []
     per_image = embedder.patches_per_image
@@ -359,7 +363,7 @@ def _needs(
     """Return what the fit keeps in memory."""
     size = embedder.preprocess.size_crop
     piece = cut_size(embedder.grid, size)
-    # Of a GPU's memory, images and their crops take nothing: they stay in the host's.
+    # Images and their crops stay in the host's memory; for a GPU, the plan covers its own memory.
     keeps_images = request.patches and embedder.device.type == "cpu"
     sampled = NUM_SAMPLES * len(request.seeds) if request.normal else 0
     return Needs(
@@ -380,8 +384,8 @@ def _first_pass(
     """Project all patches, and keep their embeddings and images if they fit.
 
     Returns:
-        By seed the projections (N, P); the embeddings, None if they do not fit; the images, each
-        batch with the number of images before it, empty if they are not needed.
+        The projections (N, P) of each seed; the embeddings, None if they do not fit; the batches of
+        images, each with the number of images before it, empty if they are not needed.
     """
     device, dim = reader.embedder.device, reader.embedder.embed_dim
     points = {
@@ -404,7 +408,7 @@ def _first_pass(
 
 
 def _second_pass(reader: _Reader, numbers: np.ndarray, cutter: _PatchCutter | None) -> _Rows:
-    """Embed again and keep the rows of some patches (n,), ascending; cut the coreset's patches."""
+    """Embed again and keep the rows of patches (n,), ascending; crop the coreset's patches."""
     embedder = reader.embedder
     kept = torch.empty(len(numbers), embedder.embed_dim, device=embedder.device)
     for start, version, embeddings in reader.read():
@@ -425,7 +429,7 @@ def _score_held_out(
     selections: Sequence[np.ndarray],
     num_percentages: int,
 ) -> tuple[HeldOutScores | None, ...]:
-    """Score the images of each fold by the selection from the other folds."""
+    """Score the images of each fold by the coreset of the other folds."""
     collector = HeldOutCollector(scorer, embedder.preprocess.size_crop, num_percentages)
     for fold, indices in zip(folds, selections, strict=True):
         patches_of = fold.patches.reshape(len(fold.images), -1)

@@ -1,7 +1,7 @@
 """Folding of batch norms into the convolutions before them.
 
-In inference, a batch norm scales and shifts each channel by constants. The convolution before it
-can do that as well, which saves one pass over every map.
+At inference, a batch norm scales and shifts each channel by constants. The convolution before it
+can apply them as well, which saves one pass over every map.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from patchcore.errors import PatchCoreError
 from patchcore.precision import float32_products
 from patchcore.reader import has_other_hooks
 
-# Largest difference of a map, relative to its largest value, that is put down to rounding.
+# Largest difference of a map, relative to its largest value, that counts as rounding.
 TOLERANCE = 1e-4
 
 _Pair = tuple[str, str]  # names of a convolution and of the batch norm after it
@@ -25,19 +25,19 @@ _Pair = tuple[str, str]  # names of a convolution and of the batch norm after it
 @torch.no_grad()
 @float32_products()
 def fold_batch_norms(backbone: Backbone) -> int:
-    """Fold each batch norm into the convolution before it, where nothing else sees the difference.
+    """Fold each batch norm into the convolution before it, if nothing else reads their outputs.
 
-    Call it after the weights have been loaded (`Backbone.load` does not know the folded network)
-    and after their digest has been computed. A second call does nothing.
+    Call it after loading the weights and computing their digest, since the folded network has
+    other weights. A second call does nothing.
 
-    A network that cannot be traced (`torch.fx`), such as one that decides by the values of its
-    input, stays as it is. So does one that gives other maps for a trial image.
+    A network that cannot be traced by `torch.fx`, such as one with steps that depend on input
+    values, is left unchanged. So is one whose maps of a trial image would change.
 
     Args:
-        backbone: With its weights, in float32. It is changed.
+        backbone: Network with its weights, in float32. It is changed.
 
     Returns:
-        How many batch norms were folded.
+        The number of batch norms that were folded.
     """
     network = backbone.network
     pairs = list(_foldable_pairs(network, backbone.layers))
@@ -61,7 +61,7 @@ def fold_pairs(backbone: Backbone, pairs: Iterable[_Pair]) -> None:
     """Fold batch norms that are known to be foldable, without a trial.
 
     Args:
-        backbone: With its weights, in float32. It is changed.
+        backbone: Network with its weights, in float32. It is changed.
         pairs: Names of each convolution and of its batch norm, as `Backbone.folded` lists them.
 
     Raises:
@@ -83,23 +83,23 @@ def fold_pairs(backbone: Backbone, pairs: Iterable[_Pair]) -> None:
 
 
 def _foldable_pairs(network: nn.Module, layers: tuple[str, ...]) -> Iterator[_Pair]:
-    """Find convolutions whose output goes into one batch norm, and nowhere else."""
+    """Find convolutions with a batch norm as the only reader of their output."""
     try:
         graph = fx.Tracer().trace(network)
-    # Whatever a user's network raises when it meets fx's stand-ins for tensors.
+    # A user's network may raise any error on fx's proxies of tensors.
     except Exception:
         return
     modules = dict(network.named_modules())
     names = Counter(module for _, module in network.named_modules(remove_duplicate=False))
     calls = Counter(modules[node.target] for node in graph.nodes if node.op == "call_module")
-    # Modules whose weights the network uses without calling them.
+    # Modules of which the network reads weights without calling them.
     read = {node.target.rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}
 
     def can_change(node: object, kind: type[nn.Module]) -> bool:
         if not isinstance(node, fx.Node) or node.op != "call_module" or node.target in read:
             return False
         module = modules[node.target]
-        # A subclass may compute something else; a second call or name is a second use.
+        # A subclass may compute something else; a second call or name is another use.
         is_plain = type(module) is kind and not module.training and not has_other_hooks(module)
         return is_plain and calls[module] == 1 and names[module] == 1
 
@@ -114,7 +114,7 @@ def _foldable_pairs(network: nn.Module, layers: tuple[str, ...]) -> Iterator[_Pa
 
 
 def _ends_between(layer: str, convolution: str, norm: str) -> bool:
-    """Tell whether what is read from a layer may be what the convolution gives to the norm."""
+    """Return whether a layer's output may be the output of the convolution, before the norm."""
 
     def holds(name: str) -> bool:
         return f"{name}.".startswith(f"{layer}.")
@@ -123,7 +123,7 @@ def _ends_between(layer: str, convolution: str, norm: str) -> bool:
 
 
 def _gives(backbone: Backbone, images: torch.Tensor, expected: dict[str, torch.Tensor]) -> bool:
-    """Tell whether the backbone runs and gives these maps, up to rounding."""
+    """Return whether the backbone runs and returns these maps, up to rounding."""
     try:
         maps = backbone(images)
     except (RuntimeError, AttributeError, TypeError, ValueError):

@@ -1,6 +1,6 @@
 """A small backbone trained on procedural images only; its weights are part of this package.
 
-No photograph was used for its training, so no third-party licence applies, and nothing is
+Its training used no third-party image, so no third-party licence applies, and nothing is
 downloaded. ``formulanet.md`` describes its training and its results.
 """
 
@@ -38,7 +38,7 @@ class ResidualBlock(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute the block."""
+        """Compute the map of the block."""
         y = self.relu(self.bn1(self.conv1(x)))
         return self.relu(self.bn2(self.conv2(y)) + self.beside(x))
 

@@ -1,10 +1,10 @@
-"""Scores of normal images that the memory bank has not seen: thresholds without any defect.
+"""Cross-validated scores of training images, for thresholds without any defective image.
 
-Cross-validation: the training images are divided into folds, and the images of a fold are scored by
-a coreset selected from the patches of the other folds alone, as if they were new. It is not enough
-to remove the fold's patches from the existing coreset: what they covered would remain uncovered,
-although a selection without them covers it by other patches (on MVTec AD's bottle, 1 %, such scores
-are 15 % higher than those of new normal images).
+The training images are divided into folds, and the images of a fold are scored by a coreset
+selected from the patches of the other folds alone, as if they were new. It is not enough to remove
+the fold's patches from the existing coreset: a selection without them would have covered the gaps
+that they leave by other patches (on MVTec AD's bottle, 1 %, such scores are 15 % higher than those
+of new normal images).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,15 +17,15 @@ from patchcore.memory_bank import MemoryBank
 from patchcore.scoring import Scorer
 
 # The images of a fold are scored by a coreset of three quarters of all images. Its selection takes
-# nine sixteenths of the time of the full one. More folds need more selections for enough images:
-# five took 1.3 to 1.5 times as long for MVTec AD's bottle (209 images, 1 % and 10 %), and changed
-# thresholds by no more than another seed does, 0 to 3 %.
+# nine sixteenths of the time of the full one. With more folds, more selections are needed to score
+# enough images: five took 1.3 to 1.5 times as long for MVTec AD's bottle (209 images, 1 % and
+# 10 %), and changed thresholds by 0 to 3 %, no more than another seed does.
 NUM_FOLDS = 4
 # Folds are scored until this many images are: a false-positive rate of 1 % needs 99.
 ENOUGH_IMAGES = 100
-# Images at a time: enough to make the preparation of a search worthwhile, few for little memory.
+# Images to score at a time: few, for memory, but enough that preparing a search is worthwhile.
 BATCH_IMAGES = 16
-# Pixels of all maps that are kept, so that memory stays small where maps are large.
+# Number of pixels that are kept of all maps, to limit the memory if maps are large.
 NUM_PIXELS = 1 << 24
 # False-positive rates whose pixel thresholds are kept.
 PIXEL_RATES = np.concatenate([[0.0], np.logspace(-5, 0, 101)])
@@ -45,18 +45,18 @@ class HeldOutScores:
     pixel_scores: np.ndarray
 
     def image_threshold(self, rate: float) -> tuple[float, float]:
-        """Return the lowest threshold that a new normal image reaches at most this often.
+        """Return the lowest threshold with this false-positive rate for a new normal image.
 
-        Among n + 1 exchangeable images, each is equally likely to be the r-th largest: a new image
-        is above the r-th largest of n with a probability of at most r / (n + 1) (split conformal
-        prediction; Vovk et al. 2005). With few images no threshold keeps a small rate; then the
-        threshold is just above the largest score.
+        Among n + 1 exchangeable images, each is equally likely to be the r-th largest. A new image
+        is therefore above the r-th largest of n with a probability of at most r / (n + 1) (split
+        conformal prediction; Vovk et al. 2005). With few images, small rates are not possible; the
+        threshold is then just above the largest score.
 
         Args:
-            rate: Probability in (0, 1].
+            rate: Largest probability that a new normal image reaches it, in (0, 1].
 
         Returns:
-            The threshold, and the rate that it keeps: at least 1 / (n + 1).
+            The threshold and its rate, at least 1 / (n + 1).
         """
         count = len(self.image_scores)
         rank = min(max(int(rate * (count + 1) * (1 + 1e-9)), 1), count)
@@ -73,7 +73,7 @@ class Folds:
     """The division of training images into folds.
 
     Args:
-        num_images: Training images.
+        num_images: Number of training images.
         seed: Seed of the division.
     """
 
@@ -93,10 +93,7 @@ class Folds:
             yield fold
 
     def scored_images(self, fold: int) -> np.ndarray:
-        """Return the training images of a fold that are scored.
-
-        A fold of thousands of images tells no more than its first `ENOUGH_IMAGES`.
-        """
+        """Return the training images of a fold to score: at most `ENOUGH_IMAGES`."""
         return np.flatnonzero(self.fold_of_image == fold)[:ENOUGH_IMAGES]
 
     def num_scored(self) -> int:
@@ -105,7 +102,7 @@ class Folds:
 
 
 class HeldOutCollector:
-    """Collects the scores of held-out images, for each percentage.
+    """Scores held-out images and collects their scores, for each percentage.
 
     Args:
         scorer: Scores the images.

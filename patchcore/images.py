@@ -1,4 +1,4 @@
-"""What callers have for images -> (H, W, 3) uint8 RGB arrays."""
+"""Arrays, PIL images and tensors -> (H, W, 3) uint8 RGB arrays."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -9,25 +9,25 @@ from PIL import Image
 
 from patchcore.errors import PatchCoreError
 
-Picture = np.ndarray | Image.Image | torch.Tensor
+AnyImage = np.ndarray | Image.Image | torch.Tensor
 EXPECTED = (
     "(H, W, 3) or (H, W) uint8 arrays, PIL images, or (3, H, W) or (1, H, W) tensors (uint8, or "
     "floats in [0, 1])"
 )
 
 
-def as_rgb(image: Picture) -> np.ndarray:
+def as_rgb(image: AnyImage) -> np.ndarray:
     """Return an image as (H, W, 3) uint8 RGB.
 
     Args:
         image: One of
 
             - an array (H, W, 3) uint8 RGB, or (H, W) uint8 grey;
-            - a PIL image (a palette becomes its colours, of 16 bits the upper 8 are kept,
-              transparency is dropped); its pixels as they lie, a camera's orientation mark is not
-              obeyed: ``PIL.ImageOps.exif_transpose`` turns them;
-            - a tensor (3, H, W) RGB or (1, H, W) grey: uint8, or floats in [0, 1] that are *not*
-              normalised by a mean and a deviation, which PatchCore does itself.
+            - a PIL image; palettes become their colours, the upper 8 of 16 bits are kept,
+              transparency is dropped, and the EXIF orientation is ignored (apply
+              ``PIL.ImageOps.exif_transpose`` first);
+            - a tensor (3, H, W) RGB or (1, H, W) grey: uint8, or floats in [0, 1], *not* normalised
+              by a mean and a standard deviation, since PatchCore does that itself.
 
     Raises:
         PatchCoreError: it is none of these.
@@ -49,13 +49,13 @@ def each_image(images: Iterable) -> Iterator[np.ndarray]:
     """Yield the images of a list, a batch or a loader as (H, W, 3) uint8 RGB, one by one.
 
     Args:
-        images: Single images as `as_rgb` takes them; batches of them, (B, 3, H, W) tensors or
-            (B, H, W, 3) arrays; or what data loaders yield for (image, label) data sets: a list
-            or tuple whose first entry is such a batch, or a single image and its label.
+        images: Single images as `as_rgb` takes them; batches, (B, 3, H, W) tensors or (B, H, W, 3)
+            arrays; or the entries of data loaders for (image, label) data sets: a list or tuple
+            with a batch or an image first, and labels after it.
 
     Raises:
-        PatchCoreError: something else is among them, a single image was given for all, or there
-            are lists of images within the list.
+        PatchCoreError: an entry is none of these or holds several images, or a single image was
+            given instead of several.
     """
     if isinstance(images, np.ndarray | torch.Tensor) and images.ndim != 4:
         raise PatchCoreError(
@@ -68,7 +68,7 @@ def each_image(images: Iterable) -> Iterator[np.ndarray]:
         item, *others = entry if isinstance(entry, list | tuple) and entry else (entry,)
         if isinstance(item, np.ndarray | torch.Tensor) and item.ndim == 4:
             yield from map(as_rgb, item)
-        elif any(map(_is_picture, others)):  # or all but the first would be lost
+        elif any(map(_is_image, others)):  # all but the first would be lost
             raise PatchCoreError(
                 f"expected single images, batches, or (image, label) pairs, found a "
                 f"{type(entry).__name__} of {len(entry)} images within the images"
@@ -77,14 +77,14 @@ def each_image(images: Iterable) -> Iterator[np.ndarray]:
             yield as_rgb(item)
 
 
-def _is_picture(value: object) -> bool:
+def _is_image(value: object) -> bool:
     return isinstance(value, Image.Image) or (
         isinstance(value, np.ndarray | torch.Tensor) and value.ndim >= 2
     )
 
 
 def _from_pil(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I;16"):  # Pillow would turn all above 255 into white
+    if image.mode.startswith("I;16"):  # Pillow would turn values above 255 into white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F") or not image.width or not image.height:
         raise PatchCoreError(
@@ -100,7 +100,7 @@ def _from_tensor(image: torch.Tensor) -> np.ndarray:
     image = image.detach()
     if image.is_floating_point():
         lowest, highest = float(image.min()), float(image.max())
-        if not (lowest >= 0 and highest <= 1):  # also where one is undefined
+        if not (lowest >= 0 and highest <= 1):  # also if a value is undefined
             raise PatchCoreError(
                 f"expected a tensor of floats in [0, 1], found {lowest:.3g} to {highest:.3g}: give "
                 "images as they are, PatchCore normalises them itself"

@@ -17,27 +17,27 @@ from patchcore.precision import float32_products
 
 # Floats of a block of the distance matrix, where torch searches: 256 MB.
 BLOCK_FLOATS = 1 << 26
-# Rows found on a GPU beside the k nearest, before their true distances decide.
+# Rows found on a GPU in addition to the k nearest, before true distances decide.
 SPARE = 3
-# The most neighbours that faiss finds on a GPU.
-FAISS_GPU_MOST = 2048
-# What it may take of the GPU's memory: with less, a bank of more than 65,000 patches makes it take
-# and free some at each search, and each time wait for the device.
+# Largest number of neighbours that faiss can find on a GPU.
+FAISS_GPU_MAX_K = 2048
+# Temporary memory of faiss on a GPU. With less, it allocates and frees memory at each search of a
+# bank of more than 65,000 patches, and waits for the device each time.
 FAISS_GPU_BYTES = 1 << 29
 
 
 class MemoryBank:
     """The coreset's embeddings, searched exactly.
 
-    By faiss where it serves the device, by torch otherwise; on a CPU lower bounds of the distances
-    spare most of the work (`LowerBounds`).
+    faiss searches where it supports the device, torch otherwise. On a CPU, lower bounds of the
+    distances save most of the work (`LowerBounds`).
 
     Attributes:
-        embeddings: (M, D) float32, in order of selection. Not to be changed after the first
-            search, which prepares what speeds up the next ones.
+        embeddings: (M, D) float32, in order of selection. Do not change them after the first
+            search, which prepares data for the next ones.
 
     Args:
-        embeddings: (M, D) float32 on the device that is to search.
+        embeddings: (M, D) float32 on the device of the search.
 
     Raises:
         PatchCoreError: the bank is empty or not a matrix.
@@ -59,7 +59,7 @@ class MemoryBank:
 
         Args:
             queries: (Q, D) float32 on the bank's device.
-            k: How many, from 1 to M.
+            k: Number of neighbours, from 1 to M.
 
         Returns:
             (Q, k) float32 Euclidean distances, ascending; (Q, k) int64 indices into the bank.
@@ -90,7 +90,7 @@ class MemoryBank:
             yield search.extend_to(size)
 
     def begin(self, queries: torch.Tensor, k: int) -> "PrefixSearch":
-        """Begin a search that takes in the bank part by part.
+        """Begin a search that covers the bank part by part.
 
         Args:
             queries: (Q, D) float32 on the bank's device.
@@ -107,7 +107,7 @@ class PrefixSearch:
 
     Args:
         embeddings: (M, D) float32, the bank.
-        bounds: Lower bounds of distances to it.
+        bounds: Lower bounds of the distances to the bank.
         queries: (Q, D) float32 on the bank's device.
         k: Number of neighbours.
     """
@@ -124,10 +124,10 @@ class PrefixSearch:
         self._best: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def extend_to(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Search the first ``size`` rows of the bank, of which the former size is known.
+        """Search the first ``size`` rows of the bank; rows that were searched before are skipped.
 
         Args:
-            size: From k and from the former size on, up to M.
+            size: From k to M, and at least the size of the call before.
 
         Returns:
             (Q, k) float32 Euclidean distances, ascending; (Q, k) int64 indices into the bank.
@@ -152,7 +152,7 @@ class PrefixSearch:
         indices = self._bounds.nearest(queries, self._short, start, stop, self._k)
         if indices is None:
             spare = SPARE if queries.is_cuda else 0
-            indices = _search_plainly(queries, part, min(self._k + spare, stop - start))
+            indices = _search_in_full(queries, part, min(self._k + spare, stop - start))
         distances, indices = _in_order(queries, part, indices, self._k)
         return distances, indices + start
 
@@ -164,7 +164,7 @@ class Coreset:
     Attributes:
         indices: (M,) int64, numbers of the selected training patches, in order of selection.
         sizes: Size of the coreset of each percentage, ascending.
-        bank: Their embeddings.
+        bank: Embeddings of the selected patches.
         seed: Seed of the selection.
         origins: The training image and the position of each patch.
         patches: (M, ph, pw, 3) uint8, crop of each patch; None if not kept.
@@ -185,24 +185,24 @@ class Coreset:
         return Coreset(self.indices[:size], (size,), bank, self.seed, origins, patches)
 
 
-def _search_plainly(queries: torch.Tensor, part: torch.Tensor, k: int) -> torch.Tensor:
-    """Return (Q, k) indices of the nearest rows of ``part``, but for rounding."""
+def _search_in_full(queries: torch.Tensor, part: torch.Tensor, k: int) -> torch.Tensor:
+    """Return (Q, k) indices of the nearest rows of ``part``, up to rounding."""
     if not queries.is_cuda:
         return faiss_nearest(queries, part, k)
-    if not _faiss_has_gpu() or k > FAISS_GPU_MOST:
+    if not _faiss_has_gpu() or k > FAISS_GPU_MAX_K:
         return torch_nearest(queries, part, k)
     # faiss works on the stream of the current device.
     with torch.cuda.device(queries.device):
-        resources = _gpu_resources()  # before `faiss.knn_gpu`, which it replaces, is looked up
+        resources = _gpu_resources()  # first: it replaces `faiss.knn_gpu`
         return faiss.knn_gpu(resources, queries, part, k, device=queries.device.index)[1]
 
 
 @functools.cache
 def _gpu_resources() -> "faiss.StandardGpuResources":
-    """Return faiss's own memory on a GPU: taken once, since taking it takes long."""
-    # Lets `faiss.knn_gpu` take and return tensors on the GPU, on torch's stream.
+    """Return faiss's own memory on a GPU: allocated once, since this takes long."""
+    # Makes `faiss.knn_gpu` accept and return tensors on the GPU, on torch's stream.
     importlib.import_module("faiss.contrib.torch_utils")
-    # faiss takes its memory from the device, of which torch keeps what it needed before.
+    # faiss allocates from the device, so torch's unused memory is released first.
     torch.cuda.empty_cache()
     resources = faiss.StandardGpuResources()
     resources.setTempMemory(FAISS_GPU_BYTES)
@@ -213,13 +213,13 @@ def _gpu_resources() -> "faiss.StandardGpuResources":
 def _in_order(
     queries: torch.Tensor, part: torch.Tensor, indices: torch.Tensor, k: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the true distances of the k nearest of the rows found, and these rows: (Q, k) each.
+    """Return true distances and indices of the k nearest of the found rows, (Q, k) each.
 
-    A search by |x|^2 - 2 x c + |c|^2 cannot tell apart what differs by less than it rounds.
+    A search by |x|^2 - 2 x c + |c|^2 cannot order distances that differ by less than it rounds.
     """
     if indices.shape[1] == 1:
         return true_distances(queries, part, indices), indices
-    indices = indices.sort(dim=1).values  # of equally far ones the first stays first
+    indices = indices.sort(dim=1).values  # of equal distances, the lowest row stays first
     distances, order = true_distances(queries, part, indices).sort(dim=1, stable=True)
     return distances[:, :k], indices.gather(1, order[:, :k])
 
@@ -243,13 +243,13 @@ def _merge(
     """Return the k nearest of two lists of neighbours per query, nearest first."""
     distances = torch.cat([nearer[0], found[0]], dim=1)
     indices = torch.cat([nearer[1], found[1]], dim=1)
-    # Stable: of equally far ones the one that was selected first stays first.
+    # Stable: of equal distances, the patch that was selected first stays first.
     distances, order = distances.sort(dim=1, stable=True)
     return distances[:, :k], indices.gather(1, order[:, :k])
 
 
 def search_method(device: torch.device) -> str:
-    """Return in words what searches on a device, for the log."""
+    """Describe how a device searches, for the log."""
     if device.type != "cuda":
         return "lower bounds and faiss on the CPU"
     if _faiss_has_gpu():

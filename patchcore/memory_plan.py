@@ -1,8 +1,8 @@
-"""How the training patches of a category are kept: both ways give the same result.
+"""Two ways to keep training patches in memory, with the same result.
 
-1. One pass: the embeddings of all patches are kept, and the selections take their rows.
+1. One pass: the embeddings of all patches are kept.
 2. Two passes: only the projections are kept (128 numbers a patch). After the selections the images
-   are embedded again, and just the rows that a selection took are kept.
+   are embedded again, and only the rows of selected patches are kept.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class MemoryPlan:
 
     Attributes:
         passes: Number of times that the images are embedded, 1 or 2.
-        needed: Memory in gigabytes that this takes.
+        needed: Required memory in gigabytes.
     """
 
     passes: int
@@ -36,17 +36,17 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a fit keeps in memory.
+    """Sizes of what a fit keeps in memory.
 
     Attributes:
-        num_images: Training images, with their flips.
+        num_images: Number of training images, with their flips.
         patches_per_image: h * w.
         embed_dim: D.
-        coreset_sizes: The size of each seed's largest coreset.
-        fold_sizes: The size of the largest coreset of each fold that scores held-out images.
-        scored_patches: Patches that are scored: of held-out images, and samples for ensembles.
-        image_bytes: Bytes that are kept of each image in one pass.
-        patch_bytes: Bytes that are kept of each coreset patch of the first seed.
+        coreset_sizes: Size of each seed's largest coreset.
+        fold_sizes: Size of the largest coreset of each fold of held-out images.
+        scored_patches: Number of patches to score: of held-out images, and samples for ensembles.
+        image_bytes: Bytes kept of each image in one pass.
+        patch_bytes: Bytes kept of each coreset patch of the first seed.
     """
 
     num_images: int
@@ -64,12 +64,12 @@ class Needs:
         return self.num_images * self.patches_per_image
 
     def while_selecting(self) -> int:
-        """Return the bytes of projections, and of norms and distances of one selection."""
+        """Return the bytes of all projections, and of the norms and distances of a selection."""
         projections = len(self.coreset_sizes) * self.num_patches * PROJECTION_DIM
         return (projections + 2 * self.num_patches) * BYTES_PER_FLOAT
 
     def banks(self) -> int:
-        """Return the bytes of all memory banks at once, the largest fold's among them."""
+        """Return the bytes of all memory banks at once, with one of the largest fold."""
         rows = sum(self.coreset_sizes) + max(self.fold_sizes, default=0)
         floats = rows * (self.embed_dim + BOUND_FLOATS_PER_ROW)
         return floats * BYTES_PER_FLOAT + self.coreset_sizes[0] * self.patch_bytes
@@ -81,18 +81,18 @@ class Needs:
         return embeddings + images + max(self.while_selecting(), self.banks())
 
     def two_passes(self) -> int:
-        """Return the bytes of a fit that keeps projections, then the rows that were taken."""
+        """Return the bytes of a fit that keeps projections, then the rows of selected patches."""
         taken = sum(self.coreset_sizes) + sum(self.fold_sizes) + self.scored_patches
         rows = min(taken, self.num_patches) * self.embed_dim * BYTES_PER_FLOAT
         return max(self.while_selecting(), rows + self.banks())
 
 
 def plan_memory(needs: Needs, budget: float) -> MemoryPlan:
-    """Choose between one pass and two; the choice changes the time, never a number.
+    """Choose between one pass and two, which changes the time but no result.
 
     Args:
-        needs: What the fit keeps.
-        budget: Memory in gigabytes.
+        needs: Sizes of what the fit keeps.
+        budget: Available memory in gigabytes.
 
     Raises:
         PatchCoreError: the memory is too small for both.

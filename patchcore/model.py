@@ -1,4 +1,4 @@
-"""PatchCore: an Embedder, a Scorer and what was trained, as one model."""
+"""PatchCore: an Embedder, a Scorer and the result of training, as one model."""
 
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
@@ -119,7 +119,7 @@ class PatchCore:
 
     @property
     def thresholds(self) -> Thresholds:
-        """Thresholds of images and pixels, as far as they are known."""
+        """Thresholds of images and pixels; None where unknown."""
         return Thresholds(None, None) if self.trained is None else self.trained.thresholds
 
     def fit(
@@ -132,7 +132,7 @@ class PatchCore:
                 uint8 RGB, PIL images or tensors, as `patchcore.images.each_image` takes them.
             names: The name of each image, for explanations; optional.
             memory_budget: Gigabytes for embeddings and selection; 0 for most of the free memory.
-                Where embeddings do not fit, they are computed twice, with the same result.
+                Embeddings that do not fit are computed twice, with the same result.
 
         Returns:
             This model.

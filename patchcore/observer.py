@@ -1,4 +1,4 @@
-"""What a caller may follow of a fit or a prediction: stages for timing, counts for bars."""
+"""Callbacks of a fit or a prediction: stages for timing, counts for progress bars."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Observer:
-    """Follows a fit or a prediction and does nothing; subclasses measure and show."""
+    """Observes a fit or a prediction and does nothing; subclasses measure or show progress."""
 
     def stage(
         self, name: str, seed: int | None = None, part: int | None = None
@@ -16,14 +16,14 @@ class Observer:
 
         Args:
             name: ``embed``, ``select``, ``normalise``, ``search`` or ``score``.
-            seed: Seed of the selection that the stage serves; None if it serves all.
-            part: Position of the percentage, ascending, that the stage serves; None if it serves
-                all. For ``select`` and ``search``, larger percentages build on the stage as well.
+            seed: Seed of the selection to which the stage belongs; None for all.
+            part: Position of the percentage, ascending, to which the stage belongs; None for all.
+                Larger percentages also use the stages ``select`` and ``search``.
         """
         return nullcontext()
 
     def read(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Pass on batches of images, which may have to be waited for."""
+        """Pass on batches of images; a subclass can time the waiting for them."""
         return iter(batches)
 
     def advance(self, num_images: int) -> None:
@@ -39,8 +39,8 @@ class Observer:
             sizes: Coreset sizes of the percentages, ascending.
 
         Returns:
-            A context manager that gives a function, called with the number of patches selected
-            so far.
+            A context manager with a function as its value, which is called with the number of
+            patches selected so far.
         """
         return nullcontext(lambda done: None)
 

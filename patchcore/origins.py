@@ -7,14 +7,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class EmbeddingOrder:
-    """Which training image each embedded image is.
+    """Training image and flip of each embedded image.
 
-    Batch by batch, the images are embedded as they are, then flipped in each way. With flips, the
-    n-th embedded image is therefore not the n-th training image.
+    Each batch is embedded without a flip, then with each flip. With flips, the n-th embedded image
+    is therefore not the n-th training image.
 
     Attributes:
         images: (n,) int64, the number of the training image.
-        flips: (n,) int64, 0 for the image as it is, f for the f-th flip.
+        flips: (n,) int64, 0 for no flip, f for the f-th flip.
     """
 
     images: np.ndarray
@@ -25,9 +25,9 @@ class EmbeddingOrder:
         """Return the order for a number of training images.
 
         Args:
-            num_images: Training images.
-            num_flips: Flipped versions of each image, besides the image as it is.
-            batch_size: Training images in a batch.
+            num_images: Number of training images.
+            num_flips: Number of flips of each image.
+            batch_size: Number of training images in a batch.
         """
         numbers = np.arange(num_images, dtype=np.int64)
         versions = range(num_flips + 1)
@@ -46,8 +46,7 @@ class Origins:
 
     Attributes:
         names: The name of each training image, for example its file.
-        flips: The name of each version of an image: empty for the image as it is, then the model's
-            flips.
+        flips: The name of each version of an image: empty for no flip, then the model's flips.
         image: (M,) int64, positions in `names`.
         flip: (M,) int64, positions in `flips`.
         row: (M,) int64, row of the patch in the grid.

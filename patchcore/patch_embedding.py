@@ -1,10 +1,11 @@
 """Feature maps -> (B, h, w, D) patch embeddings.
 
 The paper (section 3.1, equations 1 to 3) and its reference code gather each position's
-neighbourhood from every layer, resize the deeper layers' to the first one's grid, pool each to one
-length, join them, and pool again. All of that is linear and the same at every position, so per
-layer it is one small convolution *before* the resizing, in which each output touches at most a few
-neighbouring channels. The weights follow from the two poolings; tests hold it against the long way.
+neighbourhood from every layer, resize those of deeper layers to the first layer's grid, pool each
+to one length, join them, and pool again. These steps are linear and equal at every position. For
+each layer they are therefore one small convolution *before* the resizing, and each of its outputs
+depends on a few neighbouring channels. The weights follow from the two poolings; tests compare the
+result with the steps above.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +18,9 @@ from torch import nn
 
 from patchcore.errors import PatchCoreError
 
-# Up to so many channels, where outputs do not take them one after another, a full convolution is
-# faster than picking the channels first: 24 at 28x28 by 6 times, 40 by 4; 96 at 14x14 by half.
+# If outputs do not use the channels in order, a full convolution is faster than selecting channels
+# first, up to this number: 6 times for 24 channels at 28x28, 4 times for 40; half as fast for 96 at
+# 14x14.
 FULL_CONVOLUTION_CHANNELS = 64
 
 
@@ -31,10 +33,10 @@ class PatchEmbedding(nn.Module):
         layer_dim: Length to which each layer's neighbourhood vector (C * p * p, channel-major) is
             pooled.
         embed_dim: Length D of the embedding, to which the joined vectors are pooled.
-        layer_weights: A factor for each layer's part; None for 1 each.
+        layer_weights: Factor for each layer's part; None for 1 each.
 
     Raises:
-        PatchCoreError: a number is not positive, or the counts of layers and weights differ.
+        PatchCoreError: a number is not positive, or the numbers of layers and weights differ.
     """
 
     def __init__(
@@ -84,10 +86,10 @@ class PatchEmbedding(nn.Module):
         parts = [layer(value) for layer, value in zip(self.layers, values, strict=True)]
         grid = parts[0].shape[2:]  # (h, w)
         joined: list[torch.Tensor] = []
-        filled = 0  # outputs before this one are there
+        filled = 0  # number of joined outputs
         for layer, part in zip(self.layers, parts, strict=True):
             values = _resize(part, grid).permute(0, 2, 3, 1)  # (B, h, w, outputs of this layer)
-            # Where a bin of the last pooling spans two layers, the second adds to the first.
+            # If a bin of the last pooling spans two layers, the second adds to the first.
             shared = max(filled - layer.first_output, 0)
             if shared:
                 last = joined.pop()
@@ -102,8 +104,8 @@ class _LayerEmbedding(nn.Module):
     """One layer's share of the embedding: (B, C, h, w) -> (B, outputs, h', w').
 
     Args:
-        matrix: (D, C * p * p): the whole map from a neighbourhood to the embedding. Each row holds
-            a short run of channels, and the rows that hold any are neighbours.
+        matrix: (D, C * p * p), maps a neighbourhood to the embedding. Each row uses a few
+            consecutive channels; the rows that are not zero are consecutive.
         channels: C.
         patch_size: p.
     """
@@ -113,12 +115,12 @@ class _LayerEmbedding(nn.Module):
         matrix = matrix.tocsr()
         rows = np.flatnonzero(np.diff(matrix.indptr))
         area = patch_size**2
-        # The first and last channel that each output touches; columns within a row ascend.
+        # The first and last channel of each output; columns within a row ascend.
         matrix.sort_indices()
         first = matrix.indices[matrix.indptr[rows]] // area
         last = matrix.indices[matrix.indptr[rows + 1] - 1] // area
         width = int((last - first).max()) + 1
-        # A run of `width` channels for each, moved inwards where it would pass the last channel.
+        # `width` consecutive channels for each, moved back where they would pass the last channel.
         start = np.minimum(first, channels - width)
         entries = matrix.tocoo()
         kernel = np.zeros((len(rows), width * area))
@@ -143,8 +145,8 @@ class _LayerEmbedding(nn.Module):
         if self.touched is not None:
             feature_map = feature_map.index_select(1, self.touched)
         kernel = self.kernel.to(feature_map.dtype)  # (outputs * width, 1 or C, p, p)
-        # Each channel by itself, then the sum over each run: on a CPU ten times as fast as one
-        # convolution with a few channels to a group.
+        # Each channel by itself, then the sum over the channels of each output: on a CPU ten times
+        # as fast as one convolution with a few channels to a group.
         groups = feature_map.shape[1] // kernel.shape[1]
         convolved = F.conv2d(feature_map, kernel, padding=self.padding, groups=groups)
         pooled = convolved[:, :: self.width]

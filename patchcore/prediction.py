@@ -1,4 +1,4 @@
-"""What PatchCore predicts for images: neighbours of their patches, scores, maps."""
+"""Predictions of PatchCore: scores, maps, and nearest coreset patches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -8,13 +8,13 @@ import torch
 
 from patchcore.errors import PatchCoreError
 
-# Predictions that wait on the device: with maps of 224x224, those of about 300 images.
+# Predictions that are kept on the device: about 300 images with maps of 224x224.
 BYTES_ON_DEVICE = 1 << 26
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for B images: NumPy arrays, or tensors while it is still on the device.
+    """The prediction for B images: NumPy arrays, or tensors on the device.
 
     Attributes:
         score: (B,) float32, the anomaly score, >= 0, in units of the embedding's distance. The
@@ -22,7 +22,7 @@ class Prediction:
         anomaly_map: (B, H, W) float32 in the same units, of the cropped image.
         distance: (B, h, w, k) float32, Euclidean distances of each patch to its nearest coreset
             patches, ascending.
-        nearest: (B, h, w, k) int64, these coreset patches: positions in `Coreset.indices`.
+        nearest: (B, h, w, k) int64, these coreset patches, as positions in `Coreset.indices`.
     """
 
     score: np.ndarray
@@ -31,7 +31,7 @@ class Prediction:
     nearest: np.ndarray
 
     def of(self, number: int) -> "Prediction":
-        """Return the prediction of one image: B = 1."""
+        """Return the prediction of one image, with B = 1."""
         one = slice(number, number + 1)
         return Prediction(*(getattr(self, name)[one] for name in _ARRAYS))
 
@@ -42,8 +42,8 @@ _ARRAYS = tuple(field.name for field in fields(Prediction))
 class Collector:
     """Joins the predictions of batches, in their order, in the host's memory.
 
-    Copies are rare, since each one waits until the device has finished. They do not wait for the
-    end, since a device's memory is small beside what may be predicted.
+    Predictions are copied in large parts, since each copy waits until the device has finished. They
+    are not all kept until the end, since they may exceed the device's memory.
     """
 
     def __init__(self) -> None:

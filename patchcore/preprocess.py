@@ -1,4 +1,4 @@
-"""RGB arrays -> normalised (B, 3, H, W), as the backbone was trained."""
+"""RGB arrays -> normalised (B, 3, H, W), the input of the backbone."""
 
 from dataclasses import dataclass
 
@@ -6,9 +6,6 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
-
-from patchcore.errors import PatchCoreError
-from patchcore.settings import INTERPOLATIONS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -21,17 +18,15 @@ class Preprocess:
     Resizing and cropping work image by image on the CPU (any size in, one size out), so that
     batches are uint8 and small until `normalise` runs on the device.
 
+    `patchcore.settings.Settings` checks the values.
+
     Attributes:
         size_resize: (height, width) in pixels of the resized image.
-        size_crop: (height, width) in pixels of the part that is kept from its middle.
-        mean: Of each RGB channel, in [0, 1].
-        std: Of each RGB channel, in [0, 1].
-        interpolation: ``bilinear`` (antialiased, the reference) or ``area`` (each pixel the mean of
-            the area it covers, as PatchCore-ex resizes).
-
-    Raises:
-        PatchCoreError: the crop is larger than the resized image, a size is not positive, or the
-            interpolation is unknown.
+        size_crop: (height, width) in pixels of the centre crop.
+        mean: Mean of each RGB channel, in [0, 1].
+        std: Standard deviation of each RGB channel, in [0, 1].
+        interpolation: ``bilinear`` (antialiased, as the reference code) or ``area`` (each pixel is
+            the mean of the area it covers, as in PatchCore-ex).
     """
 
     size_resize: tuple[int, int] = (256, 256)
@@ -39,24 +34,6 @@ class Preprocess:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     interpolation: str = "bilinear"
-
-    def __post_init__(self) -> None:
-        if min(*self.size_resize, *self.size_crop) < 1:
-            raise PatchCoreError(
-                f"expected positive sizes, found size_resize {self.size_resize} "
-                f"and size_crop {self.size_crop}"
-            )
-        if any(crop > size for crop, size in zip(self.size_crop, self.size_resize, strict=True)):
-            raise PatchCoreError(
-                f"expected size_crop at most size_resize, found size_crop {self.size_crop} "
-                f"and size_resize {self.size_resize} (height, width)"
-            )
-
-        if self.interpolation not in INTERPOLATIONS:
-            raise PatchCoreError(
-                f"expected interpolation {' or '.join(INTERPOLATIONS)}, found "
-                f"{self.interpolation!r}"
-            )
 
     def crop_image(self, image: np.ndarray) -> np.ndarray:
         """Resize and crop the centre.
@@ -74,7 +51,7 @@ class Preprocess:
         return self._crop_bilinear(image)
 
     def crop_box(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """Return which part of an image the crop, and so the anomaly map, shows.
+        """Return the part of an image that the crop, and so the anomaly map, shows.
 
         Args:
             size: (H, W) in pixels of the image.
@@ -85,7 +62,7 @@ class Preprocess:
         top, left = self._crop_origin()
         bottom, right = top + self.size_crop[0], left + self.size_crop[1]
         (height, width), (height_resized, width_resized) = size, self.size_resize
-        # Divided last: the box of all of an image ends at its border to the last bit.
+        # Divided last: without a crop, the box ends exactly at the image's border.
         return (
             left * width / width_resized,
             top * height / height_resized,
@@ -114,16 +91,16 @@ class Preprocess:
             images: (B, H, W, 3) uint8 RGB on any device.
 
         Returns:
-            (B, 3, H, W) float32 on the same device, channels last in memory (the fast order for
-            convolutions, and the one in which the images already lie).
+            (B, 3, H, W) float32 on the same device, channels last in memory (the order of the
+            given images, and the fastest one for convolutions).
         """
         mean, std = (_filled(values, images.device) * 255 for values in (self.mean, self.std))
         return images.permute(0, 3, 1, 2).float().sub_(mean[:, None, None]).div_(std[:, None, None])
 
     def _crop_bilinear(self, image: np.ndarray) -> np.ndarray:
-        """Resize with Pillow's antialiased bilinear, which is the reference's."""
-        # Of the source only what ends up in the crop: Pillow then skips what is cut off, and its
-        # filter still sees the pixels beyond this box, so that nothing changes by it.
+        """Resize with Pillow's antialiased bilinear filter, as the reference code does."""
+        # Only the part of the source that the crop shows: Pillow computes no other pixels, and its
+        # filter still reads those beyond this box, so the result is the same.
         box = self.crop_box(image.shape[:2])
         resized = Image.fromarray(image).resize(
             self.size_crop[::-1], Image.Resampling.BILINEAR, box=box
@@ -140,11 +117,11 @@ class Preprocess:
 
 
 def _filled(values: tuple[float, float, float], device: torch.device) -> torch.Tensor:
-    """Return (3,) on the device, made there: a copy to a GPU would wait for all of its work."""
+    """Return (3,) created on the device: a copy to a GPU would wait until it has finished."""
     return torch.cat([torch.full((1,), value, device=device) for value in values])
 
 
 def _nearest(size_in: int, size_resized: int, first: int, count: int) -> np.ndarray:
     """Return the source pixel under the centre of each of ``count`` pixels from ``first`` on."""
-    # (i + 1/2) * in / out, rounded down, in integers: a centre may lie just between two pixels.
+    # (i + 1/2) * in / out, rounded down, in integers: a centre may be exactly between two pixels.
     return (2 * np.arange(first, first + count) + 1) * size_in // (2 * size_resized)

@@ -13,7 +13,7 @@ def read_record(folder: Path) -> dict:
     """Read ``model.json`` of a saved model.
 
     Raises:
-        PatchCoreError: there is none, or its format or version is another.
+        PatchCoreError: the file cannot be read, or has another format or version.
     """
     path = folder / RECORD
     try:

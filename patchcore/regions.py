@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 CropBox = tuple[float, float, float, float]  # left, top, right, bottom, in pixels of the image
-# Largest rounding error of an edge, in pixels: it must not add another pixel to a box.
+# Largest rounding error of an edge in pixels, which must not add another pixel to a box.
 ROUNDING = 1e-6
 
 
@@ -16,8 +16,8 @@ class Region:
     """A connected set of pixels at or above the threshold; diagonal neighbours are connected.
 
     Attributes:
-        box: (left, top, right, bottom) in pixels of the image, right and bottom exclusive: all
-            pixels that the region touches.
+        box: (left, top, right, bottom) in pixels of the image, right and bottom exclusive. It
+            includes all pixels that the region touches.
         area: Number of pixels of the image, at least 1.
         score: The largest value of the map in the region.
     """
@@ -78,7 +78,7 @@ def spread_map(anomaly_map: np.ndarray, size: tuple[int, int], *, crop_box: Crop
     left, top, right, bottom = crop_box
     scale_x = (right - left) / anomaly_map.shape[1]
     scale_y = (bottom - top) / anomaly_map.shape[0]
-    # Centres of pixels lie at halves: pixel u of the map maps to left + (u + 1/2) scale - 1/2.
+    # Centres of pixels are at halves: pixel u of the map maps to left + (u + 1/2) scale - 1/2.
     to_image = np.array(
         [
             [scale_x, 0, left + (scale_x - 1) / 2],

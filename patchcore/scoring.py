@@ -52,11 +52,11 @@ class Scorer:
             embeddings: (B, h, w, D) float32.
             bank: The coreset's embeddings.
             sizes: Coreset sizes, ascending.
-            observer: Follows the stages ``search`` and ``score``.
+            observer: Observes the stages ``search`` and ``score``.
             seed: Seed of the selection, for the observer.
 
         Yields:
-            For each size the prediction, as tensors on the device.
+            The prediction by each size, as tensors on the device.
 
         Raises:
             PatchCoreError: k is larger than the smallest size.
@@ -107,16 +107,16 @@ def patch_scores(distances: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class ScoredPatches:
-    """What the anomaly score of an image may be computed from.
+    """Input of the image scores in `IMAGE_SCORES`.
 
     Attributes:
         scores: (B, h, w) patch scores.
         maps: (B, H, W) anomaly maps.
-        embeddings: (B, h, w, D) of the patches.
+        embeddings: (B, h, w, D), embeddings of the patches.
         nearest: (B, h, w) int64, the nearest coreset patch of each patch.
         coreset: (M, D), embeddings of the coreset.
-        neighbours: Returns, for coreset patches (B,), the coreset patches nearest to each:
-            (B, b) int64, each patch itself among its own.
+        neighbours: Maps coreset patches (B,) to the nearest coreset patches of each, (B, b) int64,
+            including the patch itself.
     """
 
     scores: torch.Tensor
@@ -152,7 +152,7 @@ def reweighted(patches: ScoredPatches) -> torch.Tensor:
     neighbourhood = patches.coreset[patches.neighbours(m_star)]  # (B, b, D)
     distances = (m_test[:, None] - neighbourhood).norm(dim=2)  # (B, b)
     d_star = (m_test - patches.coreset[m_star]).norm(dim=1)  # (B,)
-    # exp of a distance overflows soon: the quotient as the exponential of a difference.
+    # exp of a distance overflows, so the quotient is the exponential of a difference.
     weight = 1 - torch.exp(d_star - distances.logsumexp(1))
     return weight * s_star
 
@@ -170,8 +170,8 @@ class AnomalyMap(nn.Module):
     Args:
         grid: (h, w) of the patch scores.
         size: (H, W) in pixels of the map.
-        sigma: Of the Gaussian, in pixels of the map; 0 does not smooth. Cut off at 4 sigma,
-            mirrored at the border.
+        sigma: Standard deviation of the Gaussian in pixels of the map, which is cut off at 4 sigma
+            and mirrored at the border; 0 for no smoothing.
     """
 
     def __init__(self, grid: tuple[int, int], size: tuple[int, int], sigma: float = 4.0):
@@ -181,19 +181,19 @@ class AnomalyMap(nn.Module):
         self.register_buffer("columns", columns, persistent=False)  # (W, w)
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
-        """Draw the maps.
+        """Return the maps.
 
         Args:
             scores: (B, h, w) float32.
 
         Returns:
-            (B, H, W) float32, in the scores' units.
+            (B, H, W) float32, in units of the scores.
         """
         return self.rows @ scores @ self.columns.T
 
 
 def _axis(length_in: int, length_out: int, sigma: float) -> torch.Tensor:
-    """Return (length_out, length_in): what each position of the map takes from each patch."""
+    """Return (length_out, length_in): the weight of each patch at each position of the map."""
     identity = torch.eye(length_in, dtype=torch.float64)[None]  # one channel for each patch
     resized = F.interpolate(identity, length_out, mode="linear", align_corners=False)[0].T.numpy()
     if sigma > 0:

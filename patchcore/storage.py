@@ -4,8 +4,8 @@
     model.safetensors   coreset embeddings, indices, origins and crops; the projection; scores
     index.faiss         the embeddings as a flat faiss index for other programs, on request
 
-The weights of the backbone are not included: they are loaded by name, and their digest must be the
-one of the training.
+The weights of the backbone are not included: they are loaded by name, and must have the recorded
+digest.
 """
 
 import hashlib
@@ -92,7 +92,7 @@ def write_folder(
 
 @contextmanager
 def checked(folder: Path) -> Iterator[None]:
-    """Raise one PatchCoreError for whatever missing or ill-typed entries of a record cause."""
+    """Raise PatchCoreError for any error that missing or ill-typed entries of a record cause."""
     try:
         yield
     except PatchCoreError:
@@ -133,7 +133,7 @@ def read_backbone(
             recorded["weights"] if weights is None else weights,
             size=tuple(settings["size_crop"]),
             seed=settings["seed"],
-            # What a trial run found out at training; another network has its own.
+            # Found by a trial run at training; it does not apply to another network.
             layout=recorded["layout"] if backbone in (None, recorded["name"]) else None,
         )
     if weights_digest(backbone) != recorded["weights_digest"]:
@@ -190,7 +190,7 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
 
 
 def weights_digest(backbone: Backbone) -> str:
-    """Return the digest of the backbone's weights, computed now if it was not when they came."""
+    """Return the digest of the backbone's weights; compute it if it was not at loading."""
     return backbone.weights_digest or digest(backbone.network)
 
 
@@ -276,7 +276,7 @@ def _read_checked(path: Path, expected: str) -> bytes:
 
 
 def _check_numbers(record: Mapping, indices: np.ndarray, origins: Origins, folder: Path) -> None:
-    """Check that every coreset patch lies in the grid of a training image that has a name."""
+    """Check that every coreset patch is in the grid of a named training image."""
     grid, names = record["grid"], record["training_images"]
     num_embedded = len(names) * len(origins.flips)
     limits = {
@@ -295,7 +295,7 @@ def _check_numbers(record: Mapping, indices: np.ndarray, origins: Origins, folde
 
 
 def _replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write a folder under another name, then rename it over the former one."""
+    """Write a folder under a temporary name, then rename it over the former one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     former = folder.with_name(f".{folder.name}.{os.getpid()}.former")
@@ -309,5 +309,5 @@ def _replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         if former.exists() and not folder.exists():
-            former.rename(folder)  # the former model comes back if the new one could not be renamed
+            former.rename(folder)  # restores the former model if the new one could not be renamed
         shutil.rmtree(former, ignore_errors=True)

@@ -28,8 +28,8 @@ class Threshold:
 class Thresholds:
     """The thresholds of images and of pixels.
 
-    Neither serves for the other: the values of a smoothed map are lower than the patch scores that
-    the score of an image is made of.
+    They are not interchangeable: the values of a smoothed map are lower than the patch scores from
+    which the score of an image is computed.
 
     Attributes:
         image: Threshold of anomaly scores; None if it is unknown.
@@ -60,7 +60,7 @@ def choose_thresholds(
     """Set the thresholds.
 
     Args:
-        held_out: Scores of normal images; None if there were too few.
+        held_out: Scores of normal images; None if there are too few.
         best: The thresholds with the largest F1 on labelled test images.
         image: ``train_quantile``, ``f1_max`` or a number, for images.
         pixel: ``train_quantile``, ``f1_max`` or a number, for pixels.
@@ -87,19 +87,19 @@ def choose_thresholds(
 
 
 def _choose(
-    name: str, asked: str | float, quantile: Threshold | None, best: float | None
+    name: str, method: str | float, quantile: Threshold | None, best: float | None
 ) -> Threshold | None:
-    if asked == TRAIN_QUANTILE:
+    if method == TRAIN_QUANTILE:
         return quantile
-    if asked == F1_MAX:
+    if method == F1_MAX:
         if best is None:
             raise PatchCoreError(
                 f"expected labelled test images (with masks for pixels) to set {name} {F1_MAX}, "
-                f"found none; take {TRAIN_QUANTILE} or a number"
+                f"found none; choose {TRAIN_QUANTILE} or a number"
             )
         return Threshold(best, F1_MAX)
-    if isinstance(asked, str) or not math.isfinite(asked):
+    if isinstance(method, str) or not math.isfinite(method):
         raise PatchCoreError(
-            f"expected {name} {TRAIN_QUANTILE}, {F1_MAX} or a number, found {asked!r}"
+            f"expected {name} {TRAIN_QUANTILE}, {F1_MAX} or a number, found {method!r}"
         )
-    return Threshold(float(asked), GIVEN)
+    return Threshold(float(method), GIVEN)

@@ -1,4 +1,4 @@
-"""What PatchCore keeps of training images."""
+"""The result of training that a model keeps."""
 
 from dataclasses import dataclass, field
 
@@ -17,7 +17,7 @@ class Trained:
             None if there were too few images.
         thresholds: The thresholds of the largest percentage.
         best: The thresholds with the largest F1 on labelled test images, if measured.
-        category: Name of what was learned; may be empty.
+        category: Name of the category; may be empty.
     """
 
     coreset: Coreset

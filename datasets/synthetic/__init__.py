@@ -1,8 +1,8 @@
 """Procedural product images with exact masks: a dataset that needs no download.
 
-None of the categories has the name of a category of MVTec AD. Each is the module of its name in
-`datasets.synthetic.categories`; add a new one there and to the names below.
+No category has the name of one of MVTec AD. Each category is a module in
+`datasets.synthetic.categories`; add a new one there, and its name below.
 """
 
 NAMES = ("weave", "wood_grain", "mosaic", "bottle_mouth", "hex_nut", "wood_screw")
-"""The categories: textures, then objects."""
+"""Names of the categories: textures, then objects."""

@@ -1,25 +1,21 @@
-"""Shapes and kinds of damage that several categories share.
+"""Shapes and defects of several categories.
 
-A defect is a function (surface, rng) -> surface. It changes shape and material of the good surface;
-light, shadow and camera are applied afterwards.
+A defect is a function (surface, rng) -> surface. It changes the shape and material of the good
+surface; light, shadow and camera are applied afterwards.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.synthetic.fields import coverage, fractal_noise, ramp, rotated
-from datasets.synthetic.surface import Surface, linear
+from datasets.synthetic.fields import coverage, fractal_noise, rotated
+from datasets.synthetic.surface import Surface
 
 WIDEST_PLACE = 0.62
-"""Largest distance of a defect from the image centre along each axis: the border is cropped."""
+"""Largest distance of a defect from the image centre along each axis, since images are cropped."""
 
 MAX_STRETCH = 1.3
 """Largest ratio of length to width of a blob."""
-
-RUST = linear(0.47, 0.24, 0.10)
 
 
 def pick_place(
@@ -29,17 +25,13 @@ def pick_place(
     *,
     reach: float = WIDEST_PLACE,
 ) -> tuple[float, float]:
-    """Draw a position in the frame of the part, only where `allowed` (S, S) bool is True.
-
-    Raises ValueError if no pixel is allowed.
-    """
+    """Draw a position in the frame of the part, only where `allowed` (S, S) bool is True."""
     size = surface.size
     tries = ((rng.uniform(-reach, reach, (200, 2)) + 1) * (size / 2)).astype(np.int64)
     if allowed is not None:
         hits = tries[allowed[tries[:, 0], tries[:, 1]]]
         tries = hits if len(hits) else np.argwhere(allowed)
-    if not len(tries):
-        raise ValueError("expected at least one pixel where the defect may lie, found none")
+
     row, column = tries[0]
     return float(surface.x[row, column]), float(surface.y[row, column])
 
@@ -65,10 +57,14 @@ def blob_distance(
 
 @dataclass(frozen=True)
 class Stroke:
-    """An open line, given by its chord and its offsets from that.
+    """An open line, defined by its chord and its offsets from the chord.
 
-    centre, angle (radians), length: of the chord.
-    knots, offsets: positions from -1 to 1 along the chord, and the distance from it there.
+    Attributes:
+        centre: Centre of the chord.
+        angle: Direction of the chord in radians.
+        length: Length of the chord.
+        knots: Positions from -1 to 1 along the chord.
+        offsets: Distance of the line from the chord at each knot.
     """
 
     centre: tuple[float, float]
@@ -103,7 +99,7 @@ def bow(
     angle: float,
     bend: float,
 ) -> Stroke:
-    """Draw a smooth line; `bend` is its largest offset from the chord, per length."""
+    """Draw a smooth line; `bend` is its largest offset from the chord as a share of the length."""
     knots = np.linspace(-1, 1, 81)
     offsets = rng.choice([-1, 1]) * bend * length * (1 - knots**2) * (1 + 0.4 * knots)
     return Stroke(centre, angle, length, knots, offsets)
@@ -112,17 +108,17 @@ def bow(
 def jagged_line(
     rng: np.random.Generator, *, start: tuple[float, float], length: float, angle: float
 ) -> Stroke:
-    """Draw a line from `start` in short straight segments, like a crack in brittle material."""
+    """Draw a line of short straight segments from `start`, like a crack in brittle material."""
     knots = np.linspace(-1, 1, 2 + int(np.clip(length / 0.045, 4, 40)))
     walk = np.cumsum(rng.normal(0, 0.014, len(knots))) + rng.normal(0, 0.009, len(knots))
-    # Subtracting the chord fixes both ends, so that a branch starts on its crack.
+    # Subtracting the chord fixes both ends, so that a branch starts at its crack.
     walk -= np.interp(knots, [-1, 1], walk[[0, -1]])
     middle = start[0] + length / 2 * np.cos(angle), start[1] + length / 2 * np.sin(angle)
     return Stroke(middle, angle, length, knots, walk)
 
 
 def strip(along: np.ndarray, across: np.ndarray, *, width: float) -> np.ndarray:
-    """Return the share of each pixel that a line covers; the line tapers towards both ends."""
+    """Return the share of each pixel covered by a line that tapers towards both ends."""
     half = width / 2 * np.sqrt(np.clip(1 - along**2, 0, 1))
     pixel = 2 / across.shape[0]
     # Lines thinner than a pixel stay one pixel wide but become fainter, as in a camera image.
@@ -151,45 +147,6 @@ def with_scratch(
             0.75 * groove, colour, gloss=0.4, metal=metal
         )
     return surface
-
-
-def with_stain(
-    surface: Surface,
-    rng: np.random.Generator,
-    *,
-    tint: np.ndarray,
-    radius: float,
-    strength: float,
-) -> Surface:
-    """Multiply the colour of an irregular patch by `tint`, most strongly at its rim."""
-    distance = blob_distance(
-        surface, rng, centre=pick_place(rng, surface), radius=radius, ragged=0.5
-    )
-    distance += 0.05 * radius * fractal_noise(rng, surface.size, (12, 12), octaves=2)
-    inside = coverage(distance, softness=0.12 * radius)
-    rim = np.exp(-((distance / (0.10 * radius) + 0.6) ** 2))
-    patchy = 0.75 + 0.10 * fractal_noise(rng, surface.size, (5, 5), octaves=2)
-    soaked = np.clip(strength * inside * (patchy + 0.45 * rim), 0, 1)
-    return surface.tinted(soaked, tint)
-
-
-def with_rust(
-    surface: Surface,
-    rng: np.random.Generator,
-    *,
-    centre: tuple[float, float],
-    radius: float,
-) -> Surface:
-    """Corrode a speckled patch: dull, rough and brown, densest in the middle."""
-    size = surface.size
-    distance = blob_distance(surface, rng, centre=centre, radius=radius, ragged=0.35)
-    speckle = fractal_noise(rng, size, (28, 28), octaves=3)
-    corroded = ramp(0.42 * speckle - distance / radius, -0.15, 0.45) * ramp(
-        distance, 0.5 * radius, 0.25 * radius
-    )
-    tone = np.clip(1 + 0.45 * fractal_noise(rng, size, (40, 40), octaves=2), 0.3, 2.2)
-    rough = surface.raised(0.004 * speckle * corroded)
-    return rough.painted(0.92 * corroded, tone[..., None] * RUST)
 
 
 def with_crack(
@@ -225,7 +182,7 @@ def with_bite(
     """Break a piece off the part and leave a rough face around it.
 
     `distance` is the signed distance from the outline of the break, negative inside; `colour` is
-    that of the rough face.
+    the colour of the rough face.
     """
     rough = fractal_noise(rng, surface.size, (36, 36), octaves=2)
     # The face slopes from the surface down to the broken edge.

@@ -1,12 +1,10 @@
 """Scalar fields over an image: coordinates, smooth noise, soft edges and distances.
 
-A field is a float32 array of shape (S, S), one value per pixel of a square image of S pixels a
-side. Lengths are in half image widths: the image reaches from -1 to 1 along both axes (x to
-the right, y downwards), whatever S is. Random draws never depend on S: one seed gives the
-same scene at every size.
+A field is a float32 array of shape (S, S), one value per pixel of a square image with a side of S
+pixels. Lengths are in half image widths: for every S, the image spans -1 to 1 along both axes (x to
+the right, y downwards). Random draws do not depend on S: one seed gives the same scene at every
+size.
 """
-
-from __future__ import annotations
 
 import math
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ import cv2
 import numpy as np
 
 FIELD_REACH = 1.25
-"""Streaks are drawn over [-FIELD_REACH, FIELD_REACH], so that a rotated image stays inside."""
+"""Streaks are drawn over [-FIELD_REACH, FIELD_REACH], which contains a rotated image."""
 
 MAX_ZOOM, MAX_TILT = 0.03, 0.035
 """Largest change of scale and of depth (per half image width) of a pose."""
@@ -23,7 +21,7 @@ MAX_ZOOM, MAX_TILT = 0.03, 0.035
 
 @dataclass(frozen=True)
 class Pose:
-    """Position of a part in front of the camera: rotation, shift, scale and a slight tilt."""
+    """Position of a part in front of the camera: rotation, shift, scale and slight tilt."""
 
     angle: float
     shift: tuple[float, float]
@@ -40,12 +38,7 @@ class Pose:
         )
 
 
-def random_pose(
-    rng: np.random.Generator,
-    *,
-    max_angle: float,
-    max_shift: float = 0.0,
-) -> Pose:
+def random_pose(rng: np.random.Generator, *, max_angle: float, max_shift: float = 0.0) -> Pose:
     """Draw a pose; `max_angle` in radians, `max_shift` in half image widths."""
     return Pose(
         angle=rng.uniform(-max_angle, max_angle),
@@ -56,7 +49,7 @@ def random_pose(
 
 
 def image_axes(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the axes of the image, x as (1, S) and y as (S, 1), ready to broadcast."""
+    """Return the axes of the image, x as (1, S) and y as (S, 1), for broadcasting."""
     axis = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
     return axis[None, :], axis[:, None]
 
@@ -74,10 +67,10 @@ def ramp(values: np.ndarray, start: float, end: float) -> np.ndarray:
 
 
 def coverage(distance: np.ndarray, *, softness: float = 0.0) -> np.ndarray:
-    """Return the share of each pixel that lies inside a shape, 0 to 1.
+    """Return the share of each pixel inside a shape, 0 to 1.
 
     `distance` is the signed distance from the outline, negative inside. The edge is at least
-    1.5 pixels wide, to avoid aliasing; `softness` (a length) widens it.
+    1.5 pixels wide, to avoid aliasing; `softness` (a length) makes it wider.
     """
     width = max(softness, 3 / distance.shape[0])
     return np.clip(0.5 - distance / width, 0, 1)
@@ -91,7 +84,7 @@ def mix(first: np.ndarray | float, second: np.ndarray | float, share: np.ndarray
 def gaussian(values: np.ndarray, sigma: float) -> np.ndarray:
     """Blur a field or image; `sigma` is a length, so the result does not depend on the size."""
     sigma_pixels = sigma * values.shape[0] / 2
-    # A wide blur has no fine detail: a smaller copy gives the same result faster.
+    # A wide blur has no fine detail, so a smaller copy gives the same result faster.
     shrink = 2 ** int(np.clip(np.log2(max(sigma_pixels, 1) / 2), 0, 4))
     size = values.shape[0]
     if shrink == 1:
@@ -157,7 +150,7 @@ def streaks(
 
 
 def displaced(values: np.ndarray, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
-    """Return a field or image in which each pixel is fetched from an offset of (dx, dy)."""
+    """Return a field or image with each pixel read at an offset of (dx, dy)."""
     size = values.shape[0]
     pixels = np.arange(size, dtype=np.float32)
     columns, rows = pixels[None, :] + dx * (size / 2), pixels[:, None] + dy * (size / 2)

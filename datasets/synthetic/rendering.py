@@ -1,24 +1,16 @@
 """Draw an image and the exact mask of its defect from the name of a category and a seed."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import TypeVar
 from zlib import crc32
 
 import cv2
 import numpy as np
 
 from datasets.synthetic.categories import CATEGORIES
-from datasets.synthetic.category import SyntheticCategory
 from datasets.synthetic.fields import mix, ramp
 from datasets.synthetic.surface import add_sensor_noise, expose, random_studio
 
-Found = TypeVar("Found")
-
-SMALLEST_SIZE = 64
 FINEST_DETAIL_SIZE = 192
-"""Smaller images are drawn at twice their size and downscaled; threads would break up otherwise."""
+"""Smaller images are drawn at twice their size and reduced; threads would break up otherwise."""
 
 VISIBLE_CHANGE = 4 / 255
 """Smallest visible change of a pixel, in display values (0 to 1)."""
@@ -31,7 +23,7 @@ ATTEMPTS = 20
 def render(
     category: str, defect_type: str | None, *, seed: int, size: int = 256
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one image. Equal arguments give equal bytes in every process and in any order.
+    """Draw one image. Equal arguments give equal bytes in every process.
 
     With one seed, the good image and the defective ones show the same part with the same light
     and noise: outside its mask a defective image equals the good one exactly.
@@ -46,15 +38,8 @@ def render(
         The image, (size, size, 3) uint8 RGB, and the mask, (size, size) bool: True where the
         defect visibly changed the image. At least one pixel is True for a defect, none for a
         good image.
-
-    Raises:
-        ValueError: A name is unknown (the message lists the known ones) or a number out of range.
     """
-    recipe = find_category(category)
-    if defect_type is not None:
-        _find(recipe.defects, defect_type, what=f"a defect type of {category!r}")
-    check_numbers(seed, size)
-
+    recipe = CATEGORIES[category]
     drawn_size = size if size >= FINEST_DETAIL_SIZE else 2 * size
     surface = recipe.make_surface(_stream(category, "surface", seed), drawn_size)
     studio = random_studio(_stream(category, "studio", seed))
@@ -74,23 +59,18 @@ def render(
                 f"expected a visible {defect_type!r} on {category!r} within {ATTEMPTS} attempts, "
                 f"found none for seed {seed}"
             )
-        # Invisible changes are dropped, so that the mask is exact. The others fade in from the
-        # edge of the mask: the soft edges of shadows would end in a step otherwise.
+        # Invisible changes are removed, so that the mask is exact. The others fade in from the edge
+        # of the mask: the soft edges of shadows would end in a step otherwise.
         seen = ramp(change, VISIBLE_CHANGE, 2 * VISIBLE_CHANGE)
         image = mix(image, damaged, seen[..., None])
     return add_sensor_noise(image, _stream(category, "sensor", seed)), mask
-
-
-def find_category(name: str) -> SyntheticCategory:
-    """Return the category of this name; raise ValueError for an unknown name."""
-    return _find(CATEGORIES, name, what="a synthetic category")
 
 
 def _visible_change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Return the visible difference of two noise-free images (S, S, 3): (S, S) float32.
 
     The difference of the display values is averaged over a few pixels. This closes pinholes where
-    the old and the new colour happen to agree.
+    the old and the new colour are equal by chance.
     """
     change = np.abs(after - before).max(axis=2)
     sigma_pixels = max(0.8 * before.shape[0] / 256, 0.5)
@@ -104,20 +84,6 @@ def _is_plausible(mask: np.ndarray) -> bool:
         return False
     border = round(mask.shape[0] * (1 - CENTRE) / 2)
     return mask[border:-border, border:-border].sum() >= 0.9 * mask.sum()
-
-
-def _find(known: Mapping[str, Found], name: str, *, what: str) -> Found:
-    if name not in known:
-        raise ValueError(f"expected {what}, one of {', '.join(known)}; found {name!r}")
-    return known[name]
-
-
-def check_numbers(seed: int, size: int) -> None:
-    """Raise ValueError for a seed or a size that `render` does not accept."""
-    if seed < 0:
-        raise ValueError(f"expected a seed of at least 0, found {seed}")
-    if size < SMALLEST_SIZE:
-        raise ValueError(f"expected a size of at least {SMALLEST_SIZE} pixels, found {size}")
 
 
 def _stream(category: str, purpose: str, seed: int) -> np.random.Generator:

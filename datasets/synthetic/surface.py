@@ -1,7 +1,5 @@
 """A surface with its material, and the light and camera that turn it into an image."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 
@@ -29,13 +27,15 @@ def linear(red: float, green: float, blue: float) -> np.ndarray:
 class Surface:
     """Shape and material of each pixel in front of the camera.
 
-    x, y: coordinates in the frame of the part, in half image widths; (S, S) float32.
-    height: elevation towards the camera, in half image widths; (S, S) float32.
-    colour: reflected share of red, green and blue in linear light; (S, S, 3) float32.
-    gloss: strength of highlights, 0 (matte) to 1 (glazed); (S, S) float32, or one for all.
-    metal: 1 where the surface mirrors the studio as metal does, 0 elsewhere; as `gloss`.
-    cover: 1 on the part, 0 outside it; (S, S) float32. None: the part fills the image.
-    backdrop: colour outside the part, as `colour`; None if and only if `cover` is None.
+    Attributes:
+        x: (S, S) float32, coordinate to the right in the frame of the part, in half image widths.
+        y: (S, S) float32, coordinate downwards.
+        height: (S, S) float32, elevation towards the camera, in half image widths.
+        colour: (S, S, 3) float32, reflected share of red, green and blue in linear light.
+        gloss: (S, S) float32 or a scalar, strength of highlights from 0 (matte) to 1 (glazed).
+        metal: (S, S) float32 or a scalar, 1 where the surface reflects the studio like metal.
+        cover: (S, S) float32, 1 on the part, 0 outside; None if the part fills the image.
+        backdrop: (S, S, 3) float32, colour outside the part; None if `cover` is None.
     """
 
     x: np.ndarray
@@ -62,11 +62,11 @@ class Surface:
         """Side of the image in pixels."""
         return self.height.shape[0]
 
-    def raised(self, by: np.ndarray) -> Surface:
+    def raised(self, by: np.ndarray) -> "Surface":
         """Return the surface with `by` added to its height."""
         return replace(self, height=self.height + by)
 
-    def tinted(self, share: np.ndarray | float, hue: np.ndarray) -> Surface:
+    def tinted(self, share: np.ndarray | float, hue: np.ndarray) -> "Surface":
         """Return the surface with its colour multiplied by `hue` in a `share` (0 to 1) of a pixel.
 
         `hue` is (3,) for the whole surface or (S, S, 3).
@@ -75,8 +75,8 @@ class Surface:
 
     def painted(
         self, share: np.ndarray, colour: np.ndarray, *, gloss: float = 0.0, metal: float = 0.0
-    ) -> Surface:
-        """Return the surface with another material laid over `share` (0 to 1) of each pixel.
+    ) -> "Surface":
+        """Return the surface with another material on a `share` (0 to 1) of each pixel.
 
         `colour` is (3,) for the whole surface or (S, S, 3).
         """
@@ -87,8 +87,8 @@ class Surface:
             metal=mix(self.metal, metal, share),
         )
 
-    def without(self, share: np.ndarray) -> Surface:
-        """Return the part with a `share` (0 to 1) of each pixel taken away."""
+    def without(self, share: np.ndarray) -> "Surface":
+        """Return the part with a `share` (0 to 1) of each pixel removed."""
         return replace(self, cover=self.cover * (1 - share))
 
 
@@ -103,7 +103,7 @@ class Studio:
 
 
 def random_studio(rng: np.random.Generator) -> Studio:
-    """Draw the settings: a soft light from the upper left and a varying camera."""
+    """Draw the settings: soft light from the upper left, and variations of the camera."""
     azimuth = np.deg2rad(rng.uniform(215, 245))
     elevation = np.deg2rad(rng.uniform(48, 60))
     return Studio(
@@ -151,7 +151,7 @@ def _lit(surface: Surface, studio: Studio) -> np.ndarray:
     brightness = AMBIENT_LIGHT * _openness(surface.height) + (1 - AMBIENT_LIGHT) * diffuse
     brightness = mix(brightness, _reflected_studio(normal, studio), surface.metal)
 
-    # The camera looks straight down: one half-way direction serves all pixels.
+    # The camera looks straight down: all pixels have the same half-way direction.
     length = math.hypot(light_x, light_y, light_z + 1)
     half_way = light_x / length, light_y / length, (light_z + 1) / length
     highlight = _toward(normal, half_way) ** SHININESS
@@ -170,7 +170,7 @@ def slopes(height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _toward(
     normal: tuple[np.ndarray, np.ndarray, np.ndarray], direction: tuple[float, float, float]
 ) -> np.ndarray:
-    """Return the cosine between normal and direction, 0 where it is negative."""
+    """Return the cosine between normal and direction; 0 if it is negative."""
     cosine = sum(n * d for n, d in zip(normal, direction, strict=True))
     return np.maximum(cosine, 0)
 

@@ -1,7 +1,5 @@
 """Write the procedural categories to disk in MVTec AD's layout."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,11 +12,11 @@ import numpy as np
 
 from datasets.base import GOOD, DatasetError
 from datasets.synthetic.categories import CATEGORIES
-from datasets.synthetic.rendering import check_numbers, find_category, render
+from datasets.synthetic.rendering import render
 
 GENERATOR = "datasets.synthetic"
 GENERATOR_VERSION = 1
-"""Increase it with every change of the images: categories of another version are rewritten."""
+"""Increase it with every change of the images: categories of other versions are rewritten."""
 
 RECORD_NAME = "synthetic.json"
 
@@ -46,14 +44,14 @@ class _PlannedImage:
 def write_dataset(
     path: Path,
     *,
-    categories: Sequence[str] | None = None,
-    num_train: int = 40,
-    num_test_good: int = 12,
-    num_test_per_defect: int = 6,
+    categories: Sequence[str],
+    num_train: int,
+    num_test_good: int,
+    num_test_per_defect: int,
     size: int = 256,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
-) -> list[str]:
+) -> None:
     """Write categories to `path` in MVTec AD's layout; complete categories are not rewritten.
 
     A category gets its final name only when it is complete: after an interruption, call again.
@@ -63,28 +61,22 @@ def write_dataset(
 
     Args:
         path: The root of the dataset; created if missing.
-        categories: Names out of CATEGORIES; None for all.
-        num_train: Good training images per category, at least 1.
-        num_test_good: Good test images per category.
-        num_test_per_defect: Test images per defect type.
+        categories: Names from CATEGORIES.
+        num_train: Number of good training images per category.
+        num_test_good: Number of good test images per category.
+        num_test_per_defect: Number of test images per defect type.
         size: Side of the images in pixels.
         seed: Seed of the dataset, at least 0.
         progress: Called with 1 after each image, and with the number of images of a category
             that is already complete.
 
-    Returns:
-        The names of the categories, in the given order.
-
     Raises:
         DatasetError: A folder with the name of a category was not written by this generator.
             Nothing is written then.
-        ValueError: A name is unknown or a number out of range.
     """
-    names = list(CATEGORIES if categories is None else dict.fromkeys(categories))
+    names = list(dict.fromkeys(categories))
     parameters = DatasetParameters(num_train, num_test_good, num_test_per_defect, size, seed)
-    _check_counts(parameters)
-    check_numbers(seed, size)
-    records = {name: _read_record(path / find_category(name).name) for name in names}
+    records = {name: _read_record(path / name) for name in names}
 
     report = progress or (lambda _: None)
     path.mkdir(parents=True, exist_ok=True)
@@ -94,16 +86,6 @@ def write_dataset(
             report(len(planned_images))
         else:
             _write_category(path / name, name, planned_images, parameters, report)
-    return names
-
-
-def _check_counts(parameters: DatasetParameters) -> None:
-    if parameters.num_train < 1:
-        raise ValueError(f"expected num_train of at least 1, found {parameters.num_train}")
-    for name in ("num_test_good", "num_test_per_defect"):
-        count = getattr(parameters, name)
-        if count < 0:
-            raise ValueError(f"expected {name} of at least 0, found {count}")
 
 
 def _record(name: str, parameters: DatasetParameters) -> dict[str, object]:
@@ -130,7 +112,7 @@ def _read_record(folder: Path) -> Mapping[str, object] | None:
     if not isinstance(record, dict) or record.get("generator") != GENERATOR:
         raise DatasetError(
             f"{folder}: expected a category written by {GENERATOR} (with its {RECORD_NAME}) or "
-            "nothing, found something else; it was left untouched. Choose another folder."
+            "nothing, found something else; it was not changed. Choose another folder."
         )
     return record
 

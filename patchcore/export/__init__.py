@@ -21,10 +21,10 @@ from patchcore.version import VERSION
 # Largest difference of a score, or of a map's values, from the model's, relative to the score or
 # the map's largest value.
 TOLERANCE = 1e-4
-# Relative to at least this share of the embeddings' length: a distance of zero has no relative
-# error, and what is rounded grows with the length.
-LEAST_SCORE = 0.1
-# Sizes of the batches that are compared, in turns: a file may have learned one size by heart.
+# Differences are relative to at least this share of the embeddings' length: a distance of zero has
+# no relative error, and rounding errors grow with the length.
+MIN_SCORE = 0.1
+# Sizes of the batches that are compared, in turn: an exporter may have fixed one size.
 BATCH_SIZES = (1, 3)
 NUM_NOISE = 4
 
@@ -35,8 +35,8 @@ class Exported:
 
     Attributes:
         path: The file.
-        num_bytes: Its size.
-        num_images: Number of images on which it was compared with the model, with noise.
+        num_bytes: Size of the file.
+        num_images: Number of images, including noise, on which the outputs were compared.
         difference: The largest difference, relative as described at `TOLERANCE`.
     """
 
@@ -62,7 +62,7 @@ def export(
 
     Args:
         model: A fitted model on the CPU, in float32.
-        path: The file to write. It gets this name only when it is complete and was compared.
+        path: The file to write. It appears only once it is complete and its outputs were compared.
         file_format: ``onnx``, or ``torch`` for `torch.export.load`.
         images: Images of any size to compare on, in the forms that `PatchCore.fit` takes. An image
             of noise, which has large distances, is added; several if there is no other image.
@@ -103,7 +103,7 @@ def compare(run: Runner, model: PatchCore, coreset: Coreset, crops: Sequence[np.
     """Compare an exported file with its model.
 
     Args:
-        run: What runs the file.
+        run: Runs the file.
         model: The model.
         coreset: The coreset in the file.
         crops: Images, each (*size_crop, 3) uint8 RGB.
@@ -115,14 +115,14 @@ def compare(run: Runner, model: PatchCore, coreset: Coreset, crops: Sequence[np.
         PatchCoreError: the difference is larger, or the file does not run on batches of several
             sizes.
     """
-    least = LEAST_SCORE * float(coreset.bank.embeddings.norm(dim=1).mean())
+    min_score = MIN_SCORE * float(coreset.bank.embeddings.norm(dim=1).mean())
     differences = []
     for batch in _batches(crops):
         embeddings = model.embedder.embed(batch)
         *_, expected = model.scorer.predict(embeddings, coreset.bank, coreset.sizes)
         try:
             score, anomaly_map = run(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))
-        # Each runtime has errors of its own kind.
+        # Each runtime has its own exceptions.
         except Exception as error:
             raise PatchCoreError(
                 f"the exported file does not run on {len(batch)} images: {_first_line(error)}"
@@ -136,8 +136,8 @@ def compare(run: Runner, model: PatchCore, coreset: Coreset, crops: Sequence[np.
                     f"expected the exported file to give {name} of shape {wanted.shape}, found "
                     f"{found.shape}"
                 )
-            differences.append(_difference(found, wanted, least))
-    largest = float(np.max(differences))  # which is undefined where one is
+            differences.append(_difference(found, wanted, min_score))
+    largest = float(np.max(differences))  # undefined if one is
     if not largest <= TOLERANCE:
         raise PatchCoreError(
             f"expected the scores and maps of the exported file to equal the model's up to "
@@ -147,7 +147,7 @@ def compare(run: Runner, model: PatchCore, coreset: Coreset, crops: Sequence[np.
 
 
 def _coreset(model: PatchCore, percentage: float | None) -> Coreset:
-    """Return a model's coreset of one percentage; of the largest for None."""
+    """Return a model's coreset of one percentage; None means the largest."""
     if model.coreset is None:
         raise PatchCoreError("expected a fitted PatchCore to export: call fit or load first")
     percentage = model.percentages[-1] if percentage is None else percentage
@@ -167,7 +167,7 @@ def _write(
         chosen.write(_trace(traceable), path, description)
     except OSError:
         raise
-    # Exporters have errors of their own kinds for what they cannot express.
+    # Exporters have their own exceptions for what they cannot express.
     except Exception as error:
         raise PatchCoreError(
             f"cannot export this model to {chosen.suffix}: {type(error).__name__}: "
@@ -176,13 +176,13 @@ def _write(
 
 
 def _trace(traceable: TraceablePatchCore) -> ExportedProgram:
-    # 2 images: 0 and 1 would be taken for constants.
+    # 2 images, since 0 and 1 would be constants.
     images = torch.zeros(2, 3, *traceable.size, dtype=torch.uint8)
     with torch.no_grad():
         program = torch.export.export(
             traceable, (images,), dynamic_shapes=({0: Dim("batch")},), strict=False
         )
-    for node in program.graph.nodes:  # where the code lies on this machine is for nobody else
+    for node in program.graph.nodes:  # keeps paths of this machine out of the file
         node.meta.pop("stack_trace", None)
     return program
 
@@ -190,19 +190,19 @@ def _trace(traceable: TraceablePatchCore) -> ExportedProgram:
 def _load(chosen: FileFormat, path: Path) -> Runner:
     try:
         return chosen.load(path)
-    # As above.
+    # Each runtime has its own exceptions.
     except Exception as error:
         raise PatchCoreError(f"cannot read the exported file: {_first_line(error)}") from error
 
 
 def _noise(size: tuple[int, int], count: int) -> list[np.ndarray]:
-    """Draw pictures, each (*size, 3) uint8, the same at every call."""
+    """Draw images of noise, each (*size, 3) uint8, the same at every call."""
     generator = np.random.default_rng(0)
     return [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(count)]
 
 
 def _batches(crops: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield batches of the sizes in turns; the last images come again where they fill none."""
+    """Yield batches of `BATCH_SIZES` in turn; the last one is filled up with the first images."""
     start, turn = 0, 0
     while start < len(crops) or turn < len(BATCH_SIZES):
         size = BATCH_SIZES[turn % len(BATCH_SIZES)]
@@ -210,27 +210,27 @@ def _batches(crops: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
         start, turn = start + size, turn + 1
 
 
-def _difference(found: np.ndarray, wanted: np.ndarray, least: float) -> float:
+def _difference(found: np.ndarray, wanted: np.ndarray, min_score: float) -> float:
     """Return the largest difference of a batch, each image's relative to its largest value."""
     rows, expected = found.reshape(len(found), -1), wanted.reshape(len(wanted), -1)
-    size = np.maximum(np.abs(expected).max(1), least)
+    size = np.maximum(np.abs(expected).max(1), min_score)
     return float((np.abs(rows - expected).max(1) / size).max())
 
 
 def _describe(model: PatchCore, coreset: Coreset) -> dict[str, object]:
-    """Return what one has to know to use the file, as JSON knows it."""
+    """Describe how to use the file, in values that JSON can store."""
     preprocess = model.preprocess
     resize, crop = preprocess.size_resize, preprocess.size_crop
-    how = {"bilinear": "antialiased bilinear", "area": "area"}[preprocess.interpolation]
+    interpolation = {"bilinear": "antialiased bilinear", "area": "area"}[preprocess.interpolation]
     score, anomaly_map = OUTPUTS
     description = {
         "method": "PatchCore (Roth et al. 2022, arXiv 2106.08265)",
         "category": model.trained.category,
         "input": f"{INPUT} (B, 3, {crop[0]}, {crop[1]}) uint8 RGB: resized to {resize[0]}x"
-        f"{resize[1]} (height x width, {how}), of that the middle {crop[0]}x{crop[1]}; mean and "
-        "std are taken care of inside",
+        f"{resize[1]} (height x width, {interpolation}), then centre-cropped to {crop[0]}x"
+        f"{crop[1]}; the file itself normalises by mean and std",
         "output": f"{score} (B,) float32; {anomaly_map} (B, {crop[0]}, {crop[1]}) float32; both in "
-        "units of the embedding's distance, 0 for what the memory bank holds",
+        "units of the embedding's distance, 0 for patches of the memory bank",
         "mean": preprocess.mean,
         "std": preprocess.std,
         "backbone": model.backbone.name,
@@ -239,7 +239,7 @@ def _describe(model: PatchCore, coreset: Coreset) -> dict[str, object]:
         "num_coreset": len(coreset.bank),
         "patchcore_version": VERSION,
     }
-    if len(coreset.bank) == len(model.coreset.bank):  # which thresholds are of
+    if len(coreset.bank) == len(model.coreset.bank):  # thresholds are those of the largest coreset
         thresholds = {"image": model.thresholds.image, "pixel": model.thresholds.pixel}
         description |= {f"threshold_{kind}": t.value for kind, t in thresholds.items() if t}
     size = model.coreset.sizes.index(len(coreset.bank))

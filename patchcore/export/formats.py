@@ -1,4 +1,4 @@
-"""The formats of `patchcore.export`: how a traced program is written to a file, and run from it."""
+"""File formats of `patchcore.export`: writing a traced program, and running it from its file."""
 
 import importlib.util
 import json
@@ -17,25 +17,25 @@ from patchcore.errors import PatchCoreError
 Runner = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 INPUT, OUTPUTS = "images", ("score", "anomaly_map")
-# A protobuf message ends at 2 GB; what is not weights (nodes, names) takes far less than this.
-ONNX_MOST_BYTES = 2**31 - 2**24
-# The oldest that torch's exporter writes without converting, and the widest understood.
+# A protobuf message holds at most 2 GB. Nodes and names take less than the difference.
+ONNX_MAX_BYTES = 2**31 - 2**24
+# The oldest version that torch's exporter writes without conversion, and so the best supported.
 ONNX_OPSET = 18
 
 
 class FileFormat(ABC):
-    """One format.
+    """A file format.
 
     Attributes:
-        suffix: Of its files.
-        packages: Needed besides this package's own requirements.
+        suffix: Suffix of the file names.
+        packages: Required packages that this package itself does not require.
     """
 
     suffix: str
     packages: tuple[str, ...] = ()
 
     def check_packages(self) -> None:
-        """Raise PatchCoreError where a package is missing."""
+        """Raise PatchCoreError if a package is missing."""
         missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
         if missing:
             raise PatchCoreError(
@@ -45,17 +45,17 @@ class FileFormat(ABC):
 
     @abstractmethod
     def check_size(self, module: nn.Module) -> None:
-        """Raise PatchCoreError where a module is too large for the format."""
+        """Raise PatchCoreError if a module is too large for the format."""
 
     @abstractmethod
     def write(
         self, program: ExportedProgram, path: Path, description: Mapping[str, object]
     ) -> None:
-        """Write a program of one input and two outputs, with a description that JSON knows."""
+        """Write a program of one input and two outputs, with a description of JSON values."""
 
     @abstractmethod
     def load(self, path: Path) -> Runner:
-        """Read a file as its users do; return what runs it, on the CPU."""
+        """Read a file as its users do; return a function that runs it on the CPU."""
 
 
 class OnnxFormat(FileFormat):
@@ -65,20 +65,20 @@ class OnnxFormat(FileFormat):
     packages = ("onnx", "onnxscript", "onnxruntime")
 
     def check_size(self, module: nn.Module) -> None:
-        """Raise PatchCoreError where weights and bank are more than one ONNX file holds."""
+        """Raise PatchCoreError if weights and bank exceed the size of an ONNX file."""
         tensors = (*module.parameters(), *module.buffers())
         num_bytes = sum(tensor.nbytes for tensor in tensors)
-        if num_bytes > ONNX_MOST_BYTES:
+        if num_bytes > ONNX_MAX_BYTES:
             raise PatchCoreError(
-                f"expected at most {ONNX_MOST_BYTES / 1e9:.2f} GB of weights and memory bank, "
-                f"which is what one ONNX file holds, found {num_bytes / 1e9:.2f} GB: export a "
-                "smaller coreset (percentage_coreset), or in the format torch"
+                f"expected at most {ONNX_MAX_BYTES / 1e9:.2f} GB of weights and memory bank, the "
+                f"limit of an ONNX file, found {num_bytes / 1e9:.2f} GB: export a smaller coreset "
+                "(percentage_coreset), or in the format torch"
             )
 
     def write(
         self, program: ExportedProgram, path: Path, description: Mapping[str, object]
     ) -> None:
-        """Write the file; what the description holds besides text is written as JSON."""
+        """Write the file; values of the description that are not text are written as JSON."""
         converted = torch.onnx.export(
             program,
             dynamic_shapes={INPUT: {0: "batch"}},
@@ -89,7 +89,7 @@ class OnnxFormat(FileFormat):
             verbose=False,
         )
         for node in converted.model.graph.all_nodes():
-            node.metadata_props.clear()  # what torch's programmers look for when they search errors
+            node.metadata_props.clear()  # stack traces, with paths of this machine
         converted.model.metadata_props.update(
             (key, value if isinstance(value, str) else json.dumps(value))
             for key, value in description.items()

@@ -1,8 +1,7 @@
 """A trained PatchCore as one module that exporters can trace: no step depends on input values.
 
-The search of `MemoryBank` looks only where a neighbour can be, which depends on the data. Here all
-distances are computed, a part of the bank at a time. Scores and maps equal those of `PatchCore` up
-to rounding.
+The search of `MemoryBank` skips rows depending on the data. Here all distances are computed, a part
+of the bank at a time. Scores and maps equal those of `PatchCore` up to rounding.
 """
 
 import copy
@@ -17,10 +16,10 @@ from patchcore.memory_bank import Coreset, torch_nearest
 from patchcore.model import PatchCore
 from patchcore.scoring import IMAGE_SCORES, ScoredPatches, patch_scores
 
-# Floats of a block of distances, for each image: 16 MB, whatever the bank's size.
+# Floats of a block of distances for each image: 16 MB.
 BLOCK_FLOATS = 1 << 22
-# Candidates besides the k nearest. In float32, |c|^2 - 2 x c may order nearly equal distances
-# wrongly; comparing a few more candidates by their true distances corrects that.
+# Candidates in addition to the k nearest. In float32, |c|^2 - 2 x c may order nearly equal
+# distances wrongly; the true distances of a few more candidates correct that.
 SPARE = 3
 
 
@@ -32,7 +31,7 @@ class TraceablePatchCore(nn.Module):
 
     Args:
         model: A model on the CPU, in float32. It is not changed.
-        coreset: The coreset that is searched as a whole.
+        coreset: The coreset to search.
 
     Raises:
         PatchCoreError: the model is not on the CPU or not in float32, or a step of its backbone
@@ -51,7 +50,7 @@ class TraceablePatchCore(nn.Module):
         self.patch_embedding = copy.deepcopy(model.embedder.patch_embedding)
         self.anomaly_map = copy.deepcopy(model.scorer.anomaly_map)
         bank = coreset.bank.embeddings.clone()
-        # Centred vectors are shorter, and fewer digits are lost in their products.
+        # Centred vectors are shorter, so fewer digits are lost in their products.
         centre = bank.mean(0)
         self.register_buffer("centre", centre)  # (D,)
         self.register_buffer("bank", bank - centre)  # (M, D)
@@ -91,7 +90,7 @@ class TraceablePatchCore(nn.Module):
     def _search(self, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (Q, k) Euclidean distances, ascending, and (Q,) index of the nearest."""
         candidates = self._candidates(queries)  # (Q, k + SPARE)
-        # From the differences: a sum of squares less products loses the digits of small distances.
+        # From the differences, since |x|^2 - 2 x c + |c|^2 loses the digits of small distances.
         distances = torch.stack(
             [
                 torch.linalg.vector_norm(self.bank.index_select(0, column) - queries, dim=1)
@@ -107,13 +106,13 @@ class TraceablePatchCore(nn.Module):
         return self.neighbourhoods.index_select(0, rows)
 
     def _candidates(self, queries: torch.Tensor) -> torch.Tensor:
-        """Return (Q, c) rows of the bank, the nearest but for rounding."""
+        """Return (Q, c) rows of the bank, the nearest up to rounding."""
         count = min(self.k + SPARE, len(self.bank))
         rows = max(count, BLOCK_FLOATS // self.num_patches)
         values, indices = [], []
         for start in range(0, len(self.bank), rows):
             part, squares = self.bank[start : start + rows], self.squares[start : start + rows]
-            # Less the query's own square: the same for all candidates.
+            # Without the query's own square, which is the same for all candidates.
             partial = torch.addmm(squares, queries, part.T, alpha=-2)  # (Q, rows)
             found = partial.topk(min(count, len(part)), dim=1, largest=False)
             values.append(found.values)
@@ -138,20 +137,20 @@ def trace(backbone: Backbone) -> fx.GraphModule:
     Raises:
         PatchCoreError: a step of the network depends on input values.
     """
-    # Weights in the plain order: those of channels last are written as views of others.
+    # Contiguous weights: channels-last weights would be exported as views of others.
     backbone = copy.deepcopy(backbone).to(memory_format=torch.contiguous_format)
     backbone.requires_grad_(False)
 
     def maps(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return tuple(backbone(images).values())
 
-    # Sizes are symbols, so that a reshape by the batch's size does not freeze that size. 2 since 0
-    # and 1 are taken for constants.
+    # Symbolic sizes, so that a reshape by the batch size does not fix it. The batch size is 2,
+    # since 0 and 1 would be constants.
     images = torch.zeros(2, 3, *backbone.size)
     try:
         with torch.no_grad():
             return make_fx(maps, tracing_mode="symbolic", _allow_non_fake_inputs=True)(images)
-    # Whatever a user's network raises where it meets tensors without values.
+    # A user's network may raise any error on tensors without values.
     except Exception as error:
         raise PatchCoreError(
             "cannot export this backbone: a step depends on the values of its input "

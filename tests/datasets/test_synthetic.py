@@ -22,8 +22,8 @@ MVTEC_NAMES = {
     *("pill", "screw", "tile", "toothbrush", "transistor", "wood", "zipper"),
 }
 EVERY_DEFECT = [
-    (category.name, defect_type)
-    for category in CATEGORIES.values()
+    (name, defect_type)
+    for name, category in CATEGORIES.items()
     for defect_type in category.defect_types
 ]
 FEW = {"num_train": 3, "num_test_good": 2, "num_test_per_defect": 2, "size": 64}
@@ -130,22 +130,6 @@ def test_many_seeds_and_the_largest_size_can_be_drawn(category, defect_type):
     assert render(category, defect_type, seed=0, size=1024)[1].any()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"category": "bottle"}, "expected a synthetic category, one of weave,.*found 'bottle'"),
-        ({"defect_type": "dent"}, "expected a defect type of 'weave', one of .*stain.*'dent'"),
-        ({"defect_type": ""}, "expected a defect type of 'weave'.*found ''"),
-        ({"size": 63}, "expected a size of at least 64 pixels, found 63"),
-        ({"seed": -1}, "expected a seed of at least 0, found -1"),
-    ],
-)
-def test_wrong_arguments_are_named(arguments, message):
-    good = {"category": "weave", "defect_type": None, "seed": 0, "size": 64}
-    with pytest.raises(ValueError, match=message):
-        render(**{**good, **arguments})
-
-
 # --- fields -----------------------------------------------------------------------------------
 
 
@@ -176,8 +160,7 @@ def test_per_item_gives_equal_numbers_equal_values():
 
 def test_layout_and_counts(tmp_path):
     steps = []
-    names = write_dataset(tmp_path, categories=["weave"], progress=steps.append, **FEW)
-    assert names == ["weave"]
+    write_dataset(tmp_path, categories=["weave"], progress=steps.append, **FEW)
     assert [path.name for path in tmp_path.iterdir()] == ["weave"]
     defect_types = CATEGORIES["weave"].defect_types
     expected = {"synthetic.json"}
@@ -285,19 +268,3 @@ def test_interrupted_run_leaves_no_half_category_and_can_be_repeated(tmp_path):
     write_dataset(tmp_path, categories=["mosaic"], **FEW)
     assert files_of(tmp_path / "mosaic") == files_of(tmp_path / "fresh/mosaic")
     assert not list(tmp_path.glob(".*"))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"categories": ["weave", "wood"]}, "expected a synthetic category.*found 'wood'"),
-        ({"num_train": 0}, "expected num_train of at least 1, found 0"),
-        ({"num_test_good": -1}, "expected num_test_good of at least 0, found -1"),
-        ({"size": 8}, "expected a size of at least 64 pixels, found 8"),
-        ({"seed": -2}, "expected a seed of at least 0, found -2"),
-    ],
-)
-def test_wrong_requests_are_named_before_anything_is_written(tmp_path, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        write_dataset(tmp_path / "data", **{**FEW, **arguments})
-    assert not (tmp_path / "data").exists()

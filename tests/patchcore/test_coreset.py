@@ -246,7 +246,6 @@ def test_starting_points_are_the_reference_codes_draw():
     expected = np.random.RandomState(4).choice(500, 10, replace=False)
     assert starting_points(500, 4).tolist() == expected.tolist()
     assert sorted(starting_points(6, 4).tolist()) == list(range(6))
-    assert len(starting_points(500, 4, num=3)) == 3
 
 
 def test_the_mean_of_the_starting_points_becomes_the_origin():

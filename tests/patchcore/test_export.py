@@ -269,7 +269,7 @@ def test_names_the_packages_that_are_missing(monkeypatch, tmp_path, model):
 
 
 def test_says_when_an_onnx_file_would_be_too_large(monkeypatch, tmp_path, model):
-    monkeypatch.setattr(export_formats, "ONNX_MOST_BYTES", 10_000)
+    monkeypatch.setattr(export_formats, "ONNX_MAX_BYTES", 10_000)
     with pytest.raises(PatchCoreError, match=r"at most 0.00 GB .*or in the format torch"):
         export(model, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())

@@ -157,7 +157,7 @@ def small_bounds(monkeypatch):
     monkeypatch.setattr(lower_bounds, "BOUND_MIN_DIM", 9)
     monkeypatch.setattr(lower_bounds, "BOUND_MIN_QUERIES", 16)
     monkeypatch.setattr(lower_bounds, "BOUND_FLOATS", 4096)
-    monkeypatch.setattr(lower_bounds, "MOST_GROUPS", 1 / 8)
+    monkeypatch.setattr(lower_bounds, "MAX_GROUP_SHARE", 1 / 8)
 
 
 @settings(
@@ -197,7 +197,7 @@ def test_on_data_with_structure_the_bounds_settle_every_query(monkeypatch, k):
         monkeypatch.delattr(module, "faiss_nearest")
     vectors = make_embeddings("nearly low rank", 2000, 300, torch.Generator().manual_seed(1))
     bank = assert_nearest(vectors[1500:], vectors[:1500], k)
-    assert [part.pays for part in bank._bounds._parts.values()] == [True]
+    assert [part.is_worthwhile for part in bank._bounds._parts.values()] == [True]
 
 
 def test_rows_that_only_fill_up_a_group_are_never_found(small_bounds):
@@ -211,7 +211,7 @@ def test_rows_that_only_fill_up_a_group_are_never_found(small_bounds):
 def test_bounds_that_spare_nothing_are_given_up_for_good():
     vectors = make_points(1800, dim=300)
     bank = assert_nearest(vectors[1500:], vectors[:1500], 1)
-    assert [part.pays for part in bank._bounds._parts.values()] == [False]
+    assert [part.is_worthwhile for part in bank._bounds._parts.values()] == [False]
     assert bank._bounds.shorten(vectors[1500:]) is None
     assert_nearest(vectors[1500:], vectors[:1500], 1)
 
@@ -223,7 +223,7 @@ def test_a_query_that_the_bounds_do_not_settle_is_searched_in_full(small_bounds)
     queries = vectors[300:].clone()
     queries[60:70] += 1e3 * torch.randn(10, 60, generator=generator)
     bank = assert_nearest(queries, vectors[:300], 1)
-    assert [part.pays for part in bank._bounds._parts.values()] == [True]
+    assert [part.is_worthwhile for part in bank._bounds._parts.values()] == [True]
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_of_equally_far_rows_the_bounds_find_the_first(small_bounds):
     embeddings = vectors[:80].repeat(3, 1)
     bank = MemoryBank(embeddings)
     assert bank.search(vectors[80:], 1)[1].max() < 80
-    assert [part.pays for part in bank._bounds._parts.values()] == [True]
+    assert [part.is_worthwhile for part in bank._bounds._parts.values()] == [True]
 
 
 def test_the_bounds_leave_the_global_random_state_alone(small_bounds):
@@ -306,7 +306,7 @@ def test_on_a_gpu_already_the_first_search_takes_tensors(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
     queries = SimpleNamespace(is_cuda=True, device=torch.device("cuda", 0))
 
-    assert memory_bank._search_plainly(queries, make_points(3), 1) == "indices"
+    assert memory_bank._search_in_full(queries, make_points(3), 1) == "indices"
 
 
 @pytest.mark.gpu

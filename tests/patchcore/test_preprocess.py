@@ -10,7 +10,6 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.models import Wide_ResNet50_2_Weights
 
-from patchcore import PatchCoreError
 from patchcore.preprocess import Preprocess
 
 
@@ -89,20 +88,6 @@ def test_equals_the_transform_of_torchvisions_weights():
     torch.testing.assert_close(found, expected)
     assert found.dtype == torch.float32
     assert found.is_contiguous(memory_format=torch.channels_last)
-
-
-@pytest.mark.parametrize(
-    ("size_resize", "size_crop", "message"),
-    [
-        ((256, 256), (257, 224), "size_crop at most size_resize"),
-        ((256, 200), (224, 224), "size_crop at most size_resize"),
-        ((0, 256), (0, 224), "positive sizes"),
-        ((256, 256), (-1, 224), "positive sizes"),
-    ],
-)
-def test_refuses_sizes_that_cannot_be(size_resize, size_crop, message):
-    with pytest.raises(PatchCoreError, match=message):
-        Preprocess(size_resize, size_crop)
 
 
 def test_area_interpolation_takes_the_mean_of_the_area_that_a_pixel_covers():

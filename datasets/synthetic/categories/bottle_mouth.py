@@ -1,26 +1,11 @@
 """Bottle mouth: the good surface and its damage."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 
-from datasets.synthetic.category import SyntheticCategory
-from datasets.synthetic.defects import (
-    blob_distance,
-    bow,
-    strip,
-    with_crack,
-)
-from datasets.synthetic.fields import (
-    coverage,
-    fractal_noise,
-    mix,
-    ramp,
-    random_pose,
-    smooth_noise,
-)
+from datasets.synthetic.defects import blob_distance, bow, strip, with_crack
+from datasets.synthetic.fields import coverage, fractal_noise, mix, ramp, random_pose, smooth_noise
 from datasets.synthetic.surface import Surface, batch_hue, linear, paper_backdrop
 
 BODY_RADIUS = 0.80
@@ -154,12 +139,4 @@ def contamination(surface: Surface, rng: np.random.Generator) -> Surface:
     return surface
 
 
-CATEGORY = SyntheticCategory(
-    "bottle_mouth",
-    make_surface,
-    {
-        "chipped_rim": chipped_rim,
-        "crack": crack,
-        "contamination": contamination,
-    },
-)
+DEFECTS = (chipped_rim, crack, contamination)

@@ -1,24 +1,9 @@
 """Hex nut: the good surface and its damage."""
 
-from __future__ import annotations
-
 import numpy as np
 
-from datasets.synthetic.category import SyntheticCategory
-from datasets.synthetic.defects import (
-    blob_distance,
-    pick_place,
-    with_bite,
-    with_scratch,
-)
-from datasets.synthetic.fields import (
-    coverage,
-    fractal_noise,
-    mix,
-    ramp,
-    random_pose,
-    smooth_noise,
-)
+from datasets.synthetic.defects import blob_distance, pick_place, with_bite, with_scratch
+from datasets.synthetic.fields import coverage, fractal_noise, mix, ramp, random_pose, smooth_noise
 from datasets.synthetic.surface import Surface, linear, paper_backdrop
 
 NUT_INRADIUS, NUT_CHAMFER = 0.56, 0.605
@@ -83,7 +68,7 @@ def scratch(surface: Surface, rng: np.random.Generator) -> Surface:
 
 
 def discolored(surface: Surface, rng: np.random.Generator) -> Surface:
-    """Heat the metal: straw, brown and blue temper colours over part of the face."""
+    """Heat the metal: straw, brown and blue temper colours on part of the face."""
     centre = pick_place(rng, surface, _nut_face(surface))
     radius = rng.uniform(0.10, 0.24)
     distance = blob_distance(surface, rng, centre=centre, radius=radius, ragged=0.35)
@@ -96,12 +81,4 @@ def discolored(surface: Surface, rng: np.random.Generator) -> Surface:
     return surface.tinted(rng.uniform(0.6, 1), hue)
 
 
-CATEGORY = SyntheticCategory(
-    "hex_nut",
-    make_surface,
-    {
-        "chipped": chipped,
-        "scratch": scratch,
-        "discolored": discolored,
-    },
-)
+DEFECTS = (chipped, scratch, discolored)

@@ -1,17 +1,10 @@
 """Mosaic: the good surface and its damage."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 
-from datasets.synthetic.category import SyntheticCategory
-from datasets.synthetic.defects import (
-    blob_distance,
-    pick_place,
-    with_crack,
-)
+from datasets.synthetic.defects import blob_distance, pick_place, with_crack
 from datasets.synthetic.fields import (
     coverage,
     fractal_noise,
@@ -136,12 +129,4 @@ def chip(surface: Surface, rng: np.random.Generator) -> Surface:
     return lowered.painted(chipped, clay)
 
 
-CATEGORY = SyntheticCategory(
-    "mosaic",
-    make_surface,
-    {
-        "missing_tile": missing_tile,
-        "crack": crack,
-        "chip": chip,
-    },
-)
+DEFECTS = (missing_tile, crack, chip)

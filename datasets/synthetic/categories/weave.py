@@ -1,21 +1,13 @@
 """Weave: the good surface and its damage."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 
-from datasets.synthetic.category import SyntheticCategory
-from datasets.synthetic.defects import (
-    blob_distance,
-    bow,
-    pick_place,
-    strip,
-    with_stain,
-)
+from datasets.synthetic.defects import blob_distance, bow, pick_place, strip
 from datasets.synthetic.fields import (
     coverage,
+    fractal_noise,
     mix,
     per_item,
     ramp,
@@ -119,18 +111,17 @@ def pulled_thread(surface: Surface, rng: np.random.Generator) -> Surface:
 
 
 def stain(surface: Surface, rng: np.random.Generator) -> Surface:
-    """Spill coffee or ink on the cloth."""
+    """Spill coffee or ink on the cloth, darkest at the rim."""
     tint = linear(0.62, 0.45, 0.28) if rng.random() < 0.7 else linear(0.35, 0.38, 0.55)
     radius, strength = rng.uniform(0.12, 0.32), rng.uniform(0.6, 1)
-    return with_stain(surface, rng, tint=tint, radius=radius, strength=strength)
+    centre = pick_place(rng, surface)
+    distance = blob_distance(surface, rng, centre=centre, radius=radius, ragged=0.5)
+    distance += 0.05 * radius * fractal_noise(rng, surface.size, (12, 12), octaves=2)
+    inside = coverage(distance, softness=0.12 * radius)
+    rim = np.exp(-((distance / (0.10 * radius) + 0.6) ** 2))
+    patchy = 0.75 + 0.10 * fractal_noise(rng, surface.size, (5, 5), octaves=2)
+    soaked = np.clip(strength * inside * (patchy + 0.45 * rim), 0, 1)
+    return surface.tinted(soaked, tint)
 
 
-CATEGORY = SyntheticCategory(
-    "weave",
-    make_surface,
-    {
-        "hole": hole,
-        "pulled_thread": pulled_thread,
-        "stain": stain,
-    },
-)
+DEFECTS = (hole, pulled_thread, stain)

@@ -1,17 +1,10 @@
 """Wood grain: the good surface and its damage."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 
-from datasets.synthetic.category import SyntheticCategory
-from datasets.synthetic.defects import (
-    blob_distance,
-    pick_place,
-    with_scratch,
-)
+from datasets.synthetic.defects import blob_distance, pick_place, with_scratch
 from datasets.synthetic.fields import (
     coverage,
     displaced,
@@ -97,8 +90,8 @@ def liquid(surface: Surface, rng: np.random.Generator) -> Surface:
     distance = blob_distance(surface, rng, centre=centre, radius=radius, ragged=0.2)
     for _ in range(rng.integers(0, 5)):
         way, drop = rng.uniform(0, 2 * np.pi), rng.uniform(0.018, 0.04)
-        beside = radius + rng.uniform(0.05, 0.13)
-        place = centre[0] + beside * np.cos(way), centre[1] + beside * np.sin(way)
+        away = radius + rng.uniform(0.05, 0.13)
+        place = centre[0] + away * np.cos(way), centre[1] + away * np.sin(way)
         distance = np.minimum(
             distance, blob_distance(surface, rng, centre=place, radius=drop, ragged=0.1)
         )
@@ -113,12 +106,4 @@ def liquid(surface: Surface, rng: np.random.Generator) -> Surface:
     )
 
 
-CATEGORY = SyntheticCategory(
-    "wood_grain",
-    make_surface,
-    {
-        "scratch": scratch,
-        "knot_hole": knot_hole,
-        "liquid": liquid,
-    },
-)
+DEFECTS = (scratch, knot_hole, liquid)

@@ -1,24 +1,11 @@
 """Wood screw: the good surface and its damage."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 
-from datasets.synthetic.category import SyntheticCategory
-from datasets.synthetic.defects import (
-    with_bite,
-    with_rust,
-)
-from datasets.synthetic.fields import (
-    coverage,
-    fractal_noise,
-    mix,
-    ramp,
-    random_pose,
-    smooth_noise,
-)
+from datasets.synthetic.defects import blob_distance, with_bite
+from datasets.synthetic.fields import coverage, fractal_noise, mix, ramp, random_pose, smooth_noise
 from datasets.synthetic.surface import Surface, batch_hue, linear, paper_backdrop
 
 SCREW_HEAD, SCREW_TIP = -0.74, 0.74
@@ -84,20 +71,27 @@ def stripped_thread(surface: Surface, rng: np.random.Generator) -> Surface:
 
 
 def rust(surface: Surface, rng: np.random.Generator) -> Surface:
-    """Add one or two spots of rust."""
+    """Add one to three spots of rust."""
     for _ in range(rng.integers(1, 4)):
         along = rng.uniform(-0.66, 0.5)
         place = along, rng.uniform(-0.05, 0.05)
-        surface = with_rust(surface, rng, centre=place, radius=rng.uniform(0.06, 0.14))
+        surface = _with_rust_spot(surface, rng, place, rng.uniform(0.06, 0.14))
     return surface
 
 
-CATEGORY = SyntheticCategory(
-    "wood_screw",
-    make_surface,
-    {
-        "broken_tip": broken_tip,
-        "stripped_thread": stripped_thread,
-        "rust": rust,
-    },
-)
+def _with_rust_spot(
+    surface: Surface, rng: np.random.Generator, centre: tuple[float, float], radius: float
+) -> Surface:
+    """Corrode a speckled spot: dull, rough and brown, densest in the middle."""
+    size = surface.size
+    distance = blob_distance(surface, rng, centre=centre, radius=radius, ragged=0.35)
+    speckle = fractal_noise(rng, size, (28, 28), octaves=3)
+    corroded = ramp(0.42 * speckle - distance / radius, -0.15, 0.45) * ramp(
+        distance, 0.5 * radius, 0.25 * radius
+    )
+    tone = np.clip(1 + 0.45 * fractal_noise(rng, size, (40, 40), octaves=2), 0.3, 2.2)
+    rough = surface.raised(0.004 * speckle * corroded)
+    return rough.painted(0.92 * corroded, tone[..., None] * linear(0.47, 0.24, 0.10))
+
+
+DEFECTS = (broken_tip, stripped_thread, rust)
