@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # print names that its encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    for package in ("patchcore", "datasets", "utils"):  # of others, warnings are enough
+    for package in ("patchcore", "datasets", "utils"):  # other packages log only warnings
         logging.getLogger(package).setLevel(logging.INFO)
     # A flag in the first place belongs to the default command.
     is_named = bool(arguments) and not arguments[0].startswith("-")

@@ -55,7 +55,7 @@ METRICS = (
     *("pixel_ap", "pixel_f1_max", "pixel_threshold", "pixel_auroc_defective"),
 )
 LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-RANDOM_NOTE = "RANDOM WEIGHTS: these results show that the program runs, and mean nothing else."
+RANDOM_NOTE = "RANDOM WEIGHTS: these results show that the program runs, and have no other meaning."
 
 
 @pytest.fixture(scope="module")
@@ -476,7 +476,7 @@ class TestTorchvisionWeights:
         flags = ["--path_data", str(tmp_path / "made"), "--categories", "bottel"]
         assert call("demo", *flags) == main.WRONG_USAGE
         error = capsys.readouterr().err
-        assert "expected --categories out of weave, " in error
+        assert "expected --categories from weave, " in error
         assert error.rstrip().endswith("found 'bottel'")
         assert not (tmp_path / "made").exists()
 

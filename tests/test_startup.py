@@ -88,7 +88,7 @@ IMAGE = "data/widget/train/good/000.png"
         ("--path_data empty", "expected folders <category>/train/good"),
         (f"{DATA} --categories wigdet", "no category 'wigdet' under data"),
         (f"{DATA} --weights w.pth", "no weights file w.pth (--weights)"),
-        ("demo --categories bottel", "expected --categories out of weave, "),
+        ("demo --categories bottel", "expected --categories from weave, "),
         ("demo --weights w.pth", "no weights file w.pth (--weights)"),
         ("train --seed 1 2", "expected one --seed"),
         ("train --path_data nowhere", "found nothing at nowhere (--path_data)"),

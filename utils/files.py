@@ -1,4 +1,4 @@
-"""Write files so that a crash or a full disk never leaves a half-written one."""
+"""Write files so that a crash or a full disk never leaves an incomplete one."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from utils.errors import UsageError
 
 
 def replace_file(target: Path, data: bytes) -> Path:
-    """Write a file; under its name is always the complete old or the complete new content.
+    """Write a file, which always has the complete old or the complete new content.
 
     Raises:
         OSError: the file cannot be written.

@@ -1,7 +1,6 @@
-"""Facts about the machine and the installation, for ``run.json`` and the number of threads.
+"""Description of the machine and the installation, for ``run.json``; number of usable cores.
 
-torch is imported only in functions that need it: the flags need the number of cores before torch is
-loaded.
+torch is imported only in functions that need it: the flags need the number of cores first.
 """
 
 import os
@@ -63,7 +62,7 @@ def now() -> str:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of the installed packages that influence results."""
+    """Return the versions of Python and of the installed packages that may affect results."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -93,7 +92,7 @@ def describe_cpu() -> str:
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may use, possibly fewer than the machine has."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

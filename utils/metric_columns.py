@@ -10,12 +10,12 @@ from enum import Flag, auto
 
 from utils.results import SECONDS_TOTAL, ResultRow
 
-DASH = "-"  # in place of a value that could not be measured
+DASH = "-"  # in place of a value that was not measured
 IMAGE, PIXEL = "image", "pixel"
 
 
 class Output(Flag):
-    """Where a metric is shown, beside ``results.csv``."""
+    """Outputs that show a metric, in addition to ``results.csv``."""
 
     MAIN_TABLE = auto()  # printed by a run, part of tables.md
     TABLE = auto()  # part of tables.md
@@ -31,13 +31,13 @@ TILE, DEFECTS, NOWHERE = Output.TILE, Output.DEFECTS, Output(0)
 
 @dataclass(frozen=True)
 class Unit:
-    """How the values of a metric are written.
+    """Unit of a metric.
 
     Attributes:
-        symbol: Follows a value; empty for counts and scores.
-        factor: Turns a value of ``results.csv`` into this unit.
+        symbol: Symbol after a value; empty for counts and scores.
+        factor: Factor from a value of ``results.csv`` to this unit.
         digits: Digits after the decimal point.
-        is_count: Whether whole numbers have no decimal point; a mean of counts may have one.
+        is_count: Whether whole numbers are written without a decimal point.
     """
 
     symbol: str
@@ -62,24 +62,24 @@ UNITS = (PERCENT, COUNT, SECONDS, SCORE)
 
 @dataclass(frozen=True)
 class MetricColumn:
-    """A metric: where it comes from, and where it is shown under which name.
+    """A metric: its source, its names and the outputs that show it.
 
     Attributes:
         key: Column of ``results.csv``.
-        name: Short name, for outputs that say whether images or pixels are measured.
+        name: Short name, for outputs that already distinguish images and pixels.
         title: Full name, without the unit.
-        unit: How its values are written.
-        items: ``image`` or ``pixel``: which `utils.metrics.Metrics` it is read from.
+        unit: Unit of its values.
+        items: ``image`` or ``pixel``, the items of its `utils.metrics.Metrics`.
         attribute: Attribute of these `Metrics`; empty for a metric that is not stored.
-        outputs: Where it is shown.
+        outputs: Outputs that show it.
         page_title: Heading in the report page; by default `title`.
         tile_title: Name of its tile in the report page; by default `title`.
-        sum_of: Keys of the columns that are added up, for a metric that is not stored.
-        limit: Key of the column with the largest false positive rate taken into account. Values
-            with different limits are not comparable and get tables of their own.
+        sum_of: Keys of the columns to add, for a metric that is not stored.
+        limit: Key of the column with the largest false positive rate of the metric. Values with
+            different limits are not comparable and have separate tables.
         paper: Column of ``paper_tables.csv``, without the percentage; empty if the paper has none.
-        bar_from: Where the bars behind the values in the report page begin; they end at 100. None
-            for no bars.
+        bar_from: Value at which the bars in the report page begin; they end at 100. None for no
+            bars.
     """
 
     key: str
@@ -97,7 +97,7 @@ class MetricColumn:
     bar_from: float | None = None
 
     def value(self, row: ResultRow) -> float:
-        """Return a row's value in this unit; NaN where it was not measured."""
+        """Return a row's value in this unit; NaN if it was not measured."""
         return self.unit.factor * sum(row.value(key) for key in self.sum_of or (self.key,))
 
 

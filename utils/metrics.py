@@ -1,8 +1,7 @@
-"""Metrics of anomaly scores: one descending sort, one pass over the thresholds, every metric.
+"""Metrics of anomaly scores: one descending sort, then one pass over the thresholds.
 
-The pass goes through the sorted scores in blocks and carries its counts along, so that millions of
-pixels need little memory besides their sorted keys. A metric is NaN where it is not defined (only
-one class, or no items), never 0 or 1 by accident.
+The pass processes the sorted scores in blocks, so that millions of pixels need little memory in
+addition to their sorted keys. A metric is NaN if it is not defined (one class, or no items).
 """
 
 import math
@@ -19,25 +18,24 @@ FPR_LIMIT = 0.3
 CPU = torch.device("cpu")
 # Items per block, so that a block and its temporary arrays stay in the processor's cache.
 BLOCK = 1 << 17
-# A curve has about one point for each step of this size in either rate, finer than the pixels of a
-# figure.
+# A curve keeps about one point for each of these steps of a rate, finer than a figure's pixels.
 CURVE_STEPS = 1000
-# Tags that are sorted along with the scores. Tags from REGION on are defective: the number of the
-# defect region where there are regions, else REGION itself.
+# Tags that are sorted with the scores. Tags from REGION on are defective: REGION plus the number of
+# the defect region, or REGION itself without regions.
 NORMAL, NORMAL_IN_DEFECTIVE_IMAGE, REGION = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Points from which the curves are drawn, from the highest threshold to the lowest.
+    """Points of the curves, from the highest threshold to the lowest.
 
     Attributes:
         false_positive_rate: (p,) fraction of the normal items above the threshold; ascending.
         true_positive_rate: (p,) fraction of the defective items above the threshold: the recall.
-        precision: (p,) fraction of the items above the threshold that are defective; 1 where there
-            are none.
-        region_overlap: (p,) mean over defect regions of the fraction above the threshold; zeros
-            where there are no regions.
+        precision: (p,) fraction of the items above the threshold that are defective; 1 if no item
+            is above it.
+        region_overlap: (p,) mean over defect regions of the fraction above the threshold; 0 without
+            regions.
     """
 
     false_positive_rate: np.ndarray
@@ -52,17 +50,17 @@ class Metrics:
 
     Attributes:
         auroc: Area under the ROC curve, ties counted half; in [0, 1].
-        auroc_defective: The same over the pixels of defective images only; NaN for images.
+        auroc_defective: AUROC over the pixels of defective images only; NaN for images.
         average_precision: Sum of the precisions, each weighted by the recall that its threshold
             adds; in [0, 1].
         f1_max: Largest F1 score over all thresholds; in [0, 1].
         threshold: Highest threshold with that F1; items of at least this score count as defective.
-        false_positives: Number of normal items counted as defective at that threshold.
-        false_negatives: Number of defective items counted as normal at that threshold.
-        aupro: Area under the per-region overlap up to a false positive rate, divided by that rate;
-            in [0, 1], NaN for images. Bergmann et al. 2021, The MVTec Anomaly Detection Dataset,
+        false_positives: Number of normal items that count as defective at `threshold`.
+        false_negatives: Number of defective items that count as normal at `threshold`.
+        aupro: Area under the per-region overlap up to `aupro_limit`, divided by this limit; in
+            [0, 1], NaN for images. Bergmann et al. 2021, The MVTec Anomaly Detection Dataset,
             section 5.2.
-        aupro_limit: That false positive rate; NaN for images.
+        aupro_limit: False positive rate; NaN for images.
         curve: Points of the curves.
     """
 
@@ -119,8 +117,8 @@ def measure_pixels(
     Args:
         maps: (B, H, W) float, higher means more anomalous.
         masks: (B, H, W) bool, True where defective.
-        fpr_limit: False positive rate up to which `Metrics.aupro` is measured, in (0, 1].
-        device: Device that sorts the pixels; a GPU is a hundred times as fast, copies included.
+        fpr_limit: Largest false positive rate of the area `Metrics.aupro`, in (0, 1].
+        device: Device that sorts the pixels; a GPU is 100 times as fast, including the copies.
 
     Raises:
         ValueError: the shapes differ, a score is NaN, or the limit is outside (0, 1].
@@ -192,12 +190,12 @@ def f1_max(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def aupro(maps: np.ndarray, masks: np.ndarray, fpr_limit: float = FPR_LIMIT) -> float:
-    """Return the normalised area under the per-region overlap, in [0, 1]; NaN with one class.
+    """Return the normalised area under the per-region overlap, in [0, 1]; NaN with one class only.
 
     Args:
         maps: (B, H, W) float, higher means more anomalous.
         masks: (B, H, W) bool, True where defective.
-        fpr_limit: False positive rate up to which it is measured, in (0, 1].
+        fpr_limit: Largest false positive rate of the area, in (0, 1].
     """
     return measure_pixels(maps, masks, fpr_limit).aupro
 
@@ -205,8 +203,8 @@ def aupro(maps: np.ndarray, masks: np.ndarray, fpr_limit: float = FPR_LIMIT) -> 
 class _SortedScores:
     """Scores in descending order, each with its tag.
 
-    A float32 score is packed with its tag into one integer: sorting plain integers is many times
-    faster than finding an order and gathering by it.
+    A float32 score and its tag are packed into one integer: sorting integers is many times faster
+    than sorting indices.
 
     Args:
         scores: (n,) float.
@@ -235,9 +233,9 @@ class _SortedScores:
         return len(self._scores if self._keys is None else self._keys)
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield for each block scores (m,), tags (m,), and (m,) bool where a run of ties ends.
+        """Yield for each block scores (m,), tags (m,), and (m,) bool, the last of equal scores.
 
-        Items with equal scores share one threshold, which is reached at the last of them.
+        Items with equal scores share one threshold, which is reached at the last one.
         """
         for start in _starts(len(self)):
             stop = min(start + BLOCK, len(self))
@@ -266,7 +264,7 @@ def _sorted_by_torch(keys: np.ndarray, device: torch.device) -> np.ndarray:
     keys ^= flip
     try:
         ordered = torch.from_numpy(keys.view(np.int64)).to(device).sort().values.cpu().numpy()
-    except torch.OutOfMemoryError:  # the CPU takes a second longer
+    except torch.OutOfMemoryError:  # the CPU needs a second longer
         keys.view(np.int64).sort()
         ordered = keys
     ordered = ordered.view(np.uint64)
@@ -279,10 +277,10 @@ def _starts(count: int) -> range:
 
 
 def _pack(scores: np.ndarray, tags: np.ndarray) -> np.ndarray:
-    """Return (n,) uint64 keys that ascend where the scores descend; the low 32 bits are the tag."""
-    # The bits of a float32 sort like an integer after inverting those of negative numbers and
-    # setting the sign bit of the others. Here all are inverted once more, to descend.
-    bits = scores.view(np.uint32)  # -0.0 sorts right behind 0.0: equal scores, one threshold
+    """Return (n,) uint64 keys in ascending order of descending scores; the low 32 bits are tags."""
+    # The bits of float32 numbers are ordered like integers once those of negative numbers are
+    # inverted and the sign bit of the others is set. All are inverted once more, to descend.
+    bits = scores.view(np.uint32)  # -0.0 sorts right after 0.0: equal scores, one threshold
     descending = np.where(bits >> 31, bits, ~(bits | np.uint32(1 << 31)))
     return (descending.astype(np.uint64) << np.uint64(32)) | tags
 
@@ -294,19 +292,19 @@ def _unpack(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sweep(ordered: _SortedScores, areas: np.ndarray | None, fpr_limit: float) -> Metrics:
-    """Lower the threshold from above all scores to below all, and accumulate every metric.
+    """Lower the threshold from above all scores to below all, and accumulate all metrics.
 
     Args:
         ordered: The scores with their tags.
         areas: (REGION + regions,) number of items with each tag; None without regions.
         fpr_limit: False positive rate up to which the region overlap is integrated.
     """
-    num_defective, num_beside = _count_classes(ordered, areas)
+    num_defective, num_in_defective_images = _count_classes(ordered, areas)
     num_normal = len(ordered) - num_defective
     if not num_defective or not num_normal:
         return Metrics()
     gain = _overlap_gain(areas)
-    area_roc = area_beside = area_pro = precision_sum = 0.0
+    area_roc = area_in_defective_images = area_pro = precision_sum = 0.0
     best = (-1.0, math.nan, 0, 0)  # F1, threshold, true and false positives
     # Counts above the threshold: defective, normal, normal in defective images; then mean overlap.
     state = np.zeros(4)
@@ -314,20 +312,20 @@ def _sweep(ordered: _SortedScores, areas: np.ndarray | None, fpr_limit: float) -
     for scores, tags, ends in ordered.blocks():
         defective = tags >= REGION
         found = np.cumsum(defective)
-        beside = np.cumsum(tags == NORMAL_IN_DEFECTIVE_IMAGE)
+        in_defective = np.cumsum(tags == NORMAL_IN_DEFECTIVE_IMAGE)
         overlap = np.cumsum(np.append(0.0, gain[np.minimum(tags[defective], len(gain) - 1)]))
         at = _decisive_thresholds(ends, found, sampled[-1][-1, 0] - state[0])
         shown = np.append(at, len(tags) - 1)  # the counts at the last item start the next block
         known = found[shown]
-        counted = np.stack([known, shown + 1 - known, beside[shown], overlap[known]])
+        counted = np.stack([known, shown + 1 - known, in_defective[shown], overlap[known]])
         counted += state[:, None]
         state = counted[:, -1].copy()
         if not len(at):
             continue
         points = np.concatenate([sampled[-1][-1:].T, counted[:, :-1]], axis=1)  # (4, m + 1)
-        true, false, beside, overlap = points
+        true, false, in_defective, overlap = points
         area_roc += float(np.trapezoid(true, false))
-        area_beside += float(np.trapezoid(true, beside))
+        area_in_defective_images += float(np.trapezoid(true, in_defective))
         area_pro += _area_up_to(false / num_normal, overlap, fpr_limit)
         precision_sum += float(np.diff(true) @ (true[1:] / (true[1:] + false[1:])))
         f1 = 2 * true[1:] / (true[1:] + false[1:] + num_defective)
@@ -338,9 +336,10 @@ def _sweep(ordered: _SortedScores, areas: np.ndarray | None, fpr_limit: float) -
         sampled.append(points.T[_curve_points(rates)])
     f1_best, threshold, true_positives, false_positives = best
     has_regions = areas is not None
+    pairs = num_defective * num_in_defective_images
     return Metrics(
         auroc=area_roc / (num_defective * num_normal),
-        auroc_defective=area_beside / (num_defective * num_beside) if num_beside else math.nan,
+        auroc_defective=area_in_defective_images / pairs if pairs else math.nan,
         average_precision=precision_sum / num_defective,
         f1_max=f1_best,
         threshold=threshold,
@@ -355,13 +354,13 @@ def _sweep(ordered: _SortedScores, areas: np.ndarray | None, fpr_limit: float) -
 def _decisive_thresholds(ends: np.ndarray, found: np.ndarray, found_before: float) -> np.ndarray:
     """Return the thresholds at which defective items are found, and those just before.
 
-    At all others only normal items are found, so that every curve is straight there and the area
-    does not depend on them. They are most of the thresholds, since most pixels are normal.
+    At all others only normal items are found: every curve is straight there, and the area does not
+    depend on them. These are most thresholds, since most pixels are normal.
 
     Args:
-        ends: (m,) bool, where a run of ties ends.
+        ends: (m,) bool, the last of equal scores.
         found: (m,) number of defective items of this block up to each item.
-        found_before: The same number at the last end before this block, 0 or less.
+        found_before: This number at the last end before this block, 0 or less.
 
     Returns:
         Indices into the block, ascending; the last end is always one of them.
@@ -383,7 +382,7 @@ def _count_classes(ordered: _SortedScores, areas: np.ndarray | None) -> tuple[in
 
 
 def _overlap_gain(areas: np.ndarray | None) -> np.ndarray:
-    """Return for each tag how much one found item adds to the mean overlap of the regions."""
+    """Return what a found item of each tag adds to the mean overlap of the regions."""
     if areas is None:
         return np.zeros(REGION + 1)
     gain = np.zeros(len(areas))
@@ -405,14 +404,14 @@ def _area_up_to(x: np.ndarray, y: np.ndarray, limit: float) -> float:
 
 
 def _curve_points(rates: np.ndarray) -> np.ndarray:
-    """Choose the points at which any rate, (m + 1, 3), reaches another step of the curve.
+    """Choose the points at which any rate, (m + 1, 3), reaches the next step of the curve.
 
-    The first point is left out, since the block before has it. The last point is always chosen,
-    since the next block starts from it.
+    The first point belongs to the block before. The last point is always chosen, since the next
+    block starts from it.
     """
     steps = np.floor(rates * CURVE_STEPS)
     kept = (steps[1:] != steps[:-1]).any(axis=1)
-    # Keep the point just before a step too, or a long flat part would be drawn as a slope.
+    # Keep the point just before a step as well, or a flat part would be drawn as a slope.
     kept[:-1] |= kept[1:]
     kept[-1] = True
     return 1 + np.flatnonzero(kept)

@@ -1,4 +1,4 @@
-"""Results of inference, written line by line as images are judged."""
+"""Results of inference, written line by line for each image."""
 
 import csv
 import hashlib
@@ -14,7 +14,7 @@ from utils.errors import UsageError
 
 ANOMALY, NORMAL, ERROR = "anomaly", "normal", "error"
 CSV_FILE, JSON_FILE = "predictions.csv", "predictions.jsonl"
-# Files and folders that a run writes, besides run.json.
+# Files and folders that a run writes in addition to run.json.
 OUTPUTS = (CSV_FILE, JSON_FILE, "pictures", "explanations", "masks", "maps", "annotated")
 COLUMNS = ("path", "score", "threshold", "verdict", "regions", "seconds", "error")
 
@@ -143,7 +143,7 @@ def file_stem(name: str) -> str:
     path = Path(name)
     # The suffix of an image is dropped; the number of a frame is kept.
     words = f"{path.parent.name}_{path.name if '#' in path.name else path.stem}"
-    # A leading dot would hide the file, a leading dash would make it look like a flag.
+    # A leading dot would hide the file; a leading dash would be read as a flag.
     readable = re.sub(r"[^A-Za-z0-9.-]+", "_", words)[-80:].strip("_.-")
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:12]
     return f"{readable}_{digest}" if readable else digest

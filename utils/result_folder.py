@@ -1,4 +1,4 @@
-"""The folder of a run's results, in which nothing is lost and no file is half-written."""
+"""The folder of a run's results: earlier results are kept, and files are written completely."""
 
 import json
 import time
@@ -40,7 +40,7 @@ class ResultFolder:
         """Move the files of an earlier run to ``earlier/<start of that run>/``.
 
         Args:
-            more: Names of other files and folders that a run may have left.
+            more: Names of other files and folders of an earlier run.
 
         Raises:
             UsageError: a file cannot be moved.
@@ -60,7 +60,7 @@ class ResultFolder:
             ) from error
 
     def write_bytes(self, name: str, data: bytes) -> Path:
-        """Write a file; under its name is always the complete old or the complete new content.
+        """Write a file, which always has the complete old or the complete new content.
 
         Args:
             name: The name in this folder; missing folders in it are created.

@@ -1,4 +1,4 @@
-"""Result rows: what was measured of a category, and the CSV files that keep it."""
+"""Result rows: the measurements of a category, and their CSV files."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ SECONDS_TOTAL = "seconds_total"
 
 @dataclass(frozen=True)
 class ResultRow:
-    """What was measured of one category with one model, coreset percentage and seed.
+    """Measurements of one category with one model, coreset percentage and seed.
 
     Attributes:
         category: The category's name.
@@ -28,10 +28,10 @@ class ResultRow:
         seed: Seed of the coreset selection.
         num_train: Number of training images.
         num_test: Number of test images.
-        metrics: Metrics by the keys of `utils.metric_columns`; fractions, counts and scores, NaN
-            where nothing could be measured.
-        seconds: Seconds by stage that this percentage and seed would take alone: a stage that
-            several share counts in full for each.
+        metrics: Metrics by the keys of `utils.metric_columns`: fractions, counts and scores; NaN if
+            not measured.
+        seconds: Seconds by stage that this percentage and seed would take alone: a shared stage
+            counts in full for each.
         model: Name of the backbone, or ``ensemble``.
         defects: Image metrics by defect type (its images against the good images).
     """
@@ -49,7 +49,7 @@ class ResultRow:
 
     @property
     def seconds_total(self) -> float:
-        """Seconds from reading the first image until the metrics are known, without drawing."""
+        """Seconds from reading the first image to the metrics, without drawing."""
         return sum(self.seconds.values())
 
     @property
@@ -64,7 +64,7 @@ class ResultRow:
         return self.metrics.get(column, math.nan)
 
     def to_record(self) -> dict[str, str]:
-        """Return the columns of ``results.csv`` as text; empty where nothing was measured."""
+        """Return the columns of ``results.csv`` as text; empty if not measured."""
         seconds = {SECONDS_TOTAL: self.seconds_total}
         seconds |= {SECONDS + stage: value for stage, value in self.seconds.items()}
         return {
@@ -132,7 +132,7 @@ def csv_text(records: Sequence[Mapping[str, str]], columns: Iterable[str] = ()) 
     """Return records as CSV with a header.
 
     Args:
-        records: Their columns may differ; a value that is missing is left empty.
+        records: The rows, possibly with different columns; missing values are left empty.
         columns: The columns; by default those of the records.
     """
     found = dict.fromkeys(column for record in records for column in record)
@@ -181,7 +181,7 @@ def _read_defects(path: Path) -> dict[tuple, dict[str, dict[str, float]]]:
 
 
 def _read_metrics(record: Mapping[str, str], others: frozenset[str]) -> dict[str, float]:
-    """Return the metrics of a record: all its columns but ``others``; NaN where one is empty."""
+    """Return the metrics of a record, all columns except ``others``; NaN for an empty value."""
     return {name: float(text or "nan") for name, text in record.items() if name not in others}
 
 

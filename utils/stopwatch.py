@@ -3,25 +3,15 @@
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 Item = TypeVar("Item")
 
 
-class Clock(Protocol):
-    """Clock that marks points in time, and measures the time between two marks later."""
-
-    def mark(self) -> Any:
-        """Return a mark of the current time."""
-
-    def seconds(self, start: Any, stop: Any) -> float:
-        """Return the seconds between two marks."""
-
-
 class HostClock:
-    """Wall clock."""
+    """Wall clock: marks points in time, and measures the time between two marks."""
 
     def mark(self) -> float:
         """Return the current time in seconds."""
@@ -58,7 +48,7 @@ class DeviceClock:
         return start.elapsed_time(stop) / 1000  # elapsed_time is in milliseconds
 
 
-def clock_of(device: torch.device) -> Clock:
+def clock_of(device: torch.device) -> HostClock | DeviceClock:
     """Return the clock of a device."""
     return DeviceClock(device) if device.type == "cuda" else HostClock()
 
@@ -69,15 +59,12 @@ class Stopwatch:
     Stages may be nested: the time of an inner stage is not part of the outer one, so that all
     stages add up to the total time.
 
-    Attributes:
-        clock: Clock that measures the time.
-
     Args:
-        clock: Clock to use; None for the wall clock.
+        clock: Measures the time; None for the wall clock.
     """
 
-    def __init__(self, clock: Clock | None = None):
-        self.clock = clock or HostClock()
+    def __init__(self, clock: HostClock | DeviceClock | None = None):
+        self._clock = clock or HostClock()
         self._seconds: dict[str, float] = {}
         self._spans: list[tuple[str, Any, Any]] = []  # not summed yet
         self._running: list[str] = []
@@ -87,13 +74,13 @@ class Stopwatch:
     def seconds(self) -> dict[str, float]:
         """Seconds of each stage, in the order of their first start."""
         for stage, start, stop in self._spans:
-            self.add(stage, self.clock.seconds(start, stop))
+            self.add(stage, self._clock.seconds(start, stop))
         self._spans.clear()
         return self._seconds
 
     def mark(self) -> Any:
         """Return a mark of the current time, for `add_between`."""
-        return self.clock.mark()
+        return self._clock.mark()
 
     def add(self, stage: str, seconds: float) -> None:
         """Add seconds to a stage."""

@@ -1,4 +1,4 @@
-"""Result rows -> tables of every metric, with the paper's figures where it has any."""
+"""Result rows -> tables of every metric, with the paper's results if it has any."""
 
 import csv
 import math
@@ -21,7 +21,7 @@ TABLE_METRICS = tuple(m for m in METRICS if m in MAIN_METRICS or Output.TABLE in
 
 
 def read_paper() -> dict[str, dict[str, float]]:
-    """Return the paper's figures in %: {category: {``image_auroc_10``: 100.0, ...}}.
+    """Return the paper's results in %: {category: {``image_auroc_10``: 100.0, ...}}.
 
     Roth et al. 2022, arXiv 2106.08265, supplementary tables: WideResNet50, per category, for
     coresets of 25, 10 and 1 %.
@@ -65,7 +65,7 @@ def tables_text(rows: Sequence[ResultRow], origin: str) -> str:
 
     Args:
         rows: The results.
-        origin: What was run, on which machine, see `describe_run`.
+        origin: Description of the run, see `describe_run`.
     """
     parts = ["# PatchCore results\n", origin, *(t.to_markdown() for t in all_tables(rows))]
     defects = _defect_table(rows)
@@ -73,7 +73,7 @@ def tables_text(rows: Sequence[ResultRow], origin: str) -> str:
 
 
 def records_text(tables: Sequence[Table]) -> str:
-    """Return ``tables.csv``: one value a line."""
+    """Return ``tables.csv``, with one value per line."""
     return csv_text(
         [record for table in tables for record in table.to_records()],
         columns=("table", "category", "column", "value", "deviation"),
@@ -81,7 +81,7 @@ def records_text(tables: Sequence[Table]) -> str:
 
 
 def log_line(row: ResultRow) -> str:
-    """Return the line that ``evaluate`` logs of a category: its setting, then its metrics."""
+    """Return the line that ``evaluate`` logs for a category: its setting, then its metrics."""
     images, pixels = (
         ", ".join(
             _named_value(metric, row)
@@ -118,7 +118,7 @@ def mean_of_known(values: Iterable[float]) -> float:
 
 @dataclass(frozen=True)
 class _TableContent:
-    """What one table shows.
+    """Content of a table.
 
     Attributes:
         metric: The metric.
@@ -139,7 +139,7 @@ class _TableContent:
 
     @property
     def paper(self) -> str:
-        """Column of the paper's figures, without the percentage; empty if not comparable."""
+        """Column of the paper's results, without the percentage; empty if not comparable."""
         comparable = math.isnan(self.limit) or self.limit == PAPER_FPR_LIMIT
         return self.metric.paper if comparable else ""
 
@@ -179,23 +179,23 @@ def _table(
 ) -> Table:
     """Return a table with the percentages side by side.
 
-    To the left of each is the paper's figure, to the right the difference.
+    The paper's result is to the left of each percentage, the difference to its right.
     """
     categories = list(dict.fromkeys(row.category for row in rows))
     columns: list[tuple[str, list[TableCell]]] = []  # each: the categories, then both averages
     has_others = False  # categories that the paper does not have
     for percentage in sorted({row.percentage_coreset for row in rows}):
         measured = _by_seed(content, [r for r in rows if r.percentage_coreset == percentage])
-        figures = _paper_figures(paper, content.paper, percentage)
+        published = _paper_results(paper, content.paper, percentage)
         known = [c for c in categories if any(c in values for values in measured)]
-        compared = [c for c in known if c in figures]
+        compared = [c for c in known if c in published]
         cells = [_cell(values[c] for values in measured if c in values) for c in categories]
         cells += [_average(measured, known), _average(measured, compared)]
         name = f"{100 * percentage:g} %"
         columns.append((name, cells))
         if content.paper:
-            mean = TableCell(mean_of_known(figures[c] for c in compared))
-            papers = [TableCell(figures.get(c, math.nan)) for c in categories]
+            mean = TableCell(mean_of_known(published[c] for c in compared))
+            papers = [TableCell(published.get(c, math.nan)) for c in categories]
             # The paper's average is only comparable with an average over the same categories.
             papers += [mean if compared == known else TableCell(), mean]
             columns.insert(-1, (f"*Paper* {name}", papers))
@@ -211,7 +211,7 @@ def _table(
 
 
 def _by_seed(content: _TableContent, rows: Sequence[ResultRow]) -> list[dict[str, float]]:
-    """Return for each seed the values of the categories in which something was measured."""
+    """Return the measured values of each seed by category."""
     seeds: dict[int, dict[str, float]] = {row.seed: {} for row in rows}
     for row in rows:
         value = content.value(row)
@@ -220,18 +220,18 @@ def _by_seed(content: _TableContent, rows: Sequence[ResultRow]) -> list[dict[str
     return list(seeds.values())
 
 
-def _paper_figures(
+def _paper_results(
     paper: Mapping[str, Mapping[str, float]], name: str, percentage: float
 ) -> dict[str, float]:
-    """Return the paper's figures of one metric and percentage by category, if it has them."""
+    """Return the paper's results of one metric and percentage by category; empty if it has none."""
     key = f"{name}_{PAPER_PERCENTAGES.get(percentage)}"
-    return {category: figures[key] for category, figures in paper.items() if key in figures}
+    return {category: results[key] for category, results in paper.items() if key in results}
 
 
 def _average(measured: Sequence[Mapping[str, float]], categories: Sequence[str]) -> TableCell:
     """Return the mean of the categories' means.
 
-    Its standard deviation is that of the averages of those seeds that have all categories.
+    The standard deviation is over the averages of those seeds that have all categories.
     """
     means = [mean_of_known(v[c] for v in measured if c in v) for c in categories]
     complete = [values for values in measured if all(c in values for c in categories)]
@@ -251,7 +251,7 @@ def _differences(measured: Sequence[TableCell], papers: Sequence[TableCell]) -> 
 
 
 def _defect_table(rows: Sequence[ResultRow]) -> str:
-    """Return a table of the defect types, of the first seed; empty without defect types."""
+    """Return a table of the first seed's defect types; empty without defect types."""
     metrics = [m for m in METRICS if Output.DEFECTS in m.outputs]
     columns = ["category", "defect type", "model", "coreset", "images", *(m.name for m in metrics)]
     body = [
@@ -272,7 +272,7 @@ def _defect_table(rows: Sequence[ResultRow]) -> str:
 
 
 def _named_value(metric: MetricColumn, row: ResultRow) -> str:
-    """Return the name, the limit if there is one, and the value of a metric in its unit."""
+    """Return the name, the limit (if any) and the value of a metric in its unit."""
     limit = row.value(metric.limit) if metric.limit else math.nan
     name = metric.name if math.isnan(limit) else f"{metric.name} to {limit:g}"
     value = metric.value(row)

@@ -1,1 +1,1 @@
-"""The subcommands of main.py. Here, and only here, patchcore, datasets and utils meet."""
+"""The commands of main.py."""

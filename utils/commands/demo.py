@@ -11,9 +11,9 @@ from utils.options.evaluate import EvaluateOptions
 from utils.options.method import parse_options
 from utils.pipeline.categories import read_categories
 
-DESCRIPTION = """Make procedural categories in MVTec AD's layout (those that are missing), and
-evaluate PatchCore on them. Where the ImageNet weights are neither cached nor downloadable, the
-demo uses formulanet, the backbone that ships with the code."""
+DESCRIPTION = """Make the missing procedural categories in MVTec AD's layout, and evaluate PatchCore
+on them. If the ImageNet weights are neither cached nor downloadable, the demo uses formulanet, the
+backbone that ships with the code."""
 # Small enough for a few minutes on two cores, large enough for a meaningful AUROC.
 NUM_TRAIN, NUM_TEST_GOOD, NUM_TEST_PER_DEFECT = 32, 10, 6
 DEFAULTS = EvaluateOptions(
@@ -32,7 +32,7 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
     )
     for name in options.categories:
         if name not in NAMES:
-            raise UsageError(f"expected --categories out of {', '.join(NAMES)}, found {name!r}")
+            raise UsageError(f"expected --categories from {', '.join(NAMES)}, found {name!r}")
     options.check_files()
     make_data(options)
     categories = read_categories(options)

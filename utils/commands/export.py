@@ -7,7 +7,7 @@ from utils.options.flags import parse_flags
 from utils.pipeline.trained_models import choose_model
 
 DESCRIPTION = """Write a trained model to one file: image in, score and anomaly map out, memory bank
-included. The file is named only after its output was compared with the model's."""
+included. The file appears only after its outputs were compared with the model's."""
 
 
 def main(arguments: list[str], *, epilog: str = "") -> None:

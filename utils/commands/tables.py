@@ -1,4 +1,4 @@
-"""`main.py tables`: tables again from one or more result folders, for papers and READMEs."""
+"""`main.py tables`: rebuild tables from one or more result folders, for papers and READMEs."""
 
 import argparse
 import json
@@ -44,7 +44,7 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
 
 
 def method_settings() -> list[str]:
-    """Return the names of the options in which the rows of one table must agree.
+    """Return the names of the options that must be equal for all rows of one table.
 
     Percentages and seeds have their own columns and rows; backbones, weights and layers are
     compared model by model.
@@ -58,10 +58,10 @@ def gather_rows(
     records: Sequence[dict],
     folders: Sequence[Path],
 ) -> list[ResultRow]:
-    """Return the rows of several folders; of rows with the same key, the last folder's is kept.
+    """Return the rows of several folders; of rows with the same key, the last one is kept.
 
-    A model that was run with different settings in different folders becomes one model for each
-    folder, with the folder in its name.
+    A model with different settings in different folders becomes one model per folder, with the
+    folder in its name.
 
     Args:
         parts: The rows of each folder.
@@ -87,7 +87,7 @@ def gather_rows(
 
 
 def _method(record: dict, model: str) -> object:
-    """Return the settings, weights and layers with which a model was run."""
+    """Return the settings, weights and layers of a model's run."""
     options = record["options"]
     settings = {name: options.get(name) for name in method_settings()}
     digests = record["weights_digest"]
@@ -98,7 +98,7 @@ def _method(record: dict, model: str) -> object:
 
 
 def replace_section(readme: Path, text: str) -> None:
-    """Replace the part of a file between the two marks by ``text``.
+    """Replace the part of a file between both marks by ``text``.
 
     Raises:
         UsageError: the file cannot be read or written, or does not have both marks in order.

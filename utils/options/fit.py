@@ -69,14 +69,9 @@ class FitOptions(
     SavingOptions,
     DataOptions,
 ):
-    """What is learned, from which images, and what is saved."""
+    """Options of a fit: its images, its settings, and the models to save."""
 
     @property
     def needs_held_out_scores(self) -> bool:
         """Whether a threshold of saved models comes from training images."""
         return self.saves_models and TRAIN_QUANTILE in (self.threshold, self.threshold_pixel)
-
-    @property
-    def needs_patch_images(self) -> bool:
-        """Whether images of the coreset patches are saved or drawn."""
-        return self.saves_models

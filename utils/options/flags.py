@@ -103,7 +103,7 @@ def parse_flags(
             groups[group] = parser.add_argument_group(group)
         _add_flag(groups[group], entry, types[entry.name], getattr(defaults, entry.name))
     before, after = _split_at_dashes(arguments)
-    # Intermixed: positional arguments may stand before, between and after the flags.
+    # Intermixed: positional arguments may be before, between and after the flags.
     values = vars(parser.parse_intermixed_args(before))
     if after:
         positional = [e.name for e in dataclasses.fields(defaults) if e.metadata["positional"]]
@@ -154,7 +154,7 @@ class CommandParser(argparse.ArgumentParser):
 def _split_at_dashes(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     """Return the arguments before and after ``--``; nothing after it is a flag.
 
-    argparse itself rejects what follows ``--`` if no other positional argument stands before it.
+    argparse rejects arguments after ``--`` if there is no positional argument before it.
     """
     end = list(arguments).index("--") if "--" in arguments else len(arguments)
     return arguments[:end], arguments[end + 1 :]
@@ -196,7 +196,7 @@ def _add_flag(
         default=default,
         choices=details["choices"] or None,
         metavar=details["metavar"],
-        # If the default is empty, the text says what that means.
+        # The text describes an empty default.
         help=text + (f" [{shown}]".replace("%", "%%") if shown else ""),
     )
 
@@ -223,7 +223,7 @@ def _keep_tuple(max_values: int, *, grouped: bool) -> type[argparse.Action]:
             value = tuple(values)
             if grouped:
                 before = getattr(namespace, self.dest)
-                # The default stands there before the first time; the flag replaces it.
+                # The first value of the flag replaces the default.
                 value = (value,) if before is self.default else (*before, value)
             setattr(namespace, self.dest, value)
 

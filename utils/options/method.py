@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from patchcore.settings import PROTOCOLS, Settings
 from utils.options.flags import AnyFlags, CommandParser, Flags, flag, parse_flags, usage_errors
 
-# Settings that are one number in the library and may be several on the command line.
+# Settings of one number in the library that may have several on the command line.
 SEVERAL = {
     "seed": "; several values share one embedding, tables show their mean and standard deviation, "
     "and the first one draws random weights"
@@ -17,7 +17,7 @@ SEVERAL = {
 
 
 def _as_flag(value: object) -> object:
-    """Return a setting as its flag is typed: a square's size as one number, None as no value."""
+    """Return a setting in the form of its flag: a square's size as one number, None as no value."""
     if value is None:
         return ()
     return value[:1] if isinstance(value, tuple) and len(set(value)) == 1 else value
@@ -88,7 +88,7 @@ def parse_options(
     description: str,
     epilog: str = "",
 ) -> AnyFlags:
-    """Read the flags of a command, `MethodOptions` among them; ``--protocol`` sets their defaults.
+    """Read the flags of a command with `MethodOptions`; ``--protocol`` sets their defaults.
 
     Args:
         arguments: Arguments that follow the command's name.

@@ -10,7 +10,7 @@ from utils.options.flags import Flags, flag
 
 @dataclass(frozen=True)
 class ModelChoice(Flags):
-    """Which trained model to use."""
+    """Choice of a trained model."""
 
     path_trained: Path = flag(
         Path("trained"),

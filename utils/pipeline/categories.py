@@ -23,7 +23,7 @@ def read_categories(options: EvaluateOptions) -> list[Category]:
 
 
 def category_names(options: DataOptions) -> list[str]:
-    """Return the names of ``--categories``, each once, or of all categories in ``--path_data``.
+    """Return the names of ``--categories``, without duplicates; by default of all in the dataset.
 
     Raises:
         DatasetError: The folder is missing or has no category.
@@ -33,7 +33,7 @@ def category_names(options: DataOptions) -> list[str]:
 
 
 def _check_thresholds(options: EvaluateOptions, categories: Sequence[Category]) -> None:
-    """Raise DatasetError if ``f1_max`` is asked for and a category lacks labels for it."""
+    """Raise DatasetError if ``f1_max`` is requested and a category has no labels for it."""
     for category in categories:
         kinds = {sample.is_defective for sample in category.test}
         if options.threshold == F1_MAX and len(kinds) < 2:

@@ -1,4 +1,4 @@
-"""One category at one percentage: what the report and the figures of its test images show."""
+"""One category at one percentage: data for the report and for the figures of its test images."""
 
 import json
 import math
@@ -61,7 +61,7 @@ class CategoryView:
 
 @dataclass(frozen=True)
 class FigureSettings:
-    """What the figures of all test images of a category at one percentage have in common.
+    """Common settings of the figures of a category at one percentage.
 
     Attributes:
         category: The name of the category.
@@ -69,8 +69,8 @@ class FigureSettings:
         score_range: Lowest and highest distance of the colour scale.
         image_threshold: The score from which an image counts as defective; None if unknown.
         pixel_threshold: The distance from which a pixel counts as defective; None if unknown.
-        root: The folder that files are named relative to.
-        preprocess: How the model crops images.
+        root: The dataset's folder; file names are relative to it.
+        preprocess: Crops images for the model.
     """
 
     category: str
@@ -207,7 +207,7 @@ def describe_images(view: CategoryView, options: EvaluateOptions) -> list[Report
 def _describe_image(
     view: CategoryView, index: int, origins: Origins | None, max_patches: int | None
 ) -> ReportImage:
-    """Describe a test image; with ``max_patches`` None it gets no large figures."""
+    """Describe a test image; without large figures if ``max_patches`` is None."""
     sample, score = view.samples[index], float(view.prediction.score[index])
     described = ReportImage(sample.defect_type, sample.path.name, score, sample.is_defective)
     if view.images is None:
@@ -270,7 +270,7 @@ def _mask(view: CategoryView, index: int) -> np.ndarray | None:
 def choose_images(
     samples: Sequence[Sample], scores: np.ndarray, threshold: float, which: str, limit: int
 ) -> list[int]:
-    """Choose the test images that get large figures.
+    """Choose the test images with large figures.
 
     Args:
         samples: The B test images of a category.
@@ -280,9 +280,9 @@ def choose_images(
         limit: The largest number of images; 0 for no limit (10 for ``worst``).
 
     Returns:
-        Their indices. With ``worst``, the images that are farthest on the wrong side of the
-        threshold come first. Otherwise a limit keeps equally many images of each defect type,
-        where possible.
+        The indices of the images. With ``worst``, images farthest on the wrong side of the
+        threshold come first. Otherwise, a limit keeps the same number of images of each defect
+        type, if possible.
     """
     if which == "none":
         return []

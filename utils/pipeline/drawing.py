@@ -1,4 +1,4 @@
-"""Drawing of the test images' figures, by other processes while the next category computes."""
+"""Drawing of the test images' figures, in other processes while the next category is computed."""
 
 import contextlib
 import logging
@@ -17,11 +17,11 @@ from utils.pipeline.category_view import ImageFigures
 from utils.progress import show_progress
 from utils.result_folder import ResultFolder
 
-# Fewer images of a run are drawn in less time than a process needs to start.
+# Drawing fewer images takes less time than starting a process.
 FEW_IMAGES = 40
-# More processes would wait for the disk, and each needs some 300 MB.
+# More processes would wait for the disk, and each needs about 300 MB.
 MAX_PROCESSES = 8
-# The lowest priority of a POSIX system: computing goes first.
+# The lowest priority of a POSIX system, since computing comes first.
 NICENESS = 19
 # Seconds between two updates of the progress bar.
 BAR_PERIOD = 0.1
@@ -32,11 +32,11 @@ log = logging.getLogger(__name__)
 class Drawing:
     """Draws test images: the first few in this process, then by processes in the background.
 
-    These processes have the lowest priority, so that the cores are free for what is computed and
-    timed meanwhile. A thread of this process hands them one image at a time, which bounds the
+    These processes have the lowest priority, so that the cores are free for the computation that is
+    measured at the same time. A thread of this process sends them one image at a time, to limit the
     memory. If a process ends unexpectedly, its images are drawn in this process.
 
-    On leaving the context, everything is drawn first, unless the user interrupts.
+    On leaving the context, all figures are drawn first, unless the user interrupts.
 
     Args:
         folder: The folder of the figures.
@@ -78,7 +78,7 @@ class Drawing:
         """Draw all test images of a category, now or in the background.
 
         Args:
-            make: Returns the figures of an image by its index; called when its turn comes.
+            make: Returns the figures of an image by its index; called just before they are drawn.
             count: The number of images.
             category: The name of the category, for the progress bar.
 
@@ -102,7 +102,7 @@ class Drawing:
                 bar.update()
 
     def wait(self) -> None:
-        """Wait until everything is drawn.
+        """Wait until all figures are drawn.
 
         Raises:
             UsageError: a file cannot be written.
@@ -142,9 +142,9 @@ class Drawing:
         return figures.draw(self._folder)
 
     def _start_pool(self) -> None:
-        """Start the processes and wait for them: their imports take entire cores for seconds.
+        """Start the processes and wait for them, since their imports use all cores for seconds.
 
-        Nothing is timed now. Once they have started, they stay in the background.
+        No time is measured during this wait.
         """
         if self._pool is not None:
             return
@@ -161,7 +161,7 @@ class Drawing:
             self._report_dead_workers(pool)
 
     def _report_dead_workers(self, pool: ProcessPoolExecutor) -> None:
-        """Warn once about a broken pool; the next category starts another one."""
+        """Warn once about a broken pool; the next category starts a new one."""
         with self._pool_lock:
             if self._pool is not pool:
                 return
@@ -182,6 +182,6 @@ def _set_up_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process as soon as the main process has ended, even if that was killed."""
+    """End this process as soon as the main process has ended, even if it was killed."""
     multiprocessing.parent_process().join()
     os._exit(1)

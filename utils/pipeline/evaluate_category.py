@@ -1,4 +1,4 @@
-"""One category from its files to its metrics, for every seed and percentage at once."""
+"""Evaluation of one category: from its files to its metrics, for all seeds and percentages."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ class Measurement:
     """The metrics of one category with one model, seed and percentage.
 
     Attributes:
-        row: The numbers.
+        row: The row of ``results.csv``.
         images: Metrics of the image scores.
         pixels: Metrics of the anomaly maps; all NaN without masks.
     """
@@ -51,12 +51,12 @@ class CategoryResult:
     """One category with all seeds and percentages of one model.
 
     Attributes:
-        category: Its samples.
-        measurements: Seed by seed, each with the percentages ascending.
-        predictions: The predictions for all test images, one of each measurement.
-        masks: (B, H, W) bool of the test images, cropped; None if the category has no masks.
+        category: Samples of the category.
+        measurements: Measurements by seed, then by ascending percentage.
+        predictions: Prediction for all test images of each measurement.
+        masks: (B, H, W) bool, cropped masks of the test images; None without masks.
         images: (B, H, W, 3) uint8, the cropped test images; None if no figures are drawn.
-        learned: What was learned of the training images; of an ensemble, by its first member.
+        learned: Result of the fit; of the first member for an ensemble.
     """
 
     category: Category
@@ -72,7 +72,7 @@ class CategoryResult:
         return [(m, p) for m, p in pairs if m.row.seed == self.learned.first.seed]
 
     def views(self) -> list[CategoryView]:
-        """Return what figures and report show: each percentage of the first seed."""
+        """Return the views for figures and report: each percentage of the first seed."""
         coreset = self.learned.first
         return [
             CategoryView(
@@ -96,7 +96,7 @@ def evaluate_category(
     Args:
         model: The method, with its backbone.
         name: Name of the model in the tables.
-        category: Its samples.
+        category: Samples of the category.
         options: Options of the run.
 
     Raises:
@@ -118,7 +118,7 @@ def evaluate_category(
     masks = test.masks()
     measurements, predictions = [], []
     for (seed, part), collector in collectors.items():
-        with observer.stage("score", seed, part):  # what is still under way, and its copy
+        with observer.stage("score", seed, part):  # waits for the device, and copies
             prediction = collector.finish()
         with observer.stage("metrics", seed, part):
             images, pixels, defects = _measure(
@@ -144,7 +144,7 @@ def evaluate_category(
 
 
 def combine_members(members: Sequence[CategoryResult], options: EvaluateOptions) -> CategoryResult:
-    """Predict by all members together: scores normalised by each member's training patches."""
+    """Evaluate the ensemble of all members, with scores normalised by training patches."""
     first = members[0]
     measurements, predictions = [], []
     for number, of_first in enumerate(first.measurements):
@@ -175,11 +175,11 @@ def combine_members(members: Sequence[CategoryResult], options: EvaluateOptions)
 
 
 class _TestImages:
-    """The test images of a category in batches; keeps what is needed of them afterwards.
+    """Reads the test images of a category in batches, and keeps masks and images.
 
     Args:
         model: Crops the images.
-        category: Its samples.
+        category: Samples of the category.
         options: Options of the run.
     """
 
@@ -211,7 +211,7 @@ class _TestImages:
             yield crops
 
     def masks(self) -> np.ndarray | None:
-        """Return the masks (B, H, W) bool of all images; None if one has none."""
+        """Return the masks (B, H, W) bool of all images; None if one is missing."""
         if not self.category.has_masks or any(mask is None for mask in self._masks):
             return None
         return np.stack(self._masks)

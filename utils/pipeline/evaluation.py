@@ -80,13 +80,13 @@ def evaluate(
     if options.profile:
         print(stage_table(run.rows).to_markdown())
     log.info("all tables are in %s", run.folder.path / TABLES_FILE)
-    log.info("to look through everything, open %s", run.folder.path / REPORT_FILE)
+    log.info("the report page is %s", run.folder.path / REPORT_FILE)
     return run.rows
 
 
 @dataclass
 class Run:
-    """A run under way: its options, its folder, its record, and its results so far."""
+    """The state of a run: its options, folder and record, and its results so far."""
 
     options: EvaluateOptions
     folder: ResultFolder
@@ -97,7 +97,7 @@ class Run:
     curves: dict[float, list[tuple[str, str]]] = field(default_factory=dict)
 
     def drawn(self, percentage: float) -> list[Measurement]:
-        """Return the measurements that curves of a percentage show: the first seed's."""
+        """Return the first seed's measurements of a percentage, which its curves show."""
         return [
             m
             for m in self.measurements
@@ -105,12 +105,12 @@ class Run:
         ]
 
     def write_report(self) -> None:
-        """Write the page of the results so far."""
+        """Write the report page of the results so far."""
         page = render_page(self.record, self.rows, self.views, self.curves)
         self.folder.write_text(REPORT_FILE, page)
 
     def finish(self, state: str) -> None:
-        """Record how the run ended, also on the page."""
+        """Record how the run ended, also in the report page."""
         self.record |= {"state": state, "end": now()}
         self.folder.write_run(self.record)
         if self.rows:
@@ -123,7 +123,7 @@ def _start_record(
     notes = [note] if note else []
     if RANDOM in options.weights:
         notes.append(
-            "RANDOM WEIGHTS: these results show that the program runs, and mean nothing else."
+            "RANDOM WEIGHTS: these results show that the program runs, and have no other meaning."
         )
     device = next(iter(models.values())).device
     return start_record(options, device) | {
@@ -139,9 +139,9 @@ def _start_record(
 def _evaluate_category(
     run: Run, models: Mapping[str, PatchCore], category: Category, drawing: Drawing
 ) -> None:
-    """Evaluate a category, write what is known by now, log it, then draw.
+    """Evaluate a category, write and log the results, then draw.
 
-    In this order, so that a crash while drawing costs no number.
+    In this order, a crash while drawing loses no result.
     """
     members = [
         evaluate_category(model, name, category, run.options) for name, model in models.items()
@@ -161,7 +161,7 @@ def _evaluate_category(
             log.info(log_line(measurement.row))
             if run.options.save_maps:
                 _save_maps(measurement.row, prediction, result, run.folder)
-    last = results[-1]  # the ensemble, if there is one, is what figures show
+    last = results[-1]  # figures show the ensemble, if there is one
     run.measurements.extend(last.measurements)
     run.views.extend(draw_category(last.views(), drawing, run.folder, run.options))
     run.write_report()
@@ -170,7 +170,7 @@ def _evaluate_category(
 def _save_maps(
     row: ResultRow, prediction: Prediction, result: CategoryResult, folder: ResultFolder
 ) -> None:
-    """Write the arrays that the metrics were measured from."""
+    """Write the arrays from which the metrics were computed."""
     samples = result.category.test
     arrays = {
         "scores": prediction.score,

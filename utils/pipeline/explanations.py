@@ -1,8 +1,8 @@
 """Explanations of predictions: an image's most anomalous patches and their nearest coreset patches.
 
-`describe_patches` returns records for JSON and the report, `draw_patches` the figure of these
-records. The figure shows whole training images, read again from their files; without the files it
-shows the crops of the coreset patches alone.
+`describe_patches` returns records for JSON and the report, `draw_patches` draws these records. The
+figure shows whole training images, read again from their files; without these files it shows only
+the crops of the coreset patches.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,9 +21,9 @@ from patchcore.preprocess import Preprocess
 from utils.plots import draw_explanation
 from utils.plots.explanation import ExplainedPatch, NormalPatch
 
-# Width of the crops in fields of the grid: a patch alone (two) is too small to be recognised.
+# Width of the crops in fields of the grid. The crop of a patch alone (2) is too small to recognise.
 CONTEXT_FIELDS = 6
-# The explanations of a category show the same training images again and again.
+# Number of training images to keep, since a category's explanations often show the same ones.
 TRAINING_IMAGES_KEPT = 64
 
 Record = dict[str, object]
@@ -46,8 +46,8 @@ def describe_patches(
 
     Args:
         prediction: The prediction for this image alone (B = 1).
-        origins: Where the coreset patches come from.
-        size: (H, W) of the cropped image in pixels, the unit of the boxes.
+        origins: Origins of the coreset patches.
+        size: (H, W) of the cropped image in pixels, in which the boxes are given.
         max_patches: The largest number of patches to describe.
 
     Returns:
@@ -89,8 +89,8 @@ def draw_patches(
         records: The records of its most anomalous patches.
         crops: (n, k, ph, pw, 3) uint8, the crop of each record's nearest coreset patches.
         grid: (h, w).
-        root: The folder that the records' files are relative to.
-        preprocess: How the model crops images.
+        root: The folder to which the records' files are relative.
+        preprocess: Crops images for the model.
         title: The title of the figure.
         file_name: The text below the title.
 
@@ -127,7 +127,7 @@ def explained_patches(
     grid: tuple[int, int],
     read: Callable[[str, str], np.ndarray | None],
 ) -> list[ExplainedPatch]:
-    """Crop what `draw_explanation` shows; the arguments are those of `draw_patches`.
+    """Return the content of `draw_explanation`.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -169,7 +169,7 @@ def explained_patches(
 
 @lru_cache(maxsize=TRAINING_IMAGES_KEPT)
 def read_training_image(path: Path, flip: str, preprocess: Preprocess) -> np.ndarray | None:
-    """Return a training image as the model saw it, (H, W, 3) uint8; None if it cannot be read."""
+    """Return a cropped training image, (H, W, 3) uint8; None if it cannot be read."""
     try:
         image = preprocess.crop_image(read_image(path))
     except DatasetError:

@@ -16,11 +16,11 @@ from utils.options.export import ExportOptions
 from utils.pipeline.models import load_model
 from utils.pipeline.trained_models import model_folder
 
-# Pictures to compare on: enough to meet normal and, where they are given, defective ones.
+# Number of images to compare on.
 NUM_IMAGES = 16
-# Their programmers' log of every step.
+# Packages that log every step of a conversion.
 CONVERTERS = ("onnx_ir", "onnxscript", "torch.onnx")
-# How each file is run.
+# Code that runs a file of each format.
 USAGE = {
     "onnx": """session = onnxruntime.InferenceSession({path!r})
 images = numpy.zeros((1, 3, {height}, {width}), numpy.uint8)  # {what}
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 def export_model(options: ExportOptions, folder: Path) -> None:
-    """Write a trained model to one file, compare both, and print how the file is run.
+    """Write a trained model to one file, compare both, and print how to run the file.
 
     Args:
         options: Options of the run.
@@ -48,45 +48,45 @@ def export_model(options: ExportOptions, folder: Path) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     model = load_model(folder, options, torch.device("cpu"))
     path = Path(options.path_export or default_name(model, options.format))
-    images, whose = pictures_to_compare(model, options.images)
-    log.info("writing %s and comparing it with the model on %s", path, whose)
+    images, source = images_to_compare(model, options.images)
+    log.info("writing %s and comparing it with the model on %s", path, source)
     exported = export(model, path, options.format, images=images)
     print(
         f"{exported.path}: {exported.num_bytes / 1e6:.1f} MB\n"
-        f"compared on {exported.num_images} pictures ({whose}): scores and maps differ by at most "
+        f"compared on {exported.num_images} images ({source}): scores and maps differ by at most "
         f"{exported.difference:.1e} of the model's ({TOLERANCE:g} is allowed)\n\n"
         f"{usage(model, path, options.format)}"
     )
 
 
 def default_name(model: PatchCore, file_format: str) -> str:
-    """Return the file's name where none is given: the trained model's own, in one word."""
+    """Return the default name of the file, made from the folder of the trained model."""
     folder = model_folder(
         Path(), model.trained.category, model.backbone.name, model.percentages[-1], model.settings.k
     )
     return "_".join(folder.parts) + FORMATS[file_format].suffix
 
 
-def pictures_to_compare(model: PatchCore, paths: tuple[str, ...]) -> tuple[list[np.ndarray], str]:
-    """Read pictures to compare on.
+def images_to_compare(model: PatchCore, paths: tuple[str, ...]) -> tuple[list[np.ndarray], str]:
+    """Read images to compare on.
 
     Args:
-        model: With the names of its training images.
-        paths: As ``--images`` gives them.
+        model: Model with the files of its training images.
+        paths: Value of ``--images``.
 
     Returns:
-        The pictures, none where there are no training images any more; whose they are, in words.
+        The images, empty if the training images no longer exist; and a description of their source.
 
     Raises:
-        DatasetError: one cannot be read.
+        DatasetError: an image cannot be read.
     """
     if paths:
         items = islice(find_items(paths), NUM_IMAGES)
         return [item.read() for item in items], "those of --images, and noise"
     files = [Path(name) for name in model.coreset.origins.names if Path(name).is_file()]
     if not files:
-        return [], "noise alone, since training images are no longer there: --images gives others"
-    chosen = files[:: -(-len(files) // NUM_IMAGES)]  # from all over
+        return [], "noise alone, since the training images no longer exist: --images gives others"
+    chosen = files[:: -(-len(files) // NUM_IMAGES)]  # evenly spaced
     return [read_image(file) for file in chosen], "training images, and noise"
 
 
@@ -98,5 +98,5 @@ def usage(model: PatchCore, path: Path, file_format: str) -> str:
         path=str(path),
         height=crop_height,
         width=crop_width,
-        what=f"RGB, resized to {height}x{width}, of that the middle {crop_height}x{crop_width}",
+        what=f"RGB, resized to {height}x{width}, then centre-cropped to {crop_height}x{crop_width}",
     )

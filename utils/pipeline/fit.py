@@ -1,4 +1,4 @@
-"""From the training images of a category to its coresets."""
+"""Fit to the training images of a category."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ class TrainingFiles:
 
     Args:
         model: Crops the images.
-        category: Its samples.
+        category: Samples of the category.
         options: Batch size and threads.
     """
 
@@ -58,12 +58,12 @@ def fit_category(
     options: ComputingOptions,
     observer: RunObserver,
 ) -> FitResult:
-    """Learn the training images of a category.
+    """Fit a model to the training images of a category.
 
     Args:
         model: The method, with its backbone.
-        category: Its samples.
-        request: What to learn of them.
+        category: Samples of the category.
+        request: Results to compute.
         options: Batch size and threads.
         observer: Measures the stages.
 

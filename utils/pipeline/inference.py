@@ -28,14 +28,14 @@ from utils.result_folder import ResultFolder
 
 NOTHING_FOUND, ANOMALY_FOUND, FAULT_FOUND = 0, 1, 2
 
-# An item, its image as it was given, and the crop; or None, and why it cannot be read.
+# An item, its original image, and the crop; or None, and the reason why it cannot be read.
 Loaded = tuple[Item, np.ndarray | None, np.ndarray | str]
 
 log = logging.getLogger(__name__)
 
 
 def infer(options: InferOptions, path: Path) -> int:
-    """Judge everything that the options name; return the exit status.
+    """Judge all images of the options; return the exit status.
 
     Args:
         options: Options of the run.
@@ -59,7 +59,7 @@ def infer(options: InferOptions, path: Path) -> int:
     try:
         for items in _groups(options):
             inference.run(items)
-    except KeyboardInterrupt:  # how watching and a camera end
+    except KeyboardInterrupt:  # the end of watching and of a camera
         log.info("interrupted")
     except BaseException as error:
         state = f"stopped: {str(error) or type(error).__name__}"
@@ -71,44 +71,44 @@ def infer(options: InferOptions, path: Path) -> int:
 
 
 def set_thresholds(model: PatchCore, options: InferOptions) -> Thresholds:
-    """Return the thresholds as asked: those of the model, or others.
+    """Return the thresholds of the options: those of the model, or others.
 
     Raises:
-        UsageError: the model has none, and none is given.
-        PatchCoreError: ``f1_max`` is asked for and was not measured.
+        UsageError: the model has no threshold, and the options give none.
+        PatchCoreError: ``f1_max`` is requested and was not measured.
     """
     trained = model.trained
-    asked = {
+    methods = {
         "image": read_threshold(options.threshold, "threshold", THRESHOLDS),
         "pixel": read_threshold(options.threshold_pixel, "threshold_pixel", THRESHOLDS),
     }
-    # Whoever names another rate wants the threshold that keeps it.
+    # Another rate requires another threshold than the model's.
     for kind, flag in (("image", "nominal_fpr"), ("pixel", "nominal_fpr_pixel")):
-        is_named = getattr(options, flag) != getattr(InferOptions(), flag)
-        if asked[kind] == AS_TRAINED and is_named:
-            asked[kind] = TRAIN_QUANTILE
+        is_given = getattr(options, flag) != getattr(InferOptions(), flag)
+        if methods[kind] == AS_TRAINED and is_given:
+            methods[kind] = TRAIN_QUANTILE
     chosen = choose_thresholds(
         trained.held_out,
         trained.best,
-        **{kind: way for kind, way in asked.items() if way != AS_TRAINED},
+        **{kind: method for kind, method in methods.items() if method != AS_TRAINED},
         image_rate=options.nominal_fpr,
         pixel_rate=options.nominal_fpr_pixel,
     )
-    kinds = {
-        kind: getattr(trained.thresholds if way == AS_TRAINED else chosen, kind)
-        for kind, way in asked.items()
+    thresholds = {
+        kind: getattr(trained.thresholds if method == AS_TRAINED else chosen, kind)
+        for kind, method in methods.items()
     }
     for kind, name in (("image", "threshold"), ("pixel", "threshold_pixel")):
-        if kinds[kind] is None:
+        if thresholds[kind] is None:
             raise UsageError(
                 f"expected a threshold for {kind}s, found none in the model, which was trained "
                 f"with too few images to set one: give --{name} NUMBER"
             )
-    return Thresholds(**kinds)
+    return Thresholds(**thresholds)
 
 
 def _groups(options: InferOptions) -> Iterator[Iterable[Item]]:
-    """Yield items to be judged together: all, or what came into the watched folder at a time."""
+    """Yield items to judge together: all, or those of each scan of the watched folder."""
     if not options.watch:
         yield find_items(options.paths, frame_stride=options.frame_stride, listed=sys.stdin)
         return
@@ -120,16 +120,16 @@ def _groups(options: InferOptions) -> Iterator[Iterable[Item]]:
 
 
 class Inference:
-    """Judges items and writes what is asked for, in constant memory.
+    """Judges items and writes their results, in constant memory.
 
     Attributes:
-        counts: How many of each verdict.
+        counts: Number of items by verdict.
 
     Args:
-        model: Trained.
-        thresholds: Both set.
-        options: What is wanted.
-        folder: Where to write.
+        model: A fitted model.
+        thresholds: Thresholds of images and pixels; neither is None.
+        options: Options of the run.
+        folder: Folder of the results.
     """
 
     def __init__(
@@ -144,13 +144,13 @@ class Inference:
 
     @property
     def status(self) -> int:
-        """The exit status, as grep's: a fault is told even where something was found."""
+        """Exit status like that of grep: an error takes precedence over an anomaly."""
         if self.counts[ERROR] or not sum(self.counts.values()):
             return FAULT_FOUND
         return ANOMALY_FOUND if self.counts[ANOMALY] else NOTHING_FOUND
 
     def run(self, items: Iterable[Item]) -> None:
-        """Judge items, those ahead being read meanwhile."""
+        """Judge items, while the next ones are read."""
         options = self._options
         loaded = map_ahead(
             self._load,
@@ -167,7 +167,7 @@ class Inference:
                 bar.update(len(batch))
 
     def close(self) -> None:
-        """Finish the files, and say what there was."""
+        """Finish the files, and log the number of verdicts."""
         self._pictures.close()
         self._files.close()
         log.info(
@@ -180,7 +180,7 @@ class Inference:
         )
 
     def _load(self, item: Item) -> Loaded:
-        """Return the item with its image and crop; or with None and why it cannot be read."""
+        """Return the item with its image and crop; or None and the reason why it is unreadable."""
         try:
             image = item.read()
         except DatasetError as error:
@@ -188,7 +188,7 @@ class Inference:
         return item, image, self._model.embedder.crop(image)
 
     def _judge(self, batch: list[Loaded]) -> list[Outcome]:
-        """Judge what could be read; return the outcomes in the order of the batch."""
+        """Judge the readable images of a batch; return the outcomes in its order."""
         crops = [crop for _, image, crop in batch if image is not None]
         start = time.perf_counter()
         prediction = self._model.predict_crops([np.stack(crops)]) if crops else None
@@ -210,7 +210,7 @@ class Inference:
         prediction: Prediction,
         seconds: float,
     ) -> Outcome:
-        """Say what a prediction means, and draw it where that is wanted."""
+        """Return the outcome of a prediction, and write its files."""
         threshold = self._thresholds.image.value
         crop_box = self._model.preprocess.crop_box(image.shape[:2])
         score, anomaly_map = float(prediction.score[0]), prediction.anomaly_map[0]
@@ -221,7 +221,7 @@ class Inference:
             max_regions=self._options.regions,
         )
         frame = {} if item.number is None else {"frame": item.number, "time": item.seconds}
-        # Turned around, so that an undefined score never passes for normal.
+        # Negated, so that an undefined score is never normal.
         is_anomaly = not score < threshold
         pictures = self._pictures.draw(item, image, crop, prediction, is_anomaly=is_anomaly)
         return Outcome(

@@ -75,7 +75,7 @@ def make_models(
         count = sum(name.partition("#")[0] == member.backbone for name in models)
         name = f"{member.backbone}#{count + 1}" if count else member.backbone
         models[name] = model = PatchCore.of(backbone, settings, device=device)
-        for category in categories:  # before the first one is embedded, not after
+        for category in categories:  # checked before the first one is embedded
             num_patches = model.embedder.num_patches(len(category.train))
             coreset_sizes(num_patches, settings.percentage_coreset, settings.k)
     return models

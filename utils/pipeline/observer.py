@@ -11,19 +11,19 @@ from patchcore.observer import Observer
 from utils.progress import show_progress
 from utils.stopwatch import Stopwatch, clock_of
 
-# Stages in which a larger percentage builds on the work for the smaller ones.
+# Stages in which a larger percentage uses the results of the smaller ones.
 CUMULATIVE = frozenset({"select", "search"})
 
 
 class RunObserver(Observer):
-    """Measures the stages of one category and one model, and shows how far they are.
+    """Measures the stages of one category and one model, and shows their progress.
 
     Attributes:
         bar: Progress bar of the images that are being embedded; None for none.
 
     Args:
         name: Name of the category, for the progress bars.
-        device: Device of the computation, which has a clock of its own.
+        device: Device of the computation, which has its own clock.
     """
 
     def __init__(self, name: str, device: torch.device):
@@ -38,7 +38,7 @@ class RunObserver(Observer):
         return self._watch.stage((name, seed, part))
 
     def read(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Pass on batches, and measure the time until each one is there."""
+        """Pass on batches, and measure the time spent waiting for them."""
         return self._watch.iterate(("read", None, None), batches)
 
     def advance(self, num_images: int) -> None:
@@ -64,7 +64,7 @@ class RunObserver(Observer):
             yield on_progress
 
     def seconds(self, seed: int, part: int) -> dict[str, float]:
-        """Return the seconds of each stage that one seed and percentage needs.
+        """Return the seconds of all stages for one seed and percentage.
 
         Args:
             seed: Seed of the selection.
@@ -72,7 +72,7 @@ class RunObserver(Observer):
         """
         found: dict[str, float] = {}
         for (name, of_seed, of_part), seconds in self._watch.seconds.items():
-            builds_on_it = of_part in (None, part) or (name in CUMULATIVE and of_part < part)
-            if of_seed in (None, seed) and builds_on_it:
+            is_needed = of_part in (None, part) or (name in CUMULATIVE and of_part < part)
+            if of_seed in (None, seed) and is_needed:
                 found[name] = found.get(name, 0.0) + seconds
         return found

@@ -1,4 +1,4 @@
-"""The figures of a run: score distributions and curves; the test images' figures are submitted."""
+"""The figures of a run: score distributions, curves and, by `Drawing`, those of the test images."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -33,18 +33,18 @@ def draw_category(
 
     Args:
         views: The results of the category, one view for each percentage of the first seed.
-            Another seed changes a few patches, which no figure shows.
+            Figures of other seeds would differ by few patches.
         drawing: Draws the test images, many of them in the background.
         folder: The folder of the figures.
         options: The options of the run.
 
     Returns:
-        What the report shows of each view.
+        The report's data of each view.
 
     Raises:
         UsageError: a file cannot be written.
     """
-    drawing.wait()  # at most one category waits to be drawn
+    drawing.wait()  # at most one category is drawn in the background
     reports = []
     for view in views:
         distribution = _draw_distribution(view, folder)
@@ -109,7 +109,7 @@ def _roc(metrics: Metrics) -> Curve:
 
 
 def _precision_recall(metrics: Metrics) -> Curve:
-    # Without the first point: nothing is found there, and its precision is a convention.
+    # Without the first point, where no item is found and precision is 1 by convention.
     curve = metrics.curve
     return curve.true_positive_rate[1:], curve.precision[1:], metrics.average_precision
 
@@ -122,7 +122,7 @@ def _per_region(metrics: Metrics) -> Curve:
 def _curves(
     measurements: Sequence[Measurement], make: Callable[[Metrics], Curve]
 ) -> tuple[dict[str, Curve], dict[str, Curve]]:
-    """Return the curves of images and of pixels by category, without categories that have none."""
+    """Return the curves of images and of pixels by category, if the category has any."""
     images, pixels = (
         {
             measurement.row.category: make(getattr(measurement, kind))

@@ -50,7 +50,7 @@ class PredictionPictures:
         Args:
             item: The file or video frame.
             image: (H, W, 3) uint8 RGB, the original image.
-            crop: (H', W', 3) uint8 RGB, the part that the model saw.
+            crop: (H', W', 3) uint8 RGB, the input of the model.
             prediction: The prediction for this image alone (B = 1).
             is_anomaly: The verdict.
 
@@ -76,7 +76,7 @@ class PredictionPictures:
                 if options.layout == "panels"
                 else self._overlay(image, prediction, is_anomaly=is_anomaly)
             )
-            files["picture"] = self._write_picture(f"pictures/{stem}.png", figure)
+            files["picture"] = self._write(f"pictures/{stem}.png", _encode(_to_bgr(figure)))
         if options.explain_top:
             files |= self._explain(item, crop, prediction, is_drawn=is_drawn)
         if options.annotate and item.number is not None and item.path is not None:
@@ -145,7 +145,8 @@ class PredictionPictures:
             title=name.name,
             file_name=str(name.parent),
         )
-        file = self._write_picture(f"explanations/{file_stem(item.name)}.png", figure)
+        data = _encode(_to_bgr(figure))
+        file = self._write(f"explanations/{file_stem(item.name)}.png", data)
         return {"patches": records, "explanation": file}
 
     def _patches(self) -> np.ndarray:
@@ -156,10 +157,6 @@ class PredictionPictures:
                 "overlay and --explain_top 0"
             )
         return patches
-
-    def _write_picture(self, name: str, figure: np.ndarray) -> str:
-        """Write (H, W, 3) uint8 RGB as PNG; return its name."""
-        return self._write(name, _encode(cv2.cvtColor(figure, cv2.COLOR_RGB2BGR)))
 
     def _overlay(
         self, image: np.ndarray, prediction: Prediction, *, is_anomaly: bool
@@ -180,11 +177,6 @@ class PredictionPictures:
         )
 
     def _write(self, name: str, data: bytes) -> str:
-        folder = (self._folder.path / name).parent
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"cannot make {folder}: {error.strerror} (--path_result)") from error
         self._folder.write_bytes(name, data)
         return name
 
@@ -219,7 +211,7 @@ class _AnnotatedVideo:
         self._partial = target.with_name(f".partial_{target.name}")
         known = video_format(source)
         if known is None:
-            raise UsageError(f"cannot read {source} any more, to annotate it (--annotate)")
+            raise UsageError(f"expected the video {source}, cannot read it again (--annotate)")
         target.parent.mkdir(exist_ok=True)
         height, width = known.size
         self._size = width - width % 2, height - height % 2  # codecs need even sides
@@ -237,13 +229,16 @@ class _AnnotatedVideo:
     def add(self, frame: np.ndarray) -> None:
         """Add a frame, (H, W, 3) uint8 RGB."""
         width, height = self._size
-        bgr = cv2.cvtColor(frame[:height, :width], cv2.COLOR_RGB2BGR)
-        self._writer.write(bgr)
+        self._writer.write(_to_bgr(frame[:height, :width]))
 
     def close(self) -> None:
         """Finish the file."""
         self._writer.release()
         self._partial.replace(self._target)
+
+
+def _to_bgr(image: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
 
 
 def _encode(image: np.ndarray) -> bytes:

@@ -1,4 +1,4 @@
-"""From what was learned of a category to the trained models that are saved."""
+"""Saving of trained models: from the result of a fit to folders."""
 
 import logging
 import math
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 def save_evaluated(
     model: PatchCore, name: str, result: CategoryResult, options: FitOptions
 ) -> None:
-    """Save a model for each percentage of the first seed, and log how its threshold does.
+    """Save a model for each percentage of the first seed, and log its verdicts on test images.
 
     Raises:
         PatchCoreError: a folder cannot be written.
@@ -50,13 +50,13 @@ def save_models(
     Args:
         model: The method.
         name: Name of the model in the tables.
-        category: The category that was learned.
-        learned: What was learned of its training images.
-        options: Where and how to save.
+        category: The category.
+        learned: Result of the fit to its training images.
+        options: Options of thresholds and saving.
         best: For each percentage, the best thresholds on test images, if measured.
 
     Returns:
-        What was saved.
+        The saved models.
 
     Raises:
         PatchCoreError: a folder cannot be written.
@@ -104,7 +104,7 @@ def _best(measurement: Measurement) -> BestThresholds:
 def _log_test_verdicts(
     thresholds: Thresholds, measurement: Measurement, scores: np.ndarray, category: Category
 ) -> None:
-    """Log how the threshold does on the test images, which by default had no part in it."""
+    """Log the verdicts on the test images, which by default did not influence the threshold."""
     threshold = thresholds.image
     if threshold is None:
         log.warning(

@@ -1,4 +1,4 @@
-"""Trained models on disk: where they lie, and which one the flags choose.
+"""Folders of trained models, and the choice of one by flags.
 
 trained/<category>/<backbone>_p0100_k01/
 """
@@ -20,10 +20,10 @@ def model_folder(root: Path, category: str, name: str, percentage: float, k: int
 
 
 def choose_model(choice: ModelChoice) -> Path:
-    """Return the folder of the one trained model that the flags choose.
+    """Return the folder of the only trained model that fits the flags.
 
     Raises:
-        UsageError: no model fits, or several do.
+        UsageError: no model fits, or several fit.
         PatchCoreError: a record cannot be read.
     """
     choice.check_files()
@@ -44,10 +44,10 @@ def choose_model(choice: ModelChoice) -> Path:
     ]
     if len(fitting) == 1:
         return fitting[0]
-    asked = " ".join(f"--{name} {value}" for name, value in wanted.items()) or "no flag"
+    given = " ".join(f"--{name} {value}" for name, value in wanted.items()) or "no flag"
     listed = "\n  ".join(_flags_of(records[folder]) for folder in fitting or folders)
     raise UsageError(
-        f"expected one trained model in {root}, found {len(fitting)} by {asked}; there are:\n"
+        f"expected one trained model in {root}, found {len(fitting)} by {given}; there are:\n"
         f"  {listed}"
     )
 

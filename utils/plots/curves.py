@@ -34,6 +34,8 @@ LEFT = 0.85
 LEGEND_WIDTH = 2.6
 TOP = 0.95
 BOTTOM = 0.7
+# Left, bottom, width and height of an inset as fractions of the panel, below good curves.
+INSET_BOX = (0.42, 0.11, 0.53, 0.53)
 
 LINE_STYLES = ("-", (0, (5, 2)), (0, (1.2, 1.2)))
 NAME_WIDTH = 1.2  # of a category's name in the legend
@@ -46,7 +48,7 @@ GRID_STEPS = 8192
 
 @dataclass(frozen=True, slots=True)
 class CurveFamily:
-    """The kind of curves that one panel shows.
+    """A kind of curves, which one panel shows.
 
     Attributes:
         title: The title of the panel.
@@ -56,8 +58,6 @@ class CurveFamily:
         x_limits: The limits of the x axis.
         y_limits: The limits of the y axis.
         zoom: The limits of x and y that an inset enlarges; None for no inset.
-        inset_box: Left, bottom, width and height of the inset as fractions of the panel: where no
-            good curve runs.
         chance: x values and y values of the curve of random scores; None for no such line.
     """
 
@@ -68,7 +68,6 @@ class CurveFamily:
     x_limits: Limits = (0.0, 1.0)
     y_limits: Limits = (0.0, 1.0)
     zoom: tuple[Limits, Limits] | None = None
-    inset_box: tuple[float, float, float, float] = (0.42, 0.11, 0.53, 0.53)
     chance: tuple[Limits, Limits] | None = None
 
 
@@ -97,9 +96,6 @@ def draw_roc_curves(
 
     Returns:
         (H, W, 3) uint8 RGB. A panel without categories says that there is nothing to measure.
-
-    Raises:
-        ValueError: the rates of a curve differ in length or are not one-dimensional.
     """
     return draw_curve_families([(IMAGE_ROC, image_curves), (PIXEL_ROC, pixel_curves)], title=title)
 
@@ -117,9 +113,6 @@ def draw_precision_recall_curves(
 
     Returns:
         (H, W, 3) uint8 RGB.
-
-    Raises:
-        ValueError: see `draw_roc_curves`.
     """
     return draw_curve_families([(IMAGE_PR, image_curves), (PIXEL_PR, pixel_curves)], title=title)
 
@@ -135,9 +128,6 @@ def draw_pro_curves(curves: Mapping[str, Curve], *, fpr_limit: float, title: str
 
     Returns:
         (H, W, 3) uint8 RGB.
-
-    Raises:
-        ValueError: see `draw_roc_curves`.
     """
     heading = f"Per-region overlap up to {fpr_limit:g}"
     family = CurveFamily(heading, *_PRO_LABELS, x_limits=(0.0, fpr_limit))
@@ -155,9 +145,6 @@ def draw_curve_families(
 
     Returns:
         (H, W, 3) uint8 RGB.
-
-    Raises:
-        ValueError: the values of a curve differ in length or are not one-dimensional.
     """
     panel_width = LEFT + PANEL_SIDE + LEGEND_WIDTH
     width = panel_width * len(panels)
@@ -187,7 +174,7 @@ def _draw_family(
     if not curves:
         say_nothing_to_measure(axes)
         return
-    thinned = {category: _thin(category, *curves[category][:2], family) for category in curves}
+    thinned = {category: _thin(*curves[category][:2], family) for category in curves}
     ranked = sorted(curves, key=lambda category: _rank(category, curves[category][2]))
     views = [axes]
     if family.zoom is not None:
@@ -219,13 +206,9 @@ def _set_limits(axes: Axes, x_limits: Limits, y_limits: Limits) -> None:
         set_limits(limits[0] - margin, limits[1] + margin)
 
 
-def _thin(
-    category: str, x: np.ndarray, y: np.ndarray, family: CurveFamily
-) -> tuple[np.ndarray, np.ndarray]:
-    """Drop the points whose two neighbours fall on the same point of the grid."""
+def _thin(x: np.ndarray, y: np.ndarray, family: CurveFamily) -> tuple[np.ndarray, np.ndarray]:
+    """Drop the points that lie on the same point of the grid as both neighbours."""
     x, y = np.asarray(x), np.asarray(y)
-    if x.ndim != 1 or x.shape != y.shape:
-        raise ValueError(f"expected (n,) and (n,) of {category!r}, found {x.shape} and {y.shape}")
     if len(x) <= 2:
         return x, y
     kept = np.zeros(len(x), bool)
@@ -240,7 +223,7 @@ def _thin(
 
 
 def _add_inset(axes: Axes, family: CurveFamily) -> Axes:
-    inset = axes.inset_axes(family.inset_box, facecolor="white")
+    inset = axes.inset_axes(INSET_BOX, facecolor="white")
     style_axes(inset)
     inset.tick_params(labelsize=TICK_SIZE - 2)
     _set_limits(inset, *family.zoom)

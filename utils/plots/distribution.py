@@ -85,13 +85,8 @@ def draw_score_distribution(
 
     Returns:
         (H, W, 3) uint8 RGB. Without images it says that there is nothing to measure.
-
-    Raises:
-        ValueError: lengths differ, or a score or the threshold is not finite.
     """
     scores = np.asarray(scores, np.float64)
-    labels = np.asarray(labels, np.bool_)
-    _check(scores, labels, defect_types, threshold)
     groups = _group(scores, labels, defect_types)
     height = min(max(ROW_HEIGHT * len(groups), MIN_HEIGHT), MAX_HEIGHT)
     width = LEFT + PART_WIDTH + GAP + PART_WIDTH + RIGHT
@@ -115,20 +110,6 @@ def draw_score_distribution(
     _draw_histograms(bars, groups, limits)
     _add_legend(figure, groups, threshold)
     return render(figure)
-
-
-def _check(
-    scores: np.ndarray, labels: np.ndarray, defect_types: Sequence[str], threshold: float | None
-) -> None:
-    if scores.ndim != 1 or scores.shape != labels.shape or len(scores) != len(defect_types):
-        raise ValueError(
-            "expected scores, labels and defect_types of one length, "
-            f"found {scores.shape}, {labels.shape} and {len(defect_types)}"
-        )
-    if not np.isfinite(scores).all():
-        raise ValueError("expected finite scores, found others")
-    if threshold is not None and not np.isfinite(threshold):
-        raise ValueError(f"expected a finite threshold or None, found {threshold}")
 
 
 def _group(scores: np.ndarray, labels: np.ndarray, defect_types: Sequence[str]) -> list[_Group]:

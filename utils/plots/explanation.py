@@ -1,4 +1,4 @@
-"""The most anomalous patches of an image beside their nearest training patches."""
+"""Figure of the most anomalous patches of an image and their nearest training patches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 
 from utils.plots.localization import panel_size, resize_image
 from utils.plots.panel_grid import LINE_CASING, MARGIN, draw_frame
-from utils.plots.text import FAINT_INK, INK, Label, TextStyle, draw_labels, elide, printable
+from utils.plots.text import FAINT_INK, INK, Label, TextStyle, draw_labels, fit_text
 
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
 
@@ -18,7 +18,7 @@ GAP = 30
 LINE_WIDTH = 76  # between the image and the crops, for the lines
 TITLE_HEIGHT = 56
 ROW_GAP = 26
-# Those colours of Okabe and Ito that are bright enough for a line on an image.
+# The colours of Okabe and Ito that are bright enough for a line on an image.
 COLOURS = ((86, 180, 233), (230, 159, 0), (0, 190, 138), (204, 121, 167), (240, 228, 66))
 SHOWN_NEIGHBOURS = 3
 CAPTION = (
@@ -80,23 +80,18 @@ class ExplainedPatch:
 def draw_explanation(
     image: np.ndarray, patches: Sequence[ExplainedPatch], *, title: str, file_name: str
 ) -> np.ndarray:
-    """Draw the most anomalous patches beside their nearest training patches.
+    """Draw the most anomalous patches and their nearest training patches.
 
     Args:
         image: (H, W, 3) uint8 RGB, the test image.
-        patches: The patches, the most anomalous first. Each gets a row with at most three of its
-            nearest training patches.
+        patches: The patches, the most anomalous first, at least one. Each has a row with at most
+            three of its nearest training patches.
         title: The title of the figure, usually the defect type.
         file_name: The name of the test image.
 
     Returns:
         (H', W', 3) uint8 RGB, about 800 by 1250 pixels for three patches and one neighbour.
-
-    Raises:
-        ValueError: there is no patch, or a patch has no nearest one.
     """
-    if not patches or not all(patch.nearest for patch in patches):
-        raise ValueError("expected at least one patch, each with a nearest one; found less")
     width, height = panel_size(*image.shape[:2], side=IMAGE_SIDE)
     top = MARGIN + TITLE_HEIGHT
     first = MARGIN + width + LINE_WIDTH  # left of the first crop
@@ -104,11 +99,11 @@ def draw_explanation(
     canvas[top : top + height, MARGIN : MARGIN + width] = resize_image(image, (width, height))
     draw_frame(canvas, MARGIN, top, width, height)
     labels = [
-        Label(_fit(title, TITLE, width), MARGIN, MARGIN + 20, TITLE),
-        Label(_fit(file_name, SUBTITLE, width), MARGIN, MARGIN + 44, SUBTITLE),
+        Label(fit_text(title, TITLE, width), MARGIN, MARGIN + 20, TITLE),
+        Label(fit_text(file_name, SUBTITLE, width), MARGIN, MARGIN + 44, SUBTITLE),
     ]
     labels += [
-        Label(_fit(line, NOTE, width), MARGIN, len(canvas) - MARGIN - 22 * row, NOTE)
+        Label(fit_text(line, NOTE, width), MARGIN, len(canvas) - MARGIN - 22 * row, NOTE)
         for row, line in enumerate(reversed(CAPTION))
     ]
     boxes = [_scaled(patch.box, image, MARGIN, top, (width, height)) for patch in patches]
@@ -167,7 +162,9 @@ def _draw_row(
         labels += _titles(x, y, f"normal: {normal.distance:.4g}", normal.place, CROP_SIDE)
         x += CROP_SIDE
         if normal.whole is None:
-            labels.append(Label(_fit(normal.name, NOTE, CROP_SIDE), x - CROP_SIDE, y - 46, NOTE))
+            labels.append(
+                Label(fit_text(normal.name, NOTE, CROP_SIDE), x - CROP_SIDE, y - 46, NOTE)
+            )
             continue
         x += GAP
         size = _whole_size(normal.whole)
@@ -237,10 +234,6 @@ def _draw_number(canvas: np.ndarray, number: int, box: Rectangle, corner: tuple[
 
 def _titles(x: int, y: int, name: str, note: str, width: int) -> list[Label]:
     return [
-        Label(_fit(name, NAME, width), x, y - 29, NAME),
-        Label(_fit(note, NOTE, width), x, y - 9, NOTE),
+        Label(fit_text(name, NAME, width), x, y - 29, NAME),
+        Label(fit_text(note, NOTE, width), x, y - 9, NOTE),
     ]
-
-
-def _fit(text: str, style: TextStyle, width: int) -> str:
-    return elide(printable(text), width, style.width)

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from utils.plots.text import TextStyle, elide, printable
+from utils.plots.text import TextStyle, fit_text
 
 DPI = 100
 MARGIN = 0.25  # inches, between the figure's edge and its title
@@ -43,7 +43,7 @@ def is_defined(measure: float | None) -> bool:
 def fit(text: str, size: float, width: float, bold: bool = False) -> str:
     """Shorten the middle of `text` until it is at most `width` inches wide; `size` in points."""
     pixels = round(size * DPI / 72)
-    return elide(printable(text), width * DPI, TextStyle(pixels, bold).width)
+    return fit_text(text, TextStyle(pixels, bold), width * DPI)
 
 
 def new_figure(width: float, height: float, title: str, title_width: float) -> Figure:

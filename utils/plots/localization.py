@@ -53,10 +53,8 @@ def draw_localization(
         (H', W', 3) uint8 RGB, about 900 by 1250 pixels for square images.
 
     Raises:
-        ValueError: shapes or dtypes do not fit, a number is not finite, or the score range falls.
+        ValueError: an end of the score range is not finite, or the range falls.
     """
-    _check_arrays(image, mask, anomaly_map, rebuilt)
-    _check_numbers(anomaly_map, score, threshold)
     scale = ColourScale(*score_range)
     size = panel_size(*image.shape[:2])
     resized = resize_image(image, size)
@@ -67,7 +65,7 @@ def draw_localization(
 
     panels = [
         Panel(resized, defect_type, file_name),
-        # Beside the image, so that the two can be compared.
+        # Next to the image, so that both can be compared.
         Panel(
             resize_image(rebuilt, size), "Nearest normal patches", "rebuilt from training images"
         ),
@@ -81,40 +79,14 @@ def draw_localization(
             overlay(resized, colours, fractions, contours),
             "Overlay",
             "" if contours else "anomaly map on the image",
-            # The first key belongs to the line on top.
+            # The first key is that of the line on top.
             keys=tuple(key for key, _ in reversed(contours)),
         ),
         Panel(_seen_through(resized, fractions), "Seen through the map", "bright where anomalous"),
-        # Last, so that no other panel moves without it.
+        # Last, so that the other panels do not move without it.
         _truth_panel(mask, size),
     ]
     return compose_panels([panel for panel in panels if panel is not None], COLUMNS)
-
-
-def _check_arrays(
-    image: np.ndarray, mask: np.ndarray | None, anomaly_map: np.ndarray, rebuilt: np.ndarray
-) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(f"expected an image (H, W, 3) with pixels, found {image.shape}")
-    for name, array in (("image", image), ("rebuilt", rebuilt)):
-        if array.dtype != np.uint8:
-            raise ValueError(f"expected {name} in uint8, found {array.dtype}")
-    if rebuilt.shape != image.shape:
-        raise ValueError(f"expected rebuilt of shape {image.shape}, found {rebuilt.shape}")
-    size = image.shape[:2]
-    if anomaly_map.shape != size:
-        raise ValueError(f"expected anomaly_map of shape {size}, found {anomaly_map.shape}")
-    if mask is not None and (mask.shape != size or mask.dtype != np.bool_):
-        raise ValueError(f"expected mask bool {size}, found {mask.dtype} {mask.shape}")
-
-
-def _check_numbers(anomaly_map: np.ndarray, score: float, threshold: float | None) -> None:
-    if not np.isfinite(anomaly_map).all():
-        raise ValueError("expected a finite anomaly_map, found other values")
-    if not math.isfinite(score):
-        raise ValueError(f"expected a finite score, found {score}")
-    if threshold is not None and not math.isfinite(threshold):
-        raise ValueError(f"expected a finite threshold or None, found {threshold}")
 
 
 def _score_text(score: float, image_threshold: float | None) -> str:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from utils.plots.colour_scale import ColourScale
-from utils.plots.text import FAINT_INK, INK, Label, TextStyle, draw_labels, elide, printable
+from utils.plots.text import FAINT_INK, INK, Label, TextStyle, draw_labels, fit_text
 
 TITLE = TextStyle(21, bold=True)
 SUBTITLE = TextStyle(16, colour=FAINT_INK)
@@ -28,6 +28,7 @@ TICK_GAP = 4
 TICK_SPACING = 28  # at least, so that the numbers of a low bar do not overlap
 KEY_WIDTH = 36
 KEY_GAP = 7
+DASH_LENGTH, DASH_GAP = 10, 9
 
 FRAME = (190, 190, 190)
 LINE_CASING = (20, 20, 20)  # the dark outline of a line
@@ -65,7 +66,7 @@ class ColourBar:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """An image with what is written above and beside it.
+    """An image with its titles, keys and colour bar.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
@@ -138,16 +139,15 @@ def compose_panels(panels: Sequence[Panel], columns: int) -> np.ndarray:
 
 def draw_lines(image: np.ndarray, lines: Sequence[np.ndarray], key: LineKey) -> None:
     """Draw contours in the style of `key`. Each line is (n, 2) int32, adjacent pixels (x, y)."""
-    pieces = list(_dashes(lines)) if key.dashed else list(lines)
-    closed = not key.dashed
+    if key.dashed:
+        period = DASH_LENGTH + DASH_GAP
+        lines = [
+            line[start : start + DASH_LENGTH]
+            for line in lines
+            for start in range(0, len(line), period)
+        ]
     for colour, thickness in ((LINE_CASING, 4), (key.colour, 2)):
-        cv2.polylines(image, pieces, closed, colour, thickness, cv2.LINE_AA)
-
-
-def _dashes(lines: Sequence[np.ndarray], on: int = 10, off: int = 9) -> Iterator[np.ndarray]:
-    for line in lines:
-        for start in range(0, len(line), on + off):
-            yield line[start : start + on]
+        cv2.polylines(image, lines, not key.dashed, colour, thickness, cv2.LINE_AA)
 
 
 def draw_frame(canvas: np.ndarray, x: int, y: int, width: int, height: int) -> None:
@@ -160,7 +160,7 @@ def _titles(panel: Panel, position: PanelPosition) -> Iterator[Label]:
     lines = ((panel.title, TITLE, TITLE_BASELINE), (panel.subtitle, SUBTITLE, SUBTITLE_BASELINE))
     for text, style, baseline in lines:
         if text:
-            fitting = elide(printable(text), position.title_width, style.width)
+            fitting = fit_text(text, style, position.title_width)
             yield Label(fitting, position.x, top + baseline, style)
 
 

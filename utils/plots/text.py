@@ -82,7 +82,12 @@ def printable(text: str) -> str:
     )
 
 
-def elide(text: str, limit: float, measure: Callable[[str], float] = len) -> str:
+def fit_text(text: str, style: TextStyle, width: float) -> str:
+    """Return `text` as one printable line of at most ``width`` pixels."""
+    return elide(printable(text), width, style.width)
+
+
+def elide(text: str, limit: float, measure: Callable[[str], float]) -> str:
     """Replace the middle of `text` by an ellipsis until `measure(text)` is at most `limit`.
 
     The ends are kept, because the names of a folder differ there. A text that fits is returned

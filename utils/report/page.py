@@ -1,6 +1,6 @@
-"""The page: a template, a style sheet and a script, filled with the results and put in one file.
+"""The report page: a template, a style sheet and a script with the results, in one file.
 
-The page loads nothing but the images beside it: no network access, no script from elsewhere.
+The page loads only the images in its folder: no network access, no other script.
 """
 
 import base64
@@ -67,7 +67,7 @@ def render_page(
     text = environment.get_template("page.html.j2").render(
         style=(FOLDER / "page.css").read_text(encoding="utf-8"),
         script=script,
-        # The page's policy allows this script alone, whatever a file name might inject.
+        # The page's policy allows only this script, and none that a file name might inject.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         record=record,
         facts=[(name, value(record)) for name, value in FACTS],
@@ -104,7 +104,7 @@ def _overview(
 
 
 def _overview_cells(values: Sequence[float]) -> list[dict[str, object]]:
-    """Return for each value its text, the number to sort by, and the length of its bar (0 to 1)."""
+    """Return text, sort key and length of the bar (0 to 1) of each value."""
     cells = []
     for metric, value in zip(COLUMNS, values, strict=True):
         unknown = math.isnan(value)

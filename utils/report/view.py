@@ -94,7 +94,7 @@ class ReportView:
 
 
 def as_url(name: str | None) -> str | None:
-    """Return the relative URL of a file, whatever characters its name has."""
+    """Return the relative URL of a file; its name may have any characters."""
     return None if name is None else quote(os.fsencode(name))
 
 

@@ -92,7 +92,7 @@ def test_onnx_is_written_under_the_models_name_and_the_lines_shown_run_it(export
     assert names(export.folder) == {name}
     size = (export.folder / name).stat().st_size
     assert f"{name}: {size / 1e6:.1f} MB" in export.out
-    assert "compared on 7 pictures (training images, and noise)" in export.out
+    assert "compared on 7 images (training images, and noise)" in export.out
     left = export.run_lines(onnxruntime=onnxruntime, numpy=np)
     model = PatchCore.load(trained / "widget" / f"{NETWORK}_p0100_k01")
     with one_thread():
@@ -112,7 +112,7 @@ def test_says_when_there_is_only_noise_to_compare_on(export, asked, data, traine
         record.write_text(text)
     export(path_trained=moved)
     assert asked.images == []
-    assert "(noise alone, since training images are no longer there: --images" in export.out
+    assert "(noise alone, since the training images no longer exist: --images" in export.out
 
 
 def test_takes_training_images_from_all_over(export, asked, monkeypatch):
@@ -188,7 +188,7 @@ class TestFlags:
         files = [given[0] / "000.png", given[0] / "001.png", given[1]]
         for found, file in zip(asked.images, files, strict=True):
             np.testing.assert_array_equal(found, read_image(file))
-        assert "compared on 4 pictures (those of --images, and noise)" in export.out
+        assert "compared on 4 images (those of --images, and noise)" in export.out
         bad = truncate(Path(shutil.copy(files[0], export.folder)))
         export("--images", bad, status=2)
         assert "000.png" in export.err

@@ -558,4 +558,4 @@ def test_an_undefined_score_does_not_pass_for_normal(infer, data, monkeypatch):
 def test_a_video_that_vanishes_while_it_is_annotated_is_told(infer, video, monkeypatch):
     monkeypatch.setattr("utils.pipeline.prediction_pictures.video_format", lambda path: None)
     infer(video, "--annotate", status=2)
-    assert f"cannot read {video} any more" in infer.err
+    assert f"expected the video {video}, cannot read it again" in infer.err
