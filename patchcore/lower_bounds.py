@@ -1,14 +1,14 @@
 """Nearest neighbours by lower bounds of the distances.
 
-On a CPU most distances are never computed. Along the directions in which the bank varies most, few
+On a CPU most distances are not computed. Along the directions in which the bank varies most, few
 coordinates hold most of a vector: with the centred q split into a head (those coordinates) and a
 tail (the rest),
 
     |q - c|^2 >= |q_head - c_head|^2 + (|q_tail| - |c_tail|)^2
 
 for any data and any directions. This lower bound is the squared distance of vectors of 65 instead
-of 1024 numbers. The rows with the least bounds give some true distances; every row whose bound is
-no larger than those is then looked at in full, and no other row can be nearer.
+of 1024 numbers. The true distances to the rows with the smallest bounds are computed first. Then
+every row with a bound that is not larger is compared in full; no other row can be nearer.
 """
 
 from itertools import pairwise
@@ -19,26 +19,30 @@ import torch.nn.functional as F
 
 from patchcore.distances import faiss_nearest, pair_distances, true_distances
 
-# Coordinates of the head. More make bounds dearer, fewer leave more rows to look at: on embeddings
-# of ResNet50 and WideResNet50 (D = 1024) 48 to 96 take about the same time.
+# Coordinates of the head. More make the bounds slower, fewer leave more rows to compare: on
+# embeddings of ResNet50 and WideResNet50 (D = 1024) 48 to 96 take about the same time.
 HEAD = 64
-# What is kept of each row of a bank: head, length of the tail, square, all times -2 or 1.
+# Kept for each row of a bank: head, length of the tail, square, all times -2 or 1.
 FLOATS_PER_ROW = HEAD + 2
-# What is smaller is searched plainly: the bounds would take as long as the distances themselves.
+# Smaller searches are plain: the bounds would take as long as the distances themselves.
 BOUND_MIN_ROWS, BOUND_MIN_DIM, BOUND_MIN_QUERIES = 1024, 4 * HEAD, 256
 # Floats of a block of bounds: 64 MB. Few large operations, since each waits for all threads.
 BOUND_FLOATS = 1 << 24
-# Rows of the bank whose least bound is compared first.
+# Rows of the bank in a group; the smallest bound of each group is compared first.
 GROUP = 32
-# A query that would look into more groups than this share of the bank's rows is searched plainly:
-# a distance by itself takes 30 times what it takes within a matrix product.
+# A query with more possible groups than this share of the bank's rows is searched plainly: a
+# distance computed alone takes 30 times as long as one within a matrix product.
 MOST_GROUPS = 1 / 64
 # Rows of the bank from which its principal axes are estimated.
 SAMPLE_ROWS = 2048
 
 
 class LowerBounds:
-    """Searches runs of a bank's rows; what this needs is prepared once, at the first search.
+    """Searches ranges of a bank's rows.
+
+    The first search of a range prepares what the next ones use. A search decides by its own
+    queries alone whether bounds are worthwhile, so earlier searches do not change its result, and
+    several threads may search at the same time: those that come first prepare the same values.
 
     Args:
         embeddings: (M, D) float32, the bank; not to be changed afterwards.
@@ -50,13 +54,13 @@ class LowerBounds:
         self._parts: dict[tuple[int, int], BoundedPart] = {}
 
     def shorten(self, queries: torch.Tensor) -> "Short | None":
-        """Shorten queries (Q, D) for the bounds; None where those would not pay."""
+        """Shorten queries (Q, D) for the bounds; None if the search is too small for bounds."""
         rows, dim = self._embeddings.shape
         big = rows >= BOUND_MIN_ROWS and dim >= BOUND_MIN_DIM and len(queries) >= BOUND_MIN_QUERIES
-        useless = self._parts and not any(part.pays for part in self._parts.values())
-        if queries.is_cuda or not big or useless:
+        if queries.is_cuda or not big:
             return None
-        self._axes = self._axes or _principal_axes(self._embeddings)
+        if self._axes is None:
+            self._axes = _principal_axes(self._embeddings)
         return _shorten(queries, self._axes)
 
     def nearest(
@@ -66,13 +70,14 @@ class LowerBounds:
 
         Args:
             queries: (Q, D) float32.
-            short: The same, as `shorten` gives them.
+            short: The same queries, as `shorten` returns them.
             start: First row.
             stop: Row after the last.
-            k: How many neighbours.
+            k: Number of neighbours.
 
         Returns:
-            (Q, k) int64 indices from ``start`` on, nearest first; None where bounds do not pay.
+            (Q, k) int64 indices from ``start`` on, nearest first; None if bounds are not
+            worthwhile.
         """
         if short is None or stop - start < max(BOUND_MIN_ROWS, k * GROUP):
             return None
@@ -97,14 +102,9 @@ class Short(NamedTuple):
 
 
 class BoundedPart:
-    """A run of the bank's rows, (m, D), searched by lower bounds of the distances.
-
-    Attributes:
-        pays: Whether the bounds spare work on these data. Where they do not they are left out.
-    """
+    """A range of the bank's rows, (m, D), searched by lower bounds of the distances."""
 
     def __init__(self, embeddings: torch.Tensor, short: Short):
-        self.pays = True
         self._embeddings = embeddings
         self._largest = float(short.squares.max())
         count, groups = len(embeddings), -(-len(embeddings) // GROUP)
@@ -114,19 +114,17 @@ class BoundedPart:
         torch.mul(short.coordinates, -2, out=factors[:count, :-1])
         factors[:count, -1] = short.squares
         factors[count:, -1] = torch.inf
-        # Row (group, member) goes to place (member, group): the least of each group is then a
-        # minimum over whole rows of a matrix, the fastest kind.
+        # Row (group, member) goes to place (member, group): the smallest bound of each group is
+        # then a minimum over whole rows of a matrix, the fastest kind.
         factors = factors.view(groups, GROUP, -1).transpose(0, 1).flatten(0, 1)
         self._factors = factors.T  # (HEAD + 2, GROUP * groups)
 
     def nearest(self, queries: torch.Tensor, short: Short, k: int) -> torch.Tensor | None:
-        """Return (Q, k) indices of the nearest rows, nearest first; None if it does not pay."""
-        if not self.pays:
-            return None
+        """Return (Q, k) indices of the nearest rows, nearest first; None if not worthwhile."""
         width = self._factors.shape[1]
         block_rows = max(BOUND_MIN_QUERIES, BOUND_FLOATS // width)
         buffer = torch.empty(min(len(queries), block_rows), width)
-        # The first block is small: it shows whether the bounds pay.
+        # The first block is small: it shows whether the bounds are worthwhile.
         borders = [0, *range(BOUND_MIN_QUERIES, len(queries), block_rows), len(queries)]
         found = []
         for start, stop in pairwise(borders):
@@ -138,7 +136,6 @@ class BoundedPart:
             query, row = self._possible(block, short.squares[rows], bounds, k)
             found.append((query + start, row))
             if start == 0 and len(query.unique()) < len(block) / 2:
-                self.pays = False
                 return None
         query, row = (torch.cat(parts) for parts in zip(*found, strict=True))
         return self._choose(queries, query, row, k)
@@ -146,9 +143,9 @@ class BoundedPart:
     def _possible(
         self, queries: torch.Tensor, squares: torch.Tensor, bounds: torch.Tensor, k: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ascending pairs of a query and a row, (P,) each: all that can be of the nearest.
+        """Return ascending pairs of a query and a row, (P,) each: all possible neighbours.
 
-        Queries for which these would be too many are left out.
+        Queries with too many of them are left out.
         """
         least = bounds.amin(1)  # (Q, groups)
         groups = least.topk(k, dim=1, largest=False).indices  # (Q, k)
@@ -170,7 +167,7 @@ class BoundedPart:
     def _choose(
         self, queries: torch.Tensor, query: torch.Tensor, row: torch.Tensor, k: int
     ) -> torch.Tensor:
-        """Return (Q, k) nearest rows out of the possible ones; in full where there are none."""
+        """Return the nearest (Q, k) of the possible rows; search plainly where there are none."""
         distances = pair_distances(queries, query, self._embeddings, row)
         # By query, then by distance, then by row: bits of floats >= 0 are in the floats' order.
         order = ((query << 32) | distances.view(torch.int32)).sort(stable=True).indices
@@ -187,7 +184,7 @@ class BoundedPart:
 def _principal_axes(embeddings: torch.Tensor) -> Axes:
     """Estimate the leading principal axes by subspace iteration (Halko et al. 2011, 4.4).
 
-    Any directions give valid bounds, these give tight ones. An eigendecomposition of the whole
+    Any directions give valid bounds; these give tight ones. An eigendecomposition of the whole
     covariance would take longer than the search of a small bank.
     """
     sample = embeddings[:: max(1, len(embeddings) // SAMPLE_ROWS)]
@@ -201,7 +198,7 @@ def _principal_axes(embeddings: torch.Tensor) -> Axes:
 
 
 def _shorten(vectors: torch.Tensor, axes: Axes, block_rows: int = 512) -> Short:
-    """Shorten (n, D) vectors. In float64: what it rounds is nothing in float32."""
+    """Shorten (n, D) vectors. In float64, since its rounding is negligible in float32."""
     coordinates, squares = torch.empty(len(vectors), HEAD + 1), torch.empty(len(vectors))
     for start in range(0, len(vectors), block_rows):
         rows = slice(start, start + block_rows)

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,13 +25,16 @@ FAISS_GPU_MOST = 2048
 # What it may take of the GPU's memory: with less, a bank of more than 65,000 patches makes it take
 # and free some at each search, and each time wait for the device.
 FAISS_GPU_BYTES = 1 << 29
+# faiss's memory on a GPU is one for the process, and only one thread may use it at a time.
+_GPU_SEARCH = threading.Lock()
 
 
 class MemoryBank:
     """The coreset's embeddings, searched exactly.
 
-    By faiss where it serves the device, by torch otherwise; on a CPU lower bounds of the distances
-    spare most of the work (`LowerBounds`).
+    By faiss if it supports the device, by torch otherwise. On a CPU, lower bounds of the distances
+    avoid most of the work (`LowerBounds`). Several threads may search one bank at the same time.
+    The result depends on the bank and the queries of the search alone.
 
     Attributes:
         embeddings: (M, D) float32, in order of selection. Not to be changed after the first
@@ -59,7 +63,7 @@ class MemoryBank:
 
         Args:
             queries: (Q, D) float32 on the bank's device.
-            k: How many, from 1 to M.
+            k: Number of neighbours, from 1 to M.
 
         Returns:
             (Q, k) float32 Euclidean distances, ascending; (Q, k) int64 indices into the bank.
@@ -192,7 +196,7 @@ def _search_plainly(queries: torch.Tensor, part: torch.Tensor, k: int) -> torch.
     if not _faiss_has_gpu() or k > FAISS_GPU_MOST:
         return torch_nearest(queries, part, k)
     # faiss works on the stream of the current device.
-    with torch.cuda.device(queries.device):
+    with _GPU_SEARCH, torch.cuda.device(queries.device):
         resources = _gpu_resources()  # before `faiss.knn_gpu`, which it replaces, is looked up
         return faiss.knn_gpu(resources, queries, part, k, device=queries.device.index)[1]
 
