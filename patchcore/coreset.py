@@ -171,7 +171,10 @@ def select(
         )
     norms = squared_norms(points, taken)  # (n,), here and below by number of the candidate
     if not bool(torch.isfinite(norms).all()):
-        raise PatchCoreError("expected finite embeddings, found infinite or undefined values")
+        raise PatchCoreError(
+            "expected finite embeddings, found infinite or undefined values (backbone, weights, "
+            "precision)"
+        )
     starting = starting_points(count, seed).to(points.device)
     distances = first_distances(points, _rows(points, taken, starting), taken)  # (n,)
     selected = torch.empty(num_samples, dtype=torch.int64, device=points.device)

@@ -107,7 +107,8 @@ def flipped(images: np.ndarray, flip: str) -> np.ndarray:
 
 def _upload(array: np.ndarray, device: torch.device) -> torch.Tensor:
     """Copy an array to the device; to a GPU without waiting for the copy."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    # Contiguous and writable, since torch warns of arrays that it might write to.
+    tensor = torch.from_numpy(np.require(array, requirements=("C", "W")))
     if device.type == "cuda":
         tensor = tensor.pin_memory()  # a copy from pageable memory blocks
     return tensor.to(device, non_blocking=True)

@@ -1,14 +1,14 @@
 """Nearest neighbours by lower bounds of the distances.
 
-On a CPU most distances are never computed. A few coordinates, along the directions in which the
-bank varies most, hold most of a vector. Let the head of a centred vector be these coordinates and
-its tail the rest. Then, for any data and any directions,
+On a CPU most distances are not computed. Along the directions in which the bank varies most, few
+coordinates hold most of a vector: with the centred q split into a head (those coordinates) and a
+tail (the rest),
 
-    |q - c|^2 >= |q_head - c_head|^2 + (|q_tail| - |c_tail|)^2.
+    |q - c|^2 >= |q_head - c_head|^2 + (|q_tail| - |c_tail|)^2
 
-This lower bound is the squared distance of vectors of 65 instead of 1024 numbers. The true
-distances to the rows with the smallest bounds limit the distance of the nearest row. Only rows with
-a bound within this limit are then compared in full, since no other row can be nearer.
+for any data and any directions. This lower bound is the squared distance of vectors of 65 instead
+of 1024 numbers. The true distances to the rows with the smallest bounds are computed first. Then
+every row with a bound that is not larger is compared in full; no other row can be nearer.
 """
 
 from itertools import pairwise
@@ -19,31 +19,33 @@ import torch.nn.functional as F
 
 from patchcore.distances import faiss_nearest, pair_distances, true_distances
 
-# Number of coordinates of the head. More coordinates make bounds slower, fewer leave more rows to
-# compare: on embeddings of ResNet50 and WideResNet50 (D = 1024), 48 to 96 take about the same time.
+# Coordinates of the head. More make the bounds slower, fewer leave more rows to compare: on
+# embeddings of ResNet50 and WideResNet50 (D = 1024) 48 to 96 take about the same time.
 HEAD = 64
-# Floats kept for each row of a bank: the head and the tail's length, times -2, and the square.
+# Kept for each row of a bank: head, length of the tail, square, all times -2 or 1.
 FLOATS_PER_ROW = HEAD + 2
-# Smaller searches compute all distances: the bounds would take as long.
+# Smaller searches are plain: the bounds would take as long as the distances themselves.
 BOUND_MIN_ROWS, BOUND_MIN_DIM, BOUND_MIN_QUERIES = 1024, 4 * HEAD, 256
 # Floats of a block of bounds: 64 MB. Few large operations, since each waits for all threads.
 BOUND_FLOATS = 1 << 24
-# Rows of the bank in a group. The smallest bound of each group is compared first.
+# Rows of the bank in a group; the smallest bound of each group is compared first.
 GROUP = 32
-# A query with more possible groups than this share of the bank's rows is searched in full: a single
-# distance takes 30 times as long as one within a matrix product.
+# A query with more possible groups than this share of the bank's rows is searched plainly: a
+# distance computed alone takes 30 times as long as one within a matrix product.
 MAX_GROUP_SHARE = 1 / 64
 # Rows of the bank from which its principal axes are estimated.
 SAMPLE_ROWS = 2048
-# Rows that are converted to float64 at a time.
-BLOCK_ROWS = 512
 
 
 class LowerBounds:
-    """Searches ranges of a bank's rows. The first search prepares them for the next ones.
+    """Searches ranges of a bank's rows.
+
+    The first search of a range prepares what the next ones use. A search decides by its own
+    queries alone whether bounds are worthwhile, so earlier searches do not change its result, and
+    several threads may search at the same time: those that come first prepare the same values.
 
     Args:
-        embeddings: (M, D) float32, the bank. Do not change it afterwards.
+        embeddings: (M, D) float32, the bank; not to be changed afterwards.
     """
 
     def __init__(self, embeddings: torch.Tensor):
@@ -51,30 +53,30 @@ class LowerBounds:
         self._axes: Axes | None = None
         self._parts: dict[tuple[int, int], BoundedPart] = {}
 
-    def shorten(self, queries: torch.Tensor) -> "ShortVectors | None":
-        """Shorten queries (Q, D) for the bounds; return None if bounds are not worthwhile."""
+    def shorten(self, queries: torch.Tensor) -> "Short | None":
+        """Shorten queries (Q, D) for the bounds; None if the search is too small for bounds."""
         rows, dim = self._embeddings.shape
         big = rows >= BOUND_MIN_ROWS and dim >= BOUND_MIN_DIM and len(queries) >= BOUND_MIN_QUERIES
-        useless = self._parts and not any(part.is_worthwhile for part in self._parts.values())
-        if queries.is_cuda or not big or useless:
+        if queries.is_cuda or not big:
             return None
-        self._axes = self._axes or _principal_axes(self._embeddings)
+        if self._axes is None:
+            self._axes = _principal_axes(self._embeddings)
         return _shorten(queries, self._axes)
 
     def nearest(
-        self, queries: torch.Tensor, short: "ShortVectors | None", start: int, stop: int, k: int
+        self, queries: torch.Tensor, short: "Short | None", start: int, stop: int, k: int
     ) -> torch.Tensor | None:
         """Find the nearest among the bank's rows from ``start`` to before ``stop``.
 
         Args:
             queries: (Q, D) float32.
-            short: The queries as `shorten` returns them.
+            short: The same queries, as `shorten` returns them.
             start: First row.
             stop: Row after the last.
             k: Number of neighbours.
 
         Returns:
-            (Q, k) int64 indices relative to ``start``, nearest first; None if bounds are not
+            (Q, k) int64 indices from ``start`` on, nearest first; None if bounds are not
             worthwhile.
         """
         if short is None or stop - start < max(BOUND_MIN_ROWS, k * GROUP):
@@ -86,28 +88,23 @@ class LowerBounds:
 
 
 class Axes(NamedTuple):
-    """Centre of the bank, and the orthonormal directions in which it varies most."""
+    """Where the bank lies, and orthonormal directions in which it varies most."""
 
     centre: torch.Tensor  # (D,) float64
     directions: torch.Tensor  # (D, HEAD) float64
 
 
-class ShortVectors(NamedTuple):
-    """Vectors reduced to the numbers that the bounds need."""
+class Short(NamedTuple):
+    """Vectors reduced to what the bounds need."""
 
     coordinates: torch.Tensor  # (n, HEAD + 1) float32: the head and the tail's length
     squares: torch.Tensor  # (n,) float32: squared lengths of the centred vectors
 
 
 class BoundedPart:
-    """Consecutive rows of the bank, (m, D), searched by lower bounds of the distances.
+    """A range of the bank's rows, (m, D), searched by lower bounds of the distances."""
 
-    Attributes:
-        is_worthwhile: Whether the bounds save work on these data. If not, they are not used.
-    """
-
-    def __init__(self, embeddings: torch.Tensor, short: ShortVectors):
-        self.is_worthwhile = True
+    def __init__(self, embeddings: torch.Tensor, short: Short):
         self._embeddings = embeddings
         self._largest = float(short.squares.max())
         count, groups = len(embeddings), -(-len(embeddings) // GROUP)
@@ -122,10 +119,8 @@ class BoundedPart:
         factors = factors.view(groups, GROUP, -1).transpose(0, 1).flatten(0, 1)
         self._factors = factors.T  # (HEAD + 2, GROUP * groups)
 
-    def nearest(self, queries: torch.Tensor, short: ShortVectors, k: int) -> torch.Tensor | None:
-        """Return (Q, k) indices, nearest first; None if the bounds are not worthwhile."""
-        if not self.is_worthwhile:
-            return None
+    def nearest(self, queries: torch.Tensor, short: Short, k: int) -> torch.Tensor | None:
+        """Return (Q, k) indices of the nearest rows, nearest first; None if not worthwhile."""
         width = self._factors.shape[1]
         block_rows = max(BOUND_MIN_QUERIES, BOUND_FLOATS // width)
         buffer = torch.empty(min(len(queries), block_rows), width)
@@ -141,7 +136,6 @@ class BoundedPart:
             query, row = self._possible(block, short.squares[rows], bounds, k)
             found.append((query + start, row))
             if start == 0 and len(query.unique()) < len(block) / 2:
-                self.is_worthwhile = False
                 return None
         query, row = (torch.cat(parts) for parts in zip(*found, strict=True))
         return self._choose(queries, query, row, k)
@@ -149,23 +143,23 @@ class BoundedPart:
     def _possible(
         self, queries: torch.Tensor, squares: torch.Tensor, bounds: torch.Tensor, k: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the pairs of a query and a row, (P,) each, that may be among the k nearest.
+        """Return ascending pairs of a query and a row, (P,) each: all possible neighbours.
 
-        Pairs are ascending. Queries with too many such rows are left out.
+        Queries with too many of them are left out.
         """
-        smallest = bounds.amin(1)  # (Q, groups)
-        groups = smallest.topk(k, dim=1, largest=False).indices  # (Q, k)
+        least = bounds.amin(1)  # (Q, groups)
+        groups = least.topk(k, dim=1, largest=False).indices  # (Q, k)
         members = bounds.gather(2, groups[:, None].expand(-1, GROUP, -1)).argmin(1)
         # k different rows: the k nearest are no farther than the farthest of these.
         first = true_distances(queries, self._embeddings, groups * GROUP + members)
-        # Largest rounding error: n eps / 2 times the magnitude for a sum of n products, which is
-        # at most |q|^2 + |c|^2 for a bound; HEAD + 32 also covers the rounded factors.
+        # Rounding, at worst: a sum of n products errs by n eps / 2 of their sizes, which are at
+        # most |q|^2 + |c|^2 for a bound; HEAD + 32 also covers the rounded factors.
         eps = torch.finfo(torch.float32).eps
         limit = first.amax(1).square_().mul_(1 + eps * (queries.shape[1] + 8))
         limit += eps * (HEAD + 32) * (squares + self._largest) - squares
-        query, group = (smallest <= limit[:, None]).nonzero(as_tuple=True)
-        max_groups = MAX_GROUP_SHARE * len(self._embeddings)
-        kept = (torch.bincount(query, minlength=len(queries)) <= max_groups)[query]
+        query, group = (least <= limit[:, None]).nonzero(as_tuple=True)
+        most = MAX_GROUP_SHARE * len(self._embeddings)
+        kept = (torch.bincount(query, minlength=len(queries)) <= most)[query]
         query, group = query[kept], group[kept]
         pair, member = (bounds[query, :, group] <= limit[query, None]).nonzero(as_tuple=True)
         return query[pair], group[pair] * GROUP + member
@@ -173,9 +167,9 @@ class BoundedPart:
     def _choose(
         self, queries: torch.Tensor, query: torch.Tensor, row: torch.Tensor, k: int
     ) -> torch.Tensor:
-        """Return (Q, k) nearest rows among the possible ones; search in full where none is left."""
+        """Return the nearest (Q, k) of the possible rows; search plainly where there are none."""
         distances = pair_distances(queries, query, self._embeddings, row)
-        # By query, then distance, then row: floats >= 0 are ordered as their bits are.
+        # By query, then by distance, then by row: bits of floats >= 0 are in the floats' order.
         order = ((query << 32) | distances.view(torch.int32)).sort(stable=True).indices
         counts = torch.bincount(query, minlength=len(queries))
         starts = counts.cumsum(0) - counts
@@ -190,8 +184,8 @@ class BoundedPart:
 def _principal_axes(embeddings: torch.Tensor) -> Axes:
     """Estimate the leading principal axes by subspace iteration (Halko et al. 2011, 4.4).
 
-    Any directions give valid bounds; principal axes give tight ones. An eigendecomposition of the
-    full covariance would take longer than the search of a small bank.
+    Any directions give valid bounds; these give tight ones. An eigendecomposition of the whole
+    covariance would take longer than the search of a small bank.
     """
     sample = embeddings[:: max(1, len(embeddings) // SAMPLE_ROWS)]
     centre = sample.mean(0)
@@ -203,14 +197,14 @@ def _principal_axes(embeddings: torch.Tensor) -> Axes:
     return Axes(centre.double(), torch.linalg.qr(directions.double()).Q)
 
 
-def _shorten(vectors: torch.Tensor, axes: Axes) -> ShortVectors:
-    """Shorten (n, D) vectors, in float64: its rounding errors do not matter in float32."""
+def _shorten(vectors: torch.Tensor, axes: Axes, block_rows: int = 512) -> Short:
+    """Shorten (n, D) vectors. In float64, since its rounding is negligible in float32."""
     coordinates, squares = torch.empty(len(vectors), HEAD + 1), torch.empty(len(vectors))
-    for start in range(0, len(vectors), BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
+    for start in range(0, len(vectors), block_rows):
+        rows = slice(start, start + block_rows)
         centred = vectors[rows].double().sub_(axes.centre)
         head = centred @ axes.directions  # (rows, HEAD)
         whole = torch.linalg.vector_norm(centred, dim=1).square_()
         coordinates[rows, :-1], squares[rows] = head, whole
         coordinates[rows, -1] = (whole - head.square().sum(1)).clamp_(min=0).sqrt_()
-    return ShortVectors(coordinates, squares)
+    return Short(coordinates, squares)

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,13 +25,16 @@ FAISS_GPU_MAX_K = 2048
 # Temporary memory of faiss on a GPU. With less, it allocates and frees memory at each search of a
 # bank of more than 65,000 patches, and waits for the device each time.
 FAISS_GPU_BYTES = 1 << 29
+# faiss's memory on a GPU is one for the process, and only one thread may use it at a time.
+_GPU_SEARCH = threading.Lock()
 
 
 class MemoryBank:
     """The coreset's embeddings, searched exactly.
 
-    faiss searches where it supports the device, torch otherwise. On a CPU, lower bounds of the
-    distances save most of the work (`LowerBounds`).
+    By faiss if it supports the device, by torch otherwise. On a CPU, lower bounds of the distances
+    avoid most of the work (`LowerBounds`). Several threads may search one bank at the same time.
+    The result depends on the bank and the queries of the search alone.
 
     Attributes:
         embeddings: (M, D) float32, in order of selection. Do not change them after the first
@@ -192,7 +196,7 @@ def _search_in_full(queries: torch.Tensor, part: torch.Tensor, k: int) -> torch.
     if not _faiss_has_gpu() or k > FAISS_GPU_MAX_K:
         return torch_nearest(queries, part, k)
     # faiss works on the stream of the current device.
-    with torch.cuda.device(queries.device):
+    with _GPU_SEARCH, torch.cuda.device(queries.device):
         resources = _gpu_resources()  # first: it replaces `faiss.knn_gpu`
         return faiss.knn_gpu(resources, queries, part, k, device=queries.device.index)[1]
 

@@ -32,7 +32,8 @@ class PatchCore:
     """Detects anomalies from normal images alone (Roth et al. 2022).
 
     `fit` and `predict` take images of any size. Several percentages share one selection and one
-    search: the coreset of 1 % is a prefix of the coreset of 10 %.
+    search: the coreset of 1 % is a prefix of the coreset of 10 %. Several threads may call
+    `predict` at the same time, also of models that share a `Backbone`.
 
     Attributes:
         settings: Settings of the method.
@@ -139,7 +140,8 @@ class PatchCore:
 
         Raises:
             PatchCoreError: there is no image, something is not an image, the percentage gives
-                fewer than k patches, or the memory is too small.
+                fewer than k patches, the backbone gives features that are not finite, or the
+                memory is too small.
         """
         crops = [self.embedder.crop(image) for image in each_image(images)]
         if names and len(names) != len(crops):
@@ -162,7 +164,8 @@ class PatchCore:
             The prediction for all of them.
 
         Raises:
-            PatchCoreError: nothing has been fitted or loaded, or there is no image.
+            PatchCoreError: nothing has been fitted or loaded, there is no image, or a score is
+                not finite.
         """
         crops = (self.embedder.crop(image) for image in each_image(images))
 
@@ -179,7 +182,8 @@ class PatchCore:
             batches: Each (B, *size_crop, 3) uint8 RGB, as `Embedder.crop` returns them.
 
         Raises:
-            PatchCoreError: nothing has been fitted or loaded, or there is no image.
+            PatchCoreError: nothing has been fitted or loaded, there is no image, or a score is
+                not finite.
         """
         if self.coreset is None:
             raise PatchCoreError("expected a fitted PatchCore: call fit or load first")

@@ -62,7 +62,7 @@ class Collector:
         """Return the prediction for all batches as NumPy arrays, and release them.
 
         Raises:
-            PatchCoreError: there was no batch.
+            PatchCoreError: there was no batch, or a score is infinite or undefined.
         """
         self._copy()
         if not self._on_host:
@@ -73,12 +73,23 @@ class Collector:
     def _copy(self) -> None:
         if self._on_device:
             joined = _join(self._on_device, torch.cat)
-            self._on_host.append(
-                Prediction(*(getattr(joined, name).cpu().numpy() for name in _ARRAYS))
-            )
+            prediction = Prediction(*(getattr(joined, name).cpu().numpy() for name in _ARRAYS))
+            _check_finite(prediction.score)
+            self._on_host.append(prediction)
             self._on_device.clear()
             self._bytes = 0
 
 
 def _join(parts: Sequence[Prediction], concatenate) -> Prediction:
     return Prediction(*(concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS))
+
+
+def _check_finite(scores: np.ndarray) -> None:
+    """Check scores (B,). A feature that is infinite or undefined makes the image's score so too."""
+    num_wrong = int((~np.isfinite(scores)).sum())
+    if num_wrong:
+        raise PatchCoreError(
+            f"expected finite anomaly scores, found infinite or undefined ones for {num_wrong} of "
+            f"{len(scores)} images: the backbone gives features that are no finite numbers "
+            "(backbone, weights, precision)"
+        )

@@ -1,4 +1,7 @@
 import contextlib
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import faiss
@@ -9,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from patchcore import PatchCoreError, lower_bounds, memory_bank
+from patchcore.distances import faiss_nearest
 from patchcore.memory_bank import MemoryBank, search_method, torch_nearest
 
 
@@ -108,7 +112,7 @@ def assert_nearest(queries, embeddings, k, sizes=None):
 
 
 def make_embeddings(kind, count, dim, generator):
-    """Data with and without the structure that the bounds live on."""
+    """Make data with and without the structure that makes bounds worthwhile."""
     noise = torch.randn(count, dim, generator=generator)
     few = torch.randn(4, dim, generator=generator)
     return {
@@ -196,8 +200,7 @@ def test_on_data_with_structure_the_bounds_settle_every_query(monkeypatch, k):
     for module in (memory_bank, lower_bounds):
         monkeypatch.delattr(module, "faiss_nearest")
     vectors = make_embeddings("nearly low rank", 2000, 300, torch.Generator().manual_seed(1))
-    bank = assert_nearest(vectors[1500:], vectors[:1500], k)
-    assert [part.is_worthwhile for part in bank._bounds._parts.values()] == [True]
+    assert_nearest(vectors[1500:], vectors[:1500], k)
 
 
 def test_rows_that_only_fill_up_a_group_are_never_found(small_bounds):
@@ -208,12 +211,53 @@ def test_rows_that_only_fill_up_a_group_are_never_found(small_bounds):
     assert bank._bounds._parts
 
 
-def test_bounds_that_spare_nothing_are_given_up_for_good():
+def is_bounded(bank, queries, k=1):
+    """Tell whether a search of the whole bank is one by bounds."""
+    short = bank._bounds.shorten(queries)
+    return bank._bounds.nearest(queries, short, 0, len(bank), k) is not None
+
+
+def test_bounds_that_avoid_no_work_are_not_used():
     vectors = make_points(1800, dim=300)
     bank = assert_nearest(vectors[1500:], vectors[:1500], 1)
-    assert [part.is_worthwhile for part in bank._bounds._parts.values()] == [False]
-    assert bank._bounds.shorten(vectors[1500:]) is None
-    assert_nearest(vectors[1500:], vectors[:1500], 1)
+    assert not is_bounded(bank, vectors[1500:])
+
+
+def test_earlier_searches_do_not_change_a_result():
+    """The plain search cannot tell apart what lies close together far from the origin."""
+    embeddings = make_points(750, dim=300, offset=30.0).repeat(2, 1)
+    embeddings += 1e-3 * make_points(1500, dim=300, seed=1)
+    queries = embeddings[:500] + 1e-3 * make_points(500, dim=300, seed=2)
+    distances, indices = MemoryBank(embeddings).search(queries)
+    assert not torch.equal(indices, faiss_nearest(queries, embeddings, 1))
+    bank = MemoryBank(embeddings)
+    noise = make_points(500, dim=300, seed=3, offset=30.0)
+    bank.search(noise)
+    assert not is_bounded(bank, noise)
+    after = bank.search(queries)
+    assert torch.equal(after[0], distances)
+    assert torch.equal(after[1], indices)
+
+
+def test_threads_that_search_a_new_bank_find_what_one_finds():
+    """Each begins with the preparation of another range, at the same time as the others."""
+    vectors = make_embeddings("nearly low rank", 9000, 300, torch.Generator().manual_seed(1))
+    embeddings, queries = vectors[:8500], vectors[8500:]
+    all_sizes = [[1024 * n + 256 * thread for n in range(1, 8)] for thread in range(4)]
+    expected = [list(MemoryBank(embeddings).search_prefixes(queries, 1, s)) for s in all_sizes]
+    bank = MemoryBank(embeddings)
+    begin = threading.Barrier(4, timeout=60)
+
+    def search(sizes):
+        begin.wait()
+        return list(bank.search_prefixes(queries, 1, sizes))
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(search, all_sizes))
+    for thread, wanted in zip(found, expected, strict=True):
+        for (distances, indices), (own_distances, own_indices) in zip(thread, wanted, strict=True):
+            assert torch.equal(distances, own_distances)
+            assert torch.equal(indices, own_indices)
 
 
 def test_a_query_that_the_bounds_do_not_settle_is_searched_in_full(small_bounds):
@@ -222,8 +266,7 @@ def test_a_query_that_the_bounds_do_not_settle_is_searched_in_full(small_bounds)
     vectors = make_embeddings("nearly low rank", 400, 60, generator)
     queries = vectors[300:].clone()
     queries[60:70] += 1e3 * torch.randn(10, 60, generator=generator)
-    bank = assert_nearest(queries, vectors[:300], 1)
-    assert [part.is_worthwhile for part in bank._bounds._parts.values()] == [True]
+    assert is_bounded(assert_nearest(queries, vectors[:300], 1), queries)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +282,7 @@ def test_of_equally_far_rows_the_bounds_find_the_first(small_bounds):
     embeddings = vectors[:80].repeat(3, 1)
     bank = MemoryBank(embeddings)
     assert bank.search(vectors[80:], 1)[1].max() < 80
-    assert [part.is_worthwhile for part in bank._bounds._parts.values()] == [True]
+    assert is_bounded(bank, vectors[80:])
 
 
 def test_the_bounds_leave_the_global_random_state_alone(small_bounds):
@@ -307,6 +350,27 @@ def test_on_a_gpu_already_the_first_search_takes_tensors(monkeypatch):
     queries = SimpleNamespace(is_cuda=True, device=torch.device("cuda", 0))
 
     assert memory_bank._search_in_full(queries, make_points(3), 1) == "indices"
+
+
+def test_on_a_gpu_one_thread_searches_at_a_time(monkeypatch):
+    """faiss's memory on a GPU is not safe for several threads."""
+    inside, most = [], []
+
+    def search(*_, **__):
+        inside.append(None)
+        most.append(len(inside))
+        time.sleep(0.01)
+        inside.pop()
+        return "distances", "indices"
+
+    monkeypatch.setattr(faiss, "knn_gpu", search, raising=False)
+    monkeypatch.setattr(memory_bank, "_gpu_resources", lambda: "resources")
+    monkeypatch.setattr(memory_bank, "_faiss_has_gpu", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+    queries = SimpleNamespace(is_cuda=True, device=torch.device("cuda", 0))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: memory_bank._search_plainly(queries, make_points(3), 1), range(8)))
+    assert most == [1] * 8
 
 
 @pytest.mark.gpu
