@@ -369,7 +369,7 @@ def test_on_a_gpu_one_thread_searches_at_a_time(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
     queries = SimpleNamespace(is_cuda=True, device=torch.device("cuda", 0))
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: memory_bank._search_plainly(queries, make_points(3), 1), range(8)))
+        list(pool.map(lambda _: memory_bank._search_in_full(queries, make_points(3), 1), range(8)))
     assert most == [1] * 8
 
 
