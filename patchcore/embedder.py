@@ -19,12 +19,10 @@ class Embedder:
     """Turns images into patch embeddings.
 
     Attributes:
-        backbone: The cut network.
         preprocess: Resizing, cropping, normalisation.
         patch_embedding: Feature maps to patch embeddings.
         flip: Flips of training images that are embedded in addition to the images themselves.
         grid: (h, w) patches of an image.
-        device: Device of the computation.
 
     Args:
         backbone: The cut network. It is not changed, so that several models can share it.

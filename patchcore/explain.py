@@ -61,12 +61,9 @@ def patch_box(
     return left, top, right, bottom
 
 
-def cut_size(grid: tuple[int, int], size: tuple[int, int], fields: int = 2) -> tuple[int, int]:
-    """Return (ph, pw), the size in pixels of the crops of `cut_patches`."""
-    height, width = (
-        _cut_length(count, length, fields) for count, length in zip(grid, size, strict=True)
-    )
-    return height, width
+def cut_size(grid: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Return (ph, pw), the size in pixels of the crops of `cut_patches` with 2 fields."""
+    return _cut_length(grid[0], size[0], 2), _cut_length(grid[1], size[1], 2)
 
 
 def cut_patches(

@@ -31,7 +31,7 @@ def fold_batch_norms(backbone: Backbone) -> int:
     other weights. A second call does nothing.
 
     A network that cannot be traced by `torch.fx`, such as one with steps that depend on input
-    values, is left unchanged. So is one whose maps of a trial image would change.
+    values, is left unchanged. So is a network with maps that would change for a trial image.
 
     Args:
         backbone: Network with its weights, in float32. It is changed.

@@ -96,10 +96,6 @@ class Folds:
         """Return the training images of a fold to score: at most `ENOUGH_IMAGES`."""
         return np.flatnonzero(self.fold_of_image == fold)[:ENOUGH_IMAGES]
 
-    def num_scored(self) -> int:
-        """Return the number of images that are scored in all needed folds."""
-        return sum(len(self.scored_images(fold)) for fold in self.needed())
-
 
 class HeldOutCollector:
     """Scores held-out images and collects their scores, for each percentage.

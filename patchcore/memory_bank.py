@@ -37,11 +37,8 @@ class MemoryBank:
     The result depends on the bank and the queries of the search alone.
 
     Attributes:
-        embeddings: (M, D) float32, in order of selection. Do not change them after the first
-            search, which prepares data for the next ones.
-
-    Args:
-        embeddings: (M, D) float32 on the device of the search.
+        embeddings: (M, D) float32 on the device of the search, in order of selection. Do not change
+            them after the first search, which prepares data for the next ones.
 
     Raises:
         PatchCoreError: the bank is empty or not a matrix.
@@ -94,12 +91,7 @@ class MemoryBank:
             yield search.extend_to(size)
 
     def begin(self, queries: torch.Tensor, k: int) -> "PrefixSearch":
-        """Begin a search that covers the bank part by part.
-
-        Args:
-            queries: (Q, D) float32 on the bank's device.
-            k: Number of neighbours.
-        """
+        """Begin a search of `PrefixSearch` for the ``k`` nearest neighbours of (Q, D) queries."""
         return PrefixSearch(self.embeddings, self._bounds, queries, k)
 
 

@@ -20,7 +20,7 @@ class Scorer:
     """Scores patch embeddings by a memory bank (section 3.3 of the paper).
 
     Attributes:
-        k: Number of nearest coreset patches whose mean distance is the score of a patch.
+        k: Number of nearest coreset patches; their mean distance is the score of a patch.
         image_score: Name of the image score, a key of `IMAGE_SCORES`.
         num_reweight: b, size of the neighbourhood in equation 7.
         anomaly_map: Patch scores to maps.

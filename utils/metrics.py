@@ -160,43 +160,22 @@ def tag_regions(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return the area under the ROC curve, in [0, 1]; NaN with one class only.
-
-    Args:
-        scores: Any shape, float; higher means more anomalous.
-        labels: Same shape, True where defective.
-    """
+    """Return the area under the ROC curve of `measure`, in [0, 1]; NaN with one class only."""
     return measure(scores, labels).auroc
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return the area under the precision-recall step function; NaN with one class only.
-
-    Args:
-        scores: Any shape, float; higher means more anomalous.
-        labels: Same shape, True where defective.
-    """
+    """Return the area under the precision-recall step function of `measure`, in [0, 1], or NaN."""
     return measure(scores, labels).average_precision
 
 
 def f1_max(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return the largest F1 score over all thresholds, in [0, 1]; NaN with one class only.
-
-    Args:
-        scores: Any shape, float; higher means more anomalous.
-        labels: Same shape, True where defective.
-    """
+    """Return the largest F1 score over all thresholds of `measure`, in [0, 1], or NaN."""
     return measure(scores, labels).f1_max
 
 
 def aupro(maps: np.ndarray, masks: np.ndarray, fpr_limit: float = FPR_LIMIT) -> float:
-    """Return the normalised area under the per-region overlap, in [0, 1]; NaN with one class only.
-
-    Args:
-        maps: (B, H, W) float, higher means more anomalous.
-        masks: (B, H, W) bool, True where defective.
-        fpr_limit: Largest false positive rate of the area, in (0, 1].
-    """
+    """Return the normalised area under the per-region overlap of `measure_pixels`, or NaN."""
     return measure_pixels(maps, masks, fpr_limit).aupro
 
 

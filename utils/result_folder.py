@@ -23,9 +23,6 @@ class ResultFolder:
     A file gets its final name only when it is complete.
 
     Attributes:
-        path: The folder.
-
-    Args:
         path: The folder; created if it is missing.
 
     Raises:

@@ -88,18 +88,7 @@ def parse_options(
     description: str,
     epilog: str = "",
 ) -> AnyFlags:
-    """Read the flags of a command with `MethodOptions`; ``--protocol`` sets their defaults.
-
-    Args:
-        arguments: Arguments that follow the command's name.
-        defaults: Values of flags that are not given.
-        command: Name of the command, for ``--help``.
-        description: Purpose of the command, for ``--help``.
-        epilog: End of ``--help``.
-
-    Raises:
-        UsageError: A flag is unknown or its value is not allowed.
-    """
+    """Read the flags of a command as `parse_flags`; ``--protocol`` sets the method's defaults."""
     preset = {n: _as_flag(value) for n, value in _preset(arguments, defaults.protocol).items()}
     return parse_flags(
         arguments,

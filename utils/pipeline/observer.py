@@ -64,12 +64,7 @@ class RunObserver(Observer):
             yield on_progress
 
     def seconds(self, seed: int, part: int) -> dict[str, float]:
-        """Return the seconds of all stages for one seed and percentage.
-
-        Args:
-            seed: Seed of the selection.
-            part: Position of the percentage, ascending.
-        """
+        """Return the seconds of all stages for one seed and position of a percentage."""
         found: dict[str, float] = {}
         for (name, of_seed, of_part), seconds in self._watch.seconds.items():
             is_needed = of_part in (None, part) or (name in CUMULATIVE and of_part < part)

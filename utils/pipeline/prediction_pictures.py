@@ -196,7 +196,7 @@ class PredictionPictures:
 class _AnnotatedVideo:
     """An annotated copy of a video; it gets its final name when it is complete.
 
-    Attributes:
+    Args:
         source: The original video.
         target: The file of the copy.
         frame_stride: The copy has every n-th frame of the original.

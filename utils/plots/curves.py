@@ -240,7 +240,7 @@ def _add_legend(
 ) -> None:
     handles = [Line2D([], [], linewidth=2, **styles[category]) for category, _ in ranked]
     names = [_legend_text(category, measure) for category, measure in ranked]
-    # All lines and the heading must fit beside the panel (72 points are an inch).
+    # All lines and the heading must be no higher than the panel (72 points are an inch).
     fitting = 72 * PANEL_SIDE / ((len(names) + 2) * (1 + LEGEND_SPACING) * 1.1)
     legend = axes.legend(
         handles,

@@ -157,7 +157,8 @@ def _draw_row(
         x += GAP
         middle = y + CROP_SIDE // 2
         if normal is patch.nearest[0]:
-            _draw_arrow(canvas, (x - 3, middle), (x - GAP + 3, middle))
+            tip, end = (x - 3, middle), (x - GAP + 3, middle)
+            cv2.arrowedLine(canvas, end, tip, INK, 2, cv2.LINE_AA, tipLength=0.35)
         _draw_crop(canvas, normal.crop, normal.field, (x, y), colour)
         labels += _titles(x, y, f"normal: {normal.distance:.4g}", normal.place, CROP_SIDE)
         x += CROP_SIDE
@@ -218,10 +219,6 @@ def _draw_link(
     """Draw a line with a dark outline, visible on white and on any image."""
     for line_colour, thickness in ((LINE_CASING, 4), (colour, 2)):
         cv2.line(canvas, start, end, line_colour, thickness, cv2.LINE_AA)
-
-
-def _draw_arrow(canvas: np.ndarray, tip: tuple[int, int], end: tuple[int, int]) -> None:
-    cv2.arrowedLine(canvas, end, tip, INK, 2, cv2.LINE_AA, tipLength=0.35)
 
 
 def _draw_number(canvas: np.ndarray, number: int, box: Rectangle, corner: tuple[int, int]) -> Label:

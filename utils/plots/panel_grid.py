@@ -94,16 +94,6 @@ class PanelPosition:
     title_width: int
 
 
-def grid_size(panels: Sequence[Panel], columns: int) -> tuple[int, int]:
-    """Return height and width in pixels of the grid that `compose_panels` makes."""
-    positions = place_panels(panels, columns)
-    right = max(
-        position.x + max(position.title_width, position.width + _bar_width(panel))
-        for panel, position in zip(panels, positions, strict=True)
-    )
-    return max(position.y + position.height for position in positions) + MARGIN, right + MARGIN
-
-
 def place_panels(panels: Sequence[Panel], columns: int) -> list[PanelPosition]:
     """Return the position of each panel, row by row. All images must have the same size."""
     height, width = panels[0].image.shape[:2]
@@ -122,9 +112,12 @@ def place_panels(panels: Sequence[Panel], columns: int) -> list[PanelPosition]:
 
 def compose_panels(panels: Sequence[Panel], columns: int) -> np.ndarray:
     """Return one white image with all panels, (H, W, 3) uint8 RGB, row by row."""
-    canvas = np.full((*grid_size(panels, columns), 3), 255, np.uint8)
+    placed = list(zip(panels, place_panels(panels, columns), strict=True))
+    right = max(p.x + max(p.title_width, p.width + _bar_width(panel)) for panel, p in placed)
+    bottom = max(position.y + position.height for _, position in placed)
+    canvas = np.full((bottom + MARGIN, right + MARGIN, 3), 255, np.uint8)
     labels: list[Label] = []
-    for panel, position in zip(panels, place_panels(panels, columns), strict=True):
+    for panel, position in placed:
         canvas[
             position.y : position.y + position.height, position.x : position.x + position.width
         ] = panel.image
