@@ -160,7 +160,7 @@ class Backbone(nn.Module):
         self._reader.overwritten = frozenset(n.name for n in layout.layers if n.overwritten)
         return layout.layers
 
-    # Also in the caller's inference mode, whose tensors do not count how often they are written.
+    # Also in the caller's inference mode, where tensors do not count how often they are written.
     @torch.inference_mode(False)
     @torch.no_grad()
     def _lay_out(self) -> tuple[LayerLayout, ...]:

@@ -21,7 +21,7 @@ def cut(
     Args:
         network: The network. It is changed.
         called: Names of the modules that a forward pass calls.
-        completed: Names of those whose call came to its end.
+        completed: Names of those that ran to their end.
         is_unchanged: Runs the network and tells whether it still gives the same maps.
 
     Returns:
@@ -67,7 +67,7 @@ def remove_modules(network: nn.Module, names: Sequence[str]) -> None:
 
 
 def _not_called(network: nn.Module, called: Set[str], completed: Set[str]) -> tuple[str, ...]:
-    """Find modules that are not called, inside modules whose call was cut short.
+    """Find modules that are not called, inside modules that did not run to their end.
 
     One that ran to its end may use the weights of a part without calling it (attention does so
     with its output projection).

@@ -27,7 +27,7 @@ ENOUGH_IMAGES = 100
 BATCH_IMAGES = 16
 # Number of pixels that are kept of all maps, to limit the memory if maps are large.
 NUM_PIXELS = 1 << 24
-# False-positive rates whose pixel thresholds are kept.
+# False-positive rates for which pixel thresholds are stored.
 PIXEL_RATES = np.concatenate([[0.0], np.logspace(-5, 0, 101)])
 
 

@@ -71,7 +71,7 @@ class _ProcessSetting:
     """Whether float32 products are rounded to TF32, which torch sets for the process as a whole.
 
     Threads that want the same value hold it together. A thread that wants the other value waits
-    until nobody holds this one. What the process had set before is restored when the last thread
+    until no thread holds this one. What the process had set before is restored when the last thread
     lets go.
     """
 

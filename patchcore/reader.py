@@ -16,7 +16,7 @@ class Reader:
 
     Attributes:
         layers: The names of the layers.
-        overwritten: Layers whose output is copied when it is read, since the network writes over
+        overwritten: Layers with an output that is copied when read, since the network writes over
             it in place afterwards.
 
     Args:
@@ -98,9 +98,9 @@ class Trial:
 
     Attributes:
         outputs: What the layers returned, in the order in which they did.
-        overwritten: Layers whose output the network wrote over in place afterwards.
+        overwritten: Layers with an output that the network wrote over in place afterwards.
         called: Names of the modules that were called.
-        completed: Names of the modules whose call came to its end.
+        completed: Names of the modules that ran to their end.
     """
 
     outputs: dict[str, torch.Tensor]

@@ -242,7 +242,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 class _LeaveUnfilled(TorchFunctionMode):
-    """Leaves out the random initialisation of weights, for networks whose weights are loaded.
+    """Leaves out the random initialisation of weights, for networks that get loaded weights.
 
     It takes a second for a WideResNet50. Tensors that are not weights are filled: some
     initialisations draw into such a tensor until all values are within bounds.

@@ -15,7 +15,7 @@ class Member:
     Attributes:
         backbone: Name as ``--backbone`` takes it.
         weights: Weights as ``--weights`` takes them.
-        layers: Modules whose feature maps are used; empty for the default of the backbone.
+        layers: Modules that give the feature maps; empty for the default of the backbone.
     """
 
     backbone: str
@@ -46,7 +46,7 @@ class BackboneOptions(Flags):
     layers: tuple[tuple[str, ...], ...] = flag(
         (),
         "backbone",
-        "modules of the backbone whose feature maps are used, from large to small maps (default: "
+        "modules of the backbone that give the feature maps, from large to small maps (default: "
         "layer2 layer3 as in the paper; layer1 layer2 layer3 of formulanet); give the flag once "
         "for all backbones or once for each",
         metavar="NAME",
