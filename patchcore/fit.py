@@ -5,73 +5,38 @@ are computed twice: the selections need only their projections (128 numbers a pa
 pass keeps only the rows of selected patches. Both ways give the same results to the last bit.
 """
 
-import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 
-from patchcore.coreset import PROJECTION_DIM, centre_, project, select
+from patchcore.coreset import centre_, select
 from patchcore.device_memory import free_memory
 from patchcore.embedder import Embedder
 from patchcore.ensemble import NUM_SAMPLES, NormalScores, draw_sample, normal_scores
 from patchcore.errors import PatchCoreError
-from patchcore.explain import cut_patches, cut_size
+from patchcore.explain import cut_size
 from patchcore.held_out import Folds, HeldOutCollector, HeldOutScores
 from patchcore.memory_bank import Coreset, MemoryBank
 from patchcore.memory_plan import MemoryPlan, Needs, plan_memory
 from patchcore.observer import NO_OBSERVER, Observer
 from patchcore.origins import EmbeddingOrder, Origins
+from patchcore.passes import (
+    EmbeddingRows,
+    PatchCutter,
+    Reader,
+    TrainingImages,
+    first_pass,
+    second_pass,
+)
 from patchcore.scoring import Scorer
 
 # Share of the free memory that a fit may use; the rest is for the backbone, figures and others.
 SHARE_OF_FREE_MEMORY = 0.7
 
 log = logging.getLogger(__name__)
-
-
-class TrainingImages(Protocol):
-    """Cropped training images, in batches that can be read again.
-
-    Attributes:
-        names: The name of each image, for explanations; may be empty.
-        batch_size: Number of images in each batch but the last.
-    """
-
-    names: tuple[str, ...]
-    batch_size: int
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-
-    def batches(self) -> Iterator[np.ndarray]:
-        """Yield the images, (B, *size_crop, 3) uint8 RGB, in the same batches at each call."""
-
-
-@dataclass(frozen=True)
-class CroppedImages:
-    """Training images in memory.
-
-    Attributes:
-        crops: Each (*size_crop, 3) uint8 RGB.
-        names: The name of each image; may be empty.
-        batch_size: Number of images in each batch but the last.
-    """
-
-    crops: Sequence[np.ndarray]
-    names: tuple[str, ...]
-    batch_size: int
-
-    def __len__(self) -> int:
-        return len(self.crops)
-
-    def batches(self) -> Iterator[np.ndarray]:
-        """Yield the images in batches."""
-        for first in range(0, len(self.crops), self.batch_size):
-            yield np.stack(self.crops[first : first + self.batch_size])
 
 
 @dataclass(frozen=True)
@@ -169,30 +134,26 @@ def fit(
     if plan.passes > 1:
         log.info("memory is short: %s", plan.describe())
 
-    first_seed = request.seeds[0]
+    first_seed, two_passes = request.seeds[0], plan.passes > 1
     samples = {s: draw_sample(num_patches, s) for s in request.seeds} if request.normal else {}
-    reader = _Reader(embedder, images, plan.passes > 1, observer)
-    points, rows, crops = _first_pass(reader, request, num_patches, plan)
-    selected = {}
-    for seed in request.seeds:
-        with observer.selection(seed, sizes) as progress:
-            indices = select(centre_(points[seed], seed), sizes[-1], seed=seed, progress=progress)
-        selected[seed] = indices.cpu().numpy()
-    fold_selections = [
-        select(points[first_seed], fold.sizes[-1], seed=first_seed, candidates=fold.candidates)
-        for fold in folds
-    ]
-    fold_selections = [indices.cpu().numpy() for indices in fold_selections]
+    reader = Reader(embedder, images, two_passes, observer)
+    points, rows, crops = first_pass(
+        reader,
+        request.seeds,
+        keep_embeddings=not two_passes,
+        keep_images=request.patches and not two_passes,
+    )
+    selected = _select_coresets(points, sizes, observer)
+    fold_selections = _select_folds(points[first_seed], first_seed, folds)
     points.clear()
 
-    cutter = _PatchCutter(selected[first_seed], embedder) if request.patches else None
+    cutter = PatchCutter(selected[first_seed], embedder) if request.patches else None
     if rows is None:
         scored = [fold.patches for fold in folds]
         needed = [*selected.values(), *fold_selections, *scored, *samples.values()]
-        rows = _second_pass(reader, np.unique(np.concatenate(needed)), cutter)
-    elif cutter is not None:
-        for start, version in crops:
-            cutter.add(start, version)
+        rows = second_pass(reader, np.unique(np.concatenate(needed)), cutter)
+    for start, version in crops:
+        cutter.add(start, version)
     coresets = {
         seed: Coreset(
             indices,
@@ -212,105 +173,24 @@ def fit(
     return FitResult(request.percentages, coresets, held_out, normal, plan)
 
 
-class _Reader:
-    """Embeds the training images in batches, and checks that both readings are equal.
-
-    Args:
-        embedder: Embeds the images.
-        images: The training images.
-        checked: Whether the images will be read twice.
-        observer: Observes the stages.
-    """
-
-    def __init__(
-        self, embedder: Embedder, images: TrainingImages, checked: bool, observer: Observer
-    ):
-        self.embedder = embedder
-        self.num_images = len(images)
-        self.observer = observer
-        self._images = images
-        self._checked = checked
-        self._digests: list[bytes] = []
-
-    def read(self) -> Iterator[tuple[int, np.ndarray, torch.Tensor]]:
-        """Yield the images in the order of embedding, batch by batch.
-
-        Yields:
-            The number of embedded images before this batch; the images (B, H, W, 3) uint8; their
-            embeddings (B * h * w, D) float32.
-
-        Raises:
-            PatchCoreError: the number of images has changed, or an image at the second reading.
-        """
-        count = done = 0
-        with self.observer.stage("embed"):
-            for number, batch in enumerate(self.observer.read(self._images.batches())):
-                self._check(number, count, batch)
-                count += len(batch)
-                for version in self.embedder.versions(batch):
-                    yield done, version, self.embedder.embed(version).flatten(0, 2)
-                    done += len(version)
-                    self.observer.advance(len(version))
-        if count != self.num_images:
-            raise PatchCoreError(f"expected {self.num_images} training images, found {count}")
-
-    def _check(self, number: int, count: int, batch: np.ndarray) -> None:
-        if not self._checked:
-            return
-        digest = hashlib.blake2b(batch.tobytes()).digest()
-        if number == len(self._digests):
-            self._digests.append(digest)
-        elif digest != self._digests[number]:
-            names = self._images.names[count : count + len(batch)]
-            raise PatchCoreError(
-                "expected the same training images in both passes, found a change among "
-                f"{', '.join(names) or f'images {count} to {count + len(batch) - 1}'}"
-            )
+def _select_coresets(
+    points: dict[int, torch.Tensor], sizes: Sequence[int], observer: Observer
+) -> dict[int, np.ndarray]:
+    """Select the largest coreset of each seed from its projections, which are centred in place."""
+    selected = {}
+    for seed, projected in points.items():
+        with observer.selection(seed, sizes) as progress:
+            indices = select(centre_(projected, seed), sizes[-1], seed=seed, progress=progress)
+        selected[seed] = indices.cpu().numpy()
+    return selected
 
 
-class _Rows:
-    """Embeddings of some training patches, found by the number of the patch.
-
-    Args:
-        embeddings: (n, D) float32.
-        numbers: (n,) int64, ascending, the number of each patch; None for all patches.
-    """
-
-    def __init__(self, embeddings: torch.Tensor, numbers: np.ndarray | None = None):
-        self._embeddings = embeddings
-        self._numbers = numbers
-
-    def take(self, numbers: np.ndarray) -> torch.Tensor:
-        """Return the embeddings (m, D) of patches (m,)."""
-        if self._numbers is not None:
-            numbers = np.searchsorted(self._numbers, numbers)
-        return self._embeddings[torch.from_numpy(numbers).to(self._embeddings.device)]
-
-
-class _PatchCutter:
-    """Crops the coreset patches from the training images, batch by batch.
-
-    Args:
-        indices: (M,) int64, numbers of the patches.
-        embedder: Provides the grid and the size of the images.
-
-    Attributes:
-        patches: (M, ph, pw, 3) uint8, the crops.
-    """
-
-    def __init__(self, indices: np.ndarray, embedder: Embedder):
-        grid, size = embedder.grid, embedder.preprocess.size_crop
-        self._grid = grid
-        self._image, position = np.divmod(indices, grid[0] * grid[1])
-        self._row, self._column = np.divmod(position, grid[1])
-        self.patches = np.empty((len(indices), *cut_size(grid, size), 3), dtype=np.uint8)
-
-    def add(self, start: int, version: np.ndarray) -> None:
-        """Crop the patches of a batch (B, H, W, 3); ``start`` images came before it."""
-        here = np.flatnonzero((self._image >= start) & (self._image < start + len(version)))
-        self.patches[here] = cut_patches(
-            version, self._image[here] - start, self._row[here], self._column[here], self._grid
-        )
+def _select_folds(points: torch.Tensor, seed: int, folds: "Sequence[_Fold]") -> list[np.ndarray]:
+    """Select the largest coreset of the other folds, for each fold."""
+    return [
+        select(points, fold.sizes[-1], seed=seed, candidates=fold.candidates).cpu().numpy()
+        for fold in folds
+    ]
 
 
 @dataclass(frozen=True)
@@ -378,53 +258,10 @@ def _needs(
     )
 
 
-def _first_pass(
-    reader: _Reader, request: FitRequest, num_patches: int, plan: MemoryPlan
-) -> tuple[dict[int, torch.Tensor], _Rows | None, list[tuple[int, np.ndarray]]]:
-    """Project all patches, and keep their embeddings and images if they fit.
-
-    Returns:
-        The projections (N, P) of each seed; the embeddings, None if they do not fit; the batches of
-        images, each with the number of images before it, empty if they are not needed.
-    """
-    device, dim = reader.embedder.device, reader.embedder.embed_dim
-    points = {
-        seed: torch.empty(num_patches, PROJECTION_DIM, device=device) for seed in request.seeds
-    }
-    one_pass = plan.passes == 1
-    rows = torch.empty(num_patches, dim, device=device) if one_pass else None
-    crops = []
-    per_image = reader.embedder.patches_per_image
-    for start, version, embeddings in reader.read():
-        first = start * per_image
-        here = slice(first, first + len(embeddings))
-        for seed, projected in points.items():
-            projected[here] = project(embeddings, seed)
-        if one_pass:
-            rows[here] = embeddings
-            if request.patches:
-                crops.append((start, version))
-    return points, _Rows(rows) if one_pass else None, crops
-
-
-def _second_pass(reader: _Reader, numbers: np.ndarray, cutter: _PatchCutter | None) -> _Rows:
-    """Embed again and keep the rows of patches (n,), ascending; crop the coreset's patches."""
-    embedder = reader.embedder
-    kept = torch.empty(len(numbers), embedder.embed_dim, device=embedder.device)
-    for start, version, embeddings in reader.read():
-        first = start * embedder.patches_per_image
-        begin, end = np.searchsorted(numbers, (first, first + len(embeddings)))
-        wanted = torch.from_numpy(numbers[begin:end] - first).to(embedder.device)
-        kept[begin:end] = embeddings[wanted]
-        if cutter is not None:
-            cutter.add(start, version)
-    return _Rows(kept, numbers)
-
-
 def _score_held_out(
     embedder: Embedder,
     scorer: Scorer,
-    rows: _Rows,
+    rows: EmbeddingRows,
     folds: Sequence[_Fold],
     selections: Sequence[np.ndarray],
     num_percentages: int,

@@ -13,9 +13,10 @@ from patchcore import storage
 from patchcore.backbone import Backbone
 from patchcore.embedder import Embedder
 from patchcore.errors import PatchCoreError
-from patchcore.fit import CroppedImages, FitRequest, fit
+from patchcore.fit import FitRequest, fit
 from patchcore.images import each_image
 from patchcore.memory_bank import Coreset
+from patchcore.passes import CroppedImages
 from patchcore.prediction import Collector, Prediction
 from patchcore.preprocess import Preprocess
 from patchcore.record import read_record

@@ -8,8 +8,9 @@ from patchcore import PatchCore, PatchCoreError
 from patchcore.backbone import Backbone
 from patchcore.coreset import greedy_coreset
 from patchcore.explain import cut_patches
-from patchcore.fit import CroppedImages, FitRequest, FitResult, coreset_sizes, fit
+from patchcore.fit import FitRequest, FitResult, coreset_sizes, fit
 from patchcore.held_out import NUM_FOLDS
+from patchcore.passes import CroppedImages
 from tests.support import one_thread
 
 GRID = 4  # positions of the small network's map along each axis
