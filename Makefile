@@ -10,8 +10,9 @@ MARKERS ?=
 demo: $(VENV)/installed
 	$(BIN)/python main.py demo
 
+# A process for each core, with one thread each: small data leave threads waiting for one another.
 test: lint
-	$(BIN)/python -m pytest $(if $(MARKERS),-m "$(MARKERS)")
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(if $(MARKERS),-m "$(MARKERS)")
 
 bench: $(VENV)/installed-tests
 	$(BIN)/python -m tests.benchmarks --json bench.json

@@ -173,26 +173,6 @@ def fit(
     return FitResult(request.percentages, coresets, held_out, normal, plan)
 
 
-def _select_coresets(
-    points: dict[int, torch.Tensor], sizes: Sequence[int], observer: Observer
-) -> dict[int, np.ndarray]:
-    """Select the largest coreset of each seed from its projections, which are centred in place."""
-    selected = {}
-    for seed, projected in points.items():
-        with observer.selection(seed, sizes) as progress:
-            indices = select(centre_(projected, seed), sizes[-1], seed=seed, progress=progress)
-        selected[seed] = indices.cpu().numpy()
-    return selected
-
-
-def _select_folds(points: torch.Tensor, seed: int, folds: "Sequence[_Fold]") -> list[np.ndarray]:
-    """Select the largest coreset of the other folds, for each fold."""
-    return [
-        select(points, fold.sizes[-1], seed=seed, candidates=fold.candidates).cpu().numpy()
-        for fold in folds
-    ]
-
-
 @dataclass(frozen=True)
 class _Fold:
     """Fold of images that are scored by a coreset of the other folds.
@@ -208,6 +188,26 @@ class _Fold:
     patches: np.ndarray
     candidates: torch.Tensor
     sizes: tuple[int, ...]
+
+
+def _select_coresets(
+    points: dict[int, torch.Tensor], sizes: Sequence[int], observer: Observer
+) -> dict[int, np.ndarray]:
+    """Select the largest coreset of each seed from its projections, which are centred in place."""
+    selected = {}
+    for seed, projected in points.items():
+        with observer.selection(seed, sizes) as progress:
+            indices = select(centre_(projected, seed), sizes[-1], seed=seed, progress=progress)
+        selected[seed] = indices.cpu().numpy()
+    return selected
+
+
+def _select_folds(points: torch.Tensor, seed: int, folds: Sequence[_Fold]) -> list[np.ndarray]:
+    """Select the largest coreset of the other folds, for each fold."""
+    return [
+        select(points, fold.sizes[-1], seed=seed, candidates=fold.candidates).cpu().numpy()
+        for fold in folds
+    ]
 
 
 def _make_folds(
