@@ -3,17 +3,15 @@ import io
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 import torch
 import torchvision
 from torch import nn
 
-from patchcore import PatchCore, PatchCoreError
+from patchcore import PatchCoreError
 from patchcore.backbone import Backbone, digest
 from patchcore.fold import fold_batch_norms
 from patchcore.layout import Layout
-from tests.patchcore.test_model import make_images
 
 
 class Toy(nn.Module):
@@ -181,21 +179,6 @@ def test_any_number_of_threads_read_what_one_reads(toy):
         assert list(maps) == list(wanted)
         for name, values in maps.items():
             assert torch.equal(values, wanted[name])
-
-
-def test_models_that_share_a_backbone_predict_the_same_from_threads(toy):
-    backbone = Backbone(toy, ["stage1", "stage2"], (32, 32))
-    options = {"size_resize": (36, 36), "size_crop": (32, 32), "embed_dim": 20}
-    models = [
-        PatchCore(backbone, percentage_coreset=share, **options).fit(make_images(4))
-        for share in (0.1, 0.5)
-    ]
-    requests = [(models[n % 2], make_images(2, seed=n)) for n in range(24)]
-    expected = [model.predict(images).score for model, images in requests]
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda request: request[0].predict(request[1]).score, requests))
-    for scores, wanted in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(scores, wanted)
 
 
 def test_can_be_pickled_and_copied(toy, images):

@@ -38,13 +38,13 @@ def check_embeddings(network, layers, size, to_map):
         embed_dim=64,
         percentage_coreset=0.5,
     ).fit(images)
-    batch = np.stack([model.crop(image) for image in images])
+    batch = np.stack([model.embedder.crop(image) for image in images])
     normalised = model.preprocess.normalise(torch.from_numpy(batch))
     maps = [to_map(output) for output in outputs_of(network, layers, normalised).values()]
     assert model.grid == tuple(maps[0].shape[2:])
     with torch.inference_mode():
-        expected = model.patch_embedding(maps)
-    torch.testing.assert_close(model.embed(batch), expected, rtol=1e-4, atol=1e-4)
+        expected = model.embedder.patch_embedding(maps)
+    torch.testing.assert_close(model.embedder.embed(batch), expected, rtol=1e-4, atol=1e-4)
     assert model.backbone.channels == tuple(layer_map.shape[1] for layer_map in maps)
 
 
