@@ -136,6 +136,11 @@ def read_backbone(
             # Found by a trial run at training; it does not apply to another network.
             layout=recorded["layout"] if backbone in (None, recorded["name"]) else None,
         )
+    if list(backbone.layers) != recorded["layers"]:
+        raise PatchCoreError(
+            f"expected the layers that the model was trained with, {', '.join(recorded['layers'])}"
+            f", found {', '.join(backbone.layers)} (backbone)"
+        )
     if weights_digest(backbone) != recorded["weights_digest"]:
         raise PatchCoreError(
             "expected the weights that the model was trained with (digest "

@@ -295,6 +295,12 @@ class TestRefusals:
         self.check(tmp_path / "own", "the backbone to be given .*it has no name")
         self.check(tmp_path / "own", "found others", backbone=own_network(seed=1))
 
+    def test_other_layers_of_the_same_network(self, tmp_path):
+        model = PatchCore(own_network(), size_crop=(64, 64), embed_dim=50).fit(make_images(3))
+        model.save(tmp_path / "own")
+        other = Backbone(own_network().network, ["0"], (64, 64))
+        self.check(tmp_path / "own", "trained with, 0, 1, found 0", backbone=other)
+
     @pytest.mark.parametrize(
         ("name", "tensor"),
         [
