@@ -242,7 +242,8 @@ class TestMistakes:
         assert getattr(parse(f"--{flag} {least}"), flag) == least
 
     @pytest.mark.parametrize(
-        ("flag", "value"), [("sigma", "nan"), ("sigma", "inf"), ("memory_budget", "nan")]
+        ("flag", "value"),
+        [("sigma", "nan"), ("sigma", "inf"), ("memory_budget", "nan"), ("score_max", "-1.0")],
     )
     def test_what_is_no_number(self, flag, value):
         with pytest.raises(UsageError, match=rf"{flag} .* found {value} \(--{flag}\)"):
