@@ -243,7 +243,7 @@ class TestMistakes:
 
     @pytest.mark.parametrize(
         ("flag", "value"),
-        [("sigma", "nan"), ("sigma", "inf"), ("memory_budget", "nan"), ("score_max", "-1.0")],
+        [("sigma", "nan"), ("sigma", "inf"), ("memory_budget", "nan"), ("score_max", "-1")],
     )
     def test_what_is_no_number(self, flag, value):
         with pytest.raises(UsageError, match=rf"{flag} .* found {value} \(--{flag}\)"):
