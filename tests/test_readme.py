@@ -1,22 +1,33 @@
-"""README, CONTRIBUTING and docs/: links, the table of flags, and the example are up to date.
+"""README, CONTRIBUTING and docs/: links, the table of flags, and the examples are up to date.
 
 `python -m tests.test_readme`, or `make flags`, writes the table of flags anew.
 """
 
+import contextlib
+import http.client
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import pytest
 
+from patchcore import PatchCore
+from tests.patchcore.test_model import make_images
+from tests.support import one_thread
 from utils.options.evaluate import EvaluateOptions
 from utils.options.flags import flags_as_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 FLAGS = ROOT / "docs/flags.md"
+SERVER = ROOT / "docs/server.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").iterdir())]
 MAX_LINES = 250
 LINK = re.compile(r"\]\((?!https?://)([^)]+)\)")
@@ -60,6 +71,54 @@ def test_the_example_runs(tmp_path):
         timeout=300,
     ).stdout.splitlines()
     assert shown[-3:] == ["(2, 224, 224)", "[False  True]", "[ True  True]"]
+
+
+def post(port, body):
+    """Return the status and the JSON of the server's answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("POST", "/", body)
+    answer = connection.getresponse()
+    return answer.status, json.loads(answer.read())
+
+
+def wait_for(port):
+    while True:
+        with contextlib.suppress(ConnectionError):
+            return socket.create_connection(("127.0.0.1", port)).close()
+        time.sleep(0.1)
+
+
+def test_the_server_of_the_example_answers(tmp_path):
+    with one_thread():
+        model = PatchCore("formulanet", size_resize=(36, 36), size_crop=(32, 32))
+        images = make_images(6)
+        expected = model.fit(images[:4]).predict(images).score.tolist()
+        model.save(tmp_path / "trained/example")
+    bodies = [cv2.imencode(".png", image[:, :, ::-1])[1].tobytes() for image in images]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    text = SERVER.read_text(encoding="utf-8")
+    example = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[1].replace("8000", str(port))
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", example]
+    server = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        pool = ThreadPoolExecutor(8)
+        pool.submit(wait_for, port).result(timeout=120)
+        answers = list(pool.map(lambda body: post(port, body), [b"no image", *bodies]))
+    finally:
+        server.kill()
+        server.wait()
+    assert answers[0][0] == 400
+    assert "cannot identify image" in answers[0][1]["error"]
+    assert [status for status, _ in answers[1:]] == [200] * 6
+    scores = [content["score"] for _, content in answers[1:]]
+    assert scores == pytest.approx(expected, rel=1e-5)
+    threshold = model.thresholds.image.value
+    assert [content["is_anomaly"] for _, content in answers[1:]] == [
+        score >= threshold for score in scores
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,5 +1,8 @@
 """Threads that predict at the same time get the same bits as calls one after another."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -15,7 +18,7 @@ from patchcore.lower_bounds import BoundedPart
 from patchcore.settings import IMAGE_SCORES
 from patchcore.weights import load_backbone
 from tests.patchcore.test_model import make_backbone, make_images
-from tests.support import one_thread
+from tests.support import ROOT, one_thread
 
 NUM_THREADS = 4
 NAMES = ("score", "anomaly_map", "distance", "nearest")
@@ -101,6 +104,24 @@ def test_threads_resize_by_area_alike():
         requests = [(model, make_images(1, seed=n, size=(300, 200))) for n in range(20)]
         assert num_wrong(requests) == 0
     assert cv2.getNumThreads() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_predicts_if_torch_has_one_thread():
+    """As docs/server.md says. In a process of its own, since this one may have used more."""
+    code = (
+        "import os, signal, torch; torch.set_num_threads(1)\n"
+        "from tests.patchcore.test_model import make_images, make_model\n"
+        "model = make_model().fit(make_images(4))\n"
+        "expected = model.predict(make_images(3, seed=1)).score.tolist()\n"
+        "process = os.fork()\n"
+        "if process == 0:\n"
+        "    signal.alarm(60)  # a child that waits forever ends with a signal\n"
+        "    found = model.predict(make_images(3, seed=1)).score.tolist()\n"
+        "    os._exit(0 if found == expected else 1)\n"
+        "assert os.waitpid(process, 0)[1] == 0\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=180)
 
 
 @pytest.mark.real_data
