@@ -3,9 +3,9 @@
     python -m tests.benchmarks.server                  # bottle, 3 minutes on 2 cores
     python -m tests.benchmarks.server --threads 1 2 --batch_sizes 1 8
 
-The images are decoded before; `predict` resizes, crops and predicts them. All forms are measured in
-turns on the same images. The fastest round of each, which other processes disturbed least, is printed
-as a Markdown table.
+The images are decoded before; `predict` resizes, crops and predicts them. All forms are measured
+in turns on the same images. The fastest round of each, which other processes disturbed least, is
+printed as a Markdown table.
 """
 
 import argparse
