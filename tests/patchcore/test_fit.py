@@ -7,11 +7,9 @@ import torch
 from patchcore import PatchCore, PatchCoreError
 from patchcore.backbone import Backbone
 from patchcore.coreset import greedy_coreset
-from patchcore.ensemble import NUM_SAMPLES
 from patchcore.explain import cut_patches
 from patchcore.fit import FitRequest, FitResult, coreset_sizes, fit
 from patchcore.held_out import NUM_FOLDS
-from patchcore.memory_plan import Needs
 from patchcore.passes import CroppedImages
 from tests.support import one_thread
 
@@ -75,54 +73,6 @@ def two_passes(monkeypatch) -> None:
         return module.MemoryPlan(passes=2, needed=0.0)
 
     monkeypatch.setattr(module, "plan_memory", plan)
-
-
-def needs_of(monkeypatch, model: PatchCore, images, **request) -> Needs:
-    """Return what a fit says that it keeps in memory."""
-    import patchcore.fit as module
-
-    found = []
-
-    def plan(needs, budget):
-        found.append(needs)
-        return module.MemoryPlan(passes=1, needed=0.0)
-
-    monkeypatch.setattr(module, "plan_memory", plan)
-    fit_images(model, images, **request)
-    return found[0]
-
-
-class TestNeeds:
-    """The memory that a fit plans for: 8 images, each also flipped, of 16 patches."""
-
-    @pytest.fixture
-    def needs(self, monkeypatch):
-        model = make_model(percentage_coreset=(0.05, 0.25), flip=("horizontal",))
-        return lambda **request: needs_of(monkeypatch, model, make_images(8), **request)
-
-    def test_coresets_alone(self, needs):
-        found = needs(held_out=False, patches=False)
-        assert found == Needs(16, PATCHES, 48, (64,))
-
-    def test_coresets_of_several_seeds_with_images_and_crops_of_their_patches(self, needs):
-        found = needs(seeds=(0, 3), held_out=False)
-        crop = SIDE * 2 // GRID  # two fields
-        expected = Needs(
-            *(16, PATCHES, 48, (64, 64)),
-            image_bytes=3 * SIDE * SIDE,
-            patch_bytes=3 * crop * crop,
-        )
-        assert found == expected
-
-    def test_samples_for_ensembles(self, needs):
-        found = needs(seeds=(0, 3), held_out=False, patches=False, normal=True)
-        assert found.scored_patches == 2 * NUM_SAMPLES
-
-    def test_folds(self, needs):
-        found = needs(patches=False)
-        # Each fold leaves out 2 of 8 images; the others and their flips have 12 * 16 patches.
-        assert found.fold_sizes == (48,) * NUM_FOLDS
-        assert found.scored_patches == 8 * PATCHES
 
 
 class TestCoresets:
@@ -205,7 +155,8 @@ class TestTwoPasses:
             make_model().fit(images, memory_budget=0.0005)
 
     @pytest.mark.parametrize(("normal", "sampled"), [(False, 0), (True, 20_000)])
-    def test_the_plan_counts_what_the_fit_keeps(self, normal, sampled, monkeypatch):
+    @pytest.mark.parametrize("patches", [True, False])
+    def test_the_plan_counts_what_the_fit_keeps(self, normal, sampled, patches, monkeypatch):
         seen = []
 
         def plan(needs, budget):
@@ -216,15 +167,16 @@ class TestTwoPasses:
 
         monkeypatch.setattr(module, "plan_memory", plan)
         model = make_model(percentage_coreset=(0.1, 0.5), flip=("vertical",))
-        fit_images(model, make_images(8), seeds=(0, 1), normal=normal, memory_budget=7.0)
+        request = {"normal": normal, "patches": patches, "memory_budget": 7.0}
+        fit_images(model, make_images(8), seeds=(0, 1), **request)
         ((needs, budget),) = seen
         assert budget == 7.0
         assert (needs.num_images, needs.patches_per_image, needs.embed_dim) == (16, PATCHES, 48)
         assert needs.coreset_sizes == (128, 128)
         assert needs.fold_sizes == (96,) * NUM_FOLDS
         assert needs.scored_patches == 8 * PATCHES + sampled
-        assert needs.image_bytes == 3 * SIDE * SIDE
-        assert needs.patch_bytes == 3 * 16 * 16  # two fields of 8 pixels wide
+        assert needs.image_bytes == patches * 3 * SIDE * SIDE
+        assert needs.patch_bytes == patches * 3 * 16 * 16  # two fields of 8 pixels wide
 
     def test_an_image_that_changes_between_the_passes_is_named(self, monkeypatch):
         two_passes(monkeypatch)

@@ -246,7 +246,7 @@ class TestMistakes:
 
     @pytest.mark.parametrize(
         ("flag", "value"),
-        [("sigma", "nan"), ("sigma", "inf"), ("memory_budget", "nan"), ("score_max", "-1")],
+        [("sigma", "nan"), ("sigma", "inf"), ("memory_budget", "nan")],
     )
     def test_what_is_no_number(self, flag, value):
         with pytest.raises(UsageError, match=rf"{flag} .* found {value} \(--{flag}\)"):
