@@ -177,6 +177,11 @@ def test_two_sizes_tell_a_cube_apart():
         ((8, 12, 8), (64, 96), "channels_last"),
         ((8, 8, 12), (64, 96), "channels_first"),
         ((13, 7, 7), (100, 100), "channels_first"),
+        # Not in proportion: of a stride that does not divide the size, rounded up, then down.
+        ((64, 4, 5), (64, 100), "channels_first"),
+        ((5, 4, 64), (100, 64), "channels_last"),
+        ((64, 5, 9), (64, 100), "channels_first"),
+        ((9, 5, 64), (100, 64), "channels_last"),
     ],
 )
 def test_one_size_is_enough_where_only_one_pair_of_axes_has_its_proportion(shape, size, axes):

@@ -155,7 +155,8 @@ class TestTwoPasses:
             make_model().fit(images, memory_budget=0.0005)
 
     @pytest.mark.parametrize(("normal", "sampled"), [(False, 0), (True, 20_000)])
-    def test_the_plan_counts_what_the_fit_keeps(self, normal, sampled, monkeypatch):
+    @pytest.mark.parametrize("patches", [True, False])
+    def test_the_plan_counts_what_the_fit_keeps(self, normal, sampled, patches, monkeypatch):
         seen = []
 
         def plan(needs, budget):
@@ -166,15 +167,16 @@ class TestTwoPasses:
 
         monkeypatch.setattr(module, "plan_memory", plan)
         model = make_model(percentage_coreset=(0.1, 0.5), flip=("vertical",))
-        fit_images(model, make_images(8), seeds=(0, 1), normal=normal, memory_budget=7.0)
+        request = {"normal": normal, "patches": patches, "memory_budget": 7.0}
+        fit_images(model, make_images(8), seeds=(0, 1), **request)
         ((needs, budget),) = seen
         assert budget == 7.0
         assert (needs.num_images, needs.patches_per_image, needs.embed_dim) == (16, PATCHES, 48)
         assert needs.coreset_sizes == (128, 128)
         assert needs.fold_sizes == (96,) * NUM_FOLDS
         assert needs.scored_patches == 8 * PATCHES + sampled
-        assert needs.image_bytes == 3 * SIDE * SIDE
-        assert needs.patch_bytes == 3 * 16 * 16  # two fields of 8 pixels wide
+        assert needs.image_bytes == patches * 3 * SIDE * SIDE
+        assert needs.patch_bytes == patches * 3 * 16 * 16  # two fields of 8 pixels wide
 
     def test_an_image_that_changes_between_the_passes_is_named(self, monkeypatch):
         two_passes(monkeypatch)

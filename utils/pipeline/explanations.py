@@ -206,8 +206,8 @@ def _field_in_crop(image: np.ndarray, grid: tuple[int, int], fields: int) -> exp
     height, width = (
         max(length / count, 1) for length, count in zip(image.shape, grid, strict=False)
     )
-    margin = (fields - 1) / 2
-    left, top = round(margin * width), round(margin * height)
+    # The centre of the crop is that of the field, both rounded down.
+    left, top = (round(fields * length) // 2 - int(length / 2) for length in (width, height))
     return left, top, left + round(width), top + round(height)
 
 

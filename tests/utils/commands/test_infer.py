@@ -151,6 +151,11 @@ class TestVerdicts:
         rows = read_table(self_csv(infer))
         assert [row["verdict"] for row in rows] == [r["verdict"] for r in records]
 
+    def test_a_batch_of_which_nothing_can_be_read(self, infer, data, tmp_path):
+        broken = truncate(write_image(tmp_path / "a.png", np.zeros((64, 64, 3), np.uint8)))
+        records = infer(broken, data / "widget/test/good", "--batch_size", 1, status=2)
+        assert [r["verdict"] for r in records] == ["error", "normal", "normal"]
+
     def test_regions_are_where_the_defect_is_in_the_picture_as_it_was_given(
         self, infer, data, tmp_path
     ):

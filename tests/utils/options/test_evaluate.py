@@ -16,7 +16,7 @@ from patchcore.weights import default_layers
 from utils.errors import UsageError
 from utils.options.backbone import Member
 from utils.options.evaluate import EvaluateOptions, OutputOptions
-from utils.options.method import parse_options
+from utils.options.method import SEVERAL, parse_options
 from utils.options.train import DEFAULTS as TRAINING
 from utils.options.train import TrainOptions
 
@@ -233,6 +233,9 @@ class TestMistakes:
             ("batch_size", 1),
             ("num_workers", -1),
             ("memory_budget", 0),
+            ("pictures_limit", 0),
+            ("explain_top", 0),
+            ("score_max", 0),
         ],
     )
     def test_a_number_below_its_least(self, flag, least):
@@ -243,27 +246,24 @@ class TestMistakes:
 
     @pytest.mark.parametrize(
         ("flag", "value"),
-        [("sigma", "nan"), ("sigma", "inf"), ("memory_budget", "nan"), ("score_max", "-1")],
+        [("sigma", "nan"), ("sigma", "inf"), ("memory_budget", "nan")],
     )
     def test_what_is_no_number(self, flag, value):
         with pytest.raises(UsageError, match=rf"{flag} .* found {value} \(--{flag}\)"):
             parse(f"--{flag} {value}")
 
     @pytest.mark.parametrize("value", ["0", "-0.1", "1.5", "nan"])
-    def test_a_false_positive_rate_outside_its_range(self, value):
-        with pytest.raises(UsageError, match=rf"in \(0, 1\], found {value} \(--aupro_limit\)"):
-            parse(f"--aupro_limit {value}")
-        assert parse("--aupro_limit 1").aupro_limit == 1
+    @pytest.mark.parametrize("flag", ["aupro_limit", "nominal_fpr", "nominal_fpr_pixel"])
+    def test_a_false_positive_rate_outside_its_range(self, flag, value):
+        with pytest.raises(UsageError, match=rf"in \(0, 1\], found {value} \(--{flag}\)"):
+            parse(f"--{flag} {value}")
+        assert getattr(parse(f"--{flag} 1"), flag) == 1
 
     @pytest.mark.parametrize("value", [-1, 2**32])
     def test_a_seed_that_no_generator_takes(self, value):
         with pytest.raises(UsageError, match=rf"in \[0, 4294967295\], found 3 {value} \(--seed\)"):
             parse(f"--seed 3 {value}")
         assert parse(f"--seed 0 {2**32 - 1}").seed == (0, 2**32 - 1)
-
-
-def as_typed(value: object) -> str:
-    return " ".join(map(as_typed, value)) if isinstance(value, tuple) else str(value)
 
     @pytest.mark.parametrize("value", ["CPU", "cuda:", "cuda:x", "cuda 1", "0", ":1"])
     def test_what_is_no_device(self, value):
@@ -282,7 +282,8 @@ class TestSettings:
     def test_every_setting_is_a_flag_with_its_default_and_meaning(self):
         flags = {field.name: field for field in fields(EvaluateOptions)}
         for field in fields(Settings):
-            assert flags[field.name].metadata["text"].startswith(field.metadata["text"])
+            text = field.metadata["text"] + SEVERAL.get(field.name, "")
+            assert flags[field.name].metadata["text"] == text
             assert flags[field.name].metadata["bounds"] == field.metadata["bounds"]
             assert flags[field.name].metadata["choices"] == field.metadata["choices"]
         assert EvaluateOptions().settings() == Settings()
@@ -347,6 +348,10 @@ class TestModels:
             UsageError, match=r"no weights file w.pth \(--weights\); give 'default'"
         ):
             parse("--backbone a b --weights default w.pth").check_files()
+
+
+def as_typed(value: object) -> str:
+    return " ".join(map(as_typed, value)) if isinstance(value, tuple) else str(value)
 
 
 class TestHelp:

@@ -58,6 +58,7 @@ def test_a_flag_sets_its_own_option_and_no_other(name):
     ("text", "message"),
     [
         ("--frame_stride 0", r"frame_stride of at least 1, found 0 \(--frame_stride\)"),
+        ("--explain_top -1", r"explain_top of at least 0, found -1 \(--explain_top\)"),
         ("--regions -1", r"regions of at least 0, found -1 \(--regions\)"),
         ("--batch_size 0", r"batch_size of at least 1, found 0 \(--batch_size\)"),
         ("--num_workers -2", r"num_workers of at least -1, found -2 \(--num_workers\)"),
@@ -79,6 +80,11 @@ def test_a_flag_sets_its_own_option_and_no_other(name):
 def test_a_value_that_cannot_be_is_told_with_its_flag(text, message):
     with pytest.raises(UsageError, match=message):
         parse(text)
+
+
+def test_flags_are_grouped():
+    groups = dict.fromkeys(field.metadata["group"] for field in fields(InferOptions))
+    assert list(groups) == ["input", "model", "thresholds", "output", "computing"]
 
 
 class TestInput:

@@ -61,6 +61,12 @@ def test_the_worst_have_a_limit_of_their_own():
     assert len(choose_images(many, np.arange(30.0), 10.0, "worst", 0)) == WORST_LIMIT
 
 
+def test_of_equally_bad_images_the_first_are_shown():
+    many = samples(["good"] * 600)
+    scores = np.tile([1.0, 2.0], 300)
+    assert choose_images(many, scores, 0.5, "worst", 5) == [1, 3, 5, 7, 9]
+
+
 def make_options(**changed) -> EvaluateOptions:
     values = {"path_data": Path("data"), "pictures": "all", "size_resize": (8,), "size_crop": (8,)}
     return EvaluateOptions(**values | changed)

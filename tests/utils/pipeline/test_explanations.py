@@ -95,6 +95,16 @@ def test_the_figure_shows_equally_much_around_both_patches():
     assert nearest.box == (28, 20, 64, 64)
 
 
+@pytest.mark.parametrize("side", [1, 2, 3, 5])
+def test_a_field_of_few_pixels(side):
+    test, train = (image[: 8 * side, : 8 * side] for image in textures(2))
+    crops = crops_of_nearest([RECORD], CORESET_PATCHES)
+    (patch,) = explained_patches(test, [RECORD], crops, (8, 8), lambda file, flip: train)
+    left, top, right, bottom = patch.field
+    expected = test[4 * side : 5 * side, 3 * side : 4 * side]
+    np.testing.assert_array_equal(patch.crop[top:bottom, left:right], expected)
+
+
 def test_without_one_training_image_all_crops_of_the_row_are_those_of_the_coreset():
     test, train = textures(2)
     gone = NEAREST | {"coreset_index": 2, "file": "gone.png", "flip": "vertical"}
