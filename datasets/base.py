@@ -1,4 +1,4 @@
-"""Terms that all layouts share: a sample, a category, an image file, and the error."""
+"""Terms that all layouts share: a sample, its mask, a category, an image file, and the error."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -19,6 +19,33 @@ def is_image(path: Path) -> bool:
 
 
 @dataclass(frozen=True)
+class MaskFiles:
+    """The ground-truth mask of an image, drawn in image files.
+
+    Attributes:
+        paths: At least one file of the image's size; their defective regions are joined.
+    """
+
+    paths: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.paths))
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that was found with the images and is not used.
+
+    Attributes:
+        path: The file.
+        reason: Why it is not used, in a few words that are the same for all such files.
+    """
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
 class Sample:
     """One image on disk.
 
@@ -26,14 +53,14 @@ class Sample:
         path: The image file.
         category: Name of the category, for example ``bottle``.
         defect_type: ``good``, or the name of the defect, for example ``broken_large``.
-        mask_path: The ground-truth mask of a defective image; None for a good image, and for a
+        mask: The ground-truth mask of a defective image; None for a good image, and for a
             defective image of a category without masks.
     """
 
     path: Path
     category: str
     defect_type: str
-    mask_path: Path | None = None
+    mask: MaskFiles | None = None
 
     @property
     def is_defective(self) -> bool:
@@ -50,12 +77,14 @@ class Category:
         train: Good samples only; never empty.
         test: Good and defective samples; empty only if the test images were not read.
         has_masks: Whether the defective test samples have ground-truth masks (all or none).
+        left_out: Files that were found with the images and are not used.
     """
 
     name: str
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
     has_masks: bool
+    left_out: tuple[LeftOut, ...] = ()
 
     def describe(self) -> str:
         """Return the counts, for example ``209 training, 83 test images (20 good, ...)``."""

@@ -55,15 +55,18 @@ def read_sample(sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
     image = read_image(sample.path)
     if not sample.is_defective:
         return image, np.zeros(image.shape[:2], dtype=bool)
-    if sample.mask_path is None:
+    if sample.mask is None:
         return image, None
-    mask = read_mask(sample.mask_path)
-    if mask.shape != image.shape[:2]:
-        raise DatasetError(
-            f"expected a mask of the size of its image, {_size(image)}, found {_size(mask)}: "
-            f"{sample.mask_path}, mask of {sample.path}"
-        )
-    return image, mask
+    joined = np.zeros(image.shape[:2], dtype=bool)
+    for path in sample.mask.paths:
+        mask = read_mask(path)
+        if mask.shape != joined.shape:
+            raise DatasetError(
+                f"expected a mask of the size of its image, {_size(image)}, found {_size(mask)}: "
+                f"{path}, mask of {sample.path}"
+            )
+        joined |= mask
+    return image, joined
 
 
 def map_ahead(

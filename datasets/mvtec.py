@@ -9,7 +9,15 @@ PATH/<category>/ground_truth/<defect type>/000_mask.png
 from itertools import pairwise
 from pathlib import Path
 
-from datasets.base import GOOD, IMAGE_SUFFIXES, Category, DatasetError, Sample, is_image
+from datasets.base import (
+    GOOD,
+    IMAGE_SUFFIXES,
+    Category,
+    DatasetError,
+    MaskFiles,
+    Sample,
+    is_image,
+)
 
 
 def is_layout(path: Path) -> bool:
@@ -118,11 +126,11 @@ def _index_masks(path: Path) -> dict[str, Path]:
     return {file.stem: file for file in sorted(path.iterdir()) if is_image(file)}
 
 
-def _find_mask(image: Path, masks: dict[str, Path] | None, root: Path) -> Path | None:
+def _find_mask(image: Path, masks: dict[str, Path] | None, root: Path) -> MaskFiles | None:
     if masks is None:
         return None
     mask = masks.get(f"{image.stem}_mask", masks.get(image.stem))
     if mask is None:
         expected = root / "ground_truth" / image.parent.name / f"{image.stem}_mask.png"
         raise DatasetError(f"expected the mask {expected} of the defective image {image}")
-    return mask
+    return MaskFiles((mask,))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets.base import DatasetError, Sample
+from datasets.base import DatasetError, MaskFiles, Sample
 from datasets.images import in_batches, map_ahead, read_image, read_mask, read_sample
 from tests.support import truncate, write_image
 
@@ -218,8 +218,18 @@ class TestReadSample:
 
     def test_a_defective_image_comes_with_its_mask(self, image, tmp_path):
         path = save(tmp_path / "mask.png", (MASK * 255).astype(np.uint8))
-        found, mask = read_sample(Sample(image, "widget", "crack", path))
+        found, mask = read_sample(Sample(image, "widget", "crack", MaskFiles((path,))))
         np.testing.assert_array_equal(found, IMAGE)
+        np.testing.assert_array_equal(mask, MASK)
+
+    def test_several_masks_of_an_image_are_joined(self, image, tmp_path):
+        halves = MASK.copy(), MASK.copy()
+        halves[0][::2], halves[1][1::2] = False, False
+        paths = tuple(
+            save(tmp_path / f"mask_{number}.png", (half * 255).astype(np.uint8))
+            for number, half in enumerate(halves)
+        )
+        _, mask = read_sample(Sample(image, "widget", "crack", MaskFiles(paths)))
         np.testing.assert_array_equal(mask, MASK)
 
     def test_a_defective_image_without_ground_truth_has_none(self, image):
@@ -229,7 +239,7 @@ class TestReadSample:
     def test_a_mask_of_another_size_is_refused(self, image, tmp_path, size):
         path = save(tmp_path / "mask.png", np.zeros(size, np.uint8))
         with pytest.raises(DatasetError) as caught:
-            read_sample(Sample(image, "widget", "crack", path))
+            read_sample(Sample(image, "widget", "crack", MaskFiles((path,))))
         message = str(caught.value)
         assert f"of its image, 36x24, found {size[1]}x{size[0]}: " in message
         assert str(path) in message

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.base import DatasetError
+from datasets.base import DatasetError, MaskFiles
 from datasets.mvtec import find_categories, read_category, read_training
 
 FILES = (
@@ -87,11 +87,11 @@ def test_every_defective_image_is_paired_with_its_own_mask(root):
     category = read_category(root, "widget")
     truth = root / "widget/ground_truth"
     assert category.has_masks
-    assert [s.mask_path for s in category.test] == [
+    assert [s.mask for s in category.test] == [
         None,
-        truth / "a_hole/000_mask.png",
-        truth / "crack/000_mask.png",
-        truth / "crack/001_mask.png",
+        MaskFiles((truth / "a_hole/000_mask.png",)),
+        MaskFiles((truth / "crack/000_mask.png",)),
+        MaskFiles((truth / "crack/001_mask.png",)),
     ]
 
 
@@ -99,8 +99,8 @@ def test_every_defective_image_is_paired_with_its_own_mask(root):
 def test_a_mask_may_bear_the_images_name_or_another_ending(root, name):
     folder = root / "widget/ground_truth/a_hole"
     (folder / "000_mask.png").rename(folder / name)
-    masks = {s.defect_type: s.mask_path for s in read_category(root, "widget").test}
-    assert masks["a_hole"] == folder / name
+    masks = {s.defect_type: s.mask for s in read_category(root, "widget").test}
+    assert masks["a_hole"] == MaskFiles((folder / name,))
 
 
 def test_images_of_every_usual_ending_are_listed(root):
@@ -137,7 +137,7 @@ def test_a_category_without_ground_truth_has_no_masks(root):
     shutil.rmtree(root / "widget/ground_truth")
     category = read_category(root, "widget")
     assert not category.has_masks
-    assert [s.mask_path for s in category.test] == [None] * 4
+    assert [s.mask for s in category.test] == [None] * 4
     assert [s.is_defective for s in category.test] == [False, True, True, True]
 
 
