@@ -17,6 +17,8 @@ COMMANDS = {
     "train": "fit on normal images alone and save the models",
     "infer": "judge images, folders, videos or a camera with a trained model",
     "export": "write a trained model to one file, as ONNX or for torch.export",
+    "datasets": "list published datasets: images, licence, paper, where to get them",
+    "download": "download a published dataset, or unpack its archive",
 }
 DEFAULT_COMMAND = "evaluate"
 WRONG_USAGE = 2

@@ -132,7 +132,7 @@ class TestResults:
     def test_there_is_a_row_for_each_category_and_percentage(self, finished):
         rows = read_table(finished[0])
         assert list(rows[0]) == [
-            *("category", "percentage_coreset", "k", "seed", "num_train", "num_test"),
+            *("category", "percentage_coreset", "k", "seed", "shots", "num_train", "num_test"),
             *METRICS,
             "seconds_total",
             *(f"seconds_{stage}" for stage in STAGES),

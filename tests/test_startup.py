@@ -105,6 +105,12 @@ IMAGE = "data/widget/train/good/000.png"
         ("export --format pt", "argument --format: invalid choice"),
         ("export --path_trained empty", "expected trained models in empty, found none"),
         ("export --images nowhere.png", "no such file or folder: nowhere.png (--images)"),
+        ("download --to x", "expected the NAME of a dataset and --to FOLDER"),
+        ("download mpdd --to x", "MPDD has no public address of an archive"),
+        ("download btad --to x", "BTAD has a licence"),
+        ("download btad --archive nowhere.zip --to x", "expected an archive, found no file"),
+        (f"train {DATA} --shots 1 2", "expected one number of training images"),
+        (f"{DATA} --shots 0", "expected shots of at least 1, found 0 (--shots)"),
         ("tables nowhere", "expected a result folder with run.json"),
     ],
 )
