@@ -73,11 +73,18 @@ def fetch(
         if not target.exists():
             part = _Part(target.with_name(f"{target.name}.part"), remote)
             _fetch_part(part, on_bytes, wait)
-            digest = _check(part.path, remote)
+            try:
+                digest = _check(part.path, remote)
+            except DatasetError as error:
+                part.remove()  # it cannot be continued
+                raise DatasetError(f"{error}; the file was removed") from error
             part.path.rename(target)
             part.source.unlink(missing_ok=True)
             return digest
-        return _check(target, remote)
+        try:
+            return _check(target, remote)
+        except DatasetError as error:
+            raise DatasetError(f"{error}; move this file elsewhere") from error
     except OSError as error:
         raise DatasetError(f"cannot write {target}: {error.strerror or error}") from error
 
@@ -262,8 +269,7 @@ def _check(path: Path, remote: RemoteFile) -> str:
     """Return the digest of a complete file.
 
     Raises:
-        DatasetError: The size or the digest is not the published one; an incomplete file is
-            removed, since it cannot be continued.
+        DatasetError: The size or the digest is not the published one.
     """
     size, digest = path.stat().st_size, file_digest(path)
     faults = []
@@ -272,12 +278,5 @@ def _check(path: Path, remote: RemoteFile) -> str:
     if remote.sha256 and digest != remote.sha256.lower():
         faults.append(f"expected SHA-256 {remote.sha256} of {remote.url}, found {digest} in {path}")
     if faults:
-        is_part = path.suffix == ".part"
-        if is_part:
-            path.unlink()
-        raise DatasetError(
-            f"{'; '.join(faults)}. "
-            + ("It was removed" if is_part else "Remove it, or move it elsewhere")
-            + "; if the dataset was published anew, give its digest as --sha256"
-        )
+        raise DatasetError(f"{'; '.join(faults)} (--sha256 if the dataset was published anew)")
     return digest

@@ -127,6 +127,10 @@ class TestFetch:
         assert get(server, target, cut, silent, cut, cut, whole, **known) == SHA256
         assert server.ranges == [None, *(f"bytes={n}-" for n in (30_000, 30_000, 60_000, 90_000))]
 
+    def test_any_number_of_cuts_that_each_bring_bytes(self, server, target):
+        assert get(server, target, lambda handler: whole(handler, sent=10_000)) == SHA256
+        assert len(server.ranges) == 11 > ATTEMPTS
+
     def test_a_later_run_continues(self, server, target):
         check_refused(
             server, target, "found 30000 of 102400 bytes in .*continues there", cut, silent
@@ -141,7 +145,9 @@ class TestFetch:
         server.ranges.clear()
         assert get(server, target, sha256=SHA256) == SHA256
         assert server.ranges == []
-        with pytest.raises(DatasetError, match=f"SHA-256 {'0' * 64} .*found {SHA256}.*Remove it"):
+        with pytest.raises(
+            DatasetError, match=f"SHA-256 {'0' * 64} .*found {SHA256}.*move this file elsewhere"
+        ):
             get(server, target, sha256="0" * 64)
         assert target.read_bytes() == CONTENT
 
@@ -264,8 +270,9 @@ class TestLies:
             whole(handler, other)
 
         found = hashlib.sha256(other).hexdigest()
-        message = f"expected SHA-256 {SHA256} of .*, found {found} .*It was removed"
+        message = f"expected SHA-256 {SHA256} of .*, found {found} .*the file was removed"
         check_refused(server, target, message, lie, sha256=SHA256)
+        assert list(target.parent.iterdir()) == []
         assert get(server, target, sha256=SHA256) == SHA256
 
     def test_a_web_page(self, server, target):
