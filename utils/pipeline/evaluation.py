@@ -12,6 +12,7 @@ from patchcore import PatchCore, Prediction
 from patchcore.memory_bank import search_method
 from patchcore.weights import RANDOM
 from utils.encoding import write_arrays
+from utils.errors import describe_end
 from utils.files import make_writable
 from utils.machine import now, start_record
 from utils.options.evaluate import EvaluateOptions
@@ -72,7 +73,7 @@ def evaluate(
                     run.drawn(percentage), run.folder, options.aupro_limit
                 )
     except BaseException as error:
-        run.finish(f"stopped: {str(error) or type(error).__name__}")
+        run.finish(describe_end(error))
         raise
     run.finish("complete")
     notes = [f"> {note}\n" for note in run.record["notes"]]
