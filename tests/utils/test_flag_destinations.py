@@ -93,9 +93,9 @@ class TestDestinations:
         evaluate = evaluate_module.evaluate_category
 
         def spy(model, *arguments):
-            result = evaluate(model, *arguments)
-            self.seen.append(Seen(model, result))
-            return result
+            results = evaluate(model, *arguments)
+            self.seen.append(Seen(model, results[-1]))
+            return results
 
         monkeypatch.setattr(evaluate_module, "evaluate_category", spy)
 
@@ -118,6 +118,12 @@ class TestDestinations:
     def test_categories(self):
         self.run("--categories widget gadget")
         assert [seen.result.category.name for seen in self.seen] == ["widget", "gadget"]
+
+    def test_shots(self):
+        seen = self.run("--shots 2")
+        assert len(seen.result.category.train) == 2
+        assert {origin // NUM_PATCHES for origin in seen.coreset} == {0, 1}
+        assert [row["num_train"] for row in read_table(self.folder)] == ["2"]
 
     def test_path_result(self, tmp_path):
         self.run(f"--path_result {tmp_path / 'elsewhere'}")

@@ -52,6 +52,7 @@ class TestRecord:
             ("percentage_coreset", "0.01"),
             ("k", "3"),
             ("seed", "7"),
+            ("shots", ""),
             ("num_train", "209"),
             ("num_test", "83"),
             ("image_auroc", "0.98765432"),
@@ -76,6 +77,7 @@ class TestRecord:
             ("percentage_coreset", "0.01"),
             ("k", "3"),
             ("seed", "7"),
+            ("shots", ""),
             ("defect_type", "crack"),
             ("num_test", "20"),
             ("image_auroc", "0.75"),
@@ -148,6 +150,24 @@ class TestReadingBack:
         first, second = read_rows(tmp_path)
         assert first.defects["crack"] == pytest.approx(CRACK, nan_ok=True)
         assert second.defects == {}
+
+    def test_rows_of_the_same_setting_but_for_the_shots_are_told_apart(self, tmp_path):
+        few = [replace(row(defects={"crack": CRACK | {"num_test": n}}), shots=n) for n in (1, 16)]
+        write(tmp_path, [*few, row()])
+        one, sixteen, full = read_rows(tmp_path)
+        assert [one.shots, sixteen.shots, full.shots] == [1, 16, None]
+        assert len({one.key, sixteen.key, full.key}) == 3
+        assert (one.defects["crack"]["num_test"], sixteen.defects["crack"]["num_test"]) == (1, 16)
+        assert full.defects == {}
+
+    def test_files_of_older_runs_have_no_column_for_shots(self, tmp_path):
+        written = row("bottle", defects={"crack": {"num_test": 20, "image_auroc": 0.75}})
+        write(tmp_path, [written])
+        for name in ("results.csv", "results_defects.csv"):
+            text = (tmp_path / name).read_text().replace(",seed,shots,", ",seed,")
+            (tmp_path / name).write_text(text.replace(",7,,", ",7,"))
+            assert "shots" not in (tmp_path / name).read_text()
+        assert read_rows(tmp_path) == [written]
 
     def test_a_folder_without_results_is_named(self, tmp_path):
         with pytest.raises(

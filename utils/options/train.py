@@ -41,6 +41,11 @@ class TrainOptions(FitOptions, ImagesOptions):
             )
         if len(set(self.seed)) > 1 or not self.saves_models:
             raise UsageError("expected one --seed, and a --path_trained to save the models in")
+        if len(self.shot_counts) > 1:
+            raise UsageError(
+                f"expected one number of training images, found --shots "
+                f"{' '.join(map(str, self.shots))}; evaluate compares several"
+            )
 
 
 DEFAULTS = TrainOptions(path_trained=Path("trained"))

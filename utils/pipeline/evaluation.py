@@ -8,6 +8,7 @@ import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from datasets.base import Category
+from datasets.shots import shuffled_training
 from patchcore import PatchCore, Prediction
 from patchcore.memory_bank import search_method
 from patchcore.weights import RANDOM
@@ -29,7 +30,7 @@ from utils.pipeline.pictures import draw_category, draw_curves
 from utils.pipeline.saving import save_evaluated
 from utils.report import ReportView, render_page
 from utils.result_folder import ResultFolder
-from utils.results import ResultRow
+from utils.results import ResultRow, Setting, shots_text
 from utils.tables import describe_run, log_line, main_tables, stage_table, tables_text
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def evaluate(
         note: Remark for the tables and ``run.json``.
 
     Returns:
-        One row per category, model, seed and percentage.
+        One row per category, model, number of shots, seed and percentage.
 
     Raises:
         DatasetError, PatchCoreError, UsageError: User-fixable errors. Results of categories that
@@ -68,9 +69,9 @@ def evaluate(
             for category in categories:
                 log.info("%s: %s", category.name, category.describe())
                 _evaluate_category(run, models, category, drawing)
-            for percentage in next(iter(models.values())).percentages:
-                run.curves[percentage] = draw_curves(
-                    run.drawn(percentage), run.folder, options.aupro_limit
+            for setting in dict.fromkeys(m.row.setting for m in run.measurements):
+                run.curves[setting] = draw_curves(
+                    run.drawn(setting), run.folder, options.aupro_limit
                 )
     except BaseException as error:
         run.finish(describe_end(error))
@@ -95,14 +96,14 @@ class Run:
     rows: list[ResultRow] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
     views: list[ReportView] = field(default_factory=list)
-    curves: dict[float, list[tuple[str, str]]] = field(default_factory=dict)
+    curves: dict[Setting, list[tuple[str, str]]] = field(default_factory=dict)
 
-    def drawn(self, percentage: float) -> list[Measurement]:
-        """Return the first seed's measurements of a percentage, which its curves show."""
+    def drawn(self, setting: Setting) -> list[Measurement]:
+        """Return the first seed's measurements of a setting, which its curves show."""
         return [
             m
             for m in self.measurements
-            if m.row.percentage_coreset == percentage and m.row.seed == self.options.seed[0]
+            if m.row.setting == setting and m.row.seed == self.options.seed[0]
         ]
 
     def write_report(self) -> None:
@@ -134,6 +135,7 @@ def _start_record(
             name: model.embedder.patches_per_image for name, model in models.items()
         },
         "memory": {},
+        "shots": {},
     }
 
 
@@ -144,28 +146,60 @@ def _evaluate_category(
 
     In this order, a crash while drawing loses no result.
     """
-    members = [
+    by_model = [
         evaluate_category(model, name, category, run.options) for name, model in models.items()
     ]
-    results = [*members, combine_members(members, run.options)] if len(members) > 1 else members
-    run.record["memory"][category.name] = {
-        name: member.learned.plan.describe() for name, member in zip(models, members, strict=True)
-    }
-    run.rows.extend(m.row for result in results for m in result.measurements)
+    by_shots = list(zip(*by_model, strict=True))  # each: one result of each model
+    results = [_with_ensemble(members, run.options) for members in by_shots]
+    _record_fits(run, list(models), category, by_shots)
+    run.rows.extend(m.row for group in results for result in group for m in result.measurements)
     run.folder.write_rows(run.rows)
     run.folder.write_text(TABLES_FILE, tables_text(run.rows, describe_run(run.record)))
     if run.options.saves_models:
-        for name, member in zip(models, members, strict=True):
-            save_evaluated(models[name], name, member, run.options)
-    for result in results:
+        for members in by_shots:
+            for name, member in zip(models, members, strict=True):
+                save_evaluated(models[name], name, member, run.options)
+    for result in (result for group in results for result in group):
         for measurement, prediction in zip(result.measurements, result.predictions, strict=True):
             log.info(log_line(measurement.row))
             if run.options.save_maps:
                 _save_maps(measurement.row, prediction, result, run.folder)
-    last = results[-1]  # figures show the ensemble, if there is one
-    run.measurements.extend(last.measurements)
-    run.views.extend(draw_category(last.views(), drawing, run.folder, run.options))
+    last = [group[-1] for group in results]  # figures show the ensemble, if there is one
+    run.measurements.extend(m for result in last for m in result.measurements)
+    views = [view for result in last for view in result.views()]
+    run.views.extend(draw_category(views, drawing, run.folder, run.options))
     run.write_report()
+
+
+def _with_ensemble(
+    members: Sequence[CategoryResult], options: EvaluateOptions
+) -> list[CategoryResult]:
+    """Return the results of all members and, if there are several, of their ensemble."""
+    return [*members, combine_members(members, options)] if len(members) > 1 else [*members]
+
+
+def _record_fits(
+    run: Run,
+    names: Sequence[str],
+    category: Category,
+    by_shots: Sequence[Sequence[CategoryResult]],
+) -> None:
+    """Record how memory was used and, if a few training images were chosen, which ones."""
+    run.record["memory"][category.name] = {
+        name if member.shots is None else f"{name}, {shots_text(member.shots)}": (
+            member.learned.plan.describe()
+        )
+        for members in by_shots
+        for name, member in zip(names, members, strict=True)
+    }
+    if run.options.shots:
+        run.record["shots"][category.name] = {
+            str(seed): [
+                str(category.train[index].path)
+                for index in shuffled_training(category, seed)[: max(run.options.shots)]
+            ]
+            for seed in dict.fromkeys(run.options.seed)
+        }
 
 
 def _save_maps(
@@ -181,6 +215,6 @@ def _save_maps(
     }
     if result.masks is not None:
         arrays["masks"] = result.masks
-    tag = setting_tag(row.percentage_coreset, row.k)
+    tag = setting_tag(row.percentage_coreset, row.k, row.shots)
     model = row.model.replace(":", "-")
     write_arrays(folder, f"maps_{row.category}_{model}_{tag}_seed{row.seed}.npz", arrays)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 
 from datasets.base import Category
+from datasets.shots import choose_shots
 from patchcore.fit import FitRequest
 from patchcore.trained import Trained
 from utils.files import make_writable
@@ -33,7 +34,9 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
     if options.summary:
         print("\n".join(summarise(model) for model in models.values()))
     make_writable(options.path_trained, "trained models", "--path_trained")
-    for category in categories:
+    (shots,) = options.shot_counts
+    for whole in categories:
+        category = whole if shots is None else choose_shots(whole, shots, options.seed[0])
         log.info("%s: %d training images", category.name, len(category.train))
         for name, model in models.items():
             start = time.perf_counter()
@@ -45,7 +48,7 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
             )
             observer = RunObserver(category.name, model.device)
             learned = fit_category(model, category, request, options, observer)
-            for trained in save_models(model, name, category, learned, options):
+            for trained in save_models(model, name, category, learned, options, shots=shots):
                 _log_threshold(trained, time.perf_counter() - start)
 
 
