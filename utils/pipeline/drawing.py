@@ -108,6 +108,22 @@ class Drawing:
             for _ in drawn:
                 bar.update()
 
+    def then(self, function: Callable[[], object]) -> None:
+        """Call a function once all figures so far are drawn: now, or later by another thread.
+
+        It is not called if a figure cannot be drawn or the drawing is stopped.
+        """
+        before = tuple(self._pending)
+        if not before:
+            function()
+            return
+
+        def call() -> None:  # after the others: there is one thread
+            if not self._is_stopped and all(future.exception() is None for future in before):
+                function()
+
+        self._pending.append(self._background.submit(call))
+
     def wait(self) -> None:
         """Wait until all figures are drawn.
 
