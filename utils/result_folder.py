@@ -95,8 +95,11 @@ class ResultFolder:
             ) from error
 
     def write_text(self, name: str, text: str) -> Path:
-        """Write a text file in UTF-8, like `write_bytes`."""
-        return self.write_bytes(name, text.encode())
+        """Write a text file in UTF-8, like `write_bytes`.
+
+        Bytes of a file name that are not valid text are written as escapes.
+        """
+        return self.write_bytes(name, text.encode(errors="backslashreplace"))
 
     def write_rows(self, rows: Sequence[ResultRow]) -> None:
         """Write ``results.csv`` and ``results_defects.csv``."""
