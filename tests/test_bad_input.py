@@ -339,4 +339,4 @@ class TestStoppedRun:
         lines = without_log(capsys.readouterr().err.splitlines())
         assert lines == ["interrupted; what was finished is kept"]
         self.check_first_category_is_kept(folder)
-        assert read_run(folder)["state"] == "stopped: KeyboardInterrupt"
+        assert read_run(folder)["state"] == "interrupted"

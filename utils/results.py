@@ -14,6 +14,10 @@ FIXED_COLUMNS = frozenset(
     {"category", "percentage_coreset", "k", "seed", "shots", "num_train", "num_test", "model"}
 )
 SECONDS = "seconds_"
+# Columns with names that come from the data.
+_NAMES = ("category", "model", "defect_type")
+# A name that begins so would be a formula in a spreadsheet; "'" is quoted so that it can be read.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
 SECONDS_TOTAL = "seconds_total"
 
 
@@ -173,11 +177,16 @@ def csv_text(records: Sequence[Mapping[str, str]], columns: Iterable[str] = ()) 
         columns: The columns; by default those of the records.
     """
     found = dict.fromkeys(column for record in records for column in record)
+    names = list(columns or found)
+    rows = [{k: as_cell(v) if k in _NAMES else v for k, v in record.items()} for record in records]
+    return "".join(_csv_line(row, names) for row in [dict(zip(names, names, strict=True)), *rows])
+
+
+def _csv_line(row: Mapping[str, str], names: Sequence[str]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns or found), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
+    # The default line terminator makes the module quote cells with \r or \n.
+    csv.DictWriter(text, names, restval="").writerow(row)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def read_rows(folder: Path) -> list[ResultRow]:
@@ -195,15 +204,33 @@ def read_rows(folder: Path) -> list[ResultRow]:
         raise UsageError(
             f"expected a result folder with {RESULTS_FILE}, found none at {path} ({error.strerror})"
         ) from error
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, csv.Error) as error:
         raise UsageError(
             f"expected results of this program in {path}, cannot read {error}"
         ) from error
 
 
+def as_cell(text: str) -> str:
+    """Return a name for a CSV file, such that no spreadsheet takes it for a formula.
+
+    A quote before the first character makes it text; `from_cell` removes it.
+    """
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+def from_cell(text: str) -> str:
+    """Return a name that `as_cell` has written."""
+    is_quoted = text.startswith("'") and text[1:].startswith(_FORMULA_STARTS)
+    return text[1:] if is_quoted else text
+
+
 def _read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        records = list(csv.DictReader(file))
+    for number, record in enumerate(records, start=1):
+        if None in record or None in record.values():
+            raise ValueError(f"row {number}: it has more or fewer cells than there are columns")
+    return [{k: from_cell(v) if k in _NAMES else v for k, v in r.items()} for r in records]
 
 
 def _read_defects(path: Path) -> dict[tuple, dict[str, dict[str, float]]]:

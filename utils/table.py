@@ -157,7 +157,8 @@ def escape_markdown(text: str) -> str:
 
 
 def _escape_latex(text: str) -> str:
-    return "".join(f"\\{letter}" if letter in "&%$#_{}" else letter for letter in text)
+    words = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(words.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 
 
 def _number(value: float, digits: int) -> str:

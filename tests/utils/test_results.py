@@ -1,6 +1,9 @@
 """Rows of results are read from CSV as they were written."""
 
+import csv
+import io
 import math
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,8 +40,8 @@ def row(
 
 
 def write(folder: Path, rows: list[ResultRow]) -> None:
-    (folder / "results.csv").write_text(results_csv(rows), encoding="utf-8")
-    (folder / "results_defects.csv").write_text(defects_csv(rows), encoding="utf-8")
+    (folder / "results.csv").write_bytes(results_csv(rows).encode())
+    (folder / "results_defects.csv").write_bytes(defects_csv(rows).encode())
 
 
 class TestRecord:
@@ -175,6 +178,31 @@ class TestReadingBack:
         ) as caught:
             read_rows(tmp_path)
         assert str(tmp_path / "results.csv") in str(caught.value)
+
+    @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
+    def test_names_come_back_and_are_never_formulas(self, name):
+        written = row(name, defects={name: {"num_test": 20.0, "image_auroc": 0.75}})
+        for text in (results_csv([written]), defects_csv([written])):
+            (record,) = csv.DictReader(io.StringIO(text, newline=""))
+            assert not record["category"].startswith(("=", "+", "-", "@", "\t", "\r"))
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder), [written])
+            assert read_rows(Path(folder)) == [written]
+
+    @pytest.mark.parametrize("change", ["extra", "missing", "long", "header"])
+    def test_a_changed_table_is_named(self, tmp_path, change):
+        write(tmp_path, [row("bottle"), row("wood")])
+        path = tmp_path / "results.csv"
+        header, *lines = path.read_text().splitlines()
+        changed = {
+            "extra": [header, lines[0] + ",1", lines[1]],
+            "missing": [header, lines[0].rpartition(",")[0], lines[1]],
+            "long": [header, lines[0].replace("bottle", "x" * 200_000), lines[1]],
+            "header": [header.replace("seed", "sead"), *lines],
+        }
+        path.write_text("\n".join(changed[change]))
+        with pytest.raises(UsageError, match="expected results of this program in"):
+            read_rows(tmp_path)
 
     @pytest.mark.parametrize(
         "content",
