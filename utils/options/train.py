@@ -43,4 +43,5 @@ class TrainOptions(FitOptions, ImagesOptions):
             raise UsageError("expected one --seed, and a --path_trained to save the models in")
 
 
-DEFAULTS = TrainOptions(path_trained=Path("trained"))
+# Own images may have a defect at the border, which the crop of the paper does not show.
+DEFAULTS = TrainOptions(path_trained=Path("trained"), protocol="whole_image")

@@ -16,6 +16,7 @@ from utils.files import make_writable
 from utils.machine import now, start_record
 from utils.options.evaluate import EvaluateOptions
 from utils.output_names import REPORT_FILE, TABLES_FILE, setting_tag
+from utils.pipeline.crop import report_crop
 from utils.pipeline.drawing import Drawing
 from utils.pipeline.evaluate_category import (
     CategoryResult,
@@ -62,6 +63,8 @@ def evaluate(
     run = Run(options, folder, _start_record(options, models, note))
     run.folder.write_run(run.record)
     log.info("on %s; neighbours: %s", run.record["device"], search_method(device))
+    is_own = any(not category.benchmark for category in categories)
+    report_crop(next(iter(models.values())).preprocess, "use" if is_own else "")
     try:
         with logging_redirect_tqdm(), Drawing(run.folder, options.threads) as drawing:
             for category in categories:

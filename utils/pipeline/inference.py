@@ -20,6 +20,7 @@ from utils.errors import UsageError
 from utils.machine import now, start_record
 from utils.options.infer import AS_TRAINED, THRESHOLDS, InferOptions
 from utils.options.thresholds import read_threshold
+from utils.pipeline.crop import report_crop
 from utils.pipeline.models import choose_device, load_model
 from utils.pipeline.prediction_pictures import PredictionPictures
 from utils.predictions import ANOMALY, ERROR, NORMAL, OUTPUTS, Outcome, PredictionFiles
@@ -46,6 +47,7 @@ def infer(options: InferOptions, path: Path) -> int:
     """
     model = load_model(path, options, choose_device(options.device), options.batch_size)
     thresholds = set_thresholds(model, options)
+    report_crop(model.preprocess, "train again with")
     folder = ResultFolder(options.path_result)
     folder.move_earlier_run(OUTPUTS)
     record = start_record(options, model.device) | {

@@ -1,12 +1,16 @@
 """`main.py train`: normal images in, a trained model out."""
 
+import logging
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from patchcore import PatchCore
 from tests.support import NUM_TRAIN, call, evaluate, make_category, make_data, quick, truncate
+from utils.options.method import parse_options
+from utils.options.train import DEFAULTS, TrainOptions
 
 
 @pytest.fixture(scope="module")
@@ -14,9 +18,16 @@ def data(tmp_path_factory) -> Path:
     return make_data(tmp_path_factory.mktemp("data"))
 
 
-def train(*arguments: object, trained: Path, status: int = 0) -> None:
+def parse(text: str) -> TrainOptions:
+    return parse_options(text.split(), DEFAULTS, command="train", description="Try.")
+
+
+def train(*arguments: object, trained: Path, status: int = 0, crop: bool = True) -> None:
     """Train as a user does, with a small network."""
-    words = [word for word in quick() if word not in ("--pictures", "none", "--path_trained")]
+    words = [word for word in quick() if word not in ("--pictures", "none")]
+    if not crop:
+        place = words.index("--size_crop")
+        del words[place : place + 2]
     assert call("train", *words, "--path_trained", trained, *arguments) == status
 
 
@@ -29,6 +40,36 @@ def test_paths_make_one_model(data, tmp_path):
     model = load(tmp_path, "cap")
     assert model.trained.category == "cap"
     assert len(model.coreset.origins.names) == NUM_TRAIN
+
+
+class TestCrop:
+    @pytest.mark.parametrize(
+        ("text", "size"),
+        [
+            ("", (256, 256)),
+            ("--size_resize 320 288", (320, 288)),
+            ("--size_crop 224", (224, 224)),
+            ("--protocol paper", (224, 224)),
+            ("--protocol patchcore_ex", (224, 224)),
+            ("--protocol anomalib_like", (256, 256)),
+        ],
+    )
+    def test_the_whole_image_is_learned_by_default(self, text, size):
+        assert parse(text).settings().size_crop == size
+
+    @pytest.mark.parametrize("crop", [True, False])
+    def test_a_defect_at_the_border_is_seen_without_a_crop_alone(
+        self, data, tmp_path, caplog, crop
+    ):
+        caplog.set_level(logging.INFO)
+        train(data / "widget/train/good", "--category", "cap", trained=tmp_path, crop=crop)
+        good = cv2.imread(str(data / "widget/test/good/000.png"))
+        defective = good.copy()
+        defective[:, :2] = 0
+        scores = load(tmp_path, "cap").predict([good, defective]).score
+        assert (scores[0] == scores[1]) == crop
+        assert ("is not judged: crop of 64x64 of 72x72 pixels" in caplog.text) == crop
+        assert ("(use --size_crop 72 for the whole image)" in caplog.text) == crop
 
 
 def test_it_is_the_model_that_an_evaluation_keeps(data, tmp_path):
