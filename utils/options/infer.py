@@ -133,3 +133,14 @@ class OutputOptions(Flags):
 @dataclass(frozen=True)
 class InferOptions(ComputingOptions, OutputOptions, VerdictOptions, ModelChoice, InputOptions):
     """Options of an inference."""
+
+    def check_input(self) -> None:
+        """Raise UsageError unless there are images, which are not in the folder of the results."""
+        super().check_input()
+        for folder in (*self.paths, *filter(None, [self.watch])):
+            are_there = Path(folder).exists() and self.path_result.exists()
+            if are_there and self.path_result.samefile(folder):
+                raise UsageError(
+                    "expected another folder than that of the images, found "
+                    f"{self.path_result} for both (--path_result)"
+                )
