@@ -22,6 +22,12 @@ class ImagesOptions(Flags):
         positional=True,
     )
     category: str = flag("", "input", "name of the model for the images at PATHs", metavar="NAME")
+    keep_copies: bool = flag(
+        False,
+        "input",
+        "also learn images with the same pixels as another one; by default each is learned once, "
+        "except in published datasets",
+    )
 
 
 @dataclass(frozen=True)

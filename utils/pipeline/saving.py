@@ -83,6 +83,7 @@ def save_models(
             options.path_trained, category.name, name, percentage, model.settings.k
         )
         settings = replace(model.settings, percentage_coreset=(percentage,))
+        replaced = " (it replaces an earlier one)" if folder.exists() else ""
         write_folder(
             folder,
             trained,
@@ -91,7 +92,7 @@ def save_models(
             dtype=options.trained_dtype,
             faiss_index=options.save_index,
         )
-        log.info("trained model: %s", folder)
+        log.info("trained model: %s%s", folder, replaced)
         saved.append(trained)
     return saved
 
