@@ -4,6 +4,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from datasets.base import GOOD, Category, DatasetError, Sample
 from datasets.inputs import find_items
@@ -28,7 +29,9 @@ MAX_CHOICES = 8
 log = logging.getLogger(__name__)
 
 
-def read_training_images(paths: Sequence[str], category: str, notes: Notes) -> Category:
+def read_training_images(
+    paths: Sequence[str], category: str, notes: Notes, listed: TextIO | None = None
+) -> Category:
     """List the training images at some paths.
 
     Of a category of a dataset, the normal training images are taken, and this is logged.
@@ -37,20 +40,24 @@ def read_training_images(paths: Sequence[str], category: str, notes: Notes) -> C
         paths: Files, folders and patterns, as `find_items` takes them.
         category: Name of the category.
         notes: Collects the files that are left out.
+        listed: Stream that the path ``-`` reads from.
 
     Raises:
-        DatasetError: A path is missing or a video, or there are masks, defects or test images among
-            the files of a folder or pattern; the message lists the folders to choose from.
+        DatasetError: A path is missing or a video, there is no image, or there are masks, defects
+            or test images among the files of a folder or pattern; the message lists the folders to
+            choose from.
     """
     samples = []
     for path in paths:
         chosen = _training_folder(Path(path))
         searched = path if chosen is None else str(chosen)
-        images = [_image_of(item) for item in find_items([searched], notes=notes)]
+        images = [_image_of(item) for item in find_items([searched], listed=listed, notes=notes)]
         root = chosen or _root(path)
         if root is not None:
             _check_normal(root, images, is_pattern=not Path(path).is_dir())
         samples += [Sample(image, category, GOOD) for image in images]
+    if not samples:
+        raise DatasetError(f"expected images to learn, found none: {', '.join(paths)}")
     return Category(category, tuple(samples), (), has_masks=False)
 
 

@@ -137,15 +137,16 @@ def fit(
 
     first_seed, two_passes = request.seeds[0], plan.passes > 1
     samples = {s: draw_sample(num_patches, s) for s in request.seeds} if request.normal else {}
-    reader = Reader(embedder, images, observer)
+    reader = Reader(embedder, images, two_passes or request.held_out, observer)
     points, rows, crops = first_pass(
         reader,
         request.seeds,
         keep_embeddings=not two_passes,
         keep_images=request.patches and not two_passes,
     )
-    groups = order.groups_of_copies(reader.digests)
-    folds = _make_folds(embedder, scorer, order, request, groups)
+    if request.held_out:
+        groups = order.groups_of_copies(reader.digests)
+        folds = _make_folds(embedder, scorer, order, request, groups)
     selected = _select_coresets(points, sizes, observer)
     fold_selections = _select_folds(points[first_seed], first_seed, folds)
     points.clear()

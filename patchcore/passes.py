@@ -67,14 +67,19 @@ class Reader:
     Args:
         embedder: Embeds the images.
         images: The training images.
+        with_digests: Whether to note the digest of each image, to compare a second reading and to
+            find copies.
         observer: Observes the stages.
     """
 
-    def __init__(self, embedder: Embedder, images: TrainingImages, observer: Observer):
+    def __init__(
+        self, embedder: Embedder, images: TrainingImages, with_digests: bool, observer: Observer
+    ):
         self.embedder = embedder
         self.num_images = len(images)
         self.observer = observer
         self._images = images
+        self._with_digests = with_digests
         # Of each embedded image, in the order of embedding.
         self._digests: list[bytes] = []
 
@@ -113,6 +118,8 @@ class Reader:
             first: Number of the first training image.
             version: (B, H, W, 3) uint8, the images.
         """
+        if not self._with_digests:
+            return
         digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in version]
         known = self._digests[start : start + len(version)]
         if not known:

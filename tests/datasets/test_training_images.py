@@ -1,5 +1,6 @@
 """`train` learns normal images: datasets are recognised, test images and masks are refused."""
 
+import io
 import logging
 import re
 from pathlib import Path
@@ -136,6 +137,14 @@ class TestRefused:
         files("p/0.jpg", "p/0.png")
         assert read("p/*.png") == ["p/0.png"]
         assert read("p/*") == ["p/0.jpg", "p/0.png"]
+
+
+def test_a_list_of_paths(here):
+    files("p/0.png", "q/1.png")
+    listed = io.StringIO("p\nq/1.png\n")
+    category = read_training_images(["-"], "x", Notes(), listed)
+    assert [str(sample.path) for sample in category.train] == ["p/0.png", "q/1.png"]
+    assert fault("-") == "expected images to learn, found none: -"
 
 
 def test_other_files_are_noted(here):

@@ -1,6 +1,7 @@
 """`main.py train`: models of normal images alone, for infer and export."""
 
 import logging
+import sys
 
 from datasets.base import Category
 from datasets.layouts import layout_of
@@ -40,7 +41,7 @@ def read_categories(options: TrainOptions) -> list[Category]:
         layout = layout_of(options.path_data)
         return [layout.read_training(options.path_data, name) for name in category_names(options)]
     notes = Notes()
-    category = read_training_images(options.paths, options.category, notes)
+    category = read_training_images(options.paths, options.category, notes, sys.stdin)
     for note in notes.all():
         log.info("%s", note)
     return [category]

@@ -24,9 +24,8 @@ class InputOptions(Flags):
     paths: tuple[str, ...] = flag(
         (),
         "input",
-        "image files, folders (searched recursively), patterns such as 'parts/**/*.png', videos "
-        "(mp4, avi, mov, mkv), the number of a camera, or - for paths on standard input, one per "
-        "line",
+        "image files, videos, folders (searched recursively), patterns such as 'parts/**/*.png', "
+        "the number of a camera, or - for paths on standard input, one per line",
         metavar="PATH",
         positional=True,
     )

@@ -16,8 +16,9 @@ class ImagesOptions(Flags):
     paths: tuple[str, ...] = flag(
         (),
         "input",
-        "normal images: files, folders (searched recursively) or patterns; without them, the "
-        "categories in --path_data are learned",
+        "normal images: files, folders (searched recursively), patterns, or - for paths on "
+        "standard input; of a category of a dataset, its normal training images; without PATHs, "
+        "the categories in --path_data are learned",
         metavar="PATH",
         positional=True,
     )
