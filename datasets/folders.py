@@ -13,7 +13,8 @@ LINK = "left out: link to a folder that is read under its own name"
 LOOP = "left out: link to a folder that contains it"
 TWICE = "left out: folder that has been read under another name"
 RESULTS = "left out: results of this program; name the folder to read it"
-# Names of files in a folder of results of `infer` or `evaluate`: utils/output_names.py has them.
+# Names of files in a folder of results of `infer` or `evaluate`. A test compares them with those
+# that these commands write, since modules of `datasets` do not import `utils`.
 RESULT_FILES = (frozenset({"run.json", "predictions.csv"}), frozenset({"run.json", "results.csv"}))
 
 
@@ -32,7 +33,7 @@ class FoundFile:
 
 @dataclass(frozen=True)
 class _Entry:
-    """An entry of a folder; ``is_link`` tells of folders alone."""
+    """An entry of a folder; ``is_link`` is set for links to folders only."""
 
     name: str
     is_folder: bool

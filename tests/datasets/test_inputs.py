@@ -13,13 +13,15 @@ import pytest
 
 from datasets import inputs, videos
 from datasets.base import DatasetError
-from datasets.folders import HIDDEN, LINK, LOOP, RESULTS, TWICE, FolderSearch
+from datasets.folders import HIDDEN, LINK, LOOP, RESULT_FILES, RESULTS, TWICE, FolderSearch
 from datasets.inputs import NEITHER, NO_FILE, UNREADABLE, find_items, path_fault, watch_folder
 from datasets.items import Item
 from datasets.notes import Notes
 from datasets.path_list import OTHER_ENCODING, QUOTED
 from datasets.videos import VideoFormat, video_format
 from tests.support import write_image
+from utils.output_names import RESULTS_FILE, RUN_FILE
+from utils.predictions import CSV_FILE
 
 SIZE = (32, 48)  # height, width
 GREYS = (20, 60, 100, 140, 180, 220)  # of a video's frames
@@ -283,6 +285,12 @@ class TestFolders:
     def test_a_pipe_or_device_is_refused_at_once(self, here, path):
         os.mkfifo("pipe.png")
         assert faults(path) == [f"expected a file or folder, found a pipe or device: {path}"]
+
+    def test_results_are_known_by_the_names_that_the_commands_write(self):
+        assert set(RESULT_FILES) == {
+            frozenset({RUN_FILE, CSV_FILE}),
+            frozenset({RUN_FILE, RESULTS_FILE}),
+        }
 
     @pytest.mark.parametrize("table", ["predictions.csv", "results.csv"])
     def test_results_of_an_earlier_run_are_not_judged(self, here, table):
