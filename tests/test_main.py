@@ -256,7 +256,8 @@ class TestResults:
                 rf"{category}, {QUICK_NETWORK}, coreset (2|10) %, seed 0, .* s: image AUROC .*"
             )
             assert sum(re.fullmatch(pattern, line) is not None for line in lines) == 2
-        assert len(lines) <= 10
+        assert sum("of each image, at its borders, is not judged" in line for line in lines) == 1
+        assert len(lines) <= 11
 
     def test_the_log_tells_every_metric(self, finished):
         *_, errors = finished

@@ -16,12 +16,19 @@ class ImagesOptions(Flags):
     paths: tuple[str, ...] = flag(
         (),
         "input",
-        "normal images: files, folders (searched recursively) or patterns; without them, the "
-        "categories in --path_data are learned",
+        "normal images: files, folders (searched recursively), patterns, or - for paths on "
+        "standard input; of a category of a dataset, its normal training images; without PATHs, "
+        "the categories in --path_data are learned",
         metavar="PATH",
         positional=True,
     )
     category: str = flag("", "input", "name of the model for the images at PATHs", metavar="NAME")
+    keep_copies: bool = flag(
+        False,
+        "input",
+        "also learn images with the same pixels as another one; by default each is learned once, "
+        "except in published datasets",
+    )
 
 
 @dataclass(frozen=True)
@@ -48,4 +55,5 @@ class TrainOptions(FitOptions, ImagesOptions):
             )
 
 
-DEFAULTS = TrainOptions(path_trained=Path("trained"))
+# Own images may have a defect at the border, which the crop of the paper does not show.
+DEFAULTS = TrainOptions(path_trained=Path("trained"), protocol="whole_image")

@@ -20,6 +20,7 @@ from utils.locks import lock_folder
 from utils.machine import start_record
 from utils.options.evaluate import EvaluateOptions
 from utils.output_names import REPORT_FILE, TABLES_FILE
+from utils.pipeline.crop import report_crop
 from utils.pipeline.drawing import Drawing
 from utils.pipeline.evaluate_category import (
     CategoryResult,
@@ -74,6 +75,8 @@ def evaluate(
         run.take_over(categories)
         run.folder.write_run(run.record)
         log.info("on %s; neighbours: %s", run.record["device"], search_method(device))
+        is_own = any(not category.benchmark for category in categories)
+        report_crop(next(iter(models.values())).preprocess, "use" if is_own else "")
         try:
             _evaluate_missing(run, models, categories)
         except BaseException as error:

@@ -11,8 +11,10 @@ import numpy as np
 
 from datasets.base import DatasetError
 from datasets.images import in_batches, map_ahead
-from datasets.inputs import Item, find_items, watch_folder
-from patchcore import PatchCore, Prediction
+from datasets.inputs import find_items, watch_folder
+from datasets.items import Item
+from datasets.notes import Notes
+from patchcore import PatchCore, PatchCoreError, Prediction
 from patchcore.regions import find_regions
 from patchcore.settings import TRAIN_QUANTILE
 from patchcore.thresholds import Thresholds, choose_thresholds
@@ -20,6 +22,7 @@ from utils.errors import UsageError
 from utils.machine import now, start_record
 from utils.options.infer import AS_TRAINED, THRESHOLDS, InferOptions
 from utils.options.thresholds import read_threshold
+from utils.pipeline.crop import report_crop
 from utils.pipeline.models import choose_device, load_model
 from utils.pipeline.prediction_pictures import PredictionPictures
 from utils.predictions import ANOMALY, ERROR, NORMAL, OUTPUTS, Outcome, PredictionFiles
@@ -46,6 +49,7 @@ def infer(options: InferOptions, path: Path) -> int:
     """
     model = load_model(path, options, choose_device(options.device), options.batch_size)
     thresholds = set_thresholds(model, options)
+    report_crop(model.preprocess, "train again with")
     folder = ResultFolder(options.path_result)
     folder.move_earlier_run(OUTPUTS)
     record = start_record(options, model.device) | {
@@ -55,9 +59,10 @@ def infer(options: InferOptions, path: Path) -> int:
     }
     folder.write_run(record)
     inference = Inference(model, thresholds, options, folder)
+    notes = Notes()
     state = "complete"
     try:
-        for items in _groups(options):
+        for items in _groups(options, notes):
             inference.run(items)
     except KeyboardInterrupt:  # the end of watching and of a camera
         log.info("interrupted")
@@ -66,7 +71,10 @@ def infer(options: InferOptions, path: Path) -> int:
         raise
     finally:
         inference.close()
-        folder.write_run(record | {"state": state, "end": now(), "verdicts": inference.counts})
+        for note in notes.all():
+            log.info("%s", note)
+        result = {"verdicts": inference.counts, "notes": notes.as_json()}
+        folder.write_run(record | {"state": state, "end": now()} | result)
     return inference.status
 
 
@@ -107,14 +115,15 @@ def set_thresholds(model: PatchCore, options: InferOptions) -> Thresholds:
     return Thresholds(**thresholds)
 
 
-def _groups(options: InferOptions) -> Iterator[Iterable[Item]]:
+def _groups(options: InferOptions, notes: Notes) -> Iterator[Iterable[Item]]:
     """Yield items to judge together: all, or those of each scan of the watched folder."""
+    stride = options.frame_stride
     if not options.watch:
-        yield find_items(options.paths, frame_stride=options.frame_stride, listed=sys.stdin)
+        yield find_items(options.paths, frame_stride=stride, listed=sys.stdin, notes=notes)
         return
     folder = Path(options.watch)
     log.info("watching %s; Ctrl-C ends it", folder)
-    watched = watch_folder(folder, frame_stride=options.frame_stride)
+    watched = watch_folder(folder, frame_stride=stride, notes=notes)
     while True:
         yield iter(lambda: next(watched), None)
 
@@ -183,24 +192,38 @@ class Inference:
         """Return the item with its image and crop; or None and the reason why it is unreadable."""
         try:
             image = item.read()
+            return item, image, self._model.embedder.crop(image)
         except DatasetError as error:
             return item, None, str(error)
-        return item, image, self._model.embedder.crop(image)
+        except Exception as error:  # decoders raise anything: the other images go on
+            return item, None, f"cannot read {item.name}: {type(error).__name__}: {error}"
 
     def _judge(self, batch: list[Loaded]) -> list[Outcome]:
         """Judge the readable images of a batch; return the outcomes in its order."""
         crops = [crop for _, image, crop in batch if image is not None]
         start = time.perf_counter()
-        prediction = self._model.predict_crops([np.stack(crops)]) if crops else None
+        predictions = iter(self._predict(crops))
         seconds = (time.perf_counter() - start) / max(len(crops), 1)
-        outcomes, done = [], 0
+        outcomes = []
         for item, image, crop in batch:
-            if image is None:
-                outcomes.append(Outcome(item.name, ERROR, error=crop))
-                continue
-            outcomes.append(self._conclude(item, image, crop, prediction.of(done), seconds))
-            done += 1
+            prediction = crop if image is None else next(predictions)
+            if isinstance(prediction, Prediction):
+                outcomes.append(self._conclude(item, image, crop, prediction, seconds))
+            else:
+                outcomes.append(Outcome(item.name, ERROR, error=prediction))
         return outcomes
+
+    def _predict(self, crops: list[np.ndarray]) -> list[Prediction | str]:
+        """Return the prediction of each image, or the reason why there is none."""
+        if not crops:
+            return []
+        try:
+            prediction = self._model.predict_crops([np.stack(crops)])
+        except PatchCoreError as error:  # one image spoils its batch: judge each by itself
+            if len(crops) == 1:
+                return [str(error)]
+            return [found for crop in crops for found in self._predict([crop])]
+        return [prediction.of(number) for number in range(len(crops))]
 
     def _conclude(
         self,

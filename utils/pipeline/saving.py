@@ -87,6 +87,7 @@ def save_models(
             options.path_trained, category.name, name, percentage, model.settings.k, shots
         )
         settings = replace(model.settings, percentage_coreset=(percentage,))
+        replaced = " (it replaces an earlier one)" if folder.exists() else ""
         write_folder(
             folder,
             trained,
@@ -95,7 +96,7 @@ def save_models(
             dtype=options.trained_dtype,
             faiss_index=options.save_index,
         )
-        log.info("trained model: %s", folder)
+        log.info("trained model: %s%s", folder, replaced)
         saved.append(trained)
     return saved
 

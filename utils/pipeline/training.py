@@ -10,6 +10,8 @@ from patchcore.fit import FitRequest
 from patchcore.trained import Trained
 from utils.files import make_writable
 from utils.options.train import TrainOptions
+from utils.pipeline.copies import without_copies
+from utils.pipeline.crop import report_crop
 from utils.pipeline.fit import fit_category
 from utils.pipeline.models import choose_device, make_models, summarise, with_layers
 from utils.pipeline.observer import RunObserver
@@ -34,9 +36,14 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
     if options.summary:
         print("\n".join(summarise(model) for model in models.values()))
     make_writable(options.path_trained, "trained models", "--path_trained")
+    is_own = any(not category.benchmark for category in categories)
+    report_crop(next(iter(models.values())).preprocess, "use" if is_own else "")
     (shots,) = options.shot_counts
-    for whole in categories:
-        category = whole if shots is None else choose_shots(whole, shots, options.seed[0])
+    for listed in categories:
+        keeps_all = options.keep_copies or listed.benchmark
+        category = listed if keeps_all else without_copies(listed, options.threads)
+        if shots is not None:
+            category = choose_shots(category, shots, options.seed[0])
         log.info("%s: %d training images", category.name, len(category.train))
         for name, model in models.items():
             start = time.perf_counter()
