@@ -5,8 +5,11 @@ black, so the range is a property of the data, and is the same for all images of
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+from datasets.base import DatasetError
 
 # Depths of cameras and files, smallest first.
 BIT_DEPTHS = (8, 10, 12, 14, 16)
@@ -93,29 +96,34 @@ class RangeFinder:
 
     def __init__(self) -> None:
         self._low, self._high = np.inf, -np.inf
-        self._kinds: set[bool] = set()
+        # An example of each kind: integers of 16 bits, and numbers without a depth.
+        self._examples: dict[bool, Path] = {}
 
-    def add(self, values: np.ndarray) -> None:
-        """Add the values of an image of any shape and number type; 8-bit images are ignored."""
+    def add(self, path: Path, values: np.ndarray) -> None:
+        """Add the values of an image, of any shape and number type; 8-bit images are ignored."""
         if values.dtype == np.uint8:
             return
-        self._kinds.add(has_no_depth(values))
+        self._examples.setdefault(has_no_depth(values), path)
         self._low = min(self._low, float(values.min()))
         self._high = max(self._high, float(values.max()))
 
     def range(self) -> ValueRange | None:
-        """Return the range of all images; None if all had 8 bits.
+        """Return the range of all images; None if all have 8 bits.
 
         Raises:
-            ValueError: Integers of 16 bits and numbers without a depth are mixed.
+            DatasetError: Integers of 16 bits are mixed with floats or 32-bit integers.
         """
-        if len(self._kinds) > 1:
-            raise ValueError("values of 16 bits and floats (or 32-bit integers)")
-        if not self._kinds:
+        if not self._examples:
             return None
-        if self._kinds == {True}:
-            # A constant image has no range; any of them shows it as black.
-            return ValueRange(self._low, max(self._high, np.nextafter(self._low, np.inf)), True)
+        if len(self._examples) > 1:
+            raise DatasetError(
+                "expected training images of one kind, found 16-bit integers and floats (or 32-bit "
+                f"integers): {self._examples[False]} and {self._examples[True]}"
+            )
+        if True in self._examples:
+            # A constant image has no range: it becomes black.
+            high = self._high if self._high > self._low else self._low + 1
+            return ValueRange(self._low, high, is_float=True)
         return ValueRange.of_bits(next(bits for bits in BIT_DEPTHS if self._high < 2**bits))
 
 

@@ -47,7 +47,7 @@ class Notes:
             self._examples[reason] = min(name, self._examples.get(reason, name))
             self._counted.setdefault(reason, set()).add(hash(name))
 
-    def list(self) -> list[Note]:
+    def all(self) -> list[Note]:
         """Return the notes, in alphabetical order of their reasons."""
         with self._lock:
             return [
@@ -57,4 +57,4 @@ class Notes:
 
     def as_json(self) -> list[dict[str, object]]:
         """Return the notes as records with ``reason``, ``count`` and ``example``."""
-        return [asdict(note) for note in self.list()]
+        return [asdict(note) for note in self.all()]

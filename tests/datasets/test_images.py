@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets.base import DatasetError, MaskFiles, Sample
-from datasets.images import in_batches, map_ahead, read_image, read_mask, read_sample
+from datasets.images import read_image, read_sample
+from datasets.masks import read_mask
+from datasets.reading_ahead import in_batches, map_ahead
 from tests.support import truncate, write_image
 
 # (24, 36, 3): four fields of different colours, and of a shape that tells height from width.
@@ -169,7 +171,7 @@ class TestUnreadableFile:
             raise PermissionError(13, "Permission denied")
 
         path = save(tmp_path / "closed.png", IMAGE)
-        monkeypatch.setattr(np, "fromfile", refuse)
+        monkeypatch.setattr(Path, "read_bytes", refuse)
         self.check(read, path, "cannot read .*Permission denied")
 
 

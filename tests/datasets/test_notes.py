@@ -10,17 +10,17 @@ def test_a_file_counts_once_for_each_reason():
     for name in ("b.png", "a.png", "b.png"):
         notes.add("cut at half", name)
     notes.add("empty", "c.png")
-    assert notes.list() == [Note("cut at half", 2, "a.png"), Note("empty", 1, "c.png")]
+    assert notes.all() == [Note("cut at half", 2, "a.png"), Note("empty", 1, "c.png")]
 
 
 def test_texts_and_records():
     notes = Notes()
     notes.add("empty", "a.png")
-    assert str(notes.list()[0]) == "1 file: empty (for example a.png)"
+    assert str(notes.all()[0]) == "1 file: empty (for example a.png)"
     notes.add("empty", "b.png")
-    assert str(notes.list()[0]) == "2 files: empty (for example a.png)"
+    assert str(notes.all()[0]) == "2 files: empty (for example a.png)"
     assert notes.as_json() == [{"reason": "empty", "count": 2, "example": "a.png"}]
-    assert Notes().list() == []
+    assert Notes().all() == []
 
 
 def test_threads_lose_nothing():
@@ -35,4 +35,4 @@ def test_threads_lose_nothing():
         thread.start()
     for thread in threads:
         thread.join()
-    assert notes.list() == [Note("noticed", 1250, "0000.png")]
+    assert notes.all() == [Note("noticed", 1250, "0000.png")]
