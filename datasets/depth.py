@@ -4,7 +4,7 @@ Cameras store 10, 12 or 14 bits in files of 16. The upper 8 bits of such values 
 black, so the range is a property of the data, and is the same for all images of a model.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,10 @@ class ValueRange:
         if self.is_float:
             return f"{self.low:.4g} to {self.high:.4g}"
         return f"{(int(self.high) + 1).bit_length() - 1} bits"
+
+    def as_json(self) -> dict[str, object]:
+        """Return the range as a record."""
+        return asdict(self)
 
     def clips(self, values: np.ndarray) -> bool:
         """Return whether values lie beyond the range."""

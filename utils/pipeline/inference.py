@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from datasets.base import DatasetError
-from datasets.images import in_batches, map_ahead
 from datasets.inputs import Item, find_items, watch_folder
 from patchcore import PatchCore, Prediction
 from patchcore.regions import find_regions
@@ -22,6 +21,7 @@ from utils.options.infer import AS_TRAINED, THRESHOLDS, InferOptions
 from utils.options.thresholds import read_threshold
 from utils.pipeline.models import choose_device, load_model
 from utils.pipeline.prediction_pictures import PredictionPictures
+from utils.pipeline.reading import Reading, log_notes
 from utils.predictions import ANOMALY, ERROR, NORMAL, OUTPUTS, Outcome, PredictionFiles
 from utils.progress import show_progress
 from utils.result_folder import ResultFolder
@@ -66,7 +66,8 @@ def infer(options: InferOptions, path: Path) -> int:
         raise
     finally:
         inference.close()
-        folder.write_run(record | {"state": state, "end": now(), "verdicts": inference.counts})
+        end = {"state": state, "end": now(), "verdicts": inference.counts}
+        folder.write_run(record | end | {"file_notes": inference.notes})
     return inference.status
 
 
@@ -124,6 +125,7 @@ class Inference:
 
     Attributes:
         counts: Number of items by verdict.
+        notes: What was noticed about the files, known after `close`.
 
     Args:
         model: A fitted model.
@@ -139,8 +141,10 @@ class Inference:
         self._thresholds = thresholds
         self._options = options
         self._files = PredictionFiles(folder.path)
+        self._reading = Reading.of_model(model.trained, options, options.max_megapixels)
         self._pictures = PredictionPictures(model, thresholds, options, folder)
         self.counts = dict.fromkeys((ANOMALY, NORMAL, ERROR), 0)
+        self.notes: list[dict[str, object]] = []
 
     @property
     def status(self) -> int:
@@ -152,14 +156,9 @@ class Inference:
     def run(self, items: Iterable[Item]) -> None:
         """Judge items, while the next ones are read."""
         options = self._options
-        loaded = map_ahead(
-            self._load,
-            items,
-            num_workers=options.threads,
-            ahead=2 * options.batch_size + options.threads,
-        )
+        batches = self._reading.batches(self._load, items, lambda item: item.file)
         with show_progress(None, "judge", "image") as bar:
-            for batch in in_batches(loaded, options.batch_size):
+            for batch in batches:
                 for outcome in self._judge(batch):
                     self.counts[outcome.verdict] += 1
                     self._files.add(outcome)
@@ -170,6 +169,7 @@ class Inference:
         """Finish the files, and log the number of verdicts."""
         self._pictures.close()
         self._files.close()
+        self.notes = log_notes(self._reading.notes, "images")
         log.info(
             "%d judged: %d anomalous, %d normal; %d could not be read; predictions are in %s",
             self.counts[ANOMALY] + self.counts[NORMAL],
@@ -182,7 +182,7 @@ class Inference:
     def _load(self, item: Item) -> Loaded:
         """Return the item with its image and crop; or None and the reason why it is unreadable."""
         try:
-            image = item.read()
+            image = item.read(self._reading.decoding, self._reading.notes)
         except DatasetError as error:
             return item, None, str(error)
         return item, image, self._model.embedder.crop(image)

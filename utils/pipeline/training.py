@@ -13,6 +13,7 @@ from utils.options.train import TrainOptions
 from utils.pipeline.fit import fit_category
 from utils.pipeline.models import choose_device, make_models, summarise, with_layers
 from utils.pipeline.observer import RunObserver
+from utils.pipeline.reading import find_reading, log_notes
 from utils.pipeline.saving import save_models
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
     for whole in categories:
         category = whole if shots is None else choose_shots(whole, shots, options.seed[0])
         log.info("%s: %d training images", category.name, len(category.train))
+        reading = find_reading(whole, options, options)
         for name, model in models.items():
             start = time.perf_counter()
             request = FitRequest(
@@ -47,9 +49,12 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
                 memory_budget=options.memory_budget,
             )
             observer = RunObserver(category.name, model.device)
-            learned = fit_category(model, category, request, options, observer)
-            for trained in save_models(model, name, category, learned, options, shots=shots):
+            learned = fit_category(model, category, request, reading, observer)
+            for trained in save_models(
+                model, name, category, learned, reading.decoding, options, shots=shots
+            ):
                 _log_threshold(trained, time.perf_counter() - start)
+        log_notes(reading.notes, category.name)
 
 
 def _log_threshold(trained: Trained, seconds: float) -> None:

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import pytest
 
+from datasets import reading_ahead
 from patchcore import PatchCore
 from tests.support import (
     ROOT,
@@ -456,15 +457,20 @@ class TestFlags:
 
     def test_num_workers(self, infer, data, monkeypatch):
         seen = []
-        ahead = infer_module.map_ahead
+        ahead = reading_ahead.map_ahead
 
         def spy(*arguments, **options):
             seen.append(options["num_workers"])
             return ahead(*arguments, **options)
 
-        monkeypatch.setattr(infer_module, "map_ahead", spy)
+        monkeypatch.setattr(reading_ahead, "map_ahead", spy)
         infer(data / "widget/test/good", "--num_workers", "3", status=0)
         assert seen == [3]
+
+    def test_max_megapixels(self, infer, data):
+        infer(data / "widget/test/good", "--max_megapixels", "0.004", status=2)
+        assert "expected an image of at most 0.004 megapixels, found 64x64" in infer.out
+        infer(data / "widget/test/good", "--max_megapixels", "0.0041", status=0)
 
     def test_device(self, infer, data, monkeypatch):
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
