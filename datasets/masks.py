@@ -153,10 +153,11 @@ def has_smooth_borders(values: np.ndarray) -> bool:
     # Pixels that are surrounded by their own value.
     inner = between & (cv2.erode(same, square) == same) & (cv2.dilate(same, square) == same)
     if len(np.unique(values[between])) > MAX_CLASSES:
-        return inner.sum() < between.sum() / 2
+        return bool(inner.sum() < between.sum() / 2)
     reach = np.ones((2 * BORDER + 1, 2 * BORDER + 1), np.uint8)
     is_near = cv2.dilate((values == highest).astype(np.uint8), reach).astype(bool)
-    return not inner.any() and bool(is_near[between].all())
+    # Thin tips of a region may not reach its value anywhere.
+    return not inner.any() and bool(is_near[between].mean() > 0.9)
 
 
 def _check_orientation(

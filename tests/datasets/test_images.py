@@ -1,9 +1,6 @@
-"""Decoding is checked at pixels whose colours are known; threads by what they have begun."""
+"""Decoding is checked at pixels of known colours, in files of other encoders."""
 
 import io
-import threading
-import time
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +12,6 @@ from PIL import Image
 from datasets.base import DatasetError, MaskFiles, Sample
 from datasets.images import read_image, read_sample
 from datasets.masks import read_mask
-from datasets.reading_ahead import in_batches, map_ahead
 from tests.support import truncate, write_image
 
 # (24, 36, 3): four fields of different colours, and of a shape that tells height from width.
@@ -101,41 +97,6 @@ class TestReadImage:
         assert image.shape == upright.shape
         centres = np.ix_([9, 27], [6, 18])
         np.testing.assert_allclose(image[centres].astype(int), upright[centres], atol=6)
-
-
-class TestReadMask:
-    @pytest.mark.parametrize("value", [1, 128, 255])
-    @pytest.mark.parametrize("name", ["mask.png", "mask.bmp", "mask.tif"])
-    def test_whatever_is_above_zero_is_defective(self, tmp_path, name, value):
-        mask = read_mask(save(tmp_path / name, (MASK * value).astype(np.uint8)))
-        assert mask.dtype == bool
-        np.testing.assert_array_equal(mask, MASK)
-
-    @pytest.mark.parametrize("value", [1, 255, 256, 65535])
-    def test_also_the_smallest_of_65536_values(self, tmp_path, value):
-        path = write_image(tmp_path / "deep.png", (MASK * value).astype(np.uint16))
-        np.testing.assert_array_equal(read_mask(path), MASK)
-
-    @pytest.mark.parametrize("channel", [0, 1, 2])
-    @pytest.mark.parametrize("value", [1, 255])
-    def test_also_in_one_colour_channel_alone(self, tmp_path, channel, value):
-        colours = np.zeros((*MASK.shape, 3), np.uint8)
-        colours[(*DEFECT, channel)] = value
-        np.testing.assert_array_equal(read_mask(save(tmp_path / "m.png", colours)), MASK)
-
-    @pytest.mark.parametrize("colour", [(128, 0, 0), (0, 0, 1), (255, 255, 255)])
-    def test_a_palette_mask_is_read_by_its_colours(self, tmp_path, colour):
-        palette_image(MASK, [(0, 0, 0), colour]).save(path := tmp_path / "palette.png")
-        np.testing.assert_array_equal(read_mask(path), MASK)
-
-    def test_one_bit(self, tmp_path):
-        Image.fromarray(MASK).save(path := tmp_path / "bit.png")
-        np.testing.assert_array_equal(read_mask(path), MASK)
-
-    @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-    def test_opacity_is_no_defect(self, tmp_path, mode):
-        path = save(tmp_path / "m.png", (MASK * 255).astype(np.uint8), mode)
-        np.testing.assert_array_equal(read_mask(path), MASK)
 
 
 @pytest.mark.parametrize("read", [read_image, read_mask])
@@ -246,86 +207,3 @@ class TestReadSample:
         assert f"of its image, 36x24, found {size[1]}x{size[0]}: " in message
         assert str(path) in message
         assert str(image) in message
-
-
-def reading_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("read")]
-
-
-class TestMapAhead:
-    @settings(deadline=None)
-    @given(st.lists(st.integers()), st.integers(0, 4), st.integers(1, 9))
-    def test_results_come_in_the_items_order(self, items, num_workers, ahead):
-        results = map_ahead(str, items, num_workers=num_workers, ahead=ahead)
-        assert list(results) == [str(item) for item in items]
-
-    @pytest.mark.parametrize(("num_workers", "ahead"), [(1, 1), (2, 5), (4, 4), (0, 3)])
-    def test_no_more_than_ahead_items_are_taken_before_they_are_wanted(self, num_workers, ahead):
-        taken = 0
-
-        def endless():
-            nonlocal taken
-            while True:
-                taken += 1
-                yield taken
-
-        results = map_ahead(str, endless(), num_workers=num_workers, ahead=ahead)
-        for given_out in range(1, 20):
-            next(results)
-            assert taken <= given_out + (ahead if num_workers else 0)
-        results.close()
-
-    def test_nothing_is_taken_before_the_first_result_is_asked_for(self):
-        items = iter([1, 2])
-        map_ahead(str, items, num_workers=2, ahead=2)
-        assert list(items) == [1, 2]
-
-    @pytest.mark.parametrize("num_workers", [1, 3])
-    def test_as_many_items_as_workers_are_under_way_at_once(self, num_workers):
-        meeting = threading.Barrier(num_workers, timeout=10)  # broken if one comes too late
-        items = range(2 * num_workers)
-        results = map_ahead(
-            lambda item: (meeting.wait(), item)[1], items, num_workers=num_workers, ahead=6
-        )
-        assert list(results) == list(items)
-
-    def test_no_workers_compute_in_the_callers_thread(self):
-        results = map_ahead(lambda _: threading.current_thread(), [1], num_workers=0, ahead=4)
-        assert list(results) == [threading.current_thread()]
-
-    @pytest.mark.parametrize("num_workers", [0, 2])
-    def test_an_exception_is_raised_where_its_result_was_due(self, num_workers):
-        results = map_ahead(lambda item: 6 // item, [1, 2, 0, 3], num_workers=num_workers, ahead=4)
-        assert [next(results), next(results)] == [6, 3]
-        with pytest.raises(ZeroDivisionError):
-            next(results)
-        assert not reading_threads()
-
-    def test_closing_early_ends_the_threads_and_begins_nothing_more(self):
-        begun = []
-
-        def work(item: int) -> int:
-            begun.append(item)
-            time.sleep(0.05 if item else 0)
-            return item
-
-        results = map_ahead(work, count(), num_workers=2, ahead=8)
-        next(results)
-        assert reading_threads()
-        results.close()
-        assert not reading_threads()
-        assert len(begun) < 6  # of the 9 that were asked for
-
-
-class TestInBatches:
-    @given(st.lists(st.integers()), st.integers(1, 7))
-    def test_all_items_in_order_in_full_batches_but_the_last(self, items, batch_size):
-        batches = list(in_batches(items, batch_size))
-        assert [item for batch in batches for item in batch] == items
-        assert all(len(batch) == batch_size for batch in batches[:-1])
-        assert all(1 <= len(batch) <= batch_size for batch in batches[-1:])
-
-    def test_items_are_taken_as_batches_are_asked_for(self):
-        items = count()
-        assert next(in_batches(items, 3)) == [0, 1, 2]
-        assert next(items) == 3
