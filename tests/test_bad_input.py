@@ -316,7 +316,8 @@ class TestStoppedRun:
         process = start(*quick(*paths, "--categories", "zipper"))
         assert process.returncode == 2
         lines = process.stderr.splitlines()
-        assert lines[-1] == f"error: expected an image, found a damaged or unknown file: {broken}"
+        expected = f"error: expected an image, found a damaged or unknown file: {broken}"
+        assert lines[-1] == f"{expected} (PNG: image file is truncated)"
         assert [line for line in lines if "error" in line.lower()] == lines[-1:]
         assert "Traceback" not in process.stderr
         assert process.stdout == ""

@@ -281,7 +281,7 @@ class TestDestinations:
         assert "Seconds by stage" not in capsys.readouterr().out
         self.run("--profile")
         shown = capsys.readouterr().out.partition("### Seconds by stage")[2]
-        assert "| read | embed | select | search | score | metrics | total |" in shown
+        assert "| embed | read | select | search | score | metrics | total |" in shown
         assert "| widget, squeezenet1_1, 10 %, seed 0 |" in shown
 
     def test_protocol(self):

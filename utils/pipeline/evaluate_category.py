@@ -135,9 +135,7 @@ def evaluate_category(
     # Nested as in the fit, so that the stages keep their order in the tables.
     with observer.stage("embed"), observer.stage("read"):
         reading = find_reading(category, options, options)
-    groups = [
-        _fit_shots(model, category, shots, reading, options) for shots in options.shot_counts
-    ]
+    groups = [_fit_shots(model, category, shots, reading, options) for shots in options.shot_counts]
     test = _TestImages(model, category, reading, keep_images=options.pictures != "none")
     predicted = _predict(model, test, [fit for fits in groups for fit in fits], observer)
     masks, images = test.masks(), test.images()

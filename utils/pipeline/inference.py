@@ -144,7 +144,7 @@ class Inference:
         self._reading = Reading.of_model(model.trained, options, options.max_megapixels)
         self._pictures = PredictionPictures(model, thresholds, options, folder)
         self.counts = dict.fromkeys((ANOMALY, NORMAL, ERROR), 0)
-        self.notes: list[dict[str, object]] = []
+        self.notes: dict[str, dict[str, object]] = {}
 
     @property
     def status(self) -> int:

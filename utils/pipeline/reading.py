@@ -114,7 +114,7 @@ def decoding_of_model(trained: Trained, max_megapixels: float) -> Decoding:
     return Decoding(max_megapixels, ValueRange.from_json(trained.value_range))
 
 
-def log_notes(notes: Notes, name: str) -> list[dict[str, object]]:
+def log_notes(notes: Notes, name: str) -> dict[str, dict[str, object]]:
     """Log what was noticed while files of a category or an inference were read.
 
     Returns:
