@@ -128,9 +128,11 @@ class TestDestinations:
 
     def test_max_megapixels(self, capsys):
         pixels = SIDE * SIDE / 1e6
-        self.run(f"--max_megapixels {pixels}")
-        self.run(f"--max_megapixels {pixels / 2}", status=main.WRONG_USAGE)
+        base = f"--path_data {self.data} --path_result {self.folder} --categories widget"
+        flags = quick(*base.split(), "--max_megapixels", str(pixels / 2))
+        assert call(*flags) == main.WRONG_USAGE
         assert "(--max_megapixels)" in capsys.readouterr().err
+        self.run(f"--max_megapixels {pixels}")
 
     def test_bit_depth(self, tmp_path):
         folder = make_category(tmp_path / "deep", "widget")
