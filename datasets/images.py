@@ -1,49 +1,61 @@
-"""Image and mask files: decoding, and reading ahead in threads."""
+"""Samples on disk -> images and masks."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
-import cv2
 import numpy as np
 
-from datasets.base import DatasetError, Sample
+from datasets.base import Sample
+from datasets.decoding import ImageFile
+from datasets.depth import Decoding, RangeFinder, ValueRange, has_no_depth
+from datasets.header import HeaderError, read_header
+from datasets.masks import read_masks
+from datasets.notes import Notes
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+CLIPPED = (
+    "values beyond the range of the training images, {}, which are clipped (--bit_depth sets "
+    "another range)"
+)
+OTHER_DEPTH = "an image of 8 bits among images of more, which is used as it is"
+UNKNOWN_DEPTH = (
+    "an image of 16 bits where the training images have 8, of which the upper 8 bits are used "
+    "(--bit_depth sets another range)"
+)
+# Bytes per pixel while an image is decoded: the file, its pixels, and a copy.
+BYTES_PER_PIXEL = 8
+BYTES_PER_DEEP_PIXEL = 40
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(
+    path: Path, decoding: Decoding | None = None, notes: Notes | None = None
+) -> np.ndarray:
     """Decode an image file to (H, W, 3) uint8 RGB.
 
-    Grey values are repeated in three channels, palettes are resolved, only the upper 8 of 16 bits
-    are kept, transparency is dropped, and the EXIF orientation is applied.
+    Grey values are repeated in three channels, palettes are resolved, transparency is dropped, and
+    the EXIF orientation is applied. Values above 8 bits are mapped by the range of ``decoding``;
+    without one, the upper 8 of 16 bits are kept. Of several pages the first one is read.
+
+    Args:
+        path: The file.
+        decoding: Largest size, and range of values above 8 bits.
+        notes: Collects what is remarkable about the image.
 
     Raises:
-        DatasetError: The file cannot be read, is not an image, or is truncated.
+        DatasetError: The file cannot be read, is not an image, is truncated or too large, or has
+            floats without a range.
     """
-    return _decode(path, cv2.IMREAD_COLOR_RGB, "an image")
+    decoding = decoding or Decoding()
+    return _decode(ImageFile(path, "an image", decoding), decoding, notes or Notes())
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """Decode a mask file to (H, W) bool: pixels above 0 in any colour channel are defective.
-
-    Raises:
-        DatasetError: The file cannot be read, is not an image, or is truncated.
-    """
-    # Unchanged values: conversion to grey or to 8 bits would turn small ones into 0.
-    mask = _decode(path, cv2.IMREAD_UNCHANGED, "a mask")
-    if mask.ndim == 2:
-        return mask > 0
-    colours = mask[:, :, : 1 if mask.shape[2] == 2 else 3]  # without transparency
-    return (colours > 0).any(axis=2)
-
-
-def read_sample(sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
+def read_sample(
+    sample: Sample, decoding: Decoding | None = None, notes: Notes | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Read a sample's image and its mask.
+
+    Args:
+        sample: The sample.
+        decoding: Largest size, and range of values above 8 bits.
+        notes: Collects what is remarkable about the files.
 
     Returns:
         The image (H, W, 3) uint8 RGB, and its mask (H, W) bool: all False for a good image, None
@@ -52,74 +64,85 @@ def read_sample(sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
     Raises:
         DatasetError: A file cannot be read, or image and mask differ in size.
     """
-    image = read_image(sample.path)
+    decoding, notes = decoding or Decoding(), notes or Notes()
+    file = ImageFile(sample.path, "an image", decoding)
+    image = _decode(file, decoding, notes)
     if not sample.is_defective:
         return image, np.zeros(image.shape[:2], dtype=bool)
     if sample.mask is None:
         return image, None
-    joined = np.zeros(image.shape[:2], dtype=bool)
-    for path in sample.mask.paths:
-        mask = read_mask(path)
-        if mask.shape != joined.shape:
-            raise DatasetError(
-                f"expected a mask of the size of its image, {_size(image)}, found {_size(mask)}: "
-                f"{path}, mask of {sample.path}"
-            )
-        joined |= mask
-    return image, joined
+    return image, read_masks(sample.mask, file, image.shape[:2], decoding, notes)
 
 
-def map_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], *, num_workers: int, ahead: int
-) -> Iterator[Result]:
-    """Yield ``function(item)`` in the order of the items, computed ahead by threads.
+def find_value_range(paths: list[Path], decoding: Decoding) -> ValueRange | None:
+    """Find the range of values above 8 bits over training images.
 
-    Threads are sufficient because OpenCV releases the interpreter lock while it decodes.
+    Only the headers are read, unless an image has more than 8 bits; then all such images are
+    decoded.
 
     Args:
-        function: Called once per item; an exception is raised in place of the result.
-        items: Consumed lazily.
-        num_workers: Number of threads; 0 to compute in the calling thread.
-        ahead: Largest number of results that are computed or kept ahead, at least 1. It limits
-            the memory.
+        paths: The image files; a file that cannot be read is ignored, since reading it later is an
+            error.
+        decoding: Largest size.
+
+    Returns:
+        For 16-bit images, the smallest of 8, 10, 12, 14 and 16 bits that holds the largest value;
+        for floats and 32-bit integers, their range. None if all images have 8 bits.
+
+    Raises:
+        DatasetError: A file is damaged, or 16-bit images and floats are mixed.
     """
-    if num_workers == 0:
-        yield from map(function, items)
-        return
-    remaining = iter(items)
-    with ThreadPoolExecutor(num_workers, thread_name_prefix="read") as pool:
-        pending = deque(pool.submit(function, item) for item in islice(remaining, max(ahead, 1)))
-        try:
-            while pending:
-                result = pending.popleft().result()
-                pending.extend(pool.submit(function, item) for item in islice(remaining, 1))
-                yield result
-        finally:
-            for future in pending:
-                future.cancel()
+    finder = RangeFinder()
+    for path in paths:
+        if _is_deep(path):
+            finder.add(path, ImageFile(path, "an image", decoding).deep_rgb())
+    return finder.range()
 
 
-def in_batches(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
-    """Yield lists of ``batch_size`` items; the last list may be shorter."""
-    remaining = iter(items)
-    while batch := list(islice(remaining, batch_size)):
-        yield batch
-
-
-def _decode(path: Path, flags: int, meaning: str) -> np.ndarray:
+def bytes_to_read(path: Path) -> int:
+    """Return about how many bytes are needed to decode an image, by its header alone."""
     try:
-        data = np.fromfile(path, dtype=np.uint8)  # on Windows imread cannot open all paths
-    except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
+        with path.open("rb") as file:
+            header = read_header(file)
+    except (OSError, HeaderError):  # reading it is an error that needs no memory
+        return 0
+    per_pixel = BYTES_PER_DEEP_PIXEL if header.is_deep else BYTES_PER_PIXEL
+    return header.width * header.height * per_pixel
+
+
+def _is_deep(path: Path) -> bool:
     try:
-        image = cv2.imdecode(data, flags) if data.size else None
-    except cv2.error:
-        image = None
-    if image is None:
-        raise DatasetError(f"expected {meaning}, found a damaged or unknown file: {path}")
-    return image
+        with path.open("rb") as file:
+            return read_header(file).is_deep
+    except (OSError, HeaderError):
+        return False
 
 
-def _size(array: np.ndarray) -> str:
-    height, width = array.shape[:2]
-    return f"{width}x{height}"
+def _decode(file: ImageFile, decoding: Decoding, notes: Notes) -> np.ndarray:
+    header, value_range = file.header, decoding.value_range
+    if header.pages > 1:
+        notes.add(f"only the first of {header.pages} pages is read", file.path)
+    if not header.is_deep:
+        if value_range is not None:
+            notes.add(OTHER_DEPTH, file.path)
+        return file.rgb()
+    values = file.deep_rgb()
+    if values.dtype == np.uint8:  # formats with a header that does not tell
+        return values
+    if value_range is None:
+        if has_no_depth(values):
+            raise file.unusable(
+                f"values of 8 or 16 bits like the training images', found {values.dtype}"
+            )
+        notes.add(UNKNOWN_DEPTH, file.path)
+        # The decoder's own conversion, which rounds in some formats.
+        return file.rgb()
+    if value_range.is_float != has_no_depth(values):
+        raise file.unusable(
+            f"values in the range of the training images, {value_range}, found {values.dtype}"
+        )
+    if value_range.clips(values):
+        notes.add(CLIPPED.format(value_range), file.path)
+    if value_range == ValueRange.of_bits(16):
+        return file.rgb()
+    return value_range.to_8_bits(values)

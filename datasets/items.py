@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.base import DatasetError
+from datasets.depth import Decoding
+from datasets.notes import Notes
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,17 @@ class Item:
     seconds: float | None = None
     fault: str = ""
 
-    def read(self) -> np.ndarray:
+    @property
+    def file(self) -> Path | None:
+        """The image file that `read` decodes; None for a frame and for an item with a fault."""
+        return self.path if self.frame is None and not self.fault else None
+
+    def read(self, decoding: Decoding | None = None, notes: Notes | None = None) -> np.ndarray:
         """Return the image, (H, W, 3) uint8 RGB.
+
+        Args:
+            decoding: Largest size, and range of values above 8 bits.
+            notes: Collects what is remarkable about the image.
 
         Raises:
             DatasetError: It cannot be read.
@@ -38,4 +49,6 @@ class Item:
             raise DatasetError(self.fault)
         from datasets.images import read_image
 
-        return read_image(self.path) if self.frame is None else self.frame
+        if self.frame is not None:
+            return self.frame
+        return read_image(self.path, decoding, notes)

@@ -1,7 +1,7 @@
 """What was noticed while files were listed and read: reasons, each with a count and an example."""
 
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,6 @@ class Notes:
                 for reason, example in sorted(self._examples.items())
             ]
 
-    def as_json(self) -> list[dict[str, object]]:
-        """Return the notes as records with ``reason``, ``count`` and ``example``."""
-        return [asdict(note) for note in self.all()]
+    def as_json(self) -> dict[str, dict[str, object]]:
+        """Return ``count`` and ``example`` of each reason."""
+        return {n.reason: {"count": n.count, "example": n.example} for n in self.all()}

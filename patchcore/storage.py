@@ -191,6 +191,7 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
         thresholds=Thresholds(*thresholds),
         best=BestThresholds(**record["f1_max"]),
         category=record["category"],
+        value_range=record["value_range"],
     )
 
 
@@ -248,6 +249,7 @@ def _record(
             for kind, threshold in (("image", thresholds.image), ("pixel", thresholds.pixel))
         },
         "f1_max": asdict(trained.best),
+        "value_range": trained.value_range,
         "versions": _versions(),
     }
 

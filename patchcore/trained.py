@@ -1,5 +1,6 @@
 """The result of training that a model keeps."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from patchcore.held_out import HeldOutScores
@@ -18,6 +19,8 @@ class Trained:
         thresholds: The thresholds of the largest percentage.
         best: The thresholds with the largest F1 on labelled test images, if measured.
         category: Name of the category; may be empty.
+        value_range: Record of how the program that read the training images mapped values above 8
+            bits; None for images of 8 bits. Images for `PatchCore` have 8 bits always.
     """
 
     coreset: Coreset
@@ -25,3 +28,4 @@ class Trained:
     thresholds: Thresholds
     best: BestThresholds = field(default_factory=BestThresholds)
     category: str = ""
+    value_range: Mapping[str, object] | None = None

@@ -32,10 +32,9 @@ from tests.support import (
     truncate,
     write_image,
 )
-from utils.pipeline import evaluate_category as category_module
 from utils.pipeline import evaluation as evaluate_module
-from utils.pipeline import fit as training_module
 from utils.pipeline import models as models_module
+from utils.pipeline import reading as reading_module
 
 
 @pytest.fixture
@@ -267,8 +266,7 @@ class TestRefusedEarly:
         _, *others = (make_category(own_data, "zipper") / "train/good").iterdir()
         for path in others:
             path.unlink()
-        forbid(training_module, "read_image")
-        forbid(category_module, "read_sample")
+        forbid(reading_module, "read_image", "read_sample", "find_value_range")
         assert re.search("at least k = .* of 225 training patches", fail(flags))
 
     def test_a_crop_larger_than_the_image_before_weights_are_loaded(self, fail, forbid):
@@ -318,7 +316,8 @@ class TestStoppedRun:
         process = start(*quick(*paths, "--categories", "zipper"))
         assert process.returncode == 2
         lines = process.stderr.splitlines()
-        assert lines[-1] == f"error: expected an image, found a damaged or unknown file: {broken}"
+        expected = f"error: expected an image, found a damaged or unknown file: {broken}"
+        assert lines[-1] == f"{expected} (PNG: image file is truncated)"
         assert [line for line in lines if "error" in line.lower()] == lines[-1:]
         assert "Traceback" not in process.stderr
         assert process.stdout == ""

@@ -46,7 +46,7 @@ from tests.support import (
 from utils.commands import demo as demo_module
 from utils.options.evaluate import EvaluateOptions
 from utils.pipeline import evaluation as evaluate_module
-from utils.pipeline import fit as training_module
+from utils.pipeline import reading as reading_module
 
 STAGES = ("embed", "read", "select", "search", "score", "metrics")
 METRICS = (
@@ -313,9 +313,11 @@ def test_each_percentage_has_the_scores_and_thresholds_of_a_run_of_its_own(data,
 
 
 def test_percentages_of_one_run_share_the_reading(data, run, monkeypatch):
-    read, read_image = [], training_module.read_image
+    read, read_image = [], reading_module.read_image
     monkeypatch.setattr(
-        training_module, "read_image", lambda path: read.append(path) or read_image(path)
+        reading_module,
+        "read_image",
+        lambda path, *options: read.append(path) or read_image(path, *options),
     )
     run(data, "--categories widget --percentage_coreset 0.01 0.02 0.1")
     assert len(read) == len(set(read)) == NUM_TRAIN

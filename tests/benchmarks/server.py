@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datasets.images import in_batches, read_image
+from datasets.images import read_image
+from datasets.reading_ahead import in_batches
 from patchcore import PatchCore
 from tests.support import ROOT
 from utils.machine import describe_cpu, usable_cores

@@ -1,19 +1,24 @@
-"""Decoding is checked at pixels whose colours are known; threads by what they have begun."""
+"""Decoding is checked at pixels of known colours, in files of other encoders."""
 
 import io
-import threading
-import time
-from itertools import count
+import struct
+import zlib
+from functools import cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from datasets.base import DatasetError, MaskFiles, Sample
-from datasets.images import in_batches, map_ahead, read_image, read_mask, read_sample
+from datasets.depth import Decoding, ValueRange
+from datasets.images import OTHER_DEPTH, UNKNOWN_DEPTH, read_image, read_sample
+from datasets.jpeg import is_complete
+from datasets.masks import read_mask
+from datasets.notes import Note, Notes
 from tests.support import truncate, write_image
 
 # (24, 36, 3): four fields of different colours, and of a shape that tells height from width.
@@ -101,41 +106,6 @@ class TestReadImage:
         np.testing.assert_allclose(image[centres].astype(int), upright[centres], atol=6)
 
 
-class TestReadMask:
-    @pytest.mark.parametrize("value", [1, 128, 255])
-    @pytest.mark.parametrize("name", ["mask.png", "mask.bmp", "mask.tif"])
-    def test_whatever_is_above_zero_is_defective(self, tmp_path, name, value):
-        mask = read_mask(save(tmp_path / name, (MASK * value).astype(np.uint8)))
-        assert mask.dtype == bool
-        np.testing.assert_array_equal(mask, MASK)
-
-    @pytest.mark.parametrize("value", [1, 255, 256, 65535])
-    def test_also_the_smallest_of_65536_values(self, tmp_path, value):
-        path = write_image(tmp_path / "deep.png", (MASK * value).astype(np.uint16))
-        np.testing.assert_array_equal(read_mask(path), MASK)
-
-    @pytest.mark.parametrize("channel", [0, 1, 2])
-    @pytest.mark.parametrize("value", [1, 255])
-    def test_also_in_one_colour_channel_alone(self, tmp_path, channel, value):
-        colours = np.zeros((*MASK.shape, 3), np.uint8)
-        colours[(*DEFECT, channel)] = value
-        np.testing.assert_array_equal(read_mask(save(tmp_path / "m.png", colours)), MASK)
-
-    @pytest.mark.parametrize("colour", [(128, 0, 0), (0, 0, 1), (255, 255, 255)])
-    def test_a_palette_mask_is_read_by_its_colours(self, tmp_path, colour):
-        palette_image(MASK, [(0, 0, 0), colour]).save(path := tmp_path / "palette.png")
-        np.testing.assert_array_equal(read_mask(path), MASK)
-
-    def test_one_bit(self, tmp_path):
-        Image.fromarray(MASK).save(path := tmp_path / "bit.png")
-        np.testing.assert_array_equal(read_mask(path), MASK)
-
-    @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-    def test_opacity_is_no_defect(self, tmp_path, mode):
-        path = save(tmp_path / "m.png", (MASK * 255).astype(np.uint8), mode)
-        np.testing.assert_array_equal(read_mask(path), MASK)
-
-
 @pytest.mark.parametrize("read", [read_image, read_mask])
 class TestUnreadableFile:
     def check(self, read, path: Path, reason: str) -> None:
@@ -169,8 +139,56 @@ class TestUnreadableFile:
             raise PermissionError(13, "Permission denied")
 
         path = save(tmp_path / "closed.png", IMAGE)
-        monkeypatch.setattr(np, "fromfile", refuse)
+        monkeypatch.setattr(Path, "read_bytes", refuse)
         self.check(read, path, "cannot read .*Permission denied")
+
+
+# Pillow's encoders with their options, by a name of the form.
+FORMS = {
+    "png": ("PNG", {}),
+    "jpeg": ("JPEG", {}),
+    "progressive": ("JPEG", {"progressive": True}),
+    "restarts": ("JPEG", {"restart_marker_blocks": 2}),
+    "bmp": ("BMP", {}),
+    "tiff": ("TIFF", {}),
+    "tiff lzw": ("TIFF", {"compression": "tiff_lzw"}),
+    "tiff jpeg": ("TIFF", {"compression": "jpeg"}),
+    "tiff zstd": ("TIFF", {"compression": "zstd"}),
+    "webp": ("WEBP", {}),
+    "lossless webp": ("WEBP", {"lossless": True}),
+    "gif": ("GIF", {}),
+    "jpeg 2000": ("JPEG2000", {}),
+    "avif": ("AVIF", {}),
+    "ppm": ("PPM", {}),
+    "tga": ("TGA", {}),
+    "qoi": ("QOI", {}),
+    "pcx": ("PCX", {}),
+    "sgi": ("SGI", {}),
+    "ico": ("ICO", {"sizes": [(40, 40)]}),
+}
+LOSSY = {"jpeg", "progressive", "restarts", "tiff jpeg", "webp", "avif"}
+NOISE = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+
+
+@cache
+def encode(form: str) -> bytes:
+    """Encode noise; of 8 colours for GIF, which has a palette."""
+    name, options = FORMS[form]
+    pixels = NOISE & 128 if form == "gif" else NOISE
+    Image.fromarray(pixels).save(data := io.BytesIO(), name, **options)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_format_under_any_name(tmp_path, form):
+    (path := tmp_path / "file.dat").write_bytes(encode(form))
+    image = read_image(path)
+    assert image.shape == NOISE.shape
+    if form in LOSSY:
+        with Image.open(path) as other:
+            np.testing.assert_allclose(image.astype(int), np.asarray(other), atol=3)
+    else:
+        np.testing.assert_array_equal(image, NOISE & 128 if form == "gif" else NOISE)
 
 
 class TestDamagedAnywhere:
@@ -185,25 +203,216 @@ class TestDamagedAnywhere:
             return
         np.testing.assert_array_equal(image, read_image(folder / "whole"))
 
-    def encode(self, form: str) -> bytes:
-        noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(data := io.BytesIO(), form)
-        return data.getvalue()
-
-    @pytest.mark.parametrize("form", ["PNG", "JPEG"])
-    @settings(deadline=None)
+    @pytest.mark.parametrize("form", FORMS)
+    @settings(deadline=None, max_examples=40)
     @given(share=st.floats(0, 1, exclude_max=True))
     def test_cut_off(self, tmp_path_factory, form, share):
-        data = self.encode(form)
+        data = encode(form)
         self.check(tmp_path_factory.getbasetemp(), data, data[: int(share * len(data))])
+
+    @pytest.mark.parametrize("form", ["jpeg", "restarts"])
+    @settings(deadline=None, max_examples=60)
+    @given(share=st.floats(0.2, 0.95), trailing=st.binary(max_size=3))
+    def test_a_jpeg_cut_off_and_closed_again(self, tmp_path_factory, form, share, trailing):
+        data = encode(form)
+        cut = data[: int(share * len(data))] + b"\xff\xd9" + trailing
+        self.check(tmp_path_factory.getbasetemp(), data, cut)
 
     @settings(deadline=None)
     @given(share=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
     def test_one_byte_changed(self, tmp_path_factory, share, change):
-        data = self.encode("PNG")  # which has checksums
+        data = encode("png")  # which has checksums
         damaged = bytearray(data)
         damaged[int(share * len(data))] ^= change
         self.check(tmp_path_factory.getbasetemp(), data, bytes(damaged))
+
+
+class TestJpeg:
+    @pytest.mark.parametrize("form", ["jpeg", "progressive", "restarts"])
+    def test_half_of_it_is_refused(self, tmp_path, form):
+        data = encode(form)
+        (path := tmp_path / "i.jpg").write_bytes(data[: len(data) // 2] + b"\xff\xd9")
+        with pytest.raises(DatasetError, match=r"i\.jpg \(JPEG: it ends early"):
+            read_image(path)
+
+    def test_zeros_in_place_of_the_rest_are_refused(self, tmp_path):
+        data = encode("jpeg")
+        (path := tmp_path / "i.jpg").write_bytes(data[: len(data) // 2] + bytes(2 * len(data)))
+        with pytest.raises(DatasetError, match="ends before the marker of the image's end"):
+            read_image(path)
+
+    @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+    @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+    @pytest.mark.parametrize("size", [(1, 1), (17, 9), (64, 33)])
+    def test_complete_ones_of_any_kind_are_complete(self, options, mode, size):
+        noise = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(noise).convert(mode).save(data := io.BytesIO(), "JPEG", **options)
+        assert is_complete(data.getvalue())
+        assert is_complete(data.getvalue() + b"behind the end")
+
+    def test_a_preview_with_an_end_of_its_own(self, tmp_path):
+        exif = Image.Exif()
+        exif[0x9286] = encode("jpeg")  # a tag that may hold anything
+        path = save(tmp_path / "i.jpg", IMAGE, quality=95, exif=exif)
+        assert path.read_bytes().count(b"\xff\xd9") == 2
+        plain = save(tmp_path / "plain.jpg", IMAGE, quality=95)
+        np.testing.assert_array_equal(read_image(path), read_image(plain))
+
+    def test_no_decoder_warns(self, tmp_path, capfd):
+        (path := tmp_path / "i.jpg").write_bytes(encode("jpeg"))
+        read_image(path)
+        assert capfd.readouterr() == ("", "")
+
+
+class TestSize:
+    def test_the_declared_size_is_refused_before_decoding(self, tmp_path, monkeypatch):
+        path = save(tmp_path / "i.png", np.zeros((1000, 3000), np.uint8))
+        monkeypatch.setattr(cv2, "imdecode", lambda *a: pytest.fail("decoded"))
+        with pytest.raises(DatasetError) as caught:
+            read_image(path, Decoding(max_megapixels=2.9))
+        assert str(caught.value) == (
+            "expected an image of at most 2.9 megapixels, found 3000x1000 (3 megapixels): "
+            f"{path} (--max_megapixels)"
+        )
+
+    @pytest.mark.parametrize("ending", ["pfm", "hdr", "tif", "jp2", "png"])
+    def test_in_every_format(self, tmp_path, ending):
+        dtype = np.float32 if ending in ("pfm", "hdr", "tif") else np.uint8
+        path = write_image(tmp_path / f"i.{ending}", np.zeros((100, 200, 3), dtype))
+        with pytest.raises(DatasetError, match=r"found 200x100 .*--max_megapixels"):
+            read_image(path, Decoding(max_megapixels=0.0199))
+
+    def test_more_pixels_than_pillows_own_limit(self, tmp_path):
+        header = b"IHDR" + struct.pack(">II", 33_000, 33_000) + b"\x08\0\0\0\0"
+        data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header
+        data += struct.pack(">I", zlib.crc32(header)) + struct.pack(">I", 0) + b"IDAT"
+        (path := tmp_path / "i.png").write_bytes(data)
+        with pytest.raises(DatasetError, match=r"found 33000x33000 \(1089 megapixels\)"):
+            read_image(path)
+
+    def test_a_side_that_opencv_does_not_decode(self, tmp_path):
+        strip = np.arange(2 * 1_100_000, dtype=np.uint8).reshape(2, -1)
+        image = read_image(save(tmp_path / "i.png", strip))
+        assert image.shape == (2, 1_100_000, 3)
+        np.testing.assert_array_equal(image[:, :, 1], strip)
+
+
+class TestTrueReason:
+    @pytest.mark.parametrize(
+        ("data", "reason"),
+        [
+            (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC is not supported by this Pillow"),
+            (b"\xff\x0a" + bytes(99), "JPEG XL is not supported"),
+            (bytes(128) + b"DICM" + bytes(99), "DICOM is not supported"),
+            (b"\x89PNG\r\n\x1a\n" + bytes(99), "PNG"),
+            (b"hello", "no known image format"),
+        ],
+    )
+    def test_of_files_that_cannot_be_decoded(self, tmp_path, data, reason):
+        (path := tmp_path / "i.png").write_bytes(data)
+        with pytest.raises(DatasetError, match=f"damaged or unknown file: .*{reason}"):
+            read_image(path)
+
+    def test_the_preview_in_raw_data_is_no_image(self, tmp_path):
+        path = save(tmp_path / "i.dng", IMAGE, format="TIFF", tiffinfo={254: 1})
+        with pytest.raises(DatasetError, match="raw data of a camera"):
+            read_image(path)
+
+
+@pytest.mark.parametrize("form", ["TIFF", "GIF", "PNG", "WEBP"])
+def test_of_several_pages_the_first_is_read_and_noted(tmp_path, form):
+    first, *others = (Image.fromarray(IMAGE // part) for part in (1, 2, 3))
+    details = {"lossless": True} if form == "WEBP" else {}
+    first.save(path := tmp_path / "i", form, save_all=True, append_images=others, **details)
+    notes = Notes()
+    for _ in range(2):
+        np.testing.assert_array_equal(read_image(path, notes=notes), IMAGE)
+    assert notes.all() == [Note("only the first of 3 pages is read", 1, str(path))]
+
+
+class TestDepth:
+    VALUES = np.random.default_rng(0).integers(0, 4096, (20, 30, 3), dtype=np.uint16)
+    BITS_12 = Decoding(value_range=ValueRange.of_bits(12))
+
+    @pytest.mark.parametrize("ending", ["png", "tif", "ppm"])
+    @pytest.mark.parametrize("bits", [8, 10, 12, 14])
+    def test_the_upper_8_of_the_real_bits_are_kept(self, tmp_path, ending, bits):
+        values = self.VALUES & (2**bits - 1)
+        path = write_image(tmp_path / f"i.{ending}", values)
+        image = read_image(path, Decoding(value_range=ValueRange.of_bits(bits)))
+        np.testing.assert_array_equal(image, values >> (bits - 8))
+
+    @pytest.mark.parametrize(
+        ("name", "channels"),
+        [(f"i.{ending}", number) for ending in ("png", "tif", "jp2") for number in (1, 3)]
+        + [("i.pgm", 1), ("i.ppm", 3)],
+    )
+    def test_16_bits_are_read_as_by_opencv(self, tmp_path, name, channels):
+        values = np.random.default_rng(0).integers(0, 65536, (64, 96, 3), dtype=np.uint16)
+        path = write_image(tmp_path / name, values[:, :, 0] if channels == 1 else values)
+        expected = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+        for value_range in (None, ValueRange.of_bits(16)):
+            image = read_image(path, Decoding(value_range=value_range))
+            np.testing.assert_array_equal(image, expected)
+
+    def test_values_beyond_the_range_are_clipped_and_noted(self, tmp_path):
+        path = write_image(tmp_path / "i.png", self.VALUES)
+        notes = Notes()
+        image = read_image(path, Decoding(value_range=ValueRange.of_bits(10)), notes)
+        np.testing.assert_array_equal(image, np.minimum(self.VALUES >> 2, 255))
+        (note,) = notes.all()
+        assert (
+            "range of the training images, 10 bits, which are clipped (--bit_depth" in note.reason
+        )
+
+    def test_8_bits_among_more_are_used_as_they_are(self, tmp_path):
+        notes = Notes()
+        path = save(tmp_path / "i.png", IMAGE)
+        np.testing.assert_array_equal(read_image(path, self.BITS_12, notes), IMAGE)
+        assert [note.reason for note in notes.all()] == [OTHER_DEPTH]
+
+    def test_16_bits_where_training_images_have_8_are_noted(self, tmp_path):
+        notes = Notes()
+        read_image(write_image(tmp_path / "i.png", self.VALUES), notes=notes)
+        assert [note.reason for note in notes.all()] == [UNKNOWN_DEPTH]
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_numbers_without_a_depth_are_mapped_by_their_range(self, tmp_path, dtype, channels):
+        values = np.linspace(-1000, 3000, 600 * channels).reshape(20, 30, channels).astype(dtype)
+        stored = values[:, :, ::-1] if channels == 3 else values[:, :, 0]
+        cv2.imwrite(str(path := tmp_path / "i.tiff"), stored)
+        image = read_image(path, Decoding(value_range=ValueRange(-1000, 3000, is_float=True)))
+        expected = np.clip(np.floor((values.astype(float) + 1000) / 4000 * 256), 0, 255)
+        np.testing.assert_array_equal(image, np.broadcast_to(expected, image.shape))
+
+    def test_zstd_and_floats(self, tmp_path):
+        values = np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)
+        path = save(tmp_path / "i.tiff", values, compression="zstd")
+        image = read_image(path, Decoding(value_range=ValueRange(0, 1, is_float=True)))
+        np.testing.assert_array_equal(image[:, :, 1], np.clip(np.floor(values * 256), 0, 255))
+
+    @pytest.mark.parametrize("value_range", [None, ValueRange.of_bits(12)])
+    def test_floats_without_a_range_are_refused(self, tmp_path, value_range):
+        path = write_image(tmp_path / "i.tiff", np.full((4, 4), 0.5, np.float32))
+        with pytest.raises(DatasetError, match=r"(of|like) the training images"):
+            read_image(path, Decoding(value_range=value_range))
+
+    def test_values_that_are_not_finite_are_refused(self, tmp_path):
+        path = write_image(tmp_path / "i.tiff", np.array([[0.5, np.nan]], np.float32))
+        with pytest.raises(DatasetError, match="values that are not finite"):
+            read_image(path, Decoding(value_range=ValueRange(0, 1, is_float=True)))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_in_every_format(tmp_path, form, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    save(path := tmp_path / "i", IMAGE, format=form, exif=exif.tobytes(), quality=95)
+    with Image.open(path) as stored:
+        upright = np.asarray(ImageOps.exif_transpose(stored))
+    np.testing.assert_allclose(read_image(path).astype(int), upright, atol=3)
 
 
 class TestReadSample:
@@ -244,86 +453,3 @@ class TestReadSample:
         assert f"of its image, 36x24, found {size[1]}x{size[0]}: " in message
         assert str(path) in message
         assert str(image) in message
-
-
-def reading_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("read")]
-
-
-class TestMapAhead:
-    @settings(deadline=None)
-    @given(st.lists(st.integers()), st.integers(0, 4), st.integers(1, 9))
-    def test_results_come_in_the_items_order(self, items, num_workers, ahead):
-        results = map_ahead(str, items, num_workers=num_workers, ahead=ahead)
-        assert list(results) == [str(item) for item in items]
-
-    @pytest.mark.parametrize(("num_workers", "ahead"), [(1, 1), (2, 5), (4, 4), (0, 3)])
-    def test_no_more_than_ahead_items_are_taken_before_they_are_wanted(self, num_workers, ahead):
-        taken = 0
-
-        def endless():
-            nonlocal taken
-            while True:
-                taken += 1
-                yield taken
-
-        results = map_ahead(str, endless(), num_workers=num_workers, ahead=ahead)
-        for given_out in range(1, 20):
-            next(results)
-            assert taken <= given_out + (ahead if num_workers else 0)
-        results.close()
-
-    def test_nothing_is_taken_before_the_first_result_is_asked_for(self):
-        items = iter([1, 2])
-        map_ahead(str, items, num_workers=2, ahead=2)
-        assert list(items) == [1, 2]
-
-    @pytest.mark.parametrize("num_workers", [1, 3])
-    def test_as_many_items_as_workers_are_under_way_at_once(self, num_workers):
-        meeting = threading.Barrier(num_workers, timeout=10)  # broken if one comes too late
-        items = range(2 * num_workers)
-        results = map_ahead(
-            lambda item: (meeting.wait(), item)[1], items, num_workers=num_workers, ahead=6
-        )
-        assert list(results) == list(items)
-
-    def test_no_workers_compute_in_the_callers_thread(self):
-        results = map_ahead(lambda _: threading.current_thread(), [1], num_workers=0, ahead=4)
-        assert list(results) == [threading.current_thread()]
-
-    @pytest.mark.parametrize("num_workers", [0, 2])
-    def test_an_exception_is_raised_where_its_result_was_due(self, num_workers):
-        results = map_ahead(lambda item: 6 // item, [1, 2, 0, 3], num_workers=num_workers, ahead=4)
-        assert [next(results), next(results)] == [6, 3]
-        with pytest.raises(ZeroDivisionError):
-            next(results)
-        assert not reading_threads()
-
-    def test_closing_early_ends_the_threads_and_begins_nothing_more(self):
-        begun = []
-
-        def work(item: int) -> int:
-            begun.append(item)
-            time.sleep(0.05 if item else 0)
-            return item
-
-        results = map_ahead(work, count(), num_workers=2, ahead=8)
-        next(results)
-        assert reading_threads()
-        results.close()
-        assert not reading_threads()
-        assert len(begun) < 6  # of the 9 that were asked for
-
-
-class TestInBatches:
-    @given(st.lists(st.integers()), st.integers(1, 7))
-    def test_all_items_in_order_in_full_batches_but_the_last(self, items, batch_size):
-        batches = list(in_batches(items, batch_size))
-        assert [item for batch in batches for item in batch] == items
-        assert all(len(batch) == batch_size for batch in batches[:-1])
-        assert all(1 <= len(batch) <= batch_size for batch in batches[-1:])
-
-    def test_items_are_taken_as_batches_are_asked_for(self):
-        items = count()
-        assert next(in_batches(items, 3)) == [0, 1, 2]
-        assert next(items) == 3

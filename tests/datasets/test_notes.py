@@ -19,7 +19,7 @@ def test_texts_and_records():
     assert str(notes.all()[0]) == "1 file: empty (for example a.png)"
     notes.add("empty", "b.png")
     assert str(notes.all()[0]) == "2 files: empty (for example a.png)"
-    assert notes.as_json() == [{"reason": "empty", "count": 2, "example": "a.png"}]
+    assert notes.as_json() == {"empty": {"count": 2, "example": "a.png"}}
     assert Notes().all() == []
 
 

@@ -258,7 +258,7 @@ class TestRefusals:
 
     def test_another_version(self, folder):
         change_record(folder, format_version=99)
-        self.check(folder, "expected format_version 2 .* found 99: train again")
+        self.check(folder, "expected format_version 3 .* found 99: train again")
 
     @pytest.mark.parametrize("name", ["model.safetensors"])
     def test_a_damaged_file(self, folder, name):
@@ -345,7 +345,7 @@ class TestRefusals:
 
     def test_the_former_format(self, folder):
         change_record(folder, format_version=1)
-        self.check(folder, "expected format_version 2 .* found 1: train again")
+        self.check(folder, "expected format_version 3 .* found 1: train again")
 
     def test_unknown_settings(self, folder):
         record = json.loads((folder / "model.json").read_text())

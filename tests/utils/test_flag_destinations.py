@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,8 @@ import torchvision
 from safetensors.torch import load_file
 
 import main
-from datasets.images import map_ahead
+from datasets import reading_ahead
+from datasets.reading_ahead import map_ahead
 from patchcore import PatchCore, PatchCoreError
 from patchcore.embedder import Embedder
 from patchcore.record import read_record
@@ -23,6 +25,7 @@ from tests.support import (
     NUM_PATCHES,
     NUM_TEST_PER_TYPE,
     NUM_TRAIN,
+    SIDE,
     call,
     make_category,
     make_data,
@@ -35,9 +38,7 @@ from tests.support import (
 from utils.options.evaluate import EvaluateOptions
 from utils.pipeline import category_view as view_module
 from utils.pipeline import drawing as drawing_module
-from utils.pipeline import evaluate_category as category_module
 from utils.pipeline import evaluation as evaluate_module
-from utils.pipeline import fit as training_module
 from utils.pipeline import models as models_module
 from utils.pipeline.evaluate_category import CategoryResult
 from utils.plots import draw_localization
@@ -124,6 +125,24 @@ class TestDestinations:
         assert len(seen.result.category.train) == 2
         assert {origin // NUM_PATCHES for origin in seen.coreset} == {0, 1}
         assert [row["num_train"] for row in read_table(self.folder)] == ["2"]
+
+    def test_max_megapixels(self, capsys):
+        pixels = SIDE * SIDE / 1e6
+        base = f"--path_data {self.data} --path_result {self.folder} --categories widget"
+        flags = quick(*base.split(), "--max_megapixels", str(pixels / 2))
+        assert call(*flags) == main.WRONG_USAGE
+        assert "(--max_megapixels)" in capsys.readouterr().err
+        self.run(f"--max_megapixels {pixels}")
+
+    def test_bit_depth(self, tmp_path):
+        folder = make_category(tmp_path / "deep", "widget")
+        for path in folder.rglob("[0-9][0-9][0-9].png"):  # images, not masks
+            image = cv2.imread(str(path)).astype(np.uint16)
+            cv2.imwrite(str(path), image * 16)
+        base = f"--path_data {tmp_path / 'deep'}"
+        ordinary = self.run().bank
+        for flags, is_same in (("", True), ("--bit_depth 12", True), ("--bit_depth 16", False)):
+            assert torch.equal(ordinary, self.run(f"{base} {flags}").bank) == is_same
 
     def test_path_result(self, tmp_path):
         self.run(f"--path_result {tmp_path / 'elsewhere'}")
@@ -441,7 +460,7 @@ class TestDestinations:
             given.append(num_workers)
             return map_ahead(*arguments, num_workers=num_workers, **options)
 
-        for module in (training_module, category_module, drawing_module):
+        for module in (reading_ahead, drawing_module):
             self.patch.setattr(module, "map_ahead", spy)
         self.run(f"--num_workers {workers} --pictures defective")
         assert given == [workers] * 3  # training images, test images, pictures

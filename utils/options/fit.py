@@ -9,6 +9,7 @@ from utils.options.computing import ComputingOptions
 from utils.options.data import DataOptions
 from utils.options.flags import Flags, flag
 from utils.options.method import MethodOptions
+from utils.options.reading import DepthOptions
 from utils.options.thresholds import ThresholdOptions
 
 # Value of --path_trained with which no model is saved.
@@ -67,6 +68,7 @@ class FitOptions(
     MethodOptions,
     ThresholdOptions,
     SavingOptions,
+    DepthOptions,
     DataOptions,
 ):
     """Options of a fit: its images, its settings, and the models to save."""

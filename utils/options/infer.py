@@ -9,6 +9,7 @@ from utils.errors import UsageError
 from utils.options.computing import ComputingOptions
 from utils.options.flags import Flags, flag
 from utils.options.model_choice import ModelChoice
+from utils.options.reading import ReadingOptions
 from utils.options.thresholds import METHODS, ThresholdOptions
 
 PICTURES = ("none", "anomalies", "all")
@@ -130,7 +131,9 @@ class OutputOptions(Flags):
 
 
 @dataclass(frozen=True)
-class InferOptions(ComputingOptions, OutputOptions, VerdictOptions, ModelChoice, InputOptions):
+class InferOptions(
+    ComputingOptions, OutputOptions, VerdictOptions, ModelChoice, ReadingOptions, InputOptions
+):
     """Options of an inference."""
 
     def check_input(self) -> None:

@@ -3,12 +3,13 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from datasets.base import Sample
+from datasets.depth import Decoding
 from patchcore import Prediction, explain
 from patchcore.origins import Origins
 from patchcore.preprocess import Preprocess
@@ -43,6 +44,7 @@ class CategoryView:
         masks: (B, H, W) bool; None without ground truth.
         origins: The origins of the M coreset patches; None to draw no images.
         patches: (M, ph, pw, 3) uint8, the crops of the coreset patches; None to draw no images.
+        decoding: How the training images were decoded.
     """
 
     row: ResultRow
@@ -52,6 +54,7 @@ class CategoryView:
     masks: np.ndarray | None = None
     origins: Origins | None = None
     patches: np.ndarray | None = None
+    decoding: Decoding = field(default_factory=Decoding)
 
     def threshold(self, kind: str) -> float | None:
         """Return the F1-max threshold of an ``image`` or a ``pixel``; None if there is none."""
@@ -71,6 +74,7 @@ class FigureSettings:
         pixel_threshold: The distance from which a pixel counts as defective; None if unknown.
         root: The dataset's folder; file names are relative to it.
         preprocess: Crops images for the model.
+        decoding: How the training images were decoded.
     """
 
     category: str
@@ -80,6 +84,7 @@ class FigureSettings:
     pixel_threshold: float | None
     root: Path
     preprocess: Preprocess
+    decoding: Decoding
 
     @classmethod
     def of(cls, view: CategoryView, options: EvaluateOptions) -> "FigureSettings":
@@ -98,6 +103,7 @@ class FigureSettings:
                 options.size("size_crop"),
                 interpolation=options.interpolation,
             ),
+            decoding=view.decoding,
         )
 
 
@@ -166,6 +172,7 @@ class ImageFigures:
             self.nearest.shape,
             root=self.settings.root,
             preprocess=self.settings.preprocess,
+            decoding=self.settings.decoding,
             title=self.described.defect_type,
             file_name=self.described.file,
         )

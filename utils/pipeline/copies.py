@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from datasets.base import Category, DatasetError, Sample
-from datasets.images import map_ahead, read_image
+from datasets.notes import Notes
+from utils.pipeline.reading import Reading
 
 log = logging.getLogger(__name__)
 
 
-def without_copies(category: Category, threads: int) -> Category:
+def without_copies(category: Category, reading: Reading) -> Category:
     """Return a category in which each different training image is once; log the number of copies.
 
     Copies are images of the same pixels: the same file by two paths or links, or other files, in
@@ -22,14 +23,14 @@ def without_copies(category: Category, threads: int) -> Category:
 
     Args:
         category: The category; the first of several copies is kept.
-        threads: Number of threads that read images.
+        reading: How the images are read.
 
     Raises:
         DatasetError: A file cannot be read.
     """
     first: dict[bytes, Sample] = {}
     copies: list[tuple[Sample, Sample]] = []
-    digests = _digests(category.train, threads)
+    digests = _digests(category.train, reading)
     for sample, digest in zip(category.train, digests, strict=True):
         if digest in first:
             copies.append((sample, first[digest]))
@@ -50,15 +51,15 @@ def without_copies(category: Category, threads: int) -> Category:
     return replace(category, train=tuple(first.values()))
 
 
-def _digests(samples: Sequence[Sample], threads: int) -> list[bytes]:
+def _digests(samples: Sequence[Sample], reading: Reading) -> list[bytes]:
     """Return the digest of each image's pixels at full size; a file is decoded once."""
     files = [_identity(sample.path) for sample in samples]
     paths: dict[tuple[int, int], Path] = {}
     for file, sample in zip(files, samples, strict=True):
         paths.setdefault(file, sample.path)
-    decoded = map_ahead(
-        lambda path: _digest(read_image(path)), paths.values(), num_workers=threads, ahead=threads
-    )
+    apart = replace(reading, notes=Notes())  # the fit reads the images again, and notes them
+    batches = apart.batches(lambda path: _digest(apart.image(path)), paths.values(), lambda p: p)
+    decoded = [digest for batch in batches for digest in batch]
     digest_of_file = dict(zip(paths, decoded, strict=True))
     return [digest_of_file[file] for file in files]
 

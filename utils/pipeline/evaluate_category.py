@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from datasets.base import GOOD, Category, Sample
-from datasets.images import in_batches, map_ahead, read_sample
 from datasets.shots import choose_shots
 from patchcore import PatchCore, Prediction
 from patchcore.ensemble import combine
@@ -26,6 +25,7 @@ from utils.options.evaluate import EvaluateOptions
 from utils.pipeline.category_view import CategoryView
 from utils.pipeline.fit import fit_category
 from utils.pipeline.observer import RunObserver
+from utils.pipeline.reading import Reading, find_reading
 from utils.progress import show_progress
 from utils.results import ResultRow
 
@@ -59,6 +59,7 @@ class CategoryResult:
         masks: (B, H, W) bool, cropped masks of the test images; None without masks.
         images: (B, H, W, 3) uint8, the cropped test images; None if no figures are drawn.
         learned: Result of the fit; of the first member for an ensemble.
+        reading: How the files were read, and what was noticed.
     """
 
     category: Category
@@ -68,6 +69,7 @@ class CategoryResult:
     masks: np.ndarray | None
     images: np.ndarray | None
     learned: FitResult
+    reading: Reading
 
     def of_first_seed(self) -> list[tuple[Measurement, Prediction]]:
         """Return the measurement and the prediction of each percentage of the first seed."""
@@ -86,6 +88,7 @@ class CategoryResult:
                 self.masks,
                 coreset.origins,
                 coreset.patches,
+                self.reading.decoding,
             )
             for measurement, prediction in self.of_first_seed()
         ]
@@ -128,8 +131,12 @@ def evaluate_category(
         DatasetError: a file cannot be read.
         PatchCoreError: the category is too small for the request, or too large for the memory.
     """
-    groups = [_fit_shots(model, category, shots, options) for shots in options.shot_counts]
-    test, observer = _TestImages(model, category, options), RunObserver(category.name, model.device)
+    observer = RunObserver(category.name, model.device)
+    # Nested as in the fit, so that the stages keep their order in the tables.
+    with observer.stage("embed"), observer.stage("read"):
+        reading = find_reading(category, options, options)
+    groups = [_fit_shots(model, category, shots, reading, options) for shots in options.shot_counts]
+    test = _TestImages(model, category, reading, keep_images=options.pictures != "none")
     predicted = _predict(model, test, [fit for fits in groups for fit in fits], observer)
     masks, images = test.masks(), test.images()
     results = []
@@ -144,14 +151,25 @@ def evaluate_category(
         first = fits[0]
         results.append(
             CategoryResult(
-                first.category, first.shots, measurements, predictions, masks, images, learned
+                first.category,
+                first.shots,
+                measurements,
+                predictions,
+                masks,
+                images,
+                learned,
+                reading,
             )
         )
     return results
 
 
 def _fit_shots(
-    model: PatchCore, category: Category, shots: int | None, options: EvaluateOptions
+    model: PatchCore,
+    category: Category,
+    shots: int | None,
+    reading: Reading,
+    options: EvaluateOptions,
 ) -> list[_Fit]:
     """Fit to all training images for all seeds at once, or to the few that each seed chooses."""
     seeds = tuple(dict.fromkeys(options.seed))
@@ -169,7 +187,7 @@ def _fit_shots(
             memory_budget=options.memory_budget,
         )
         observer = RunObserver(category.name, model.device)
-        learned = fit_category(model, chosen, request, options, observer)
+        learned = fit_category(model, chosen, request, reading, observer)
         fits.append(_Fit(chosen, shots, learned, observer))
     return fits
 
@@ -269,13 +287,17 @@ class _TestImages:
     Args:
         model: Crops the images.
         category: Samples of the category.
-        options: Options of the run.
+        reading: Reads the files.
+        keep_images: Whether to keep the cropped images, for figures.
     """
 
-    def __init__(self, model: PatchCore, category: Category, options: EvaluateOptions):
+    def __init__(
+        self, model: PatchCore, category: Category, reading: Reading, *, keep_images: bool
+    ):
         self.category = category
         self._preprocess = model.preprocess
-        self._options = options
+        self._reading = reading
+        self._keep_images = keep_images
         self._masks: list[np.ndarray | None] = []
         self._images: list[np.ndarray] = []
 
@@ -285,17 +307,11 @@ class _TestImages:
         Raises:
             DatasetError: a file cannot be read.
         """
-        options = self._options
-        items = map_ahead(
-            self._read,
-            self.category.test,
-            num_workers=options.threads,
-            ahead=2 * options.batch_size + options.threads,
-        )
-        for batch in in_batches(items, options.batch_size):
+        samples = self.category.test
+        for batch in self._reading.batches(self._read, samples, lambda sample: sample.path):
             crops = np.stack([crop for crop, _ in batch])
             self._masks.extend(mask for _, mask in batch)
-            if options.pictures != "none":
+            if self._keep_images:
                 self._images.append(crops)
             yield crops
 
@@ -310,7 +326,7 @@ class _TestImages:
         return np.concatenate(self._images) if self._images else None
 
     def _read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
-        image, mask = read_sample(sample)
+        image, mask = self._reading.sample(sample)
         crop = self._preprocess.crop_image(image)
         return crop, None if mask is None else self._preprocess.crop_mask(mask)
 

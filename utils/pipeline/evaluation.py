@@ -30,6 +30,7 @@ from utils.pipeline.evaluate_category import (
 from utils.pipeline.finished import FinishedCategory, data_state, digest_of_samples
 from utils.pipeline.models import choose_device, make_models, summarise, with_layers
 from utils.pipeline.pictures import draw_category, draw_curves
+from utils.pipeline.reading import log_notes
 from utils.pipeline.run import Run, identity_of, maps_name
 from utils.pipeline.saving import save_evaluated
 from utils.result_folder import ResultFolder
@@ -153,6 +154,8 @@ def _compute(
     options, models = _restrict(run.options, models, missing)
     state, samples = data_state(category), digest_of_samples(category)
     by_model = [evaluate_category(model, name, category, options) for name, model in models.items()]
+    # All models read the same files.
+    notes = log_notes(by_model[0][0].reading.notes, category.name)
     by_shots = list(zip(*by_model, strict=True))  # each: one result of each model
     results = [_with_ensemble(members, options) for members in by_shots]
     is_first = options.seed[0] == run.options.seed[0]  # figures and models are of the first seed
@@ -166,7 +169,8 @@ def _compute(
             # Curves and figures show the ensemble, if there is one.
             measurements=tuple(m for group in results for m in group[-1].measurements),
             files=run.files_of(category.name),
-            record=_describe_fits(run.options, list(models), category, by_shots),
+            record=_describe_fits(run.options, list(models), category, by_shots)
+            | {"file_notes": notes},
         )
     )
     if options.saves_models and is_first:

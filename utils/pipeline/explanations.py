@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.base import DatasetError
+from datasets.depth import Decoding
 from datasets.images import read_image
 from patchcore import Prediction, explain
 from patchcore.embedder import flipped
@@ -79,6 +80,7 @@ def draw_patches(
     *,
     root: Path,
     preprocess: Preprocess,
+    decoding: Decoding,
     title: str,
     file_name: str,
 ) -> np.ndarray:
@@ -91,6 +93,7 @@ def draw_patches(
         grid: (h, w).
         root: The folder to which the records' files are relative.
         preprocess: Crops images for the model.
+        decoding: How the training images were decoded.
         title: The title of the figure.
         file_name: The text below the title.
 
@@ -102,7 +105,7 @@ def draw_patches(
         records,
         crops,
         grid,
-        lambda file, flip: read_training_image(root / file, flip, preprocess),
+        lambda file, flip: read_training_image(root / file, flip, preprocess, decoding),
     )
     return draw_explanation(image, patches, title=title, file_name=file_name)
 
@@ -168,10 +171,12 @@ def explained_patches(
 
 
 @lru_cache(maxsize=TRAINING_IMAGES_KEPT)
-def read_training_image(path: Path, flip: str, preprocess: Preprocess) -> np.ndarray | None:
+def read_training_image(
+    path: Path, flip: str, preprocess: Preprocess, decoding: Decoding
+) -> np.ndarray | None:
     """Return a cropped training image, (H, W, 3) uint8; None if it cannot be read."""
     try:
-        image = preprocess.crop_image(read_image(path))
+        image = preprocess.crop_image(read_image(path, decoding))
     except DatasetError:
         return None
     return flipped(image, flip)

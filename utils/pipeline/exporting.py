@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from datasets.depth import Decoding
 from datasets.images import read_image
 from datasets.inputs import find_items
 from patchcore import PatchCore
@@ -14,6 +15,7 @@ from patchcore.export import TOLERANCE, export
 from patchcore.export.formats import FORMATS
 from utils.options.export import ExportOptions
 from utils.pipeline.models import load_model
+from utils.pipeline.reading import decoding_of_model
 from utils.pipeline.trained_models import model_folder
 
 # Number of images to compare on.
@@ -80,14 +82,15 @@ def images_to_compare(model: PatchCore, paths: tuple[str, ...]) -> tuple[list[np
     Raises:
         DatasetError: an image cannot be read.
     """
+    decoding = decoding_of_model(model.trained, Decoding().max_megapixels)
     if paths:
         items = islice(find_items(paths), NUM_IMAGES)
-        return [item.read() for item in items], "those of --images, and noise"
+        return [item.read(decoding) for item in items], "those of --images, and noise"
     files = [Path(name) for name in model.coreset.origins.names if Path(name).is_file()]
     if not files:
         return [], "noise alone, since the training images no longer exist: --images gives others"
     chosen = files[:: -(-len(files) // NUM_IMAGES)]  # evenly spaced
-    return [read_image(file) for file in chosen], "training images, and noise"
+    return [read_image(file, decoding) for file in chosen], "training images, and noise"
 
 
 def usage(model: PatchCore, path: Path, file_format: str) -> str:

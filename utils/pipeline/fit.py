@@ -5,11 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from datasets.base import Category
-from datasets.images import in_batches, map_ahead, read_image
 from patchcore import PatchCore
 from patchcore.fit import FitRequest, FitResult, fit
-from utils.options.computing import ComputingOptions
 from utils.pipeline.observer import RunObserver
+from utils.pipeline.reading import Reading
 from utils.progress import show_progress
 
 
@@ -23,15 +22,15 @@ class TrainingFiles:
     Args:
         model: Crops the images.
         category: Samples of the category.
-        options: Batch size and threads.
+        reading: Reads the files.
     """
 
-    def __init__(self, model: PatchCore, category: Category, options: ComputingOptions):
+    def __init__(self, model: PatchCore, category: Category, reading: Reading):
         self.names = tuple(str(sample.path) for sample in category.train)
-        self.batch_size = options.batch_size
+        self.batch_size = reading.batch_size
         self._samples = category.train
         self._crop = model.embedder.crop
-        self._threads = options.threads
+        self._reading = reading
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -42,20 +41,19 @@ class TrainingFiles:
         Raises:
             DatasetError: a file cannot be read.
         """
-        crops = map_ahead(
-            lambda sample: self._crop(read_image(sample.path)),
+        batches = self._reading.batches(
+            lambda sample: self._crop(self._reading.image(sample.path)),
             self._samples,
-            num_workers=self._threads,
-            ahead=2 * self.batch_size + self._threads,
+            lambda sample: sample.path,
         )
-        yield from map(np.stack, in_batches(crops, self.batch_size))
+        yield from map(np.stack, batches)
 
 
 def fit_category(
     model: PatchCore,
     category: Category,
     request: FitRequest,
-    options: ComputingOptions,
+    reading: Reading,
     observer: RunObserver,
 ) -> FitResult:
     """Fit a model to the training images of a category.
@@ -64,14 +62,14 @@ def fit_category(
         model: The method, with its backbone.
         category: Samples of the category.
         request: Results to compute.
-        options: Batch size and threads.
+        reading: Reads the files.
         observer: Measures the stages.
 
     Raises:
         DatasetError: a file cannot be read.
         PatchCoreError: the category is too small for the request, or too large for the memory.
     """
-    images = TrainingFiles(model, category, options)
+    images = TrainingFiles(model, category, reading)
     total = len(images) * (1 + len(model.embedder.flip))
     with show_progress(total, f"{category.name}: embed", "image") as observer.bar:
         return fit(model.embedder, model.scorer, images, request, observer)

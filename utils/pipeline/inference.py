@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from datasets.base import DatasetError
-from datasets.images import in_batches, map_ahead
 from datasets.inputs import find_items, watch_folder
 from datasets.items import Item
 from datasets.notes import Notes
@@ -25,6 +24,7 @@ from utils.options.thresholds import read_threshold
 from utils.pipeline.crop import report_crop
 from utils.pipeline.models import choose_device, load_model
 from utils.pipeline.prediction_pictures import PredictionPictures
+from utils.pipeline.reading import Reading, log_notes
 from utils.predictions import ANOMALY, ERROR, NORMAL, OUTPUTS, Outcome, PredictionFiles
 from utils.progress import show_progress
 from utils.result_folder import ResultFolder
@@ -59,10 +59,9 @@ def infer(options: InferOptions, path: Path) -> int:
     }
     folder.write_run(record)
     inference = Inference(model, thresholds, options, folder)
-    notes = Notes()
     state = "complete"
     try:
-        for items in _groups(options, notes):
+        for items in _groups(options, inference.notes):
             inference.run(items)
     except KeyboardInterrupt:  # the end of watching and of a camera
         log.info("interrupted")
@@ -71,9 +70,7 @@ def infer(options: InferOptions, path: Path) -> int:
         raise
     finally:
         inference.close()
-        for note in notes.all():
-            log.info("%s", note)
-        result = {"verdicts": inference.counts, "notes": notes.as_json()}
+        result = {"verdicts": inference.counts, "file_notes": inference.notes.as_json()}
         folder.write_run(record | {"state": state, "end": now()} | result)
     return inference.status
 
@@ -133,6 +130,7 @@ class Inference:
 
     Attributes:
         counts: Number of items by verdict.
+        notes: What was noticed about the files.
 
     Args:
         model: A fitted model.
@@ -148,8 +146,10 @@ class Inference:
         self._thresholds = thresholds
         self._options = options
         self._files = PredictionFiles(folder.path)
+        self._reading = Reading.of_model(model.trained, options, options.max_megapixels)
         self._pictures = PredictionPictures(model, thresholds, options, folder)
         self.counts = dict.fromkeys((ANOMALY, NORMAL, ERROR), 0)
+        self.notes = self._reading.notes
 
     @property
     def status(self) -> int:
@@ -161,14 +161,9 @@ class Inference:
     def run(self, items: Iterable[Item]) -> None:
         """Judge items, while the next ones are read."""
         options = self._options
-        loaded = map_ahead(
-            self._load,
-            items,
-            num_workers=options.threads,
-            ahead=2 * options.batch_size + options.threads,
-        )
+        batches = self._reading.batches(self._load, items, lambda item: item.file)
         with show_progress(None, "judge", "image") as bar:
-            for batch in in_batches(loaded, options.batch_size):
+            for batch in batches:
                 for outcome in self._judge(batch):
                     self.counts[outcome.verdict] += 1
                     self._files.add(outcome)
@@ -179,6 +174,7 @@ class Inference:
         """Finish the files, and log the number of verdicts."""
         self._pictures.close()
         self._files.close()
+        log_notes(self.notes)
         log.info(
             "%d judged: %d anomalous, %d normal; %d could not be read; predictions are in %s",
             self.counts[ANOMALY] + self.counts[NORMAL],
@@ -191,7 +187,7 @@ class Inference:
     def _load(self, item: Item) -> Loaded:
         """Return the item with its image and crop; or None and the reason why it is unreadable."""
         try:
-            image = item.read()
+            image = item.read(self._reading.decoding, self.notes)
             return item, image, self._model.embedder.crop(image)
         except DatasetError as error:
             return item, None, str(error)

@@ -13,6 +13,7 @@ from patchcore.regions import spread_map
 from patchcore.thresholds import Thresholds
 from utils.errors import UsageError
 from utils.options.infer import InferOptions
+from utils.pipeline.reading import decoding_of_model
 from utils.predictions import file_stem
 from utils.result_folder import ResultFolder
 
@@ -143,6 +144,7 @@ class PredictionPictures:
             self._model.grid,
             root=Path(),  # a trained model names its training images by their full paths
             preprocess=self._model.preprocess,
+            decoding=decoding_of_model(self._model.trained, self._options.max_megapixels),
             title=name.name,
             file_name=str(name.parent),
         )

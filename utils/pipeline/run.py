@@ -32,7 +32,7 @@ IRRELEVANT = frozenset(
     {
         *("path_data", "categories", "percentage_coreset", "seed", "shots"),
         *("protocol", "weights"),  # the settings and the digest of the weights count
-        *("device", "batch_size", "num_workers", "memory_budget"),
+        *("device", "batch_size", "num_workers", "memory_budget", "max_megapixels"),
         *("path_result", "fresh", "pictures", "pictures_limit", "explain_top", "score_max"),
         *("save_maps", "profile", "summary"),
         *("path_trained", "trained_dtype", "save_index"),

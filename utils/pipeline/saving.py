@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from datasets.base import Category
+from datasets.depth import Decoding
 from patchcore import PatchCore
 from patchcore.fit import FitResult
 from patchcore.storage import write_folder
@@ -32,7 +33,14 @@ def save_evaluated(
     pairs = result.of_first_seed()
     best = [_best(measurement) for measurement, _ in pairs]
     saved = save_models(
-        model, name, result.category, result.learned, options, shots=result.shots, best=best
+        model,
+        name,
+        result.category,
+        result.learned,
+        result.reading.decoding,
+        options,
+        shots=result.shots,
+        best=best,
     )
     for one, (measurement, prediction) in zip(saved, pairs, strict=True):
         _log_test_verdicts(one.thresholds, measurement, prediction.score, result.category)
@@ -43,6 +51,7 @@ def save_models(
     name: str,
     category: Category,
     learned: FitResult,
+    decoding: Decoding,
     options: FitOptions,
     *,
     shots: int | None = None,
@@ -55,6 +64,7 @@ def save_models(
         name: Name of the model in the tables.
         category: The category.
         learned: Result of the fit to its training images.
+        decoding: How these were decoded.
         options: Options of thresholds and saving.
         shots: Number of training images of a few-shot model, for the folder's name; None for all.
         best: For each percentage, the best thresholds on test images, if measured.
@@ -65,7 +75,7 @@ def save_models(
     Raises:
         PatchCoreError: a folder cannot be written.
     """
-    coreset, saved = learned.first, []
+    coreset, saved, value_range = learned.first, [], decoding.value_range
     for part, percentage in enumerate(learned.percentages):
         known = best[part] if best else BestThresholds()
         thresholds = choose_thresholds(
@@ -82,6 +92,7 @@ def save_models(
             thresholds,
             known,
             category.name,
+            None if value_range is None else value_range.as_json(),
         )
         folder = model_folder(
             options.path_trained, category.name, name, percentage, model.settings.k, shots

@@ -15,6 +15,7 @@ from utils.pipeline.crop import report_crop
 from utils.pipeline.fit import fit_category
 from utils.pipeline.models import choose_device, make_models, summarise, with_layers
 from utils.pipeline.observer import RunObserver
+from utils.pipeline.reading import find_reading, log_notes
 from utils.pipeline.saving import save_models
 
 log = logging.getLogger(__name__)
@@ -40,8 +41,9 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
     report_crop(next(iter(models.values())).preprocess, "use" if is_own else "")
     (shots,) = options.shot_counts
     for listed in categories:
+        reading = find_reading(listed, options, options)
         keeps_all = options.keep_copies or listed.benchmark
-        category = listed if keeps_all else without_copies(listed, options.threads)
+        category = listed if keeps_all else without_copies(listed, reading)
         if shots is not None:
             category = choose_shots(category, shots, options.seed[0])
         log.info("%s: %d training images", category.name, len(category.train))
@@ -54,9 +56,12 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
                 memory_budget=options.memory_budget,
             )
             observer = RunObserver(category.name, model.device)
-            learned = fit_category(model, category, request, options, observer)
-            for trained in save_models(model, name, category, learned, options, shots=shots):
+            learned = fit_category(model, category, request, reading, observer)
+            for trained in save_models(
+                model, name, category, learned, reading.decoding, options, shots=shots
+            ):
                 _log_threshold(trained, time.perf_counter() - start)
+        log_notes(reading.notes, category.name)
 
 
 def _log_threshold(trained: Trained, seconds: float) -> None:

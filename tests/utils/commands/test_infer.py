@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import pytest
 
+from datasets import reading_ahead
 from datasets.items import Item
 from patchcore import PatchCore
 from patchcore.embedder import Embedder
@@ -458,15 +459,20 @@ class TestFlags:
 
     def test_num_workers(self, infer, data, monkeypatch):
         seen = []
-        ahead = infer_module.map_ahead
+        ahead = reading_ahead.map_ahead
 
         def spy(*arguments, **options):
             seen.append(options["num_workers"])
             return ahead(*arguments, **options)
 
-        monkeypatch.setattr(infer_module, "map_ahead", spy)
+        monkeypatch.setattr(reading_ahead, "map_ahead", spy)
         infer(data / "widget/test/good", "--num_workers", "3", status=0)
         assert seen == [3]
+
+    def test_max_megapixels(self, infer, data):
+        infer(data / "widget/test/good", "--max_megapixels", "0.004", status=2)
+        assert "expected an image of at most 0.004 megapixels, found 64x64" in infer.out
+        infer(data / "widget/test/good", "--max_megapixels", "0.0041", status=0)
 
     def test_device(self, infer, data, monkeypatch):
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
@@ -572,10 +578,10 @@ class TestFaults:
     def test_a_decoder_that_fails_in_any_way(self, infer, data, monkeypatch, error):
         read = Item.read
 
-        def fail(item):
+        def fail(item, *how):
             if item.name.endswith("000.png"):
                 raise error
-            return read(item)
+            return read(item, *how)
 
         monkeypatch.setattr(Item, "read", fail)
         records = infer(data / "widget/test/good", status=2)

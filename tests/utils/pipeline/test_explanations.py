@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datasets.depth import Decoding
 from patchcore import PatchCore
 from patchcore.origins import Origins
 from patchcore.preprocess import Preprocess
@@ -126,12 +127,14 @@ def test_a_training_image_is_read_as_the_model_saw_it(tmp_path):
     path = write_image(tmp_path / "a.png", image)
     preprocess = Preprocess((8, 12), (4, 6))
     crop = image[2:6, 3:9]
-    np.testing.assert_array_equal(read_training_image(path, "", preprocess), crop)
-    np.testing.assert_array_equal(read_training_image(path, "vertical", preprocess), crop[::-1])
+    np.testing.assert_array_equal(read_training_image(path, "", preprocess, Decoding()), crop)
     np.testing.assert_array_equal(
-        read_training_image(path, "horizontal", preprocess), crop[:, ::-1]
+        read_training_image(path, "vertical", preprocess, Decoding()), crop[::-1]
     )
-    assert read_training_image(tmp_path / "none.png", "", preprocess) is None
+    np.testing.assert_array_equal(
+        read_training_image(path, "horizontal", preprocess, Decoding()), crop[:, ::-1]
+    )
+    assert read_training_image(tmp_path / "none.png", "", preprocess, Decoding()) is None
 
 
 def test_names_are_relative_to_the_datasets_folder():

@@ -1,0 +1,190 @@
+"""Headers of image files: format, declared size, depth, pages and orientation, without decoding."""
+
+import io
+import re
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+from PIL import Image, TiffImagePlugin
+
+from datasets.content import HEAD_BYTES, TGA_END, Format, format_of_bytes
+
+# Pillow reads others by running programs (EPS, WMF), or only names their format.
+PILLOW_FORMATS = (
+    *("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "AVIF", "PPM", "TGA"),
+    *("SUN", "SGI", "PSD", "DDS", "QOI", "ICO", "PCX", "FITS"),
+)
+# Tags of TIFF 6.0, and of DNG 1.6.
+WIDTH, HEIGHT, BITS, SAMPLE_FORMAT, ORIENTATION, SUBFILE, DNG = 256, 257, 258, 339, 274, 254, 50706
+UNSIGNED = 1
+REDUCED_IMAGE = 1  # bit of the tag SUBFILE: a preview
+# Declared size in formats that OpenCV reads and Pillow does not.
+SIZES = (
+    re.compile(rb"P[Ff]\s+(?P<width>\d+)\s+(?P<height>\d+)"),
+    re.compile(rb"P7\n(?=.*?WIDTH\s+(?P<width>\d+))(?=.*?HEIGHT\s+(?P<height>\d+))", re.DOTALL),
+    re.compile(rb"#\?.*?-Y (?P<height>\d+) \+X (?P<width>\d+)", re.DOTALL),
+)
+# Two sizes, and a largest value above 255 in two bytes.
+DEEP_PNM = re.compile(
+    rb"P[2356]\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*(\d+)"
+)
+ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
+# Formats that `datasets.content` knows and neither Pillow nor OpenCV decodes.
+UNSUPPORTED = ("HEIC", "JPEG XL", "OpenEXR", "DICOM", "CR3")
+
+# Pillow's own limit is lower than --max_megapixels, and it can only be set for the whole process.
+Image.MAX_IMAGE_PIXELS = None
+
+
+class HeaderError(Exception):
+    """A header cannot be read; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says about itself.
+
+    Attributes:
+        format: Name of the format, for example ``JPEG``; empty if it is not known.
+        width: Width in pixels, before it is turned by the orientation.
+        height: Height in pixels.
+        is_deep: Whether the values may need more than 8 bits, and the file does not state their
+            depth: 16 bits, 32 bits or floats. 10 or 12 bits that the format declares (AVIF, JPEG
+            2000) are scaled rightly by the decoders.
+        pages: Number of pages or frames.
+        orientation: EXIF orientation, 1 to 8; 1 is upright.
+    """
+
+    format: str
+    width: int
+    height: int
+    is_deep: bool = False
+    pages: int = 1
+    orientation: int = 1
+
+    @property
+    def megapixels(self) -> float:
+        """Millions of pixels."""
+        return self.width * self.height / 1e6
+
+
+def read_header(file: BinaryIO) -> Header:
+    """Read the header of an image file.
+
+    Args:
+        file: A file in binary mode, at its beginning, that can be sought in.
+
+    Raises:
+        HeaderError: The file is no image, is damaged, or is in a format that is not supported.
+        OSError: The file cannot be read.
+    """
+    head = file.read(HEAD_BYTES)
+    end = file.seek(0, io.SEEK_END)
+    file.seek(max(end - len(TGA_END), 0))
+    found = format_of_bytes(head, file.read())
+    file.seek(0)
+    if found is not None and found.name in UNSUPPORTED:
+        raise HeaderError(f"{found.name} is not supported by this Pillow and OpenCV")
+    if found is not None and found.name == "TIFF":
+        return _read_tiff(file)
+    for pattern in SIZES:
+        if match := pattern.match(head):
+            return Header(found.name, int(match["width"]), int(match["height"]), is_deep=True)
+    return _read_by_pillow(file, head, found)
+
+
+def _read_by_pillow(file: BinaryIO, head: bytes, found: Format | None) -> Header:
+    name = "" if found is None else found.name
+    try:
+        with Image.open(file, formats=_pillow_formats()) as image:
+            return Header(
+                name or image.format,
+                *image.size,
+                is_deep=_is_deep(image, name, head),
+                pages=getattr(image, "n_frames", 1) if image.format in ANIMATED else 1,
+                orientation=_orientation(image),
+            )
+    except Exception as error:  # decoders raise errors of any type for damaged files
+        if found is None:
+            raise HeaderError("no known image format") from error
+        if isinstance(error, Image.UnidentifiedImageError):
+            reason = f"{name}, which is damaged, or not supported by this Pillow and OpenCV"
+            raise HeaderError(reason) from error
+        raise HeaderError(f"{name}: {error}") from error
+
+
+def _pillow_formats() -> list[str]:
+    Image.init()
+    return [name for name in PILLOW_FORMATS if name in Image.OPEN]
+
+
+def _is_deep(image: Image.Image, name: str, head: bytes) -> bool:
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        return _declared_depth(name, head) in (0, 16)
+    return _declared_depth(name, head) == 16
+
+
+def _declared_depth(name: str, head: bytes) -> int:
+    """Return the bits of a value that the header declares; 0 if it does not."""
+    if name == "PNG":
+        return head[24]
+    if name == "JPEG 2000":
+        size = head.find(b"\xff\x51")  # the marker SIZ of the codestream
+        return (head[size + 40] & 0x7F) + 1 if 0 <= size < len(head) - 40 else 0
+    if name == "PNM" and (match := DEEP_PNM.match(head)):
+        return 16 if int(match[1]) > 255 else 8
+    return 0
+
+
+def _orientation(image: Image.Image) -> int:
+    # For a PNG without EXIF, Pillow would decode the image to search behind it.
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    return _valid(image.getexif().get(ORIENTATION, 1))
+
+
+def _valid(orientation: object) -> int:
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _read_tiff(file: BinaryIO) -> Header:
+    """Read the tags of the first page, and count the pages.
+
+    Pillow's `Image.open` refuses kinds of values that OpenCV decodes.
+    """
+    try:
+        head = file.read(8)
+        if head[2:4] in (b"+\0", b"\0+"):  # BigTIFF
+            head += file.read(8)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(head)
+        file.seek(tags.next)
+        tags.load(file)
+        is_preview = tags.get(SUBFILE, 0) & REDUCED_IMAGE or DNG in tags
+        bits, formats = max(tags.get(BITS, (1,))), tags.get(SAMPLE_FORMAT, (UNSIGNED,))
+        header = Header(
+            "TIFF",
+            int(tags[WIDTH]),
+            int(tags[HEIGHT]),
+            is_deep=bits >= 16 or formats[0] != UNSIGNED,
+            orientation=_valid(tags.get(ORIENTATION, 1)),
+        )
+        pages = _count_pages(tags, file)
+    except Exception as error:  # as above
+        raise HeaderError(f"TIFF: {error}") from error
+    if is_preview:
+        raise HeaderError("raw data of a camera behind a preview: convert it to TIFF or PNG")
+    return replace(header, pages=pages)
+
+
+def _count_pages(tags: TiffImagePlugin.ImageFileDirectory_v2, file: BinaryIO) -> int:
+    """Return the number of pages from the first one on; damage behind it ends the count."""
+    visited, following = set(), tags.next
+    while following and following not in visited:  # a damaged file may lead back
+        visited.add(following)
+        try:
+            file.seek(following)
+            tags.load(file)
+        except Exception:  # the first page is still readable
+            break
+        following = tags.next
+    return 1 + len(visited)

@@ -1,0 +1,247 @@
+"""Masks are read as they are meant: exact ones, class numbers, JPEG, smooth borders, paint."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.base import DatasetError, MaskFiles, Sample
+from datasets.decoding import turn
+from datasets.images import read_sample
+from datasets.masks import (
+    EMPTY_MASK,
+    FULL_MASK,
+    JPEG_MASK,
+    LARGE_MASK,
+    SMOOTH_MASK,
+    UNMARKED_MASK,
+    has_smooth_borders,
+    read_mask,
+)
+from datasets.notes import Notes
+from tests.datasets.test_images import DEFECT, MASK, palette_image, save
+from tests.support import write_image
+
+# A disk and a stroke, in an image that is large enough for smooth borders.
+ROWS, COLUMNS = np.mgrid[:120, :160]
+DISK = (ROWS - 60) ** 2 + (COLUMNS - 70) ** 2 <= 30**2
+STROKE = (np.abs(ROWS - COLUMNS + 60) <= 2) & (COLUMNS > 110)
+SHAPES = DISK | STROKE
+
+
+def smooth(mask: np.ndarray, factor: int = 4) -> np.ndarray:
+    """Return a mask drawn at a larger size and reduced, uint8 with grey borders."""
+    large = mask.repeat(factor, axis=0).repeat(factor, axis=1)
+    shifted = np.roll(large, (factor // 2, factor // 4), axis=(0, 1))
+    means = shifted.reshape(mask.shape[0], factor, mask.shape[1], factor).mean(axis=(1, 3))
+    return np.round(255 * means).astype(np.uint8)
+
+
+def read(path: Path) -> tuple[np.ndarray, list[str]]:
+    """Read a mask; return it with the reasons of its notes."""
+    notes = Notes()
+    mask = read_mask(path, notes=notes)
+    return mask, [note.reason for note in notes.all()]
+
+
+class TestReadMask:
+    @pytest.mark.parametrize("value", [1, 128, 255])
+    @pytest.mark.parametrize("name", ["mask.png", "mask.bmp", "mask.tif"])
+    def test_whatever_is_above_zero_is_defective(self, tmp_path, name, value):
+        mask = read_mask(save(tmp_path / name, (MASK * value).astype(np.uint8)))
+        assert mask.dtype == bool
+        np.testing.assert_array_equal(mask, MASK)
+
+    @pytest.mark.parametrize("value", [1, 255, 256, 65535])
+    def test_also_the_smallest_of_65536_values(self, tmp_path, value):
+        path = write_image(tmp_path / "deep.png", (MASK * value).astype(np.uint16))
+        np.testing.assert_array_equal(read_mask(path), MASK)
+
+    @pytest.mark.parametrize("channel", [0, 1, 2])
+    @pytest.mark.parametrize("value", [1, 255])
+    def test_also_in_one_colour_channel_alone(self, tmp_path, channel, value):
+        colours = np.zeros((*MASK.shape, 3), np.uint8)
+        colours[(*DEFECT, channel)] = value
+        np.testing.assert_array_equal(read_mask(save(tmp_path / "m.png", colours)), MASK)
+
+    @pytest.mark.parametrize("colour", [(128, 0, 0), (0, 0, 1), (255, 255, 255)])
+    def test_a_palette_mask_is_read_by_its_colours(self, tmp_path, colour):
+        palette_image(MASK, [(0, 0, 0), colour]).save(path := tmp_path / "palette.png")
+        np.testing.assert_array_equal(read_mask(path), MASK)
+
+    def test_one_bit(self, tmp_path):
+        Image.fromarray(MASK).save(path := tmp_path / "bit.png")
+        np.testing.assert_array_equal(read_mask(path), MASK)
+
+    @pytest.mark.parametrize("mode", ["RGBA", "LA"])
+    def test_opacity_is_no_defect(self, tmp_path, mode):
+        path = save(tmp_path / "m.png", (MASK * 255).astype(np.uint8), mode)
+        np.testing.assert_array_equal(read_mask(path), MASK)
+
+    def test_nothing_is_noted_about_an_exact_mask(self, tmp_path):
+        path = save(tmp_path / "m.png", (MASK * 255).astype(np.uint8))
+        assert read(path)[1] == []
+
+
+class TestValuesBetween:
+    @pytest.mark.parametrize("quality", [50, 75, 95])
+    @pytest.mark.parametrize("value", [255, 128])
+    def test_a_jpeg_mask_is_cut_at_half(self, tmp_path, quality, value):
+        path = save(tmp_path / "m.jpg", (SHAPES * value).astype(np.uint8), quality=quality)
+        mask, reasons = read(path)
+        assert reasons == [JPEG_MASK]
+        assert (mask != SHAPES).mean() < 0.002
+        assert not mask[:20].any()  # no specks away from the defect
+
+    def test_specks_of_jpeg_in_an_empty_mask_are_no_defect(self, tmp_path):
+        specks = np.random.default_rng(0).integers(0, 6, (64, 64), dtype=np.uint8)
+        mask, _ = read(save(tmp_path / "m.jpg", specks, quality=95))
+        assert not mask.any()
+
+    @pytest.mark.parametrize("factor", [2, 4, 8])
+    def test_smooth_borders_are_cut_at_half(self, tmp_path, factor):
+        grey = smooth(SHAPES, factor)
+        mask, reasons = read(save(tmp_path / "m.png", grey))
+        assert reasons == [SMOOTH_MASK]
+        np.testing.assert_array_equal(mask, grey > 127)
+
+    @pytest.mark.parametrize("sigma", [1, 3, 6])
+    def test_a_blurred_mask_is_cut_at_half(self, tmp_path, sigma):
+        grey = cv2.GaussianBlur((DISK * 255).astype(np.uint8), (0, 0), sigma)
+        mask, reasons = read(save(tmp_path / "m.png", grey))
+        assert reasons == [SMOOTH_MASK]
+        np.testing.assert_array_equal(mask, grey > 127)
+
+    def test_smooth_paint_of_one_colour(self, tmp_path):
+        grey = smooth(SHAPES)
+        colours = np.stack([grey, grey * 0, grey * 0], axis=2)
+        mask, reasons = read(save(tmp_path / "m.png", colours))
+        assert reasons == [SMOOTH_MASK]
+        np.testing.assert_array_equal(mask, grey > 127)
+
+    @pytest.mark.parametrize("values", [(1, 2, 3), (1, 255), (100, 200), (60, 120, 180)])
+    def test_class_numbers_are_defective_above_0(self, tmp_path, values):
+        classes = np.zeros(DISK.shape, np.uint8)
+        for number, value in enumerate(values):
+            classes[10:30, 10 + 40 * number : 40 + 40 * number] = value
+        mask, reasons = read(save(tmp_path / "m.png", classes))
+        assert reasons == []
+        np.testing.assert_array_equal(mask, classes > 0)
+
+    def test_a_thin_class_away_from_the_others(self, tmp_path):
+        classes = DISK.astype(np.uint8) * 2
+        classes[5, 20:120] = 1
+        np.testing.assert_array_equal(read_mask(save(tmp_path / "m.png", classes)), classes > 0)
+
+    def test_numbered_regions(self, tmp_path):
+        numbers = np.zeros(DISK.shape, np.uint8)
+        for number in range(24):
+            row, column = divmod(number, 8)
+            numbers[10 + 35 * row : 25 + 35 * row, 5 + 19 * column : 15 + 19 * column] = number + 1
+        mask, reasons = read(save(tmp_path / "m.png", numbers))
+        assert reasons == []
+        np.testing.assert_array_equal(mask, numbers > 0)
+
+    @pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.int32])
+    def test_other_number_types(self, dtype):
+        assert not has_smooth_borders((SHAPES * 3).astype(dtype))
+        assert has_smooth_borders(smooth(SHAPES).astype(dtype))
+
+    def test_nothing(self):
+        assert not has_smooth_borders(np.zeros((8, 8), np.uint8))
+
+
+class TestTransparency:
+    def paint(self, folder: Path, colour, canvas, opacity: np.ndarray | None = None) -> Path:
+        """Write paint of a colour on a transparent canvas of another one."""
+        pixels = np.empty((*SHAPES.shape, 4), np.uint8)
+        pixels[:] = (*canvas, 0)
+        pixels[SHAPES] = (*colour, 255)
+        if opacity is not None:
+            pixels[:, :, :3], pixels[:, :, 3] = colour, opacity
+        return save(folder / "m.png", pixels)
+
+    @pytest.mark.parametrize("canvas", [(0, 0, 0), (255, 255, 255)])
+    @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (200, 0, 0)])
+    def test_paint_is_defective_whatever_its_colour(self, tmp_path, colour, canvas):
+        np.testing.assert_array_equal(read_mask(self.paint(tmp_path, colour, canvas)), SHAPES)
+
+    def test_smooth_paint(self, tmp_path):
+        opacity = smooth(SHAPES)
+        mask, reasons = read(self.paint(tmp_path, (0, 0, 0), (0, 0, 0), opacity))
+        assert reasons == [SMOOTH_MASK]
+        np.testing.assert_array_equal(mask, opacity > 127)
+
+    def test_black_and_white_with_a_transparent_margin(self, tmp_path):
+        pixels = np.zeros((*SHAPES.shape, 4), np.uint8)
+        pixels[SHAPES] = 255
+        pixels[2:-2, 2:-2, 3] = 255
+        np.testing.assert_array_equal(read_mask(save(tmp_path / "m.png", pixels)), SHAPES)
+
+    def test_constant_opacity_says_nothing(self, tmp_path):
+        pixels = np.zeros((*SHAPES.shape, 4), np.uint8)
+        pixels[SHAPES, :3] = 255
+        np.testing.assert_array_equal(read_mask(save(tmp_path / "m.png", pixels)), SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("marked", "reason"),
+    [
+        (np.zeros((20, 30), bool), EMPTY_MASK),
+        (np.ones((20, 30), bool), FULL_MASK),
+        (np.arange(600).reshape(20, 30) >= 299, LARGE_MASK),
+        (np.arange(600).reshape(20, 30) >= 300, None),
+    ],
+)
+def test_remarkable_masks_are_noted(tmp_path, marked, reason):
+    image = save(tmp_path / "image.png", np.zeros((20, 30, 3), np.uint8))
+    path = save(tmp_path / "m.png", (marked * 255).astype(np.uint8))
+    notes = Notes()
+    _, mask = read_sample(Sample(image, "x", "hole", MaskFiles((path,))), notes=notes)
+    np.testing.assert_array_equal(mask, marked)
+    assert [(note.reason, note.example) for note in notes.all()] == (
+        [(reason, str(path))] if reason else []
+    )
+
+
+class TestOrientation:
+    """The image is stored lying on its side; EXIF says how to turn it."""
+
+    def sample(self, folder: Path, orientation: int, mask: np.ndarray, own: int = 1) -> Sample:
+        marks = []
+        for value in (orientation, own):
+            mark = Image.Exif()
+            mark[0x0112] = value
+            marks.append({"exif": mark} if value != 1 else {})
+        image = save(folder / "i.jpg", np.zeros((*MASK.shape, 3), np.uint8), **marks[0])
+        path = save(folder / "m.png", (mask * 255).astype(np.uint8), **marks[1])
+        return Sample(image, "x", "hole", MaskFiles((path,)))
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_a_mask_is_turned_like_its_image(self, tmp_path, orientation):
+        image, mask = read_sample(self.sample(tmp_path, orientation, MASK, orientation))
+        np.testing.assert_array_equal(mask, turn(MASK, orientation))
+        assert mask.shape == image.shape[:2]
+
+    @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+    def test_a_mask_that_fits_only_when_turned_names_exif(self, tmp_path, orientation):
+        for sample in (
+            self.sample(tmp_path, orientation, MASK),
+            self.sample(tmp_path, 1, MASK, orientation),
+        ):
+            with pytest.raises(DatasetError, match=r"EXIF orientation.*remove the EXIF"):
+                read_sample(sample)
+
+    def test_an_upright_mask_of_a_turned_image_fits(self, tmp_path):
+        notes = Notes()
+        _, mask = read_sample(self.sample(tmp_path, 6, turn(MASK, 6)), notes=notes)
+        np.testing.assert_array_equal(mask, turn(MASK, 6))
+        assert notes.all() == []
+
+    def test_a_mask_that_fits_both_ways_is_noted(self, tmp_path):
+        notes = Notes()
+        _, mask = read_sample(self.sample(tmp_path, 3, MASK), notes=notes)
+        np.testing.assert_array_equal(mask, MASK)
+        assert [note.reason for note in notes.all()] == [UNMARKED_MASK]
