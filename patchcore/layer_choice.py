@@ -4,13 +4,14 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 import torch
 from torch import nn
 
 from patchcore.backbone import in_float32, trial_images
 from patchcore.errors import PatchCoreError
-from patchcore.feature_axes import read_axes
+from patchcore.feature_axes import other_size, read_axes
 from patchcore.layout import TOKENS, LayerLayout
 
 # Strides of layer2 and layer3 of a ResNet, the layers of the paper.
@@ -53,18 +54,27 @@ def choose_layers(network: nn.Module, size: tuple[int, int]) -> tuple[str, ...]:
     return layers
 
 
-@torch.no_grad()
 def _outputs(network: nn.Module, size: tuple[int, int]) -> dict[str, LayerLayout]:
-    """Run the network on a trial image; return the modules with maps or tokens, in order."""
-    found: dict[str, LayerLayout] = {}
+    """Return the modules that give maps or tokens for an image, in order of their computation."""
+    found = {}
+    # In this order: some networks keep what they computed for a size.
+    shapes, second_shapes = _shapes(network, size), _shapes(network, other_size(size))
+    for name, shape in shapes.items():
+        output, second = torch.empty(shape, device="meta"), second_shapes.get(name)
+        with suppress(PatchCoreError):  # neither a map nor tokens
+            found[name] = read_axes(network, name, output, size, second, overwritten=False)
+    return found
+
+
+@torch.no_grad()
+def _shapes(network: nn.Module, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    """Run the network on a trial image; return the shapes of the modules' outputs, in order."""
+    shapes: dict[str, tuple[int, ...]] = {}
 
     def note(name: str, output: object) -> None:
-        try:
-            layout = read_axes(network, name, output, size, None, overwritten=False)
-        except PatchCoreError:
-            return
-        found.pop(name, None)  # of several calls, the last one counts
-        found[name] = layout
+        shapes.pop(name, None)  # of several calls, the last one counts
+        if isinstance(output, torch.Tensor):
+            shapes[name] = tuple(output.shape)
 
     handles = [
         module.register_forward_hook(lambda m, i, output, name=name: note(name, output))
@@ -73,13 +83,13 @@ def _outputs(network: nn.Module, size: tuple[int, int]) -> dict[str, LayerLayout
     ]
     try:
         network(trial_images(network, size))
-    # Whatever a user's network raises; `Backbone` reports it.
+    # Whatever a user's network raises: `Backbone` reports a size that it does not take.
     except Exception as error:
-        log.debug("the choice of layers ends early: %s", error)
+        log.debug("the backbone does not take images of %s pixels: %s", size, error)
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return shapes
 
 
 def _stages(outputs: Mapping[str, LayerLayout], size: tuple[int, int]) -> tuple[str, ...]:

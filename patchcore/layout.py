@@ -101,9 +101,8 @@ class Layout:
             layers,
             tuple(_list(record, "removed", str)),
             folded,
-            # Layouts of earlier releases have neither.
-            _entry(record, "norm", str) if "norm" in record else "",
-            _read_input(record["input"]) if "input" in record else NetworkInput(),
+            _entry(record, "norm", str),
+            _read_input(_entry(record, "input", dict)),
         )
 
 
