@@ -35,6 +35,7 @@ class Backbone(nn.Module):
         network: A copy of the network in eval mode, without the parts that are not reached. It
             shares its weights with the network that was given.
         layers: The names of the layers that are read, from large maps to small ones.
+        layouts: How each layer's output becomes a map.
         channels: C of each layer's map.
         grids: (h, w) of each layer's map for images of ``size``.
         size: (H, W) in pixels of the images.
@@ -85,12 +86,12 @@ class Backbone(nn.Module):
         self._reader = Reader(self.network, layers)
         self._norm = ""
         if layout is None:
-            self._layouts = self._lay_out(norm_tokens)
+            self.layouts = self._lay_out(norm_tokens)
         else:
-            self._layouts = self._follow(layout, norm_tokens)
-        self.layers = tuple(layer.name for layer in self._layouts)
-        self.channels = tuple(layer.channels for layer in self._layouts)
-        self.grids = tuple(layer.grid for layer in self._layouts)
+            self.layouts = self._follow(layout, norm_tokens)
+        self.layers = tuple(layer.name for layer in self.layouts)
+        self.channels = tuple(layer.channels for layer in self.layouts)
+        self.grids = tuple(layer.grid for layer in self.layouts)
         if self.layers != tuple(layers):
             log.warning(
                 "layers are read from large maps to small ones: %s (given: %s)",
@@ -111,7 +112,7 @@ class Backbone(nn.Module):
         if self._norm:
             norm = self.network.get_submodule(self._norm)
             outputs = {name: norm(output) for name, output in outputs.items()}
-        return {layer.name: layer.to_map(outputs[layer.name]) for layer in self._layouts}
+        return {layer.name: layer.to_map(outputs[layer.name]) for layer in self.layouts}
 
     @property
     def norm_tokens(self) -> bool:
@@ -121,9 +122,7 @@ class Backbone(nn.Module):
     @property
     def layout(self) -> dict[str, object]:
         """What trial runs found out, as JSON can hold it; for `load_backbone`."""
-        layout = Layout(
-            self.size, self._layouts, self._removed, self.folded, self._norm, self.input
-        )
+        layout = Layout(self.size, self.layouts, self._removed, self.folded, self._norm, self.input)
         return layout.to_record()
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:

@@ -7,15 +7,17 @@ module cannot have it. Names of other sources, such as a repository on a model h
 
 import difflib
 import importlib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 import torch
 from torch import nn
 
 from patchcore.errors import PatchCoreError, WeightsUnavailableError
-from patchcore.layout import INTERPOLATIONS
+from patchcore.layout import INTERPOLATIONS, TOKENS, LayerLayout
 from patchcore.network_input import NetworkInput
+from patchcore.patch_grid import nearest_sizes
 
 PREFIX = "timm:"
 
@@ -33,9 +35,24 @@ def make_network(backbone: str, size: tuple[int, int]) -> nn.Module:
         size: (H, W) in pixels. Vision transformers have a position embedding for each patch.
 
     Raises:
-        PatchCoreError: timm is not installed, or has no such network.
+        PatchCoreError: timm is not installed or has no such network, or the network does not take
+            images of this size.
     """
-    return _create(backbone, _arguments(backbone, size))
+    arguments, height, width = _arguments(backbone, size), *size
+    try:
+        network = _create(backbone, arguments)
+    # Each network has its own errors for a size.
+    except Exception as error:
+        raise PatchCoreError(
+            f"{backbone} cannot be built for images of {height}x{width} pixels (size_crop): "
+            f"{_first_line(error)}"
+        ) from error
+    # Some would leave out the last rows and columns of the image without an error.
+    if arguments and (nearest := nearest_sizes(network, size)):
+        raise PatchCoreError(
+            f"{backbone} does not take images of {height}x{width} pixels (size_crop){nearest}"
+        )
+    return network
 
 
 def trained_state(backbone: str) -> dict[str, torch.Tensor]:
@@ -116,6 +133,70 @@ def network_input(network: nn.Module) -> NetworkInput:
     mean, std = (tuple(float(value) for value in config[name]) for name in ("mean", "std"))
     # Very few networks name another one, such as a random choice at training.
     return NetworkInput(mean, std, interpolation if interpolation in INTERPOLATIONS else "bicubic")
+
+
+@torch.no_grad()
+def check_order(
+    backbone: str, network: nn.Module, images: torch.Tensor, layers: Sequence[LayerLayout]
+) -> None:
+    """Check that tokens are in the order of the image's rows, by timm's own feature maps.
+
+    Hiera has them in another order inside the network, and gives no sign of it. Since timm's maps
+    may be those of other blocks, all modules beside a layer are compared.
+
+    Args:
+        backbone: ``timm:NAME``, for the error.
+        network: The network in eval mode, not cut.
+        images: (B, 3, H, W) float32.
+        layers: The layers.
+
+    Raises:
+        PatchCoreError: a module gives the values of one of timm's maps in another order.
+    """
+    tokens = [layer for layer in layers if layer.axes == TOKENS]
+    if not tokens:
+        return
+    outputs: dict[str, list[object]] = {layer.name: [] for layer in tokens}
+    handles = [
+        module.register_forward_hook(
+            lambda m, i, output, name=layer.name: outputs[name].append(output)
+        )
+        for layer in tokens
+        for module in network.get_submodule(layer.name.rpartition(".")[0]).children()
+    ]
+    try:
+        features = network.forward_intermediates(images, intermediates_only=True)
+    # Not every network has them, or takes this size there.
+    except Exception:
+        return
+    finally:
+        for handle in handles:
+            handle.remove()
+    for layer in tokens:
+        shape = len(images), layer.prefix + math.prod(layer.grid), layer.channels
+        found = [
+            layer.to_map(output)
+            for output in outputs[layer.name]
+            if isinstance(output, torch.Tensor) and output.shape == shape
+        ]
+        if any(_is_permuted(one, own) for one in found for own in features):
+            raise PatchCoreError(
+                f"expected layer {layer.name!r} of {backbone} to give tokens in the order of the "
+                "image's rows, found another order: choose another network (backbone)"
+            )
+
+
+def _is_permuted(layer_map: torch.Tensor, own: torch.Tensor) -> bool:
+    """Return whether two maps (B, C, h, w) have the same values at other positions."""
+    if layer_map.shape != own.shape:
+        return False
+    tolerance = 1e-4 * float(own.abs().max())
+
+    def is_equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+        return torch.allclose(one, other, rtol=0, atol=tolerance)
+
+    in_order = (values.flatten(2).sort(2).values for values in (layer_map, own))
+    return is_equal(*in_order) and not is_equal(layer_map, own)
 
 
 def licence(backbone: str) -> str:

@@ -17,7 +17,7 @@ from torchvision.models import VisionTransformer, WeightsEnum
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from patchcore import timm_networks
-from patchcore.backbone import Backbone, digest
+from patchcore.backbone import Backbone, digest, trial_images
 from patchcore.errors import PatchCoreError, WeightsUnavailableError
 from patchcore.fold import fold_batch_norms, fold_pairs
 from patchcore.formulanet import FORMULANET, LAYERS, WEIGHTS_FILE, FormulaNet
@@ -127,6 +127,8 @@ def load_backbone(
     cut.licence = _licence(backbone, weights)
     if record is None and timm_networks.is_timm(backbone):
         cut.input = timm_networks.network_input(network)
+        images = trial_images(network, size)
+        timm_networks.check_order(backbone, network.eval(), images, cut.layouts)
     if record is None:
         fold_batch_norms(cut)
     else:

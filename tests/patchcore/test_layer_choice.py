@@ -11,7 +11,7 @@ from patchcore import PatchCoreError
 from patchcore.layer_choice import choose_layers
 from patchcore.patch_grid import nearest_sizes
 from patchcore.weights import default_layers, load_backbone
-from tests.patchcore.test_contract import tiny_swin, tiny_vit
+from tests.patchcore.test_contract import tiny_vit
 
 SIZE = (64, 96)
 
@@ -25,7 +25,8 @@ SIZE = (64, 96)
         ("shufflenet_v2_x0_5", ("stage2", "stage3")),
         # Its classifier has maps too.
         ("squeezenet1_1", ("features.7", "features.12")),
-        ("vgg11", ("features.9", "features.14")),
+        ("swin_t", ("features.3", "features.5")),
+        ("vgg11", ("features.14", "features.19")),
     ],
 )
 def test_stages_of_stride_8_and_16(name, layers):
@@ -34,10 +35,6 @@ def test_stages_of_stride_8_and_16(name, layers):
     assert choose_layers(network, (128, 192)) == layers
     assert network.training
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
-
-
-def test_stages_of_a_swin_transformer():
-    assert choose_layers(tiny_swin(), (64, 64)) == ("features.3",)
 
 
 def test_blocks_of_a_vision_transformer():

@@ -131,6 +131,12 @@ def test_the_final_norm_is_that_of_timm(vit_file):
     assert not torch.allclose(maps[0], plain[0], rtol=0.1)
 
 
+def test_tokens_that_are_in_another_order_are_refused():
+    """Those of Hiera, which restores their order only in what it returns."""
+    with pytest.raises(PatchCoreError, match=r"'blocks\.1' of timm:hiera_tiny.* another order"):
+        load_backbone("timm:hiera_tiny_224", ("blocks.1",), "random", size=SIZE)
+
+
 def test_layers_without_tokens_have_no_final_norm():
     with pytest.raises(PatchCoreError, match=r"found 'layer2', which gives a map \(norm_tokens"):
         load_backbone("timm:resnet10t", ("layer2",), "random", size=SIZE, norm_tokens=True)
