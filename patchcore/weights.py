@@ -124,7 +124,7 @@ def load_backbone(
         _match_torchvision_input(cut.network)
     cut.name, cut.weights = backbone, weights
     cut.weights_digest = digest(cut.network, originals)
-    cut.licence = _licence(backbone, weights)
+    cut.licence = find_licence(backbone, weights)
     if record is None and timm_networks.is_timm(backbone):
         cut.input = timm_networks.network_input(network)
         images = trial_images(network, size)
@@ -208,8 +208,17 @@ def _load(
     return {name: state[name].float() for name in resampled}
 
 
-def _licence(backbone: str, weights: str) -> str:
-    """Return the licence of weights; log one that restricts their use."""
+def find_licence(backbone: str, weights: str) -> str:
+    """Return the licence of weights; log one that restricts their use.
+
+    Args:
+        backbone: Name as `load_backbone` takes it.
+        weights: Weights as `load_backbone` takes them. A file for a network of timm is taken for
+            the weights that timm names.
+
+    Returns:
+        The publisher's name of the licence, or its address; empty if none is stated.
+    """
     licence = ""
     if backbone == FORMULANET and weights == DEFAULT:
         licence = "apache-2.0"
