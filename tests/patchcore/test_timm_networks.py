@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from patchcore import PatchCore, PatchCoreError
@@ -149,7 +149,10 @@ class TestSize:
     def test_another_size_gives_what_timm_gives_at_that_size(self, vit_file, size):
         backbone = load_vit(vit_file, size)
         network = timm.create_model(
-            VIT, img_size=size, pretrained=True, pretrained_cfg_overlay={"file": vit_file}
+            VIT,
+            img_size=size,
+            pretrained=True,
+            pretrained_cfg_overlay={"state_dict": load_file(vit_file)},
         ).eval()
         images = images_of(size, 1)
         with torch.inference_mode():
