@@ -13,7 +13,10 @@ from torch import nn
 from patchcore.cut import cut, remove_modules
 from patchcore.errors import PatchCoreError
 from patchcore.feature_axes import other_size, read_axes
+from patchcore.final_norm import find_norm
 from patchcore.layout import LayerLayout, Layout
+from patchcore.network_input import NetworkInput
+from patchcore.patch_grid import nearest_sizes
 from patchcore.reader import Reader, try_out
 
 log = logging.getLogger(__name__)
@@ -32,6 +35,7 @@ class Backbone(nn.Module):
         network: A copy of the network in eval mode, without the parts that are not reached. It
             shares its weights with the network that was given.
         layers: The names of the layers that are read, from large maps to small ones.
+        layouts: How each layer's output becomes a map.
         channels: C of each layer's map.
         grids: (h, w) of each layer's map for images of ``size``.
         size: (H, W) in pixels of the images.
@@ -40,6 +44,8 @@ class Backbone(nn.Module):
         name: The name that `load_backbone` built it by; empty for a network of the caller's.
         weights: The weights that `load_backbone` was given; empty for a network of the caller's.
         weights_digest: SHA-256 of the weights as they were loaded; empty if it was not computed.
+        licence: Licence of the weights, as their publisher states it; empty if it is unknown.
+        input: Preprocessing that the network was trained with.
 
     Args:
         network: Called with (B, 3, H, W) float32. It is not changed. Weights in other
@@ -49,11 +55,13 @@ class Backbone(nn.Module):
         size: (H, W) in pixels of the images.
         layout: What `layout` returned for the same network, layers and size: then nothing is
             tried out. None to run the network on trial images.
+        norm_tokens: Whether to apply the final norm of a vision transformer to the tokens of each
+            layer.
 
     Raises:
         PatchCoreError: the network cannot be copied or does not take such images; a layer does
-            not exist, is not reached, or gives neither a map nor tokens; or the layout does not
-            fit.
+            not exist, is not reached, or gives neither a map nor tokens; there is no final norm;
+            or the layout does not fit.
     """
 
     def __init__(
@@ -62,20 +70,28 @@ class Backbone(nn.Module):
         layers: Sequence[str],
         size: tuple[int, int] = (224, 224),
         layout: Layout | None = None,
+        *,
+        norm_tokens: bool = False,
     ):
         super().__init__()
         _check_names(network, layers)
-        self.network = _copied(network, network, _in_float32).eval()
+        self.network = in_float32(network)
         self.size = size
         self.folded: tuple[tuple[str, str], ...] = ()
         self.name = ""
         self.weights = ""
         self.weights_digest = ""
+        self.licence = ""
+        self.input = NetworkInput() if layout is None else layout.input
         self._reader = Reader(self.network, layers)
-        self._layouts = self._lay_out() if layout is None else self._follow(layout)
-        self.layers = tuple(layer.name for layer in self._layouts)
-        self.channels = tuple(layer.channels for layer in self._layouts)
-        self.grids = tuple(layer.grid for layer in self._layouts)
+        self._norm = ""
+        if layout is None:
+            self.layouts = self._lay_out(norm_tokens)
+        else:
+            self.layouts = self._follow(layout, norm_tokens)
+        self.layers = tuple(layer.name for layer in self.layouts)
+        self.channels = tuple(layer.channels for layer in self.layouts)
+        self.grids = tuple(layer.grid for layer in self.layouts)
         if self.layers != tuple(layers):
             log.warning(
                 "layers are read from large maps to small ones: %s (given: %s)",
@@ -93,12 +109,21 @@ class Backbone(nn.Module):
             {layer: (B, C, h, w)} in the order of `layers`.
         """
         outputs = self._reader.run(self.network, images)
-        return {layer.name: layer.to_map(outputs[layer.name]) for layer in self._layouts}
+        if self._norm:
+            norm = self.network.get_submodule(self._norm)
+            outputs = {name: norm(output) for name, output in outputs.items()}
+        return {layer.name: layer.to_map(outputs[layer.name]) for layer in self.layouts}
+
+    @property
+    def norm_tokens(self) -> bool:
+        """Whether the final norm of the network is applied to the tokens of each layer."""
+        return bool(self._norm)
 
     @property
     def layout(self) -> dict[str, object]:
         """What trial runs found out, as JSON can hold it; for `load_backbone`."""
-        return Layout(self.size, self._layouts, self._removed, self.folded).to_record()
+        layout = Layout(self.size, self.layouts, self._removed, self.folded, self._norm, self.input)
+        return layout.to_record()
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
         """Load weights. Those of removed parts are not needed.
@@ -146,7 +171,7 @@ class Backbone(nn.Module):
         if name in self._reader.layers:
             self._reader.attach(module, name)
 
-    def _follow(self, layout: Layout) -> tuple[LayerLayout, ...]:
+    def _follow(self, layout: Layout, norm_tokens: bool) -> tuple[LayerLayout, ...]:
         """Change the network as an earlier trial did; return the layers."""
         found = [layer.name for layer in layout.layers]
         if sorted(found) != sorted(self._reader.layers) or layout.size != self.size:
@@ -155,6 +180,13 @@ class Backbone(nn.Module):
                 f"images of {self.size[0]}x{self.size[1]} pixels, found one for {', '.join(found)} "
                 f"and {layout.size[0]}x{layout.size[1]}"
             )
+        if bool(layout.norm) != norm_tokens:
+            raise PatchCoreError(
+                f"expected a backbone's layout for norm_tokens={norm_tokens}, found one with the "
+                f"norm {layout.norm!r}"
+            )
+        if layout.norm:
+            self._norm = find_norm(self.network, layout.layers)
         remove_modules(self.network, layout.removed)
         self._removed = layout.removed
         self._reader.overwritten = frozenset(n.name for n in layout.layers if n.overwritten)
@@ -163,7 +195,7 @@ class Backbone(nn.Module):
     # Also in the caller's inference mode, where tensors do not count how often they are written.
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _lay_out(self) -> tuple[LayerLayout, ...]:
+    def _lay_out(self, norm_tokens: bool) -> tuple[LayerLayout, ...]:
         """Run the network on trial images, cut it, and return what the layers give."""
         second_shapes = self._second_shapes()
         images = trial_images(self.network, self.size)
@@ -174,7 +206,7 @@ class Backbone(nn.Module):
             height, width = self.size
             raise PatchCoreError(
                 f"the backbone cannot take float32 images of {height}x{width} pixels (size_crop): "
-                f"{str(error) or type(error).__name__}"
+                f"{str(error) or type(error).__name__}{nearest_sizes(self.network, self.size)}"
             ) from error
         for layer in self._reader.layers:
             if layer not in trial.outputs:
@@ -182,9 +214,6 @@ class Backbone(nn.Module):
                     f"layer {layer!r} is not reached when the backbone runs (layers)"
                 )
         self._reader.overwritten = trial.overwritten
-        self._removed = cut(
-            self.network, trial.called, trial.completed, lambda: self._gives(images, trial.outputs)
-        )
         layouts = [  # in the order of their computation
             read_axes(
                 self.network,
@@ -196,6 +225,13 @@ class Backbone(nn.Module):
             )
             for layer, output in trial.outputs.items()
         ]
+        used = trial.called
+        if norm_tokens:
+            self._norm = find_norm(self.network, layouts)
+            used |= {self._norm}
+        self._removed = cut(
+            self.network, used, trial.completed, lambda: self._gives(images, trial.outputs)
+        )
         return tuple(sorted(layouts, key=lambda layer: -layer.grid[0] * layer.grid[1]))
 
     def _second_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -219,6 +255,15 @@ class Backbone(nn.Module):
         return all(_are_equal(outputs.get(name), values) for name, values in expected.items())
 
 
+def in_float32(network: nn.Module) -> nn.Module:
+    """Return a copy of a network in eval mode; weights that are float32 already are shared.
+
+    Raises:
+        PatchCoreError: the network cannot be copied.
+    """
+    return _copied(network, network, _in_float32).eval()
+
+
 def trial_images(network: nn.Module, size: tuple[int, int]) -> torch.Tensor:
     """Draw one image, (1, 3, H, W) float32, with the range of values of a normalised image."""
     generator = torch.Generator().manual_seed(0)
@@ -226,13 +271,18 @@ def trial_images(network: nn.Module, size: tuple[int, int]) -> torch.Tensor:
     return torch.randn(1, 3, *size, generator=generator).to(weight.device)
 
 
-def digest(network: nn.Module) -> str:
+def digest(network: nn.Module, originals: Mapping[str, torch.Tensor] | None = None) -> str:
     """Return the SHA-256 of a network's weights: names, shapes, types and values.
 
     The same values give the same digest, from any file.
+
+    Args:
+        network: The network.
+        originals: Tensors by name that count in place of the network's own: those from which a
+            resampling, which may round differently on another processor, made the network's.
     """
     result = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
+    for name, tensor in sorted((network.state_dict() | dict(originals or {})).items()):
         result.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         result.update(tensor.detach().cpu().contiguous().numpy())
     return result.hexdigest()

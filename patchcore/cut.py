@@ -32,8 +32,8 @@ def cut(
     names = _not_called(network, called | holders, completed)
     removed = _remove_most(network, names, is_unchanged)
     kept = [name for name in names if name not in removed]
-    if kept:
-        unused = sum(_num_parameters(network.get_submodule(name)) for name in kept)
+    unused = sum(_num_parameters(network.get_submodule(name)) for name in kept)
+    if unused:
         total = _num_parameters(network)
         log.warning(
             "the backbone keeps %s, which the layers may not need: without them it fails or gives "

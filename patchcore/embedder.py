@@ -6,10 +6,11 @@ import numpy as np
 import torch
 
 from patchcore.backbone import Backbone
+from patchcore.errors import PatchCoreError
 from patchcore.patch_embedding import PatchEmbedding
 from patchcore.precision import PRECISIONS, float32_products, warn_if_emulated
 from patchcore.preprocess import Preprocess
-from patchcore.settings import Settings
+from patchcore.settings import BACKBONE, Settings
 
 # Axis of (B, H, W, 3) that each flip reverses.
 FLIP_AXES = {"vertical": 1, "horizontal": 2}
@@ -30,16 +31,20 @@ class Embedder:
         device: Device of the computation.
 
     Raises:
-        PatchCoreError: the backbone's maps do not fit the settings.
+        PatchCoreError: the backbone's maps do not fit the settings, or only one of the two applies
+            the final norm.
     """
 
     def __init__(self, backbone: Backbone, settings: Settings, device: torch.device):
+        if backbone.norm_tokens != settings.norm_tokens:
+            raise PatchCoreError(
+                f"expected a backbone with norm_tokens={settings.norm_tokens}, as the settings "
+                f"say, found one with norm_tokens={backbone.norm_tokens} (norm_tokens)"
+            )
         warn_if_emulated(settings.precision, device)
         self.device = device
         self.flip = settings.flip
-        self.preprocess = Preprocess(
-            settings.size_resize, settings.size_crop, interpolation=settings.interpolation
-        )
+        self.preprocess = preprocess_of(backbone, settings)
         self._precision = PRECISIONS[settings.precision]
         self.backbone = backbone.converted(device, self._precision.dtype)
         self.patch_embedding = PatchEmbedding(
@@ -89,6 +94,18 @@ class Embedder:
             maps = self.backbone(images.to(self._precision.dtype))
         with float32_products():
             return self.patch_embedding([layer_map.float() for layer_map in maps.values()])
+
+
+def preprocess_of(backbone: Backbone, settings: Settings) -> Preprocess:
+    """Return the preprocessing of images for a backbone."""
+    expected, interpolation = backbone.input, settings.interpolation
+    return Preprocess(
+        settings.size_resize,
+        settings.size_crop,
+        expected.mean,
+        expected.std,
+        expected.interpolation if interpolation == BACKBONE else interpolation,
+    )
 
 
 def grid_of(backbone: Backbone, settings: Settings) -> tuple[int, int]:

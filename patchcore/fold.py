@@ -4,8 +4,9 @@ At inference, a batch norm scales and shifts each channel by constants. The conv
 can apply them as well, which saves one pass over every map.
 """
 
+import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import fx, nn
@@ -20,6 +21,13 @@ from patchcore.reader import has_other_hooks
 TOLERANCE = 1e-4
 
 _Pair = tuple[str, str]  # names of a convolution and of the batch norm after it
+
+# Names of the types that can be folded: those of torch, and those of timm that add padding to the
+# convolution, or an activation after the norm. timm is not imported for that.
+_CONVOLUTIONS = ("Conv2d", "Conv2dSame")
+_NORMS = ("BatchNorm2d", "BatchNormAct2d")
+
+log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -39,10 +47,22 @@ def fold_batch_norms(backbone: Backbone) -> int:
     Returns:
         The number of batch norms that were folded.
     """
-    network = backbone.network
-    pairs = list(_foldable_pairs(network, backbone.layers))
+    count = _fold_verified(backbone, list(_foldable_pairs(backbone.network, backbone.layers)))
+    remaining = sum(isinstance(m, nn.BatchNorm2d) for m in backbone.network.modules())
+    if remaining:
+        log.info(
+            "%d batch norms of the backbone are folded into convolutions, %d are not",
+            count,
+            remaining,
+        )
+    return count
+
+
+def _fold_verified(backbone: Backbone, pairs: list[_Pair]) -> int:
+    """Fold batch norms, or none if a map changes; return how many are folded."""
     if not pairs:
         return 0
+    network = backbone.network
     images = trial_images(network, backbone.size)
     expected = {name: values.clone() for name, values in backbone(images).items()}
     originals = {name: network.get_submodule(name) for pair in pairs for name in pair}
@@ -78,14 +98,30 @@ def fold_pairs(backbone: Backbone, pairs: Iterable[_Pair]) -> None:
                 f"{type(convolution).__name__} and {type(norm).__name__}"
             )
         backbone.replace_module(pair[0], fuse_conv_bn_eval(convolution, norm))
-        backbone.replace_module(pair[1], nn.Identity())
+        backbone.replace_module(pair[1], _rest(norm))
         backbone.folded += (pair,)
+
+
+class _LeafTracer(fx.Tracer):
+    """Traces a network without entering convolutions and batch norms of any type."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Return whether a module is one step of the graph."""
+        is_leaf = isinstance(m, nn.Conv2d | nn.BatchNorm2d)
+        return is_leaf or super().is_leaf_module(m, module_qualified_name)
+
+
+def _rest(norm: nn.BatchNorm2d) -> nn.Module:
+    """Return what remains of a batch norm once it is folded: an activation, or nothing."""
+    if type(norm).__name__ == "BatchNorm2d":
+        return nn.Identity()
+    return nn.Sequential(norm.drop, norm.act)
 
 
 def _foldable_pairs(network: nn.Module, layers: tuple[str, ...]) -> Iterator[_Pair]:
     """Find convolutions with a batch norm as the only reader of their output."""
     try:
-        graph = fx.Tracer().trace(network)
+        graph = _LeafTracer().trace(network)
     # A user's network may raise any error on fx's proxies of tensors.
     except Exception:
         return
@@ -95,19 +131,20 @@ def _foldable_pairs(network: nn.Module, layers: tuple[str, ...]) -> Iterator[_Pa
     # Modules of which the network reads weights without calling them.
     read = {node.target.rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}
 
-    def can_change(node: object, kind: type[nn.Module]) -> bool:
+    def can_change(node: object, kinds: Sequence[str]) -> bool:
         if not isinstance(node, fx.Node) or node.op != "call_module" or node.target in read:
             return False
         module = modules[node.target]
-        # A subclass may compute something else; a second call or name is another use.
-        is_plain = type(module) is kind and not module.training and not has_other_hooks(module)
+        # Another subclass may compute something else; a second call or name is another use.
+        is_known = type(module).__name__ in kinds
+        is_plain = is_known and not module.training and not has_other_hooks(module)
         return is_plain and calls[module] == 1 and names[module] == 1
 
     for node in graph.nodes:
-        if not can_change(node, nn.BatchNorm2d) or modules[node.target].running_mean is None:
+        if not can_change(node, _NORMS) or modules[node.target].running_mean is None:
             continue
         before = node.args[0] if node.args else None
-        if not can_change(before, nn.Conv2d) or len(before.users) != 1:
+        if not can_change(before, _CONVOLUTIONS) or len(before.users) != 1:
             continue
         if not any(_ends_between(layer, before.target, node.target) for layer in layers):
             yield before.target, node.target

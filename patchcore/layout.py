@@ -6,11 +6,14 @@ from dataclasses import asdict, dataclass
 import torch
 
 from patchcore.errors import PatchCoreError
+from patchcore.network_input import NetworkInput
 
 CHANNELS_FIRST = "channels_first"  # (B, C, h, w), as most networks
 CHANNELS_LAST = "channels_last"  # (B, h, w, C), as Swin Transformers
 TOKENS = "tokens"  # (B, prefix + h * w, C), as vision transformers
 AXES = (CHANNELS_FIRST, CHANNELS_LAST, TOKENS)
+# Interpolations that networks are trained with.
+INTERPOLATIONS = ("bilinear", "bicubic")
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,16 @@ class Layout:
         layers: The layers, from large maps to small ones.
         removed: Names of modules that were replaced by identities.
         folded: Names of each convolution and of the batch norm that was folded into it.
+        norm: Name of the norm that is applied to the tokens of every layer; empty for none.
+        input: How the network expects its images.
     """
 
     size: tuple[int, int]
     layers: tuple[LayerLayout, ...]
     removed: tuple[str, ...] = ()
     folded: tuple[tuple[str, str], ...] = ()
+    norm: str = ""
+    input: NetworkInput = NetworkInput()
 
     def to_record(self) -> dict[str, object]:
         """Return the layout as a dictionary that JSON can hold."""
@@ -67,6 +74,12 @@ class Layout:
             "layers": [asdict(layer) | {"grid": list(layer.grid)} for layer in self.layers],
             "removed": list(self.removed),
             "folded": [list(pair) for pair in self.folded],
+            "norm": self.norm,
+            "input": {
+                "mean": list(self.input.mean),
+                "std": list(self.input.std),
+                "interpolation": self.input.interpolation,
+            },
         }
 
     @classmethod
@@ -83,8 +96,14 @@ class Layout:
                 "expected a backbone's layout with layers and with pairs of names in folded, found "
                 f"{len(layers)} layers and {folded}"
             )
-        removed = tuple(_list(record, "removed", str))
-        return cls(_pair(record, "size"), layers, removed, folded)
+        return cls(
+            _pair(record, "size"),
+            layers,
+            tuple(_list(record, "removed", str)),
+            folded,
+            _entry(record, "norm", str),
+            _read_input(_entry(record, "input", dict)),
+        )
 
 
 def _read_layer(record: Mapping) -> LayerLayout:
@@ -102,6 +121,17 @@ def _read_layer(record: Mapping) -> LayerLayout:
             f"a backbone's layout, found {layer}"
         )
     return layer
+
+
+def _read_input(record: Mapping) -> NetworkInput:
+    mean, std = (tuple(_list(record, name, float)) for name in ("mean", "std"))
+    interpolation = _entry(record, "interpolation", str)
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or interpolation not in INTERPOLATIONS:
+        raise PatchCoreError(
+            f"expected mean and std of 3 channels and interpolation {', '.join(INTERPOLATIONS)} in "
+            f"a backbone's layout, found {record}"
+        )
+    return NetworkInput(mean, std, interpolation)
 
 
 def _entry(record: Mapping, name: str, kind: type) -> object:

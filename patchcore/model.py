@@ -45,9 +45,10 @@ class PatchCore:
 
     Args:
         backbone: A `Backbone`, or a name that `load_backbone` takes: ``formulanet``, a torchvision
-            model or ``module:factory``.
+            model, ``timm:NAME`` or ``module:factory``.
         layers: Names of the layers to read; empty for the backbone's default: layer2 and layer3
-            as in the paper, and layer1 to layer3 of formulanet. A `Backbone` has its own.
+            of a ResNet as in the paper, layer1 to layer3 of formulanet, and of other networks those
+            that `patchcore.layer_choice.choose_layers` chooses. A `Backbone` has its own.
         weights: ``default``, ``random`` or a file. A `Backbone` has its own.
         device: A torch device, for example ``cpu`` or ``cuda``.
         batch_size: Number of images at a time.
@@ -70,8 +71,14 @@ class PatchCore:
         self.settings = Settings(**settings)
         self.batch_size = batch_size
         if isinstance(backbone, str):
-            size, seed = self.settings.size_crop, self.settings.seed
-            backbone = load_backbone(backbone, layers, weights, size=size, seed=seed)
+            backbone = load_backbone(
+                backbone,
+                layers,
+                weights,
+                size=self.settings.size_crop,
+                seed=self.settings.seed,
+                norm_tokens=self.settings.norm_tokens,
+            )
         self.embedder = Embedder(backbone, self.settings, torch.device(device))
         self.scorer = Scorer(self.settings, self.embedder.grid, self.device)
         self.trained: Trained | None = None

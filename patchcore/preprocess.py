@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from patchcore.network_input import IMAGENET_MEAN, IMAGENET_STD
+
+# Filters of Pillow; each averages over all pixels of the area that a pixel covers.
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,9 @@ class Preprocess:
         size_crop: (height, width) in pixels of the centre crop.
         mean: Mean of each RGB channel, in [0, 1].
         std: Standard deviation of each RGB channel, in [0, 1].
-        interpolation: ``bilinear`` (antialiased, as the reference code) or ``area`` (each pixel is
-            the mean of the area it covers, as in PatchCore-ex).
+        interpolation: ``bilinear`` (antialiased, as the reference code), ``bicubic`` (antialiased,
+            as many vision transformers are trained with) or ``area`` (each pixel is the mean of the
+            area it covers, as in PatchCore-ex).
     """
 
     size_resize: tuple[int, int] = (256, 256)
@@ -48,7 +51,7 @@ class Preprocess:
             resized = cv2.resize(image, self.size_resize[::-1], interpolation=cv2.INTER_AREA)
             top, left = self._crop_origin()
             return resized[top : top + self.size_crop[0], left : left + self.size_crop[1]]
-        return self._crop_bilinear(image)
+        return self._crop_antialiased(image)
 
     def crop_box(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
         """Return the part of an image that the crop, and so the anomaly map, shows.
@@ -97,13 +100,13 @@ class Preprocess:
         mean, std = (_filled(values, images.device) * 255 for values in (self.mean, self.std))
         return images.permute(0, 3, 1, 2).float().sub_(mean[:, None, None]).div_(std[:, None, None])
 
-    def _crop_bilinear(self, image: np.ndarray) -> np.ndarray:
-        """Resize with Pillow's antialiased bilinear filter, as the reference code does."""
+    def _crop_antialiased(self, image: np.ndarray) -> np.ndarray:
+        """Resize with one of Pillow's antialiased filters, as the reference code does."""
         # Only the part of the source that the crop shows: Pillow computes no other pixels, and its
         # filter still reads those beyond this box, so the result is the same.
         box = self.crop_box(image.shape[:2])
         resized = Image.fromarray(image).resize(
-            self.size_crop[::-1], Image.Resampling.BILINEAR, box=box
+            self.size_crop[::-1], _FILTERS[self.interpolation], box=box
         )
         return np.asarray(resized)
 

@@ -17,7 +17,9 @@ from types import MappingProxyType
 from patchcore.errors import PatchCoreError
 
 IMAGE_SCORES = ("max_patch", "max_map", "reweighted")
-INTERPOLATIONS = ("bilinear", "area")
+# Stands for the interpolation that the backbone was trained with.
+BACKBONE = "backbone"
+INTERPOLATIONS = (BACKBONE, "bilinear", "bicubic", "area")
 FLIPS = ("horizontal", "vertical")
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 
@@ -48,7 +50,7 @@ PROTOCOLS: Mapping[str, Mapping[str, object]] = MappingProxyType(
 )
 
 # A setting's declared type -> the values that are accepted for it.
-_ACCEPTED = {int: numbers.Integral, float: numbers.Real, str: str}
+_ACCEPTED = {int: numbers.Integral, float: numbers.Real, str: str, bool: bool}
 
 
 @dataclass(frozen=True)
@@ -223,10 +225,11 @@ class Settings:
         max_values=2,
     )
     interpolation: str = setting(
-        "bilinear",
+        BACKBONE,
         "preprocessing",
-        "interpolation for resizing images: antialiased bilinear as in the reference code, or "
-        "area as in PatchCore-ex",
+        "interpolation for resizing images: what the backbone was trained with for a network of "
+        "timm, else bilinear as in the reference code (backbone); antialiased bilinear or bicubic; "
+        "or area as in PatchCore-ex",
         choices=INTERPOLATIONS,
     )
     flip: tuple[str, ...] = setting(
@@ -234,6 +237,12 @@ class Settings:
         "preprocessing",
         "also learn flipped training images: horizontal, vertical or both (default: neither)",
         choices=FLIPS,
+    )
+    norm_tokens: bool = setting(
+        False,
+        "method",
+        "apply the final norm of a vision transformer to the tokens of each layer, as AnomalyDINO "
+        "does (default: the tokens as the blocks return them)",
     )
     precision: str = setting(
         "float32",
@@ -325,7 +334,7 @@ def _convert(name: str, value: object, kind: object) -> object:
 
 
 def _convert_item(name: str, value: object, kind: type) -> object:
-    if isinstance(value, bool) or not isinstance(value, _ACCEPTED[kind]):
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, _ACCEPTED[kind]):
         raise PatchCoreError(f"expected {name} of type {kind.__name__}, found {value!r} ({name})")
     return kind(value)
 

@@ -36,11 +36,19 @@ from patchcore.record import FORMAT, FORMAT_VERSION, RECORD
 from patchcore.settings import STORED_DTYPES, Settings
 from patchcore.thresholds import BestThresholds, Threshold, Thresholds
 from patchcore.trained import Trained
-from patchcore.weights import digest, load_backbone
+from patchcore.weights import digest, is_own_network, load_backbone
 
 TENSORS, INDEX = "model.safetensors", "index.faiss"
 DTYPES = {name: getattr(torch, name) for name in STORED_DTYPES}
-PACKAGES = ("torch", "torchvision", "numpy", "faiss-gpu", "faiss-cpu", "opencv-python-headless")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "faiss-gpu",
+    "faiss-cpu",
+    "opencv-python-headless",
+)
 # The arrays of `Origins`, by their names in the file of tensors.
 ORIGINS = ("image", "flip", "row", "column")
 
@@ -119,7 +127,7 @@ def read_backbone(
             loaded, or its weights differ.
     """
     recorded = record["backbone"]
-    if backbone is None and (":" in recorded["name"] or not recorded["name"]):
+    if backbone is None and (is_own_network(recorded["name"]) or not recorded["name"]):
         found = f"its record names {recorded['name']!r}" if recorded["name"] else "it has no name"
         raise PatchCoreError(
             "expected the backbone to be given (backbone): the model was trained with a network of "
@@ -133,6 +141,7 @@ def read_backbone(
             recorded["weights"] if weights is None else weights,
             size=tuple(settings["size_crop"]),
             seed=settings["seed"],
+            norm_tokens=settings["norm_tokens"],
             # Found by a trial run at training; it does not apply to another network.
             layout=recorded["layout"] if backbone in (None, recorded["name"]) else None,
         )
@@ -233,6 +242,7 @@ def _record(
             "name": backbone.name,
             "weights": backbone.weights,
             "weights_digest": weights_digest(backbone),
+            "licence": backbone.licence,
             "layers": list(backbone.layers),
             "layout": backbone.layout,
         },

@@ -2,8 +2,10 @@
 
 import importlib
 import logging
+import re
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -11,15 +13,21 @@ import torchvision
 from torch import nn
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
+from torchvision.models import VisionTransformer, WeightsEnum
+from torchvision.models.vision_transformer import interpolate_embeddings
 
-from patchcore.backbone import Backbone, digest
-from patchcore.errors import PatchCoreError
+from patchcore import timm_networks
+from patchcore.backbone import Backbone, digest, trial_images
+from patchcore.errors import PatchCoreError, WeightsUnavailableError
 from patchcore.fold import fold_batch_norms, fold_pairs
 from patchcore.formulanet import FORMULANET, LAYERS, WEIGHTS_FILE, FormulaNet
+from patchcore.layer_choice import choose_layers
 from patchcore.layout import Layout
 from patchcore.settings import DEFAULT, RANDOM
 
 RESNET_LAYERS = ("layer2", "layer3")
+# Name of the position embeddings of torchvision's vision transformers.
+POSITIONS = "encoder.pos_embedding"
 
 # What the initialisations of torch's and torchvision's modules come down to.
 _RANDOM_FILLS = frozenset(
@@ -33,19 +41,27 @@ _RANDOM_FILLS = frozenset(
     }
 )
 
+# The names of torchvision's ResNets.
+_RESNET = re.compile(r"(wide_resnet|resnet|resnext)\d+\w*")
+# Licences that allow any use.
+_FREE_LICENCES = frozenset({"apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "mit"})
+
 log = logging.getLogger(__name__)
 
 
-class WeightsUnavailableError(PatchCoreError):
-    """Torchvision's weights are not in its cache and cannot be downloaded."""
-
-
 def default_layers(backbone: str) -> tuple[str, ...]:
-    """Return the layers of a backbone that are read by default.
+    """Return the layers of a backbone that are read by default; none if the network decides.
 
-    Those of the paper, which ResNets have; for formulanet all three.
+    Those of the paper for torchvision's ResNets, and all three of formulanet.
     """
-    return LAYERS if backbone == FORMULANET else RESNET_LAYERS
+    if backbone == FORMULANET:
+        return LAYERS
+    return RESNET_LAYERS if _RESNET.fullmatch(backbone) else ()
+
+
+def is_own_network(backbone: str) -> bool:
+    """Return whether a backbone's name is that of a user's own network, ``module:factory``."""
+    return ":" in backbone and not timm_networks.is_timm(backbone)
 
 
 def load_backbone(
@@ -55,36 +71,40 @@ def load_backbone(
     *,
     size: tuple[int, int] = (224, 224),
     seed: int = 0,
+    norm_tokens: bool = False,
     layout: Mapping | None = None,
 ) -> Backbone:
     """Build a network, cut it, load its weights, and fold its batch norms.
 
     Args:
         backbone: ``formulanet`` (part of this package), the name of a torchvision classification
-            model, or ``module:factory``: a callable without arguments, in an importable module,
-            that returns a network.
-        layers: Names of modules of the network; none for `default_layers`.
-        weights: ``default`` (those of formulanet are part of this package; torchvision downloads
-            its own unless they are cached; a factory's network keeps the weights it has),
-            ``random``, or the path of a file with a state dict, ``.pth`` or ``.safetensors``.
+            model, ``timm:NAME`` for a network of timm, or ``module:factory``: a callable without
+            arguments, in an importable module, that returns a network.
+        layers: Names of modules of the network; none for `default_layers`, or where these are none
+            for those that `choose_layers` chooses.
+        weights: ``default`` (those of formulanet are part of this package; torchvision and timm
+            download their own unless they are cached; a factory's network keeps the weights it
+            has), ``random``, or the path of a file with a state dict, ``.pth`` or ``.safetensors``.
         size: (H, W) in pixels of the images.
         seed: Seed of random weights.
+        norm_tokens: Whether to apply the final norm of a vision transformer to its tokens.
         layout: `Backbone.layout` of a backbone that was loaded with the same arguments. The
             network is then not run, which is faster; the result is the same.
 
     Raises:
         PatchCoreError: a name, a file or its content, or the layout does not fit.
-        WeightsUnavailableError: torchvision's weights are not cached and cannot be downloaded.
+        WeightsUnavailableError: the default weights are not cached and cannot be downloaded.
     """
-    layers = layers or default_layers(backbone)
-    own_network = ":" in backbone
+    own_network = is_own_network(backbone)
     record = None if layout is None else Layout.from_record(layout)
     # Without a trial run, nothing reads weights before they are loaded.
     draws = weights == RANDOM or own_network or record is None
     # A network of the user's may also draw its first weights at random: always seeded.
     with _seeded(seed), nullcontext() if draws else _LeaveUnfilled():
-        network = _make_network(backbone)
-    cut = Backbone(network, layers, size, record)
+        network = _make_network(backbone, size)
+    layers = layers or default_layers(backbone) or choose_layers(network, size)
+    cut = Backbone(network, layers, size, record, norm_tokens=norm_tokens)
+    originals: Mapping[str, torch.Tensor] = {}
     if weights == RANDOM:
         log.warning(
             "RANDOM WEIGHTS: the backbone %s is untrained. Results show that the program runs, and "
@@ -94,14 +114,21 @@ def load_backbone(
         if own_network:
             _reset(cut, seed)
     elif weights != DEFAULT:
-        cut.load(read_state(Path(weights)))
+        originals = _load(cut, backbone, read_state(Path(weights)))
     elif backbone == FORMULANET:
         cut.load(read_state(WEIGHTS_FILE))
+    elif timm_networks.is_timm(backbone):
+        originals = _load(cut, backbone, timm_networks.trained_state(backbone))
     elif not own_network:
-        cut.load(_torchvision_state(backbone))
+        originals = _load(cut, backbone, _torchvision_state(backbone))
         _match_torchvision_input(cut.network)
     cut.name, cut.weights = backbone, weights
-    cut.weights_digest = digest(cut.network)
+    cut.weights_digest = digest(cut.network, originals)
+    cut.licence = find_licence(backbone, weights)
+    if record is None and timm_networks.is_timm(backbone):
+        cut.input = timm_networks.network_input(network)
+        images = trial_images(network, size)
+        timm_networks.check_order(backbone, network.eval(), images, cut.layouts)
     if record is None:
         fold_batch_norms(cut)
     else:
@@ -149,31 +176,91 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-def _make_network(backbone: str) -> nn.Module:
+def _make_network(backbone: str, size: tuple[int, int]) -> nn.Module:
     """Build the network of this name, with random weights or those of its factory."""
     if backbone == FORMULANET:
         return FormulaNet()
-    return _import_network(backbone) if ":" in backbone else _torchvision_network(backbone)
+    if timm_networks.is_timm(backbone):
+        return timm_networks.make_network(backbone, size)
+    return _import_network(backbone) if ":" in backbone else _torchvision_network(backbone, size)
 
 
-def _torchvision_network(name: str) -> nn.Module:
+def _load(
+    cut: Backbone, backbone: str, state: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Load weights, and adapt them to the size of the images where the network depends on it.
+
+    Returns:
+        The tensors of ``state`` that had to be resampled, in float32.
+    """
+    adapted = state
+    if timm_networks.is_timm(backbone):
+        try:
+            cut.load(state)
+        except PatchCoreError:  # of another size, or with the names of another publication
+            adapted = timm_networks.adapted_state(backbone, cut.size, state)
+    elif isinstance(cut.network, VisionTransformer) and POSITIONS in state:
+        image_size, patch_size = cut.network.image_size, cut.network.patch_size
+        adapted = interpolate_embeddings(image_size, patch_size, OrderedDict(state))
+    cut.load(adapted)
+    own = cut.network.state_dict()
+    resampled = [name for name in own if name in state and state[name].shape != own[name].shape]
+    return {name: state[name].float() for name in resampled}
+
+
+def find_licence(backbone: str, weights: str) -> str:
+    """Return the licence of weights; log one that restricts their use.
+
+    Args:
+        backbone: Name as `load_backbone` takes it.
+        weights: Weights as `load_backbone` takes them. A file for a network of timm is taken for
+            the weights that timm names.
+
+    Returns:
+        The publisher's name of the licence, or its address; empty if none is stated.
+    """
+    licence = ""
+    if backbone == FORMULANET and weights == DEFAULT:
+        licence = "apache-2.0"
+    elif timm_networks.is_timm(backbone) and weights != RANDOM:
+        licence = timm_networks.licence(backbone)
+    elif weights == DEFAULT and not is_own_network(backbone):
+        licence = _torchvision_weights(backbone).meta.get("license", "")
+    if licence and licence not in _FREE_LICENCES:
+        log.warning(
+            "the weights that are published for %s have the licence %s, which restricts their use",
+            backbone,
+            licence,
+        )
+    return licence
+
+
+def _torchvision_network(name: str, size: tuple[int, int]) -> nn.Module:
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
         raise PatchCoreError(
-            f"no backbone {name!r} (backbone); give {FORMULANET}, module:factory for a network of "
-            f"your own, or one of torchvision's: {', '.join(names)}"
+            f"no backbone {name!r} (backbone); give {FORMULANET}, timm:NAME for a network of timm, "
+            f"module:factory for a network of your own, or one of torchvision's: {', '.join(names)}"
         )
+    if name.startswith("vit_") and size[0] == size[1]:
+        # With a size that does not fit its patches there is none: `Backbone` says what would fit.
+        with suppress(AssertionError):
+            return torchvision.models.get_model(name, weights=None, image_size=size[0])
     return torchvision.models.get_model(name, weights=None)
 
 
-def _torchvision_state(name: str) -> Mapping[str, torch.Tensor]:
-    """Return torchvision's weights for a model, from its cache or by a download.
+def _torchvision_weights(name: str) -> WeightsEnum:
+    """Return the description of the first ImageNet weights of a model.
 
-    These are the first ImageNet weights where there are several: for wide_resnet50_2, those of the
-    paper.
+    For wide_resnet50_2, these are the weights of the paper.
     """
     choices = torchvision.models.get_model_weights(name)
-    chosen = choices.__members__.get("IMAGENET1K_V1", choices.DEFAULT)
+    return choices.__members__.get("IMAGENET1K_V1", choices.DEFAULT)
+
+
+def _torchvision_state(name: str) -> Mapping[str, torch.Tensor]:
+    """Return torchvision's weights for a model, from its cache or by a download."""
+    chosen = _torchvision_weights(name)
     file = Path(torch.hub.get_dir()) / "checkpoints" / chosen.url.rpartition("/")[2]
     cached = file.is_file()
     try:

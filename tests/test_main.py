@@ -239,6 +239,7 @@ class TestResults:
         assert {"python", "torchvision", "numpy"} < set(run["versions"])
         assert set(run["weights_digest"]) == {QUICK_NETWORK}
         assert re.fullmatch("[0-9a-f]{64}", run["weights_digest"][QUICK_NETWORK])
+        assert run["licence"] == {QUICK_NETWORK: ""}  # random weights
         assert run["patches_per_image"] == {QUICK_NETWORK: NUM_PATCHES}
         assert set(run["memory"]) == {"gadget", "widget"}
         assert run["device"]

@@ -20,7 +20,7 @@ from utils.options.evaluate import EvaluateOptions
 from utils.result_folder import ResultFolder
 from utils.results import ResultRow
 
-HEAVY = ("torch", "torchvision", "faiss", "matplotlib", "cv2", "scipy", "sklearn")
+HEAVY = ("torch", "torchvision", "timm", "faiss", "matplotlib", "cv2", "scipy", "sklearn")
 # Runs the program on the arguments; the last line of its output is the exit status and the heavy
 # packages that were imported.
 RUN = f"""

@@ -17,6 +17,7 @@ from typing import Protocol
 PACKAGES = (
     "torch",
     "torchvision",
+    "timm",
     "faiss-gpu",
     "faiss-cpu",
     "numpy",

@@ -221,14 +221,14 @@ def _describe(model: PatchCore, coreset: Coreset) -> dict[str, object]:
     """Describe how to use the file, in values that JSON can store."""
     preprocess = model.preprocess
     resize, crop = preprocess.size_resize, preprocess.size_crop
-    interpolation = {"bilinear": "antialiased bilinear", "area": "area"}[preprocess.interpolation]
+    kind = "" if preprocess.interpolation == "area" else "antialiased "
     score, anomaly_map = OUTPUTS
     description = {
         "method": "PatchCore (Roth et al. 2022, arXiv 2106.08265)",
         "category": model.trained.category,
         "input": f"{INPUT} (B, 3, {crop[0]}, {crop[1]}) uint8 RGB: resized to {resize[0]}x"
-        f"{resize[1]} (height x width, {interpolation}), then centre-cropped to {crop[0]}x"
-        f"{crop[1]}; the file itself normalises by mean and std",
+        f"{resize[1]} (height x width, {kind}{preprocess.interpolation}), then centre-cropped to "
+        f"{crop[0]}x{crop[1]}; the file itself normalises by mean and std",
         "output": f"{score} (B,) float32; {anomaly_map} (B, {crop[0]}, {crop[1]}) float32; both in "
         "units of the embedding's distance, 0 for patches of the memory bank",
         "mean": preprocess.mean,
@@ -236,6 +236,7 @@ def _describe(model: PatchCore, coreset: Coreset) -> dict[str, object]:
         "backbone": model.backbone.name,
         "layers": model.backbone.layers,
         "weights_digest": weights_digest(model.backbone),
+        "licence": model.backbone.licence,
         "num_coreset": len(coreset.bank),
         "patchcore_version": VERSION,
     }

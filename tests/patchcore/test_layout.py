@@ -6,11 +6,15 @@ import torch
 
 from patchcore import PatchCoreError
 from patchcore.layout import CHANNELS_FIRST, CHANNELS_LAST, TOKENS, LayerLayout, Layout
+from patchcore.network_input import NetworkInput
 
 FIRST = LayerLayout("stage1", CHANNELS_FIRST, 0, 4, (2, 3), overwritten=True)
 LAST = replace(FIRST, axes=CHANNELS_LAST)
 WITH_CLASS_TOKEN = replace(FIRST, axes=TOKENS, prefix=1)
-LAYOUT = Layout((64, 96), (FIRST, LAST), ("head", "stage3"), (("conv", "norm"),))
+INPUT = NetworkInput((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bicubic")
+LAYOUT = Layout(
+    (64, 96), (FIRST, LAST), ("head", "stage3"), (("conv", "norm"),), "encoder.norm", INPUT
+)
 
 
 def test_reads_the_record_that_it_wrote():
@@ -35,7 +39,7 @@ def test_maps_have_their_channels_first():
         assert torch.equal(layout.to_map(output), wanted)
 
 
-LAYER = LAYOUT.to_record()["layers"][0]
+LAYER, STORED_INPUT = LAYOUT.to_record()["layers"][0], LAYOUT.to_record()["input"]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +65,12 @@ LAYER = LAYOUT.to_record()["layers"][0]
         ({"folded": [["conv"]]}, r"pairs of names in folded.*\('conv',\)"),
         ({"folded": [["conv", 1]]}, "pairs of names in folded"),
         ({"folded": "conv"}, r"expected folded \(list\)"),
+        ({"norm": None}, r"expected norm \(str\)"),
+        ({"input": None}, r"expected input \(dict\)"),
+        ({"input": STORED_INPUT | {"mean": [0.5, 0.5]}}, "mean and std of 3 channels"),
+        ({"input": STORED_INPUT | {"mean": [0, 0.5, 0.5]}}, "expected mean to list float"),
+        ({"input": STORED_INPUT | {"std": [0.5, 0.0, 0.5]}}, "mean and std of 3 channels"),
+        ({"input": STORED_INPUT | {"interpolation": "area"}}, "interpolation bilinear, bicubic"),
     ],
 )
 def test_refuses_a_damaged_record(change, message):

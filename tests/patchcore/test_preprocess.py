@@ -29,6 +29,13 @@ def test_equals_torchvisions_resize_and_centre_crop(height, width):
     np.testing.assert_array_equal(Preprocess().crop_image(image), expected)
 
 
+def test_bicubic_equals_torchvisions_too():
+    image = make_image(900, 900)
+    expected = crop_by_torchvision(image, (256, 256), (224, 224), Image.Resampling.BICUBIC)
+    found = Preprocess(interpolation="bicubic").crop_image(image)
+    np.testing.assert_array_equal(found, expected)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     height=st.integers(1, 120),

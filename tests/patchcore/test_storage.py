@@ -126,6 +126,7 @@ class TestTheSameAgain:
             "layer_weights": (1.0, 0.25),
             "sigma": 2.0,
             "seed": 9,
+            "norm_tokens": False,  # of vision transformers; test_timm_networks.py saves True
             "precision": "bfloat16",
         }
         model = PatchCore(**(SMALL | settings)).fit(make_images(4))

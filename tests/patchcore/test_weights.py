@@ -10,9 +10,17 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 from patchcore import PatchCoreError
-from patchcore.weights import WeightsUnavailableError, digest, load_backbone, read_state
+from patchcore.weights import (
+    POSITIONS,
+    WeightsUnavailableError,
+    digest,
+    find_licence,
+    load_backbone,
+    read_state,
+)
 
 NAME, LAYERS, SIZE = "squeezenet1_1", ["features.3", "features.6"], (64, 64)
 FILE = Path(torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.url).name
@@ -348,3 +356,30 @@ def test_the_digest_is_that_of_saved_models():
         expected.update(f"{name} {shape} torch.{kind}\n".encode())
         expected.update(np.full(shape, value, kind).tobytes())
     assert digest(network) == expected.hexdigest()
+
+
+@pytest.mark.slow
+def test_position_embeddings_of_torchvision_are_resampled_to_the_size(tmp_path):
+    """The digest stays that of the file."""
+    torch.manual_seed(2)
+    state = torchvision.models.get_model("vit_b_32", weights=None).state_dict()
+    torch.save(state, tmp_path / "weights.pth")
+    layers, path = ["encoder.layers.encoder_layer_1"], str(tmp_path / "weights.pth")
+    small, native = (
+        load_backbone("vit_b_32", layers, path, size=(side, side)) for side in (64, 224)
+    )
+    assert small.grids == ((2, 2),)
+    expected = interpolate_embeddings(64, 32, dict(state))[POSITIONS]
+    assert torch.equal(small.network.state_dict()[POSITIONS], expected)
+    assert small.weights_digest == native.weights_digest
+    with pytest.raises(PatchCoreError, match=r"of 70x70 .* that fit are 64 64 or 96 96 \("):
+        load_backbone("vit_b_32", layers, path, size=(70, 70))
+
+
+def test_only_another_publishers_licence_is_reported(caplog):
+    assert find_licence("wide_resnet50_2", "default") == ""
+    assert find_licence("formulanet", "default") == "apache-2.0"
+    assert not caplog.text
+    assert "SWAG" in find_licence("vit_h_14", "default")
+    assert "published for vit_h_14 have the licence https://github.com/facebook" in caplog.text
+    assert find_licence("vit_h_14", "random") == find_licence("my_nets:make", "default") == ""

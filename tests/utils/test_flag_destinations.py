@@ -378,6 +378,15 @@ class TestDestinations:
         assert seen.model.backbone.layers == ("features.4", "features.7")
         assert seen.model.backbone.channels == (128, 256)
 
+    def test_norm_tokens(self):
+        flags = (
+            "--backbone tests.patchcore.test_contract:tiny_vit --size_resize 36 --size_crop 32 "
+            "--layers encoder.layers.encoder_layer_1"
+        )
+        plain, normed = self.run(flags), self.run(f"{flags} --norm_tokens")
+        assert (plain.model.backbone.norm_tokens, normed.model.backbone.norm_tokens) == (0, 1)
+        assert not np.array_equal(plain.prediction.score, normed.prediction.score)
+
     def test_size_resize(self):
         # The crop of a larger image shows less of it.
         seen, larger = self.run("--pictures all"), self.run("--pictures all --size_resize 128 96")
@@ -392,6 +401,7 @@ class TestDestinations:
 
     def test_interpolation(self):
         bilinear, area = self.run(), self.run("--interpolation area")
+        assert bilinear.model.preprocess.interpolation == "bilinear"  # the backbone's
         assert area.model.preprocess.interpolation == "area"
         assert not np.array_equal(bilinear.prediction.score, area.prediction.score)
 

@@ -30,25 +30,27 @@ class BackboneOptions(Flags):
     backbone: tuple[str, ...] = flag(
         ("wide_resnet50_2",),
         "backbone",
-        "name of a torchvision classification model, formulanet (small, weights included), or "
-        "module:factory for your own network (a callable without arguments in an importable "
-        "module); the default is the paper's; several are evaluated separately and as an ensemble",
+        "name of a torchvision classification model, timm:NAME for a network of timm, formulanet "
+        "(small, weights included), or module:factory for your own network (a callable without "
+        "arguments in an importable module); the default is the paper's; several are evaluated "
+        "separately and as an ensemble",
         metavar="NAME",
     )
     weights: tuple[str, ...] = flag(
         (DEFAULT,),
         "backbone",
-        "default (torchvision's, downloaded if not cached; formulanet and your own network bring "
-        "theirs), a state-dict file (.pth or .safetensors), or random (seeded, to test the "
-        "program); one for all backbones or one each",
+        "default (torchvision's or timm's, downloaded if not cached; formulanet and your own "
+        "network bring theirs), a state-dict file (.pth or .safetensors), or random (seeded, to "
+        "test the program); one for all backbones or one each",
         metavar="default|random|FILE",
     )
     layers: tuple[tuple[str, ...], ...] = flag(
         (),
         "backbone",
         "modules of the backbone that give the feature maps, from large to small maps (default: "
-        "layer2 layer3 as in the paper; layer1 layer2 layer3 of formulanet); give the flag once "
-        "for all backbones or once for each",
+        "layer2 layer3 of a ResNet as in the paper; layer1 layer2 layer3 of formulanet; of other "
+        "networks the last stages of stride 8 and 16, or the blocks of a vision transformer at two "
+        "thirds and at the end); give the flag once for all backbones or once for each",
         metavar="NAME",
     )
     summary: bool = flag(False, "backbone", "print a summary of the cut backbone, layer by layer")

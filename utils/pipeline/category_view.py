@@ -13,6 +13,7 @@ from datasets.depth import Decoding
 from patchcore import Prediction, explain
 from patchcore.origins import Origins
 from patchcore.preprocess import Preprocess
+from patchcore.settings import BACKBONE
 from utils.encoding import write_image
 from utils.options.evaluate import EvaluateOptions
 from utils.output_names import THUMBNAIL_FOLDER, setting_tag
@@ -91,6 +92,9 @@ class FigureSettings:
         """Return the settings of a category."""
         maps = view.prediction.anomaly_map
         high = options.score_max
+        # Figures only show training images, and may show those of several backbones.
+        chosen = options.interpolation
+        interpolation = "bilinear" if chosen == BACKBONE else chosen
         return cls(
             category=view.row.category,
             setting=view.row.setting,
@@ -101,7 +105,7 @@ class FigureSettings:
             preprocess=Preprocess(
                 options.size("size_resize"),
                 options.size("size_crop"),
-                interpolation=options.interpolation,
+                interpolation=interpolation,
             ),
             decoding=view.decoding,
         )

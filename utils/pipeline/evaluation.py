@@ -57,9 +57,10 @@ def evaluate(
         DatasetError, PatchCoreError, UsageError: User-fixable errors. Results of categories that
             were finished before are kept.
     """
-    device, options = choose_device(options.device), with_layers(options)
+    device = choose_device(options.device)
     folder = ResultFolder(options.path_result)
     models = make_models(options, device, categories)
+    options = with_layers(options, models)
     if options.summary:
         print("\n".join(summarise(model) for model in models.values()))
     if options.saves_models:
@@ -126,6 +127,7 @@ def _start_record(
     return start_record(options, device) | {
         "notes": notes,
         "weights_digest": {n: m.backbone.weights_digest for n, m in models.items()},
+        "licence": {n: m.backbone.licence for n, m in models.items()},
         "patches_per_image": {
             name: model.embedder.patches_per_image for name, model in models.items()
         },

@@ -55,6 +55,7 @@ def infer(options: InferOptions, path: Path) -> int:
     record = start_record(options, model.device) | {
         "category": model.trained.category,
         "weights_digest": model.backbone.weights_digest,
+        "licence": model.backbone.licence,
         "thresholds": asdict(thresholds),
     }
     folder.write_run(record)

@@ -1,7 +1,7 @@
 """From options to models on their device."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import torch
 from datasets.base import Category
 from patchcore import PatchCore
 from patchcore.fit import coreset_sizes
-from patchcore.weights import default_layers, load_backbone
+from patchcore.weights import is_own_network, load_backbone
 from utils.errors import UsageError
 from utils.options.fit import FitOptions
 from utils.options.model_choice import ModelChoice
@@ -48,9 +48,11 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def with_layers(options: FitOptions) -> FitOptions:
-    """Return the options with the default layers of each backbone filled in."""
-    layers = tuple(m.layers or default_layers(m.backbone) for m in options.members())
+def with_layers(options: FitOptions, models: Mapping[str, PatchCore]) -> FitOptions:
+    """Return the options with the layers of the models where none were given."""
+    if options.layers:
+        return options
+    layers = tuple(model.backbone.layers for model in models.values())
     return replace(options, layers=layers[:1] if len(set(layers)) == 1 else layers)
 
 
@@ -72,6 +74,7 @@ def make_models(
             member.weights,
             size=settings.size_crop,
             seed=settings.seed,
+            norm_tokens=settings.norm_tokens,
         )
         count = sum(name.partition("#")[0] == member.backbone for name in models)
         name = f"{member.backbone}#{count + 1}" if count else member.backbone
@@ -111,7 +114,7 @@ def load_model(
     """
     model = PatchCore.load(
         folder,
-        backbone=choice.backbone if ":" in choice.backbone else None,
+        backbone=choice.backbone if is_own_network(choice.backbone) else None,
         weights=choice.weights or None,
         device=device,
         batch_size=batch_size,

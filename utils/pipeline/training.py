@@ -13,7 +13,7 @@ from utils.options.train import TrainOptions
 from utils.pipeline.copies import without_copies
 from utils.pipeline.crop import report_crop
 from utils.pipeline.fit import fit_category
-from utils.pipeline.models import choose_device, make_models, summarise, with_layers
+from utils.pipeline.models import choose_device, make_models, summarise
 from utils.pipeline.observer import RunObserver
 from utils.pipeline.reading import find_reading, log_notes
 from utils.pipeline.saving import save_models
@@ -32,7 +32,6 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
         DatasetError, PatchCoreError, UsageError: User-fixable errors. Models that were saved before
             are kept.
     """
-    options = with_layers(options)
     models = make_models(options, choose_device(options.device), categories)
     if options.summary:
         print("\n".join(summarise(model) for model in models.values()))

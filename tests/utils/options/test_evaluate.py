@@ -58,6 +58,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "patch_size": ("5", 5),
     "embed_dim": ("384", 384),
     "sigma": ("2.5", 2.5),
+    "norm_tokens": ("", True),
     "precision": ("bfloat16", "bfloat16"),
     "memory_budget": ("1.5", 1.5),
     "batch_size": ("32", 32),
@@ -105,7 +106,7 @@ class TestParsing:
         assert options.size("size_crop") == (224, 224)
         assert (options.k, options.patch_size, options.embed_dim, options.sigma) == (1, 3, 1024, 4)
         assert options.percentage_coreset == (0.1,)
-        assert (options.image_score, options.interpolation) == ("max_patch", "bilinear")
+        assert (options.image_score, options.interpolation) == ("max_patch", "backbone")
         assert options.aupro_limit == 0.3
 
     def test_two_sizes_are_height_and_width(self):
@@ -306,6 +307,7 @@ class TestSettings:
             size_crop=(200, 100),
             interpolation="area",
             flip=("vertical", "horizontal"),
+            norm_tokens=True,
             precision="bfloat16",
         )
 
@@ -392,7 +394,7 @@ class TestHelp:
 
     def test_choices_are_shown(self, show):
         shown = show()
-        assert "{bilinear,area}" in shown["interpolation"]
+        assert "{backbone,bilinear,bicubic,area}" in shown["interpolation"]
         assert "{all,defective,worst,none}" in shown["pictures"]
 
     def test_it_ends_with_the_commands(self, show):

@@ -1,0 +1,352 @@
+"""Networks of timm, compared with what timm itself computes. No model hub is needed."""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import huggingface_hub.constants
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from patchcore import PatchCore, PatchCoreError
+from patchcore.backbone import Backbone
+from patchcore.errors import WeightsUnavailableError
+from patchcore.export import export
+from patchcore.network_input import IMAGENET_MEAN, IMAGENET_STD, NetworkInput
+from patchcore.timm_networks import licence, trained_state
+from patchcore.weights import load_backbone
+from tests.patchcore.test_backbone import randomise_batch_norms
+from tests.patchcore.test_model import make_images
+from tests.support import ROOT, one_thread
+
+VIT, LAYERS = "vit_tiny_patch16_224", ("blocks.8", "blocks.11")
+SIZE = (64, 96)
+SETTINGS = {"size_resize": (72, 104), "size_crop": SIZE, "embed_dim": 64}
+
+
+@pytest.fixture(autouse=True)
+def in_one_thread():
+    with one_thread():
+        yield
+
+
+def make(name, **options):
+    """Build a network of timm with random weights and random statistics of its batch norms."""
+    torch.manual_seed(3)
+    network = timm.create_model(name, **options).eval()
+    randomise_batch_norms(network)
+    return network
+
+
+def save(network, path):
+    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path)
+    return str(path)
+
+
+def images_of(size, count=2):
+    return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(1))
+
+
+def intermediates(network, images, indices, norm=False):
+    """Return timm's own feature maps (B, C, h, w)."""
+    with torch.inference_mode():
+        return network.forward_intermediates(
+            images, indices=indices, norm=norm, output_fmt="NCHW", intermediates_only=True
+        )
+
+
+def assert_close(maps, expected):
+    assert len(maps) == len(expected)
+    for layer_map, wanted in zip(maps, expected, strict=True):
+        largest = float(wanted.abs().max())
+        torch.testing.assert_close(layer_map, wanted, rtol=0, atol=1e-5 * largest)
+
+
+@pytest.fixture(scope="module")
+def vit_file(tmp_path_factory):
+    """Return a weights file of a vision transformer for images of 224x224 pixels."""
+    return save(make(VIT), tmp_path_factory.mktemp("weights") / "vit.safetensors")
+
+
+def load_vit(weights, size=SIZE, **options):
+    return load_backbone(f"timm:{VIT}", LAYERS, weights, size=size, **options)
+
+
+# Network, size, and timm's numbers of the features that are read by default.
+CASES = [
+    ("vit_tiny_patch16_224", SIZE, (8, 11)),
+    ("vit_small_patch14_dinov2", (112, 112), (8, 11)),  # class token
+    ("vit_small_patch14_reg4_dinov2", (112, 140), (8, 11)),  # class token and registers
+    ("swin_tiny_patch4_window7_224", (224, 224), (1, 2)),
+    ("convnext_atto", SIZE, (1, 2)),
+    ("efficientnet_b0", SIZE, (2, 3)),
+    ("tf_mobilenetv3_small_minimal_100", SIZE, (2, 3)),
+    ("resnet10t", SIZE, (2, 3)),
+]
+
+
+@pytest.mark.parametrize(("name", "size", "indices"), CASES)
+def test_the_default_layers_give_timms_own_features(tmp_path, caplog, name, size, indices):
+    is_vit = name.startswith("vit")
+    network = make(name, **({"img_size": size} if is_vit else {}))
+    path = save(network, tmp_path / "weights.safetensors")
+    with caplog.at_level(logging.INFO):
+        backbone = load_backbone(f"timm:{name}", (), path, size=size)
+    images = images_of(size)
+    with torch.inference_mode():
+        maps = backbone(images)
+    assert_close(list(maps.values()), intermediates(network, images, indices))
+    if is_vit:
+        assert backbone.layers == LAYERS
+        message = "layers: blocks.8 blocks.11 (blocks at two thirds and last; --layers selects"
+    else:
+        message = f"layers: {' '.join(backbone.layers)} (stages of stride 8 and 16; --layers"
+        stages = [info for info in network.feature_info if info["reduction"] in (8, 16)]
+        assert backbone.channels == tuple(stage["num_chs"] for stage in stages)
+    assert caplog.text.count(message) == 1
+    # All batch norms are folded, with and without an activation of their own.
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
+    assert sum(p.numel() for p in backbone.parameters()) <= sum(
+        p.numel() for p in network.parameters()
+    )
+
+
+def test_the_final_norm_is_that_of_timm(vit_file):
+    network = make(VIT)
+    with torch.no_grad():
+        network.norm.weight.uniform_(0.5, 2)
+        network.norm.bias.normal_()
+    backbone = Backbone(network, LAYERS, (224, 224), norm_tokens=True)
+    images = images_of((224, 224), 1)
+    with torch.inference_mode():
+        maps = list(backbone(images).values())
+    assert_close(maps, intermediates(network, images, (8, 11), norm=True))
+    plain = intermediates(network, images, (8, 11))
+    assert not torch.allclose(maps[0], plain[0], rtol=0.1)
+
+
+def test_tokens_that_are_in_another_order_are_refused():
+    """Those of Hiera, which restores their order only in what it returns."""
+    with pytest.raises(PatchCoreError, match=r"'blocks\.1' of timm:hiera_tiny.* another order"):
+        load_backbone("timm:hiera_tiny_224", ("blocks.1",), "random", size=SIZE)
+
+
+def test_layers_without_tokens_have_no_final_norm():
+    with pytest.raises(PatchCoreError, match=r"found 'layer2', which gives a map \(norm_tokens"):
+        load_backbone("timm:resnet10t", ("layer2",), "random", size=SIZE, norm_tokens=True)
+
+
+class TestSize:
+    """Position embeddings are resampled by timm's own rules; the digest stays that of the file."""
+
+    @pytest.mark.parametrize("size", [(448, 448), (64, 96)])
+    def test_another_size_gives_what_timm_gives_at_that_size(self, vit_file, size):
+        backbone = load_vit(vit_file, size)
+        network = timm.create_model(
+            VIT,
+            img_size=size,
+            pretrained=True,
+            pretrained_cfg_overlay={"state_dict": load_file(vit_file)},
+        ).eval()
+        images = images_of(size, 1)
+        with torch.inference_mode():
+            maps = backbone(images)
+        assert backbone.grids == ((size[0] // 16, size[1] // 16),) * 2
+        assert_close(list(maps.values()), intermediates(network, images, (8, 11)))
+
+    def test_the_digest_does_not_depend_on_the_resampling(self, vit_file):
+        """It may round differently on another processor, on which the model must load too."""
+        resampled, as_stored = load_vit(vit_file), load_vit(vit_file, (224, 224))
+        assert resampled.weights_digest == as_stored.weights_digest
+        shapes = [tuple(b.network.pos_embed.shape) for b in (resampled, as_stored)]
+        assert shapes == [(1, 25, 192), (1, 197, 192)]
+
+    def test_a_size_between_patches_names_the_two_nearest(self):
+        with pytest.raises(
+            PatchCoreError, match=r"of 100x64 pixels .*16x16 pixels; .* fit are 96 64 or 112 64 \("
+        ):
+            load_vit("random", (100, 64))
+
+
+class TestWeights:
+    """Weights come from a file, from timm's cache, or are random."""
+
+    def test_timms_rules_apply_to_weights_of_another_publication(self, vit_file, tmp_path):
+        """Here the embedding of patches is a matrix, as originally, and there is no classifier."""
+        state = make(VIT).state_dict()
+        state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"].flatten(1)
+        del state["head.weight"], state["head.bias"]
+        torch.save({"model": state}, tmp_path / "original.pth")
+        found = load_vit(str(tmp_path / "original.pth")).network.state_dict()
+        expected = load_vit(vit_file).network.state_dict()
+        assert list(found) == list(expected)
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+    def test_weights_of_another_network_are_refused(self, tmp_path):
+        torch.save({"layer": torch.zeros(3)}, tmp_path / "other.pth")
+        with pytest.raises(PatchCoreError, match=r"weights for timm:vit_tiny.* \(weights\)"):
+            load_vit(str(tmp_path / "other.pth"))
+
+    def test_random_weights_are_seeded(self):
+        first, again, other = (load_vit("random", seed=seed).weights_digest for seed in (1, 1, 2))
+        assert first == again != other
+
+    @pytest.fixture
+    def cache(self, monkeypatch, tmp_path):
+        """Return an empty cache of the hub, which cannot be reached."""
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+        return tmp_path
+
+    def test_default_weights_come_from_timms_cache(self, cache, vit_file):
+        hub_id = timm.get_pretrained_cfg(VIT).hf_hub_id
+        folder = cache / f"models--{hub_id.replace('/', '--')}"
+        (folder / "refs").mkdir(parents=True)
+        (folder / "refs/main").write_text("0" * 40)
+        snapshot = folder / "snapshots" / ("0" * 40)
+        snapshot.mkdir(parents=True)
+        (snapshot / "model.safetensors").write_bytes(Path(vit_file).read_bytes())
+        assert load_vit("default").weights_digest == load_vit(vit_file).weights_digest
+
+    def test_without_a_network_the_error_says_what_to_do(self, cache):
+        with pytest.raises(WeightsUnavailableError) as caught:
+            load_vit("default")
+        message = str(caught.value)
+        assert str(cache) in message
+        assert f"timm.create_model('{VIT}', pretrained=True)" in message
+        assert "--weights FILE" in message
+        assert "--weights random" in message
+
+    def test_a_network_without_trained_weights(self):
+        name = next(n for n in timm.list_models() if not timm.get_pretrained_cfg(n).has_weights)
+        with pytest.raises(PatchCoreError, match=f"timm for timm:{name}, found that it has none"):
+            trained_state(f"timm:{name}")
+
+
+class TestLicence:
+    """A licence that restricts the use of weights is reported once."""
+
+    def test_of_certain_weights(self):
+        assert licence("timm:vit_small_patch16_dinov3.lvd1689m") == "dinov3-license"
+        assert licence("timm:resnet50.a1_in1k") == "apache-2.0"
+
+    @pytest.mark.parametrize(("tag", "count"), [("fcmae_ft_in1k", 1), ("d2_in1k", 0)])
+    def test_is_reported_where_it_is_not_free(self, tmp_path, caplog, tag, count):
+        name = {1: "convnextv2_atto", 0: "convnext_atto"}[count] + f".{tag}"
+        path = save(make(name), tmp_path / "weights.safetensors")
+        with caplog.at_level(logging.WARNING):
+            backbone = load_backbone(f"timm:{name}", (), path, size=SIZE)
+        assert backbone.licence == ("cc-by-nc-4.0" if count else "apache-2.0")
+        assert caplog.text.count("have the licence cc-by-nc-4.0, which restricts") == count
+
+    def test_random_weights_have_none(self):
+        assert load_vit("random").licence == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("timm:vit_tiny_patch16_225", r"no network 'vit_.*'.* mean vit_tiny_patch16_224 or"),
+        ("timm:make", "prefix timm: is reserved: a module:factory of your own needs another"),
+        ("timm:hf-hub:someone/network", "timm has no network 'hf-hub:someone/network'"),
+        ("timm:resnet50.best", r"no weights 'best' of resnet50 .*, it has: .*a1_in1k"),
+    ],
+)
+def test_refuses_names_that_timm_does_not_have(name, message):
+    with pytest.raises(PatchCoreError, match=message):
+        load_backbone(name, (), "random")
+
+
+def test_says_how_to_install_timm(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(PatchCoreError, match=r"expected the package timm .*: pip install timm"):
+        load_backbone("timm:resnet10t", (), "random")
+
+
+def test_timm_is_imported_only_for_its_networks():
+    code = (
+        "import sys\n"
+        "from patchcore import PatchCore\n"
+        "PatchCore('formulanet', size_resize=64, size_crop=64)\n"
+        "assert 'timm' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+class TestModel:
+    """A model on a network of timm."""
+
+    @pytest.fixture(scope="class")
+    def fitted(self, vit_file):
+        with one_thread():
+            return PatchCore(f"timm:{VIT}", weights=vit_file, norm_tokens=True, **SETTINGS).fit(
+                make_images(4)
+            )
+
+    def test_images_are_prepared_as_the_network_was_trained(self, fitted):
+        half = (0.5, 0.5, 0.5)
+        assert fitted.backbone.input == NetworkInput(half, half, "bicubic")
+        preprocess = fitted.preprocess
+        found = preprocess.mean, preprocess.std, preprocess.interpolation
+        assert found == (half, half, "bicubic")
+        white = np.full((1, *SIZE, 3), 255, np.uint8)
+        assert (preprocess.normalise(torch.from_numpy(white)) == 1).all()
+
+    def test_a_given_interpolation_takes_precedence(self, fitted):
+        model = PatchCore(fitted.backbone, norm_tokens=True, interpolation="area", **SETTINGS)
+        assert model.preprocess.interpolation == "area"
+
+    def test_the_backbone_and_the_settings_agree_on_the_final_norm(self, fitted):
+        with pytest.raises(PatchCoreError, match=r"norm_tokens=False, .*=True \(norm_tokens\)"):
+            PatchCore(fitted.backbone, **SETTINGS)
+
+    def test_is_saved_and_loaded_by_its_name(self, fitted, tmp_path, monkeypatch):
+        fitted.save(tmp_path / "model")
+        record = json.loads((tmp_path / "model/model.json").read_text())
+        stored = record["backbone"]
+        assert (stored["name"], stored["licence"]) == (f"timm:{VIT}", fitted.backbone.licence)
+        assert stored["layout"]["norm"] == "norm"
+        assert stored["layout"]["input"]["interpolation"] == "bicubic"
+        with monkeypatch.context() as patch:
+            patch.setattr(timm.models.VisionTransformer, "forward", None)  # no trial run
+            again = PatchCore.load(tmp_path / "model")
+        assert again.backbone.layers == LAYERS
+        assert again.preprocess == fitted.preprocess
+        images = make_images(3, seed=2)
+        found, expected = again.predict(images), fitted.predict(images)
+        np.testing.assert_array_equal(found.anomaly_map, expected.anomaly_map)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(("form", "suffix"), [("onnx", "onnx"), ("torch", "pt2")])
+    def test_is_exported(self, fitted, tmp_path, form, suffix):
+        assert export(fitted, tmp_path / f"model.{suffix}", form).difference < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("swin_tiny_patch4_window7_224", (224, 224)),
+        ("efficientnet_b0", SIZE),
+        ("convnext_atto", SIZE),
+        ("vit_small_patch14_reg4_dinov2", (112, 112)),
+        ("vit_small_patch16_dinov3", SIZE),
+    ],
+)
+@pytest.mark.parametrize(("form", "suffix"), [("onnx", "onnx"), ("torch", "pt2")])
+def test_networks_of_each_kind_are_exported(tmp_path, name, size, form, suffix):
+    model = PatchCore(
+        f"timm:{name}", weights="random", size_resize=size, size_crop=size, embed_dim=64
+    ).fit(make_images(3))
+    assert export(model, tmp_path / f"model.{suffix}", form).difference < 1e-4
+
+
+def test_networks_of_torchvision_expect_imagenets_mean():
+    expected = NetworkInput(IMAGENET_MEAN, IMAGENET_STD, "bilinear")
+    assert load_backbone("formulanet", (), size=(64, 64)).input == expected
