@@ -603,8 +603,8 @@ class TestFaults:
         for name in ("notes.txt", "code.ts", ".DS_Store"):
             (folder / name).write_text("no image")
         assert len(infer(folder, status=0)) == 2
-        notes = json.loads((infer.folder / "run.json").read_text())["notes"]
-        assert [(note["count"], Path(note["example"]).name) for note in notes] == [
+        notes = json.loads((infer.folder / "run.json").read_text())["file_notes"]
+        assert [(note["count"], Path(note["example"]).name) for note in notes.values()] == [
             (1, ".DS_Store"),
             (2, "code.ts"),
         ]

@@ -11,7 +11,6 @@ import pytest
 from datasets.base import GOOD, Category, DatasetError, Sample
 from datasets.depth import Decoding
 from tests.support import write_image
-from utils.pipeline import copies as module
 from utils.pipeline.copies import without_copies
 from utils.pipeline.reading import Reading
 
@@ -60,8 +59,8 @@ def test_different_images_are_kept(originals, tmp_path, caplog):
 
 def test_a_file_is_decoded_once(originals, tmp_path, monkeypatch):
     seen = []
-    read = module.read_image
-    monkeypatch.setattr(module, "read_image", lambda path: seen.append(path) or read(path))
+    read = Reading.image
+    monkeypatch.setattr(Reading, "image", lambda self, path: seen.append(path) or read(self, path))
     (tmp_path / "folder").symlink_to(tmp_path)
     without_copies(
         category(*originals, tmp_path / "folder/0.png", *originals), Reading(Decoding(), 2, 0)
