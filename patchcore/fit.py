@@ -275,5 +275,5 @@ def _score_held_out(
             taken = rows.take(patches_of[batch].ravel())
             return taken.view(-1, *embedder.grid, taken.shape[1])
 
-        collector.add(MemoryBank(rows.take(indices)), fold.sizes, len(fold.images), embeddings_of)
+        collector.add(MemoryBank(rows.take(indices)), fold.sizes, fold.images, embeddings_of)
     return collector.finish()

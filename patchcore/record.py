@@ -6,7 +6,7 @@ from pathlib import Path
 from patchcore.errors import PatchCoreError
 
 RECORD = "model.json"
-FORMAT, FORMAT_VERSION = "patchcore", 2
+FORMAT, FORMAT_VERSION = "patchcore", 3
 
 
 def read_record(folder: Path) -> dict:

@@ -162,6 +162,8 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
     expected |= {f"origin_{name}": (size,) for name in ORIGINS}
     if record["patch_pixels"] is not None:
         expected["patches"] = (size, *record["patch_pixels"], 3)
+    if "held_out_images" in tensors:
+        expected["held_out_numbers"] = tuple(tensors["held_out_images"].shape)
     for name, shape in expected.items():
         found = tuple(tensors[name].shape) if name in tensors else "nothing"
         if found != shape:
@@ -172,7 +174,7 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
         ("", *record["settings"]["flip"]),
         *(arrays[f"origin_{name}"] for name in ORIGINS),
     )
-    _check_numbers(record, arrays["indices"], origins, folder)
+    _check_numbers(record, arrays, origins, folder)
     coreset = Coreset(
         arrays["indices"],
         tuple(record["coreset_sizes"]),
@@ -183,7 +185,9 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
     )
     held_out = None
     if "held_out_images" in arrays:
-        held_out = HeldOutScores(arrays["held_out_images"], arrays["held_out_pixels"])
+        held_out = HeldOutScores(
+            arrays["held_out_images"], arrays["held_out_pixels"], arrays["held_out_numbers"]
+        )
     thresholds = (_read_threshold(record["thresholds"][kind]) for kind in ("image", "pixel"))
     return Trained(
         coreset=coreset,
@@ -208,6 +212,7 @@ def _tensors(trained: Trained, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         arrays["patches"] = coreset.patches
     if trained.held_out is not None:
         arrays["held_out_images"] = trained.held_out.image_scores
+        arrays["held_out_numbers"] = trained.held_out.images
         arrays["held_out_pixels"] = trained.held_out.pixel_scores
         arrays["held_out_pixel_rates"] = PIXEL_RATES
     tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
@@ -280,17 +285,21 @@ def _read_checked(path: Path, expected: str) -> bytes:
     return data
 
 
-def _check_numbers(record: Mapping, indices: np.ndarray, origins: Origins, folder: Path) -> None:
-    """Check that every coreset patch is in the grid of a named training image."""
+def _check_numbers(
+    record: Mapping, arrays: Mapping[str, np.ndarray], origins: Origins, folder: Path
+) -> None:
+    """Check that coreset patches and held-out scores belong to named training images."""
     grid, names = record["grid"], record["training_images"]
     num_embedded = len(names) * len(origins.flips)
     limits = {
-        "indices of training patches": (indices, num_embedded * math.prod(grid)),
+        "indices of training patches": (arrays["indices"], num_embedded * math.prod(grid)),
         "training images": (origins.image, len(names)),
         "flips": (origins.flip, len(origins.flips)),
         "rows": (origins.row, grid[0]),
         "columns": (origins.column, grid[1]),
     }
+    if "held_out_numbers" in arrays:
+        limits["training images of held-out scores"] = (arrays["held_out_numbers"], len(names))
     for what, (numbers, limit) in limits.items():
         low, high = int(numbers.min()), int(numbers.max())
         if low < 0 or high >= limit:

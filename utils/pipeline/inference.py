@@ -46,6 +46,8 @@ def infer(options: InferOptions, path: Path) -> int:
     """
     model = load_model(path, options, choose_device(options.device), options.batch_size)
     thresholds = set_thresholds(model, options)
+    if model.trained.held_out is None:
+        log.info("the model has no held-out scores: the p-value of each score is left empty")
     folder = ResultFolder(options.path_result)
     folder.move_earlier_run(OUTPUTS)
     record = start_record(options, model.device) | {
@@ -211,7 +213,7 @@ class Inference:
         seconds: float,
     ) -> Outcome:
         """Return the outcome of a prediction, and write its files."""
-        threshold = self._thresholds.image.value
+        threshold, held_out = self._thresholds.image, self._model.trained.held_out
         crop_box = self._model.preprocess.crop_box(image.shape[:2])
         score, anomaly_map = float(prediction.score[0]), prediction.anomaly_map[0]
         regions = find_regions(
@@ -222,13 +224,15 @@ class Inference:
         )
         frame = {} if item.number is None else {"frame": item.number, "time": item.seconds}
         # Negated, so that an undefined score is never normal.
-        is_anomaly = not score < threshold
+        is_anomaly = not score < threshold.value
         pictures = self._pictures.draw(item, image, crop, prediction, is_anomaly=is_anomaly)
         return Outcome(
             item.name,
             ANOMALY if is_anomaly else NORMAL,
             score=score,
-            threshold=threshold,
+            threshold=threshold.value,
+            score_ratio=threshold.ratio(score),
+            p_value=None if held_out is None else held_out.p_value(score),
             regions=[asdict(region) for region in regions],
             seconds=seconds,
             details=frame | {"map_box": [round(edge, 2) for edge in crop_box]} | pictures,

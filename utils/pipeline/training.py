@@ -13,6 +13,7 @@ from utils.pipeline.fit import fit_category
 from utils.pipeline.models import choose_device, make_models, summarise, with_layers
 from utils.pipeline.observer import RunObserver
 from utils.pipeline.saving import save_models
+from utils.pipeline.suspects import describe_suspects
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
             learned = fit_category(model, category, request, options, observer)
             for trained in save_models(model, name, category, learned, options):
                 _log_threshold(trained, time.perf_counter() - start)
+                log.info("%s", describe_suspects(trained))
 
 
 def _log_threshold(trained: Trained, seconds: float) -> None:
