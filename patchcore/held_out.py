@@ -158,13 +158,20 @@ class HeldOutCollector:
             embeddings_of: Returns the embeddings (b, h, w, D) float32 of a slice of these images.
         """
         self._numbers.append(images)
-        step = np.s_[:, :: self._stride, :: self._stride]
         for start in range(0, len(images), BATCH_IMAGES):
             embeddings = embeddings_of(slice(start, start + BATCH_IMAGES))
             predictions = self._scorer.predict(embeddings, bank, sizes)
             for part, prediction in enumerate(predictions):
                 self._images[part].append(prediction.score)
-                self._pixels[part].append(prediction.anomaly_map[step].reshape(-1))
+                self._pixels[part].append(self._judged(prediction.anomaly_map))
+
+    def _judged(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return the pixels to keep of maps (B, H, W): every n-th along both axes, flat."""
+        maps = maps[:, :: self._stride, :: self._stride]
+        if self._scorer.ignored is None:
+            return maps.reshape(-1)
+        judged = torch.from_numpy(~self._scorer.ignored.pixels[:: self._stride, :: self._stride])
+        return maps[:, judged.to(maps.device)].reshape(-1)
 
     def finish(self) -> tuple[HeldOutScores | None, ...]:
         """Return the scores of each percentage; None if no image was added."""

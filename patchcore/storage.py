@@ -30,6 +30,7 @@ from patchcore.coreset import PROJECTION_DIM, projection
 from patchcore.embedder import grid_of
 from patchcore.errors import PatchCoreError
 from patchcore.held_out import PIXEL_RATES, HeldOutScores
+from patchcore.ignored import IgnoreMask
 from patchcore.memory_bank import Coreset, MemoryBank
 from patchcore.origins import Origins
 from patchcore.record import FORMAT, FORMAT_VERSION, RECORD
@@ -160,6 +161,8 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
     size = record["coreset_size"]
     expected = {"embeddings": (size, record["embed_dim"]), "indices": (size,)}
     expected |= {f"origin_{name}": (size,) for name in ORIGINS}
+    if record["ignore_mask_size"] is not None:
+        expected["ignored"] = tuple(record["settings"]["size_crop"])
     if record["patch_pixels"] is not None:
         expected["patches"] = (size, *record["patch_pixels"], 3)
     if "held_out_images" in tensors:
@@ -195,12 +198,18 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
         thresholds=Thresholds(*thresholds),
         best=BestThresholds(**record["f1_max"]),
         category=record["category"],
+        mask=_read_mask(record, arrays),
     )
 
 
 def weights_digest(backbone: Backbone) -> str:
     """Return the digest of the backbone's weights; compute it if it was not at loading."""
     return backbone.weights_digest or digest(backbone.network)
+
+
+def _read_mask(record: Mapping, arrays: Mapping[str, np.ndarray]) -> IgnoreMask | None:
+    size = record["ignore_mask_size"]
+    return None if size is None else IgnoreMask(arrays["ignored"].astype(bool), tuple(size))
 
 
 def _tensors(trained: Trained, dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -215,6 +224,8 @@ def _tensors(trained: Trained, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         arrays["held_out_numbers"] = trained.held_out.images
         arrays["held_out_pixels"] = trained.held_out.pixel_scores
         arrays["held_out_pixel_rates"] = PIXEL_RATES
+    if trained.mask is not None:
+        arrays["ignored"] = trained.mask.pixels.astype(np.uint8)
     tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
     tensors["embeddings"] = embeddings.to("cpu", dtype).contiguous()
     if embeddings.shape[1] != PROJECTION_DIM:  # the projection of the selection
@@ -248,6 +259,7 @@ def _record(
         "dtype": dtype,
         "training_images": list(coreset.origins.names),
         "patch_pixels": None if patches is None else list(patches.shape[1:3]),
+        "ignore_mask_size": None if trained.mask is None else list(trained.mask.size),
         "thresholds": {
             kind: None if threshold is None else asdict(threshold)
             for kind, threshold in (("image", thresholds.image), ("pixel", thresholds.pixel))

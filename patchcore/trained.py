@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from patchcore.held_out import HeldOutScores
+from patchcore.ignored import IgnoreMask
 from patchcore.memory_bank import Coreset
 from patchcore.thresholds import BestThresholds, Thresholds
 
@@ -18,6 +19,7 @@ class Trained:
         thresholds: The thresholds of the largest percentage.
         best: The thresholds with the largest F1 on labelled test images, if measured.
         category: Name of the category; may be empty.
+        mask: Pixels that were ignored at training; None for none.
     """
 
     coreset: Coreset
@@ -25,3 +27,4 @@ class Trained:
     thresholds: Thresholds
     best: BestThresholds = field(default_factory=BestThresholds)
     category: str = ""
+    mask: IgnoreMask | None = None

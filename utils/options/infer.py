@@ -8,6 +8,7 @@ from patchcore.settings import Bounds
 from utils.errors import UsageError
 from utils.options.computing import ComputingOptions
 from utils.options.flags import Flags, flag
+from utils.options.ignoring import IgnoringOptions
 from utils.options.model_choice import ModelChoice
 from utils.options.thresholds import METHODS, ThresholdOptions
 
@@ -131,5 +132,7 @@ class OutputOptions(Flags):
 
 
 @dataclass(frozen=True)
-class InferOptions(ComputingOptions, OutputOptions, VerdictOptions, ModelChoice, InputOptions):
+class InferOptions(
+    ComputingOptions, OutputOptions, VerdictOptions, ModelChoice, IgnoringOptions, InputOptions
+):
     """Options of an inference."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from datasets.base import Sample
 from patchcore import Prediction, explain
+from patchcore.ignored import Ignored
 from patchcore.origins import Origins
 from patchcore.preprocess import Preprocess
 from utils.encoding import write_image
@@ -43,6 +44,7 @@ class CategoryView:
         masks: (B, H, W) bool; None without ground truth.
         origins: The origins of the M coreset patches; None to draw no images.
         patches: (M, ph, pw, 3) uint8, the crops of the coreset patches; None to draw no images.
+        ignored: Positions that are not judged; None if all are.
     """
 
     row: ResultRow
@@ -52,6 +54,7 @@ class CategoryView:
     masks: np.ndarray | None = None
     origins: Origins | None = None
     patches: np.ndarray | None = None
+    ignored: Ignored | None = None
 
     def threshold(self, kind: str) -> float | None:
         """Return the F1-max threshold of an ``image`` or a ``pixel``; None if there is none."""
@@ -71,6 +74,7 @@ class FigureSettings:
         pixel_threshold: The distance from which a pixel counts as defective; None if unknown.
         root: The dataset's folder; file names are relative to it.
         preprocess: Crops images for the model.
+        ignored: (H, W) bool, pixels that are not judged; None if all are.
     """
 
     category: str
@@ -80,11 +84,15 @@ class FigureSettings:
     pixel_threshold: float | None
     root: Path
     preprocess: Preprocess
+    ignored: np.ndarray | None = None
 
     @classmethod
     def of(cls, view: CategoryView, options: EvaluateOptions) -> "FigureSettings":
         """Return the settings of a category."""
         maps = view.prediction.anomaly_map
+        ignored = None if view.ignored is None else view.ignored.pixels
+        if ignored is not None:
+            maps = maps[:, ~ignored]
         high = options.score_max
         return cls(
             category=view.row.category,
@@ -98,6 +106,7 @@ class FigureSettings:
                 options.size("size_crop"),
                 interpolation=options.interpolation,
             ),
+            ignored=ignored,
         )
 
 
@@ -135,7 +144,13 @@ class ImageFigures:
             UsageError: a file cannot be written.
         """
         rebuilt = explain.rebuild(self.patches[self.nearest], self.image.shape[:2])
-        thumbnail = draw_thumbnail(self.image, self.anomaly_map, rebuilt, self.settings.score_range)
+        thumbnail = draw_thumbnail(
+            self.image,
+            self.anomaly_map,
+            rebuilt,
+            self.settings.score_range,
+            self.settings.ignored,
+        )
         write_image(folder, self.described.thumbnail, thumbnail)
         if self.described.localization is not None:
             write_image(folder, self.described.localization, self._localization(rebuilt))
@@ -156,6 +171,7 @@ class ImageFigures:
             score_range=self.settings.score_range,
             threshold=self.settings.pixel_threshold,
             image_threshold=self.settings.image_threshold,
+            ignored=self.settings.ignored,
         )
 
     def _explanation(self) -> np.ndarray:
@@ -226,7 +242,13 @@ def _describe_image(
     return replace(
         described,
         explanation=f"explanation_{name}.png",
-        patches=describe_patches(view.prediction.of(index), origins, size, max_patches),
+        patches=describe_patches(
+            view.prediction.of(index),
+            origins,
+            size,
+            max_patches,
+            None if view.ignored is None else view.ignored.patches,
+        ),
     )
 
 

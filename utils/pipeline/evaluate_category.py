@@ -1,5 +1,6 @@
 """Evaluation of one category: from its files to its metrics, for all seeds and percentages."""
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from datasets.images import in_batches, map_ahead, read_sample
 from patchcore import PatchCore, Prediction
 from patchcore.ensemble import combine
 from patchcore.fit import FitRequest, FitResult
+from patchcore.ignored import Ignored
 from patchcore.prediction import Collector
 from utils.metrics import (
     CPU,
@@ -29,6 +31,8 @@ from utils.progress import show_progress
 from utils.results import ResultRow
 
 ENSEMBLE = "ensemble"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class CategoryResult:
         masks: (B, H, W) bool, cropped masks of the test images; None without masks.
         images: (B, H, W, 3) uint8, the cropped test images; None if no figures are drawn.
         learned: Result of the fit; of the first member for an ensemble.
+        ignored: Positions that are not judged; None if all are. Patches are those of the first
+            member of an ensemble.
     """
 
     category: Category
@@ -65,6 +71,7 @@ class CategoryResult:
     masks: np.ndarray | None
     images: np.ndarray | None
     learned: FitResult
+    ignored: Ignored | None = None
 
     def of_first_seed(self) -> list[tuple[Measurement, Prediction]]:
         """Return the measurement and the prediction of each percentage of the first seed."""
@@ -83,6 +90,7 @@ class CategoryResult:
                 self.masks,
                 coreset.origins,
                 coreset.patches,
+                self.ignored,
             )
             for measurement, prediction in self.of_first_seed()
         ]
@@ -115,14 +123,15 @@ def evaluate_category(
     learned = fit_category(model, category, request, options, observer)
     test = _TestImages(model, category, options)
     collectors = _predict(model, test, learned, observer)
-    masks = test.masks()
+    masks, ignored = test.masks(), model.scorer.ignored
+    _report_hidden_defects(category, masks, ignored)
     measurements, predictions = [], []
     for (seed, part), collector in collectors.items():
         with observer.stage("score", seed, part):  # waits for the device, and copies
             prediction = collector.finish()
         with observer.stage("metrics", seed, part):
             images, pixels, defects = _measure(
-                prediction, category, masks, options.aupro_limit, model.device
+                prediction, category, masks, options.aupro_limit, model.device, ignored
             )
         row = ResultRow(
             category=category.name,
@@ -139,13 +148,14 @@ def evaluate_category(
         measurements.append(Measurement(row, images, pixels))
         predictions.append(prediction)
     return CategoryResult(
-        category, tuple(measurements), tuple(predictions), masks, test.images(), learned
+        category, tuple(measurements), tuple(predictions), masks, test.images(), learned, ignored
     )
 
 
 def combine_members(members: Sequence[CategoryResult], options: EvaluateOptions) -> CategoryResult:
     """Evaluate the ensemble of all members, with scores normalised by training patches."""
     first = members[0]
+    ignored = _joined_pixels(members)
     measurements, predictions = [], []
     for number, of_first in enumerate(first.measurements):
         start = time.perf_counter()
@@ -156,7 +166,7 @@ def combine_members(members: Sequence[CategoryResult], options: EvaluateOptions)
             [member.learned.normal[row.seed][part] for member in members],
         )
         images, pixels, defects = _measure(
-            prediction, first.category, first.masks, options.aupro_limit, CPU
+            prediction, first.category, first.masks, options.aupro_limit, CPU, ignored
         )
         rows = [member.measurements[number].row for member in members]
         stages = dict.fromkeys(stage for one in rows for stage in one.seconds)
@@ -171,7 +181,38 @@ def combine_members(members: Sequence[CategoryResult], options: EvaluateOptions)
         )
         measurements.append(Measurement(row, images, pixels))
         predictions.append(prediction)
-    return replace(first, measurements=tuple(measurements), predictions=tuple(predictions))
+    return replace(
+        first,
+        measurements=tuple(measurements),
+        predictions=tuple(predictions),
+        ignored=ignored,
+    )
+
+
+def _joined_pixels(members: Sequence[CategoryResult]) -> Ignored | None:
+    """Return the pixels that any member ignores, with the patches of the first."""
+    first = members[0].ignored
+    if first is None:
+        return None
+    pixels = np.any([member.ignored.pixels for member in members], axis=0)
+    return Ignored(pixels, first.patches)
+
+
+def _report_hidden_defects(
+    category: Category, masks: np.ndarray | None, ignored: Ignored | None
+) -> None:
+    """Log the number of defects that no score can find, since they are ignored entirely."""
+    if masks is None or ignored is None:
+        return
+    is_hidden = masks.any((1, 2)) & ~(masks & ~ignored.pixels).any((1, 2))
+    if is_hidden.any():
+        log.warning(
+            "%s: in %d of %d defective test images the whole defect is ignored (--ignore_mask); "
+            "they still count as defective in the metrics of images",
+            category.name,
+            is_hidden.sum(),
+            masks.any((1, 2)).sum(),
+        )
 
 
 class _TestImages:
@@ -185,7 +226,7 @@ class _TestImages:
 
     def __init__(self, model: PatchCore, category: Category, options: EvaluateOptions):
         self.category = category
-        self._preprocess = model.preprocess
+        self._model = model
         self._options = options
         self._masks: list[np.ndarray | None] = []
         self._images: list[np.ndarray] = []
@@ -222,8 +263,8 @@ class _TestImages:
 
     def _read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
         image, mask = read_sample(sample)
-        crop = self._preprocess.crop_image(image)
-        return crop, None if mask is None else self._preprocess.crop_mask(mask)
+        crop = self._model.crop(image)
+        return crop, None if mask is None else self._model.preprocess.crop_mask(mask)
 
 
 def _predict(
@@ -256,6 +297,7 @@ def _measure(
     masks: np.ndarray | None,
     aupro_limit: float,
     device: torch.device,
+    ignored: Ignored | None,
 ) -> tuple[Metrics, Metrics, dict[str, dict[str, float]]]:
     """Measure images, pixels, and the images of each defect type against the good ones."""
     types = np.array([sample.defect_type for sample in category.test])
@@ -264,7 +306,13 @@ def _measure(
     pixels = (
         Metrics()
         if masks is None
-        else measure_pixels(prediction.anomaly_map, masks, aupro_limit, device)
+        else measure_pixels(
+            prediction.anomaly_map,
+            masks,
+            aupro_limit,
+            device,
+            None if ignored is None else ignored.pixels,
+        )
     )
     defects = {}
     for defect_type in dict.fromkeys(types[types != GOOD].tolist()):

@@ -23,7 +23,13 @@ from utils.pipeline.evaluate_category import (
     combine_members,
     evaluate_category,
 )
-from utils.pipeline.models import choose_device, make_models, summarise, with_layers
+from utils.pipeline.models import (
+    choose_device,
+    describe_ignored,
+    make_models,
+    summarise,
+    with_layers,
+)
 from utils.pipeline.pictures import draw_category, draw_curves
 from utils.pipeline.saving import save_evaluated
 from utils.report import ReportView, render_page
@@ -125,6 +131,8 @@ def _start_record(
         notes.append(
             "RANDOM WEIGHTS: these results show that the program runs, and have no other meaning."
         )
+    if ignored := describe_ignored(next(iter(models.values()))):
+        notes.append(f"{ignored} nor measured.")
     device = next(iter(models.values())).device
     return start_record(options, device) | {
         "notes": notes,
@@ -180,6 +188,8 @@ def _save_maps(
     }
     if result.masks is not None:
         arrays["masks"] = result.masks
+    if result.ignored is not None:
+        arrays["ignored"] = result.ignored.pixels
     tag = setting_tag(row.percentage_coreset, row.k)
     model = row.model.replace(":", "-")
     write_arrays(folder, f"maps_{row.category}_{model}_{tag}_seed{row.seed}.npz", arrays)

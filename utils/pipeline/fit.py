@@ -30,7 +30,7 @@ class TrainingFiles:
         self.names = tuple(str(sample.path) for sample in category.train)
         self.batch_size = options.batch_size
         self._samples = category.train
-        self._crop = model.embedder.crop
+        self._crop = model.crop
         self._threads = options.threads
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from datasets.base import DatasetError
 from datasets.images import in_batches, map_ahead
 from datasets.inputs import Item, find_items, watch_folder
-from patchcore import PatchCore, Prediction
+from patchcore import PatchCore, PatchCoreError, Prediction
 from patchcore.regions import find_regions
 from patchcore.settings import TRAIN_QUANTILE
 from patchcore.thresholds import Thresholds, choose_thresholds
@@ -20,7 +20,7 @@ from utils.errors import UsageError
 from utils.machine import now, start_record
 from utils.options.infer import AS_TRAINED, THRESHOLDS, InferOptions
 from utils.options.thresholds import read_threshold
-from utils.pipeline.models import choose_device, load_model
+from utils.pipeline.models import choose_device, describe_ignored, load_model, read_ignore_mask
 from utils.pipeline.prediction_pictures import PredictionPictures
 from utils.predictions import ANOMALY, ERROR, NORMAL, OUTPUTS, Outcome, PredictionFiles
 from utils.progress import show_progress
@@ -44,7 +44,9 @@ def infer(options: InferOptions, path: Path) -> int:
     Raises:
         PatchCoreError, UsageError: User-fixable errors.
     """
-    model = load_model(path, options, choose_device(options.device), options.batch_size)
+    device, mask = choose_device(options.device), read_ignore_mask(options)
+    model = load_model(path, options, device, options.batch_size, mask)
+    _log_ignored(model, options)
     thresholds = set_thresholds(model, options)
     if model.trained.held_out is None:
         log.info("the model has no held-out scores: the p-value of each score is left empty")
@@ -70,6 +72,17 @@ def infer(options: InferOptions, path: Path) -> int:
         inference.close()
         folder.write_run(record | {"state": state, "end": now(), "verdicts": inference.counts})
     return inference.status
+
+
+def _log_ignored(model: PatchCore, options: InferOptions) -> None:
+    if model.mask is None:
+        return
+    log.info("%s", describe_ignored(model))
+    if options.ignore_mask:
+        log.info(
+            "thresholds and p-values are those of training, without the mask of --ignore_mask; "
+            "train with it to set them anew"
+        )
 
 
 def set_thresholds(model: PatchCore, options: InferOptions) -> Thresholds:
@@ -185,9 +198,9 @@ class Inference:
         """Return the item with its image and crop; or None and the reason why it is unreadable."""
         try:
             image = item.read()
-        except DatasetError as error:
+            return item, image, self._model.crop(image)
+        except (DatasetError, PatchCoreError) as error:
             return item, None, str(error)
-        return item, image, self._model.embedder.crop(image)
 
     def _judge(self, batch: list[Loaded]) -> list[Outcome]:
         """Judge the readable images of a batch; return the outcomes in its order."""
@@ -216,8 +229,9 @@ class Inference:
         threshold, held_out = self._thresholds.image, self._model.trained.held_out
         crop_box = self._model.preprocess.crop_box(image.shape[:2])
         score, anomaly_map = float(prediction.score[0]), prediction.anomaly_map[0]
+        ignored = self._model.scorer.ignored
         regions = find_regions(
-            anomaly_map,
+            anomaly_map if ignored is None else np.where(ignored.pixels, -np.inf, anomaly_map),
             self._thresholds.pixel.value,
             crop_box=crop_box,
             max_regions=self._options.regions,

@@ -8,7 +8,7 @@ import numpy as np
 
 from datasets.inputs import Item, video_format
 from patchcore import PatchCore, Prediction, explain
-from patchcore.regions import spread_map
+from patchcore.regions import spread_map, spread_mask
 from patchcore.thresholds import Thresholds
 from utils.errors import UsageError
 from utils.options.infer import InferOptions
@@ -33,6 +33,7 @@ class PredictionPictures:
         self._thresholds = thresholds
         self._options = options
         self._folder = folder
+        self._ignored = model.scorer.ignored
         self._video: _AnnotatedVideo | None = None
         self._score_range = self._find_score_range()
 
@@ -103,7 +104,17 @@ class PredictionPictures:
         return spread_map(prediction.anomaly_map[0], size, crop_box=box)
 
     def _marked(self, image: np.ndarray, prediction: Prediction) -> np.ndarray:
-        return self._spread(image, prediction) >= self._thresholds.pixel.value
+        marked = self._spread(image, prediction) >= self._thresholds.pixel.value
+        ignored = self._spread_ignored(image)
+        return marked if ignored is None else marked & ~ignored
+
+    def _spread_ignored(self, image: np.ndarray) -> np.ndarray | None:
+        """Return (H, W) bool, the ignored pixels of the whole image; None if there are none."""
+        if self._ignored is None:
+            return None
+        size = image.shape[:2]
+        box = self._model.preprocess.crop_box(size)
+        return spread_mask(self._ignored.pixels, size, crop_box=box)
 
     def _panels(self, item: Item, crop: np.ndarray, prediction: Prediction) -> np.ndarray:
         """Draw the panels of `evaluate`, without ground truth."""
@@ -121,6 +132,7 @@ class PredictionPictures:
             score_range=self._score_range,
             threshold=self._thresholds.pixel.value,
             image_threshold=self._thresholds.image.value,
+            ignored=None if self._ignored is None else self._ignored.pixels,
         )
 
     def _explain(
@@ -131,7 +143,8 @@ class PredictionPictures:
         from utils.pipeline.explanations import crops_of_nearest, describe_patches, draw_patches
 
         origins, size = self._model.coreset.origins, crop.shape[:2]
-        records = describe_patches(prediction, origins, size, self._options.explain_top)
+        ignored = None if self._ignored is None else self._ignored.patches
+        records = describe_patches(prediction, origins, size, self._options.explain_top, ignored)
         if not is_drawn:
             return {"patches": records}
         name = Path(item.name)
@@ -174,6 +187,7 @@ class PredictionPictures:
             pixel_threshold=self._thresholds.pixel.value,
             text=f"{verdict}  {score:.3g}  (threshold {threshold:.3g})",
             is_anomaly=is_anomaly,
+            ignored=self._spread_ignored(image),
         )
 
     def _write(self, name: str, data: bytes) -> str:

@@ -78,6 +78,7 @@ def save_models(
             thresholds,
             known,
             category.name,
+            model.mask,
         )
         folder = model_folder(
             options.path_trained, category.name, name, percentage, model.settings.k

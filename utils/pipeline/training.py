@@ -10,7 +10,13 @@ from patchcore.trained import Trained
 from utils.files import make_writable
 from utils.options.train import TrainOptions
 from utils.pipeline.fit import fit_category
-from utils.pipeline.models import choose_device, make_models, summarise, with_layers
+from utils.pipeline.models import (
+    choose_device,
+    describe_ignored,
+    make_models,
+    summarise,
+    with_layers,
+)
 from utils.pipeline.observer import RunObserver
 from utils.pipeline.saving import save_models
 from utils.pipeline.suspects import describe_suspects
@@ -33,6 +39,8 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
     models = make_models(options, choose_device(options.device), categories)
     if options.summary:
         print("\n".join(summarise(model) for model in models.values()))
+    if ignored := describe_ignored(next(iter(models.values()))):
+        log.info("%s", ignored)
     make_writable(options.path_trained, "trained models", "--path_trained")
     for category in categories:
         log.info("%s: %d training images", category.name, len(category.train))
