@@ -94,6 +94,14 @@ class OutputOptions(Flags):
         "run move to its subfolder 'earlier'",
         metavar="DIR",
     )
+    page_limit: int = flag(
+        500,
+        "output",
+        "number of most anomalous images that index.html shows, each with a thumbnail; 0 for no "
+        "page",
+        metavar="N",
+        bounds=Bounds(0),
+    )
     json: bool = flag(
         False, "output", "print the lines of predictions.jsonl instead of readable lines"
     )

@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from utils.machine import now, start_record
 from utils.options.infer import AS_TRAINED, THRESHOLDS, InferOptions
 from utils.options.thresholds import read_threshold
 from utils.pipeline.models import choose_device, describe_ignored, load_model, read_ignore_mask
+from utils.pipeline.prediction_page import PredictionPage
 from utils.pipeline.prediction_pictures import PredictionPictures
 from utils.predictions import ANOMALY, ERROR, NORMAL, OUTPUTS, Outcome, PredictionFiles
 from utils.progress import show_progress
@@ -58,7 +59,7 @@ def infer(options: InferOptions, path: Path) -> int:
         "thresholds": asdict(thresholds),
     }
     folder.write_run(record)
-    inference = Inference(model, thresholds, options, folder)
+    inference = Inference(model, thresholds, options, folder, record)
     state = "complete"
     try:
         for items in _groups(options):
@@ -145,16 +146,23 @@ class Inference:
         thresholds: Thresholds of images and pixels; neither is None.
         options: Options of the run.
         folder: Folder of the results.
+        record: Content of ``run.json``.
     """
 
     def __init__(
-        self, model: PatchCore, thresholds: Thresholds, options: InferOptions, folder: ResultFolder
+        self,
+        model: PatchCore,
+        thresholds: Thresholds,
+        options: InferOptions,
+        folder: ResultFolder,
+        record: Mapping[str, object],
     ):
         self._model = model
         self._thresholds = thresholds
         self._options = options
         self._files = PredictionFiles(folder.path)
         self._pictures = PredictionPictures(model, thresholds, options, folder)
+        self._page = PredictionPage(model, thresholds, options, folder, self._pictures, record)
         self.counts = dict.fromkeys((ANOMALY, NORMAL, ERROR), 0)
 
     @property
@@ -180,11 +188,14 @@ class Inference:
                     self._files.add(outcome)
                     print(outcome.to_json() if options.json else outcome.to_line(), flush=True)
                 bar.update(len(batch))
+                self._page.update(self.counts)
+        self._page.update(self.counts)
 
     def close(self) -> None:
         """Finish the files, and log the number of verdicts."""
         self._pictures.close()
         self._files.close()
+        self._page.finish(self.counts)
         log.info(
             "%d judged: %d anomalous, %d normal; %d could not be read; predictions are in %s",
             self.counts[ANOMALY] + self.counts[NORMAL],
@@ -211,9 +222,14 @@ class Inference:
         outcomes, done = [], 0
         for item, image, crop in batch:
             if image is None:
-                outcomes.append(Outcome(item.name, ERROR, error=crop))
+                outcome = Outcome(item.name, ERROR, error=crop)
+                self._page.add_error(outcome)
+                outcomes.append(outcome)
                 continue
-            outcomes.append(self._conclude(item, image, crop, prediction.of(done), seconds))
+            of_image = prediction.of(done)
+            outcome = self._conclude(item, image, crop, of_image, seconds)
+            self._page.add(outcome, crop, of_image)
+            outcomes.append(outcome)
             done += 1
         return outcomes
 

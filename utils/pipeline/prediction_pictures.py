@@ -10,6 +10,7 @@ from datasets.inputs import Item, video_format
 from patchcore import PatchCore, Prediction, explain
 from patchcore.regions import spread_map, spread_mask
 from patchcore.thresholds import Thresholds
+from utils.encoding import encode_image
 from utils.errors import UsageError
 from utils.options.infer import InferOptions
 from utils.predictions import file_stem
@@ -84,6 +85,21 @@ class PredictionPictures:
             frame = self._overlay(image, prediction, is_anomaly=is_anomaly)
             files["annotated"] = self._add_frame(item.path, frame)
         return files
+
+    def thumbnail(self, crop: np.ndarray, prediction: Prediction) -> bytes:
+        """Draw the image and its anomaly map side by side, as JPEG.
+
+        Args:
+            crop: (H, W, 3) uint8 RGB, the input of the model.
+            prediction: The prediction for this image alone (B = 1).
+        """
+        # Imported here: Matplotlib takes a while to load.
+        from utils.plots import draw_thumbnail
+
+        ignored = None if self._ignored is None else self._ignored.pixels
+        anomaly_map = prediction.anomaly_map[0]
+        drawn = draw_thumbnail(crop, anomaly_map, None, self._score_range, ignored)
+        return encode_image(drawn, ".jpg")
 
     def close(self) -> None:
         """Finish the annotated video, if there is one."""
