@@ -85,7 +85,11 @@ def draw_localization(
             # The first key is that of the line on top.
             keys=tuple(key for key, _ in reversed(contours)),
         ),
-        Panel(_seen_through(resized, fractions), "Seen through the map", "bright where anomalous"),
+        Panel(
+            _seen_through(resized, fractions),
+            "Seen through the map",
+            "bright where anomalous" if ignored is None else "bright: anomalous, hatched: ignored",
+        ),
         # Last, so that the other panels do not move without it.
         _truth_panel(mask, size),
     ]

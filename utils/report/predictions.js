@@ -23,6 +23,14 @@ function comparison(image) {
   return parts.join(", ");
 }
 
+// Short enough for a card.
+function shortComparison(image) {
+  const parts = [];
+  if (image.ratio !== null) parts.push(`${Number(image.ratio.toPrecision(3))}×`);
+  if (image.p !== null) parts.push(`p ${Number(image.p.toPrecision(2))}`);
+  return parts.join("  ");
+}
+
 function titleOf(image) {
   return image.path;
 }
@@ -67,8 +75,9 @@ function showDetails(image) {
 }
 
 function buildCard(image) {
-  const name = image.path.slice(image.path.lastIndexOf("/") + 1);
-  const card = makeCard(image, { aspect, type: name, file: comparison(image) || image.place });
+  // File names repeat in folders of defect types.
+  const name = image.path.split("/").slice(-2).join("/");
+  const card = makeCard(image, { aspect, type: name, file: shortComparison(image) || image.place });
   const { button, badge, gauge } = image.parts;
   card.className = VERDICTS[image.verdict];
   badge.textContent = image.verdict;

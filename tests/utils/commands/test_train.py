@@ -1,5 +1,6 @@
 """`main.py train`: normal images in, a trained model out."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,16 @@ import numpy as np
 import pytest
 
 from patchcore import PatchCore
-from tests.support import NUM_TRAIN, call, evaluate, make_category, make_data, quick, truncate
+from tests.support import (
+    NUM_TRAIN,
+    call,
+    evaluate,
+    make_category,
+    make_data,
+    quick,
+    truncate,
+    write_image,
+)
 from utils.pipeline.suspects import find_suspects
 
 
@@ -86,6 +96,28 @@ def test_without_held_out_scores_no_image_is_listed(data, tmp_path, caplog):
     with caplog.at_level("INFO"):
         train(data / "widget/train/good", "--category", "cap", *flags, trained=tmp_path)
     assert "cap: no held-out scores, so no training image can be checked" in caplog.text
+
+
+def test_a_mask_is_kept_and_applied_by_infer(data, tmp_path, caplog, capsys):
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:, :18] = 255  # half of the size of the images
+    path = write_image(tmp_path / "mask.png", mask)
+    with caplog.at_level("INFO"):
+        train(
+            "--path_data", data, "--categories", "widget", "--ignore_mask", path, trained=tmp_path
+        )
+    assert "of each image is ignored" in caplog.text
+    trained = load(tmp_path, "widget").trained
+    assert trained.mask.size == (32, 32)
+    columns = trained.coreset.origins.column
+    assert columns.min() >= 7  # of 15
+    words = ["infer", data / "widget/test/good/000.png", "--path_trained", tmp_path, "--save_maps"]
+    call(*words, "--path_result", tmp_path / "result", "--json")
+    record = json.loads(capsys.readouterr().out)
+    found = np.load(tmp_path / "result" / record["map"])
+    np.testing.assert_array_equal(found == 0, trained.mask.pixels)
+    train("--path_data", data, "--ignore_mask", "gone.png", trained=tmp_path, status=2)
+    assert "found none: gone.png (--ignore_mask)" in capsys.readouterr().err
 
 
 def test_summary_prints_the_network_up_to_its_last_layer(data, tmp_path, capsys):
