@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from patchcore import PatchCore, PatchCoreError
-from patchcore.coreset import greedy_coreset
+from patchcore.coreset import centre_, greedy_coreset
 from patchcore.ensemble import draw_sample, normal_scores
 from patchcore.explain import find_most_anomalous
 from patchcore.export import export
@@ -373,3 +373,10 @@ def test_without_a_mask_there_is_nothing_of_it(image_score):
     assert model.mask is model.scorer.ignored is None
     assert {name for name, _ in model.scorer.anomaly_map.named_buffers()} == {"rows", "columns"}
     assert model.fit(make_images(3)).trained.mask is None
+
+
+def test_points_are_centred_as_if_the_others_were_not_there():
+    points = torch.randn(60, 8, generator=torch.Generator().manual_seed(0)) + 100
+    candidates = torch.arange(60) % 3 > 0
+    expected = centre_(points[candidates], seed=3)
+    assert torch.equal(centre_(points, seed=3, candidates=candidates)[candidates], expected)
