@@ -17,11 +17,17 @@ COMMANDS = {
     "train": "fit on normal images alone and save the models",
     "infer": "judge images, folders, videos or a camera with a trained model",
     "export": "write a trained model to one file, as ONNX or for torch.export",
+    "datasets": "list published datasets: images, licence, paper, where to get them",
+    "download": "download a published dataset, or unpack its archive",
 }
 DEFAULT_COMMAND = "evaluate"
 WRONG_USAGE = 2
 CRASHED = 70  # as in sysexits.h; 1 is Python's own, but infer's for an anomaly
 INTERRUPTED = 130
+# Signals that end a run: what is finished is kept, and the exit status is 128 plus the number.
+ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+# While a run ends, further signals are ignored for this long.
+ENDING_SECONDS = 5.0
 
 
 def main(arguments: list[str]) -> int:
@@ -50,47 +56,108 @@ def main(arguments: list[str]) -> int:
     except (DatasetError, PatchCoreError, UsageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_USAGE
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for it
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
             raise
         print(
-            f"error: the GPU's memory is full (--batch_size, --device cpu): {error}",
+            "error: the memory is full (--batch_size, --memory_budget; on a GPU --device cpu); "
+            f"what was finished is kept: {error}".strip().partition("\n")[0],
             file=sys.stderr,
         )
         return WRONG_USAGE
-    except KeyboardInterrupt:
-        return _report_interrupt()
+    except KeyboardInterrupt as error:
+        return _report_interrupt(*error.args)
     except BrokenPipeError:  # the reader of our output has closed it: print nothing more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return INTERRUPTED
+    except OSError as error:  # such as a full disk, a full standard output, too many open files
+        _report_os_error(error)
+        return WRONG_USAGE
 
 
 def run_script(arguments: list[str]) -> int:
     """Run `main` as a program; return the exit status, also after a crash or an interruption."""
-    interrupts = []
+    import signal
+    import time
 
-    def interrupt(number, frame):
-        interrupts.append(number)
-        raise KeyboardInterrupt
+    received = []
+    numbers = [getattr(signal, name) for name in ENDING_SIGNALS if hasattr(signal, name)]
+
+    def end(number, frame):
+        received.append((number, time.monotonic()))
+        if len(received) == 1 or received[-1][1] - received[0][1] > ENDING_SECONDS:
+            raise KeyboardInterrupt(number)
 
     try:
-        import signal
-
-        signal.signal(signal.SIGINT, interrupt)
-        return main(arguments)
+        _open_standard_streams()
+        for number in numbers:
+            # A shell makes background jobs ignore SIGINT, and nohup SIGHUP.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, end)
+        status = main(arguments)
+        sys.stdout.flush()
+        return status
     except (Exception, KeyboardInterrupt) as error:
         # Extension modules that are interrupted during their import raise an ImportError instead.
-        if interrupts or isinstance(error, KeyboardInterrupt):
-            return _report_interrupt()
+        if received or isinstance(error, KeyboardInterrupt):
+            return _report_interrupt(*(number for number, _ in received[:1]))
+        if isinstance(error, OSError):  # the standard output could not be flushed
+            _report_os_error(error)
+            return WRONG_USAGE
+        return _report_crash()
+    finally:
+        # The interpreter resets other handlers while it shuts down, and one more signal kills it.
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _open_standard_streams() -> None:
+    """Open the null device for standard streams that are closed.
+
+    Else the next file that is opened would take their place, and get what others print.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Return whether the memory of the host or of a GPU is exhausted."""
+    # torch, which is not imported for it, has an error of its own for a GPU, and none for the host.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "allocate memory" in str(error)
+
+
+def _report_os_error(error: OSError) -> None:
+    where = "" if error.filename is None else f": {os.fsdecode(error.filename)}"
+    print(f"error: {error.strerror or error}{where}; what was finished is kept", file=sys.stderr)
+    _discard_output()
+
+
+def _discard_output() -> None:
+    """Send the rest of the standard output nowhere, also what is flushed at the very end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _report_crash() -> int:
+    try:
         import traceback
 
         traceback.print_exc()
-        return CRASHED
+    except Exception:  # there may be no memory left to print it
+        print("error: crashed, and the reason cannot be printed", file=sys.stderr)
+    return CRASHED
 
 
-def _report_interrupt() -> int:
-    print("interrupted; what was finished is kept", file=sys.stderr)
-    return INTERRUPTED
+def _report_interrupt(number: int = 2) -> int:
+    """Report a signal, by default SIGINT; return the exit status."""
+    name = "interrupted" if number == INTERRUPTED - 128 else f"ended by signal {number}"
+    print(f"{name}; what was finished is kept", file=sys.stderr)
+    return 128 + number
 
 
 def _list_commands() -> str:

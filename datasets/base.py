@@ -78,6 +78,7 @@ class Category:
         test: Good and defective samples; empty only if the test images were not read.
         has_masks: Whether the defective test samples have ground-truth masks (all or none).
         left_out: Files that were found with the images and are not used.
+        benchmark: Name of the published dataset that has this category; empty for other data.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Category:
     test: tuple[Sample, ...]
     has_masks: bool
     left_out: tuple[LeftOut, ...] = ()
+    benchmark: str = ""
 
     def describe(self) -> str:
         """Return the counts, for example ``209 training, 83 test images (20 good, ...)``."""

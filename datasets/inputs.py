@@ -5,98 +5,79 @@ more memory than one image. OpenCV is imported where something is decoded, so th
 reported at once.
 """
 
-import io
 import os
 import stat
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
-
-from datasets.base import DatasetError, is_image
+from datasets.base import IMAGE_SUFFIXES
+from datasets.content import HEAD_BYTES, IMAGE, OTHER, VIDEO, kind_of
+from datasets.folders import FolderSearch, FoundFile, is_regular
+from datasets.items import Item
+from datasets.notes import Notes
+from datasets.path_list import read_paths
 from datasets.patterns import expand_pattern, has_match, has_pattern
+from datasets.videos import read_camera, read_video
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv"})
+# Names of images and videos. A file with such a name is reported if its content is something else.
+IMAGE_NAMES = IMAGE_SUFFIXES | {
+    *(".gif", ".jp2", ".j2k", ".avif", ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    *(".jfif", ".jpe", ".dib", ".tga", ".exr", ".hdr", ".jxl"),
+}
+VIDEO_NAMES = frozenset(
+    {".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm", ".wmv", ".asf", ".mpg", ".mpeg", ".3gp"}
+    | {".3g2", ".flv", ".ogv", ".vob", ".mxf"}
+)
+# Names of MPEG transport streams, and of texts in TypeScript.
+AMBIGUOUS_NAMES = frozenset({".ts", ".mts"})
+NEITHER = "left out: neither an image nor a video"
+NO_FILE = "left out: a pipe or device"
+UNREADABLE = "left out: unreadable, and no image or video by its name"
 # Stands for paths on standard input, one per line.
 STANDARD_INPUT = "-"
 # Pause between two scans of a watched folder; a file is read if it has not changed in between.
 WATCH_SECONDS = 0.5
 
 
-@dataclass(frozen=True)
-class Item:
-    """One image: a file still to be read, or a frame that has been read.
-
-    Attributes:
-        name: Path as it was given; ``<video>#<number>`` for a frame, counted from 0.
-        path: Image or video file; None for a camera.
-        frame: (H, W, 3) uint8 RGB of a frame; None for an image file.
-        number: Number of the frame; None for an image file.
-        seconds: Time of the frame since the start of the video or camera; None for an image file.
-        fault: Reason why it cannot be read, if already known.
-    """
-
-    name: str
-    path: Path | None = None
-    frame: np.ndarray | None = None
-    number: int | None = None
-    seconds: float | None = None
-    fault: str = ""
-
-    def read(self) -> np.ndarray:
-        """Return the image, (H, W, 3) uint8 RGB.
-
-        Raises:
-            DatasetError: It cannot be read.
-        """
-        if self.fault:
-            raise DatasetError(self.fault)
-        from datasets.images import read_image
-
-        return read_image(self.path) if self.frame is None else self.frame
-
-
-@dataclass(frozen=True)
-class VideoFormat:
-    """Format of a video's frames.
-
-    Attributes:
-        frames_per_second: Frame rate; 25 if the source does not state it.
-        size: (height, width) in pixels.
-    """
-
-    frames_per_second: float
-    size: tuple[int, int]
-
-
 def find_items(
-    paths: Iterable[str], *, frame_stride: int = 1, listed: TextIO | None = None
+    paths: Iterable[str],
+    *,
+    frame_stride: int = 1,
+    listed: TextIO | None = None,
+    notes: Notes | None = None,
 ) -> Iterator[Item]:
     """Find images.
 
     Args:
         paths: Image files, video files, folders (searched recursively in order of names, without
-            hidden files and links to folders), patterns such as ``parts/*.png`` (``**`` for any
-            depth), numbers of cameras, or ``-`` for paths of files and folders on standard input,
-            one per line. An existing file takes precedence: ``a[1].png`` and ``0`` are read as
-            files if they exist.
+            hidden files), patterns such as ``parts/*.png`` (``**`` for any depth), numbers of
+            cameras, or ``-`` for paths of files and folders on standard input, one per line. An
+            existing file takes precedence: ``a[1].png`` and ``0`` are read as files if they exist.
         frame_stride: Read every n-th frame of videos and cameras.
         listed: Stream that ``-`` reads from.
+        notes: Collects what is left out or assumed.
 
     Yields:
         Items; a missing or unreadable one has a fault, and the search continues.
     """
+    search = _Search(frame_stride, Notes() if notes is None else notes)
     for path in paths:
         if path == STANDARD_INPUT:
-            yield from _find_listed(listed, frame_stride)
+            for text in read_paths(listed, search.notes):
+                yield from search.find_path(text)
+        elif _is_camera(path):
+            yield from read_camera(int(path), frame_stride)
+        elif _is_pattern(path):
+            yield from search.find_matches(path)
         else:
-            yield from _find(path, frame_stride)
+            yield from search.find_path(path)
 
 
-def watch_folder(folder: Path, *, frame_stride: int = 1) -> Iterator[Item | None]:
+def watch_folder(
+    folder: Path, *, frame_stride: int = 1, notes: Notes | None = None
+) -> Iterator[Item | None]:
     """Find images in a folder as they arrive, without end; existing files come first.
 
     A file is yielded once its size and time are the same in two scans, so that a file that is still
@@ -105,26 +86,28 @@ def watch_folder(folder: Path, *, frame_stride: int = 1) -> Iterator[Item | None
     Args:
         folder: Folder, searched recursively at each scan.
         frame_stride: Read every n-th frame of videos.
+        notes: Collects what is left out.
 
     Yields:
         Items, and None after each scan, so that the items so far can be processed.
     """
+    search = _Search(frame_stride, Notes() if notes is None else notes)
     taken: dict[Path, tuple[int, int]] = {}
     seen: dict[Path, tuple[int, int]] = {}
     while True:
         present: dict[Path, tuple[int, int]] = {}
         complete = True
-        for item in _walk(folder):
-            complete = complete and not item.fault
+        for found in FolderSearch(folder, search.notes).files():
+            complete = complete and not found.fault
             try:
-                status = item.path.stat()
-            except OSError:  # deleted since it was listed
+                status = found.path.stat()
+            except OSError:  # deleted since it was listed, or a link that leads nowhere
                 continue
             state = status.st_size, status.st_mtime_ns
-            present[item.path] = state
-            if taken.get(item.path) != state and seen.get(item.path) == state:
-                taken[item.path] = state
-                yield from _open(item, frame_stride)
+            present[found.path] = state
+            if taken.get(found.path) != state and seen.get(found.path) == state:
+                taken[found.path] = state
+                yield from search.open_found(found)
         # Forget deleted files, so that memory does not grow; but not if a folder could not be
         # read, since its files would be yielded again when it is back.
         if complete:
@@ -148,30 +131,89 @@ def path_fault(text: str) -> str:
     return mode if isinstance(mode, str) else ""
 
 
-def video_format(path: Path) -> VideoFormat | None:
-    """Return the format of a video's frames; None if it cannot be read."""
-    import cv2
+class _Search:
+    """Searches files, folders and patterns; notes what is left out."""
 
-    capture = cv2.VideoCapture(os.fsencode(path))  # bytes: it crashes on text that is not UTF-8
-    try:
-        return _format(capture) if capture.isOpened() else None
-    finally:
-        capture.release()
+    def __init__(self, frame_stride: int, notes: Notes):
+        self.notes = notes
+        self._frame_stride = frame_stride
 
+    def find_path(self, text: str) -> Iterator[Item]:
+        """Yield the items at a path, without interpreting it as a pattern or camera."""
+        path, mode = Path(text), _mode(text)
+        if isinstance(mode, str):
+            yield Item(text, path, fault=mode)
+        elif stat.S_ISDIR(mode):
+            yield from self._find_in_folder(path, text)
+        else:
+            yield from self._open_named(path, text)
 
-def is_video(path: Path) -> bool:
-    """Return whether a file is a video, by its name."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
+    def _find_in_folder(self, folder: Path, name: str) -> Iterator[Item]:
+        found = False
+        for file in FolderSearch(folder, self.notes).files():
+            for item in self.open_found(file):
+                found = True
+                yield item
+        if not found:
+            yield Item(name, folder, fault=f"expected images or videos in {folder}, found none")
 
+    def find_matches(self, pattern: str) -> Iterator[Item]:
+        """Yield the items at the paths that a pattern matches; folders are searched recursively."""
+        matches = expand_pattern(pattern, self.notes)
+        if not matches:
+            yield Item(pattern, fault=path_fault(pattern))
+        searched: set[Path] = set()
+        for match in matches:
+            path, mode = Path(match), _mode(match)
+            if not searched.isdisjoint(path.parents):  # ** matches a folder and its contents
+                continue
+            if isinstance(mode, str):
+                yield Item(match, path, fault=mode)
+            elif stat.S_ISDIR(mode):
+                searched.add(path)
+                yield from self._find_in_folder(path, match)
+            else:
+                yield from self.open_found(FoundFile(path))
 
-def _find(text: str, frame_stride: int) -> Iterator[Item]:
-    """Yield the items of one path: a file or folder of this name, else a camera or a pattern."""
-    if _is_camera(text):
-        yield from _frames(int(text), f"camera {text}", None, frame_stride)
-    elif _is_pattern(text):
-        yield from _find_matches(text, frame_stride)
-    else:
-        yield from _find_path(text, frame_stride)
+    def _open_named(self, path: Path, name: str) -> Iterator[Item]:
+        """Yield the image or the frames of a file that the user has named."""
+        try:
+            kind = kind_of(path)
+            if kind == OTHER and not is_regular(path):
+                fault = f"expected a file or folder, found a pipe or device: {name}"
+                yield Item(name, path, fault=fault)
+                return
+        except OSError as error:
+            yield Item(name, path, fault=_cannot_read(path, error))
+            return
+        yield from self._open(path, name, _kind_by_name(path) or IMAGE if kind == OTHER else kind)
+
+    def open_found(self, found: FoundFile) -> Iterator[Item]:
+        """Yield the image or the frames of a file that was found; leave out any other file."""
+        path = found.path
+        if found.fault:
+            yield Item(str(path), path, fault=found.fault)
+            return
+        try:
+            kind = kind_of(path)
+            if kind == OTHER:
+                kind = _kind_by_name(path) if is_regular(path) else OTHER
+        except OSError as error:
+            if path.suffix.lower() in IMAGE_NAMES | VIDEO_NAMES:
+                yield Item(str(path), path, fault=_cannot_read(path, error))
+            else:
+                self.notes.add(UNREADABLE, path)
+            return
+        if kind in (IMAGE, VIDEO):
+            yield from self._open(path, str(path), kind)
+        else:
+            self.notes.add(NO_FILE if kind == OTHER else NEITHER, path)
+
+    def _open(self, path: Path, name: str, kind: str) -> Iterator[Item]:
+        if kind == VIDEO:
+            yield from read_video(path, name, self._frame_stride)
+        else:
+            yield Item(name, path)
 
 
 def _is_camera(text: str) -> bool:
@@ -192,122 +234,22 @@ def _mode(text: str) -> int | str:
     except (FileNotFoundError, ValueError):  # a name with a null byte is a ValueError
         pass
     except OSError as error:
-        return f"cannot read {text}: {error.strerror or error}"
+        return _cannot_read(text, error)
     return f"no such file or folder: {text or repr(text)}"
 
 
-def _find_path(text: str, frame_stride: int) -> Iterator[Item]:
-    """Yield the items at a path, without interpreting it as a pattern or camera."""
-    path, mode = Path(text), _mode(text)
-    if isinstance(mode, str):
-        yield Item(text, path, fault=mode)
-        return
-    if not stat.S_ISDIR(mode):
-        yield from _open(Item(text, path), frame_stride)
-        return
-    found = False
-    for item in _walk(path):
-        found = True
-        yield from _open(item, frame_stride)
-    if not found:
-        yield Item(text, path, fault=f"expected images or videos in {path}, found none")
+def _kind_by_name(path: Path) -> str:
+    """Return the kind that a file's name states, or an empty text.
 
-
-def _find_matches(pattern: str, frame_stride: int) -> Iterator[Item]:
-    """Yield the items at the paths that a pattern matches; folders are searched recursively."""
-    matches = expand_pattern(pattern)
-    if not matches:
-        yield Item(pattern, fault=path_fault(pattern))
-    searched: set[Path] = set()
-    for match in matches:
-        path = Path(match)
-        if not searched.isdisjoint(path.parents):  # ** matches a folder and its contents
-            continue
-        if path.is_dir():
-            searched.add(path)
-        yield from _find_path(match, frame_stride)
-
-
-def _find_listed(lines: TextIO | None, frame_stride: int) -> Iterator[Item]:
-    """Yield the items at listed paths, one per line, which are not patterns."""
-    if isinstance(lines, io.TextIOWrapper):  # file names need not be valid text
-        lines.reconfigure(errors="surrogateescape")
-    for line in lines or ():
-        if path := line.rstrip("\r\n"):
-            yield from _find_path(path, frame_stride)
-
-
-def _open(item: Item, frame_stride: int) -> Iterator[Item]:
-    """Yield the frames of a video; any other item as it is."""
-    if item.fault or not is_video(item.path):  # decoding shows whether a file is an image
-        yield item
-    else:
-        yield from _frames(os.fsencode(item.path), item.name, item.path, frame_stride)
-
-
-def _walk(folder: Path) -> Iterator[Item]:
-    """Yield the images and videos in a folder and its subfolders, in order of names.
-
-    A folder that cannot be read is yielded with its fault.
+    Raises:
+        OSError: The file cannot be read.
     """
-    names, folders = [], set()
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                names.append(entry.name)  # a Path needs five times the memory
-                if entry.is_dir(follow_symlinks=False):  # a link may lead back here
-                    folders.add(entry.name)
-    except OSError as error:
-        yield Item(str(folder), folder, fault=f"cannot read {folder}: {error.strerror or error}")
-        return
-    for name in sorted(names):
-        path = folder / name
-        if name.startswith("."):
-            continue
-        if name in folders:
-            yield from _walk(path)
-        elif is_image(path) or is_video(path):
-            yield Item(str(path), path)
+    suffix = path.suffix.lower()
+    if suffix in AMBIGUOUS_NAMES:
+        with path.open("rb") as file:
+            return VIDEO if b"\0" in file.read(HEAD_BYTES) else ""
+    return IMAGE if suffix in IMAGE_NAMES else VIDEO if suffix in VIDEO_NAMES else ""
 
 
-def _frames(source: bytes | int, name: str, path: Path | None, frame_stride: int) -> Iterator[Item]:
-    """Yield every n-th frame of a video (its path as bytes) or of a camera (its number)."""
-    import cv2
-
-    what = "a camera" if path is None else "a video"
-    capture = cv2.VideoCapture(source)
-    try:
-        if not capture.isOpened():
-            hint = ", and there is no file of its number" if path is None else ""
-            yield Item(name, path, fault=f"expected {what}, cannot open {name}{hint}")
-            return
-        rate = _format(capture).frames_per_second
-        start = time.monotonic()
-        number = 0
-        while capture.grab():  # decodes nothing yet
-            # A camera's frames arrive at any time, and some are lost during computation.
-            seconds = time.monotonic() - start if path is None else number / rate
-            if number % frame_stride == 0:
-                readable, frame = capture.retrieve()
-                if not readable:
-                    yield Item(f"{name}#{number}", path, fault=f"damaged frame {number} of {name}")
-                else:
-                    rgb = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-                    yield Item(f"{name}#{number}", path, rgb, number, seconds)
-            number += 1
-        if number == 0:
-            yield Item(name, path, fault=f"expected {what}, found no frame in {name}")
-    finally:
-        capture.release()
-
-
-def _format(capture) -> VideoFormat:
-    """Return the format of the frames of a `cv2.VideoCapture`."""
-    import cv2
-
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    size = (
-        int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
-        int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
-    )
-    return VideoFormat(rate if 0 < rate < 1000 else 25.0, size)
+def _cannot_read(path: Path | str, error: OSError) -> str:
+    return f"cannot read {path}: {error.strerror or error}"

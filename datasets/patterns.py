@@ -6,8 +6,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-# A whole name **; within a longer name, ** means the same as *.
-ANY_DEPTH = re.compile(r"(?:^|(?<=[/SEP]))\*\*(?:[/SEP]+|$)".replace("SEP", re.escape(os.sep)))
+from datasets.folders import FolderSearch
+from datasets.notes import Notes
+
+# A whole name **, once or several times in a row; within a longer name, ** means the same as *.
+ANY_DEPTH = re.compile(r"(?:^|(?<=[/SEP]))(?:\*\*(?:[/SEP]+|$))+".replace("SEP", re.escape(os.sep)))
 
 
 def has_pattern(text: str) -> bool:
@@ -17,26 +20,30 @@ def has_pattern(text: str) -> bool:
 
 def has_match(pattern: str) -> bool:
     """Return whether a pattern matches any path."""
-    return next(_expand(pattern), None) is not None
+    return next(_expand(pattern, Notes()), None) is not None
 
 
-def expand_pattern(pattern: str) -> list[str]:
+def expand_pattern(pattern: str, notes: Notes) -> list[str]:
     """Return the paths that a pattern matches, each once, in order of names.
 
     ``*``, ``?`` and ``[...]`` match characters of one name, ``**`` any number of folders. As in a
-    shell, they do not match hidden names, and ``**`` does not follow links to folders, which may
-    form a cycle.
+    shell, they do not match hidden names. ``**`` follows links to folders and reads each folder
+    once, as `FolderSearch` does.
+
+    Args:
+        pattern: The pattern.
+        notes: Collects the folders that are left out.
     """
-    return sorted({str(Path(match)) for match in _expand(pattern)})
+    return sorted({str(Path(match)) for match in _expand(pattern, notes)})
 
 
-def _expand(pattern: str) -> Iterator[str]:
+def _expand(pattern: str, notes: Notes) -> Iterator[str]:
     head, *tail = ANY_DEPTH.split(pattern, maxsplit=1)
     if not tail:
         yield from glob.iglob(pattern)  # noqa: PTH207 - also absolute ones
         return
     for top in glob.iglob(head) if head else (os.curdir,):  # noqa: PTH207
-        for folder, below, _ in os.walk(top):
-            below[:] = (name for name in below if not name.startswith("."))
+        for folder in FolderSearch(Path(top), notes).folders():
             # A final ** matches the folders, and so everything in them.
-            yield from _expand(os.path.join(glob.escape(folder), tail[0]))  # noqa: PTH118
+            pattern = os.path.join(glob.escape(str(folder)), tail[0])  # noqa: PTH118
+            yield from _expand(pattern, notes)

@@ -129,7 +129,8 @@ def fit(
     num_patches = num_judged_patches(embedder, scorer, len(images))
     sizes = coreset_sizes(num_patches, request.percentages, scorer.k)
     judged = _judged_patches(embedder, scorer, order)
-    folds = _make_folds(embedder, scorer, order, request, judged)
+    # The plan counts on different images: copies are known after the first pass.
+    folds = _make_folds(embedder, scorer, order, request, np.arange(len(images)), judged)
     budget = request.memory_budget or SHARE_OF_FREE_MEMORY * free_memory(embedder.device)
     plan = plan_memory(_needs(embedder, request, len(order), sizes, folds), budget)
     if plan.passes > 1:
@@ -137,13 +138,16 @@ def fit(
 
     first_seed, two_passes = request.seeds[0], plan.passes > 1
     samples = _draw_samples(num_patches, judged, request.seeds if request.normal else ())
-    reader = Reader(embedder, images, two_passes, observer)
+    reader = Reader(embedder, images, two_passes or request.held_out, observer)
     points, rows, crops = first_pass(
         reader,
         request.seeds,
         keep_embeddings=not two_passes,
         keep_images=request.patches and not two_passes,
     )
+    if request.held_out:
+        groups = order.groups_of_copies(reader.digests)
+        folds = _make_folds(embedder, scorer, order, request, groups, judged)
     selected = _select_coresets(points, sizes, judged, observer)
     fold_selections = _select_folds(points[first_seed], first_seed, folds)
     points.clear()
@@ -256,13 +260,18 @@ def _make_folds(
     scorer: Scorer,
     order: EmbeddingOrder,
     request: FitRequest,
+    groups: np.ndarray,
     judged: torch.Tensor | None,
 ) -> list[_Fold]:
-    """Return the folds to score; none if the other folds have too few patches."""
+    """Return the folds to score; none if the other folds have too few patches.
+
+    ``groups`` (N,) int64 is the group of copies of each training image; ``judged`` tells which
+    training patches are not ignored, None if none is.
+    """
     if not request.held_out:
         return []
     per_image = embedder.patches_per_image
-    folds = Folds(int(order.images.max()) + 1, request.seeds[0])
+    folds = Folds(groups, request.seeds[0])
     unflipped = np.flatnonzero(order.flips == 0)  # (num_images,) in the order of embedding
     made = []
     for number in folds.needed():

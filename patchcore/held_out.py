@@ -97,21 +97,27 @@ class HeldOutScores:
 
 
 class Folds:
-    """The division of training images into folds.
+    """The division of training images into folds; copies of an image are in one fold.
+
+    Only the first of several copies is scored: the rate of a threshold follows from the number of
+    different images.
 
     Args:
-        num_images: Number of training images.
+        group_of_image: (N,) int64, the group of each training image: copies of one image are a
+            group. The groups are numbered in the order of their first images.
         seed: Seed of the division.
     """
 
-    def __init__(self, num_images: int, seed: int):
-        self._count = min(NUM_FOLDS, num_images)
-        self.fold_of_image = np.empty(num_images, dtype=np.int64)
-        shuffled = np.random.RandomState(seed).permutation(num_images)
-        self.fold_of_image[shuffled] = np.arange(num_images) % self._count
+    def __init__(self, group_of_image: np.ndarray, seed: int):
+        groups, self._first_images = np.unique(group_of_image, return_index=True)
+        self._count = min(NUM_FOLDS, len(groups))
+        fold_of_group = np.empty(len(groups), dtype=np.int64)
+        shuffled = np.random.RandomState(seed).permutation(len(groups))
+        fold_of_group[shuffled] = np.arange(len(groups)) % self._count
+        self.fold_of_image = fold_of_group[group_of_image]
 
     def needed(self) -> Iterator[int]:
-        """Yield folds until enough images are scored; none if there is only one image."""
+        """Yield folds until enough images are scored; none if all images are copies of one."""
         done = 0
         for fold in range(self._count if self._count > 1 else 0):
             if done >= ENOUGH_IMAGES:
@@ -120,8 +126,9 @@ class Folds:
             yield fold
 
     def scored_images(self, fold: int) -> np.ndarray:
-        """Return the training images of a fold to score: at most `ENOUGH_IMAGES`."""
-        return np.flatnonzero(self.fold_of_image == fold)[:ENOUGH_IMAGES]
+        """Return the training images of a fold to score: at most `ENOUGH_IMAGES`, no copies."""
+        first = self._first_images
+        return first[self.fold_of_image[first] == fold][:ENOUGH_IMAGES]
 
 
 class HeldOutCollector:

@@ -39,6 +39,30 @@ class EmbeddingOrder:
     def __len__(self) -> int:
         return len(self.images)
 
+    def groups_of_copies(self, digests: np.ndarray) -> np.ndarray:
+        """Number the groups of training images that share an embedded image.
+
+        With flips, a mirrored copy is a copy too: the embedded images are the same.
+
+        Args:
+            digests: (n, 2) uint64, the digest of each embedded image.
+
+        Returns:
+            (N,) int64, the group of each training image, in the order of their first images; image
+            n has group n if there are no copies.
+        """
+        _, version = np.unique(digests, axis=0, return_inverse=True)
+        version = version.reshape(-1)
+        first = np.arange(self.images.max() + 1)  # the first image of each image's group so far
+        while True:
+            smallest = np.full(version.max() + 1, len(first))
+            np.minimum.at(smallest, version, first[self.images])
+            joined = first.copy()
+            np.minimum.at(joined, self.images, smallest[version])
+            if np.array_equal(joined, first):
+                return np.unique(first, return_inverse=True)[1].reshape(-1)
+            first = joined
+
 
 @dataclass(frozen=True)
 class Origins:

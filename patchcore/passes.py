@@ -59,22 +59,34 @@ class CroppedImages:
 class Reader:
     """Embeds the training images in batches, and checks that both readings are equal.
 
+    Attributes:
+        embedder: Embeds the images.
+        num_images: Number of training images.
+        observer: Observes the stages.
+
     Args:
         embedder: Embeds the images.
         images: The training images.
-        checked: Whether the images will be read twice.
+        with_digests: Whether to note the digest of each image, to compare a second reading and to
+            find copies.
         observer: Observes the stages.
     """
 
     def __init__(
-        self, embedder: Embedder, images: TrainingImages, checked: bool, observer: Observer
+        self, embedder: Embedder, images: TrainingImages, with_digests: bool, observer: Observer
     ):
         self.embedder = embedder
         self.num_images = len(images)
         self.observer = observer
         self._images = images
-        self._checked = checked
+        self._with_digests = with_digests
+        # Of each embedded image, in the order of embedding.
         self._digests: list[bytes] = []
+
+    @property
+    def digests(self) -> np.ndarray:
+        """(n, 2) uint64, the digest of each embedded image; known after the first reading."""
+        return np.frombuffer(b"".join(self._digests), dtype=np.uint64).reshape(-1, 2)
 
     def read(self) -> Iterator[tuple[int, np.ndarray, torch.Tensor]]:
         """Yield the images in the order of embedding, batch by batch.
@@ -88,27 +100,39 @@ class Reader:
         """
         count = done = 0
         with self.observer.stage("embed"):
-            for number, batch in enumerate(self.observer.read(self._images.batches())):
-                self._check(number, count, batch)
-                count += len(batch)
+            for batch in self.observer.read(self._images.batches()):
+                first, count = count, count + len(batch)
                 for version in self.embedder.versions(batch):
+                    self._check(done, first, version)
                     yield done, version, self.embedder.embed(version).flatten(0, 2)
                     done += len(version)
                     self.observer.advance(len(version))
         if count != self.num_images:
             raise PatchCoreError(f"expected {self.num_images} training images, found {count}")
 
-    def _check(self, number: int, count: int, batch: np.ndarray) -> None:
-        if not self._checked:
+    def _check(self, start: int, first: int, version: np.ndarray) -> None:
+        """Note the digests of images at the first reading; compare them at the second.
+
+        Args:
+            start: Number of images that were embedded before.
+            first: Number of the first training image.
+            version: (B, H, W, 3) uint8, the images.
+        """
+        if not self._with_digests:
             return
-        digest = hashlib.blake2b(batch.tobytes()).digest()
-        if number == len(self._digests):
-            self._digests.append(digest)
-        elif digest != self._digests[number]:
-            names = self._images.names[count : count + len(batch)]
+        digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in version]
+        known = self._digests[start : start + len(version)]
+        if not known:
+            self._digests += digests
+            return
+        changed = [
+            first + at for at, digest in enumerate(digests) if known[at : at + 1] != [digest]
+        ]
+        if changed:
+            names = self._images.names or [f"image {number}" for number in range(self.num_images)]
+            found = ", ".join(names[number] for number in changed)
             raise PatchCoreError(
-                "expected the same training images in both passes, found a change among "
-                f"{', '.join(names) or f'images {count} to {count + len(batch) - 1}'}"
+                f"expected the same training images in both passes, found a change of {found}"
             )
 
 

@@ -35,6 +35,7 @@ EXPORT_FORMATS = ("onnx", "torch")
 PROTOCOLS: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {
         "paper": {},
+        "whole_image": {"size_crop": None},
         "patchcore_ex": {"interpolation": "area", "k": 5, "image_score": "max_map"},
         "anomalib_like": {
             "size_resize": (256, 256),
@@ -129,7 +130,8 @@ class Settings:
     """Settings of PatchCore, checked and in one form.
 
     Tuples may be given as any iterable, a tuple of one value as that value, and a size as one
-    number for a square. Percentages are sorted, each kept once.
+    number for a square. ``size_crop`` None is stored as ``size_resize``: there is no crop.
+    Percentages are sorted, each kept once.
 
     Raises:
         PatchCoreError: A value has the wrong type, is not one of the choices or is out of bounds.
@@ -211,11 +213,11 @@ class Settings:
         bounds=Bounds(1),
         max_values=2,
     )
-    size_crop: tuple[int, int] = setting(
+    size_crop: tuple[int, int] | None = setting(
         (224, 224),
         "preprocessing",
-        "size in pixels of the centre crop: one number, or height and width; 224 as in the paper; "
-        "the same as size_resize for no crop",
+        "size in pixels of the centre crop: one number, or height and width; 224 as in the paper, "
+        "so that 23.4 % of each image is not judged; train has no crop: size_resize",
         metavar="N",
         bounds=Bounds(1),
         max_values=2,
@@ -246,9 +248,11 @@ class Settings:
         for entry in dataclasses.fields(self):
             value = _convert(entry.name, getattr(self, entry.name), kinds[entry.name])
             _check_choices(entry, value)
-            if entry.metadata["bounds"] is not None:
+            if entry.metadata["bounds"] is not None and value is not None:
                 entry.metadata["bounds"].check(entry.name, value)
             object.__setattr__(self, entry.name, value)
+        if self.size_crop is None:
+            object.__setattr__(self, "size_crop", self.size_resize)
         object.__setattr__(self, "percentage_coreset", tuple(sorted(set(self.percentage_coreset))))
         if any(crop > size for crop, size in zip(self.size_crop, self.size_resize, strict=True)):
             raise PatchCoreError(

@@ -6,6 +6,7 @@ Each test runs the program in a process of its own.
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -105,6 +106,12 @@ IMAGE = "data/widget/train/good/000.png"
         ("export --format pt", "argument --format: invalid choice"),
         ("export --path_trained empty", "expected trained models in empty, found none"),
         ("export --images nowhere.png", "no such file or folder: nowhere.png (--images)"),
+        ("download --to x", "expected the NAME of a dataset and --to FOLDER"),
+        ("download mpdd --to x", "MPDD has no public address of an archive"),
+        ("download btad --to x", "BTAD has a licence"),
+        ("download btad --archive nowhere.zip --to x", "expected an archive, found no file"),
+        (f"train {DATA} --shots 1 2", "expected one number of training images"),
+        (f"{DATA} --shots 0", "expected shots of at least 1, found 0 (--shots)"),
         ("tables nowhere", "expected a result folder with run.json"),
     ],
 )
@@ -143,6 +150,95 @@ def test_an_interrupted_import_ends_without_a_traceback(folder, name):
     process = run(folder, DATA, AT_IMPORT.format(name=name, action=interrupt) + RUN)
     assert json.loads(process.stdout)[0] == main.INTERRUPTED
     assert process.stderr == "interrupted; what was finished is kept\n"
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_other_signals_end_it_too(folder, name):
+    number = getattr(signal, name)
+    action = f"os.kill(os.getpid(), {number:d})"
+    process = run(folder, DATA, AT_IMPORT.format(name="torch", action=action) + RUN)
+    assert json.loads(process.stdout)[0] == 128 + number
+    assert process.stderr == f"ended by signal {number:d}; what was finished is kept\n"
+
+
+def test_a_signal_that_is_ignored_stays_ignored(folder):
+    """As by a shell for background jobs, and by nohup."""
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    action = "os.kill(os.getpid(), signal.SIGHUP)"
+    at_import = AT_IMPORT.format(name="utils.commands.tables", action=action)
+    process = run(folder, "tables nowhere", code + at_import + RUN)
+    assert json.loads(process.stdout) == [main.WRONG_USAGE, []]
+
+
+ENDING = """
+import os, signal, subprocess, sys, time
+import main
+
+number, delay = int(sys.argv[1]), sys.argv[2]
+
+def interrupted(arguments):
+    # A second signal arrives while the run ends, or while the interpreter shuts down.
+    again = f"sleep {delay}; kill -{number} {os.getpid()}"
+    try:
+        os.kill(os.getpid(), number)
+    except KeyboardInterrupt as error:
+        child = subprocess.Popen(["sh", "-c", again])
+        if delay == "0":
+            child.wait()
+        return 128 + error.args[0]
+
+class Slow:
+    def __del__(self, sleep=time.sleep):
+        sleep(1)
+
+main.main = interrupted
+keep = Slow()
+sys.exit(main.run_script([]))
+"""
+
+
+@pytest.mark.parametrize("delay", ["0", "0.4"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_changes_nothing(folder, number, delay):
+    process = subprocess.run(
+        [sys.executable, "-c", ENDING, str(int(number)), delay],
+        check=False,
+        cwd=folder,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert (process.returncode, process.stderr) == (128 + number, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is full")
+def test_a_full_standard_output_is_one_line(folder):
+    code = "import main, sys; main.main = lambda _: print('lost'); sys.exit(main.run_script([]))"
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.run(
+            [sys.executable, "-c", code],
+            check=False,
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert process.returncode == main.WRONG_USAGE
+    assert process.stderr == "error: No space left on device; what was finished is kept\n"
+
+
+@pytest.mark.parametrize("stream", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_closed_standard_streams_are_no_fault(folder, stream):
+    script = f"{sys.executable} {ROOT / 'main.py'} tables nowhere --path_result made {stream}"
+    process = subprocess.run(["sh", "-c", script], check=False, cwd=folder, capture_output=True)
+    assert process.returncode == main.WRONG_USAGE
+
+
+@pytest.mark.parametrize("text", ["MemoryError()", "RuntimeError('cannot allocate memory')"])
+def test_an_exhausted_memory_is_one_line(folder, text):
+    action = f"raise {text}"
+    process = run(folder, DATA, AT_IMPORT.format(name="torch", action=action) + RUN)
+    assert json.loads(process.stdout)[0] == main.WRONG_USAGE
+    assert re.fullmatch("error: the memory is full .*\n", process.stderr)
 
 
 def test_an_extension_module_may_turn_an_interruption_into_another_error(folder):

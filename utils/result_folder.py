@@ -1,6 +1,7 @@
 """The folder of a run's results: earlier results are kept, and files are written completely."""
 
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from utils.output_names import (
     RUN_FILE,
 )
 from utils.results import ResultRow, defects_csv, results_csv
+
+log = logging.getLogger(__name__)
 
 
 class ResultFolder:
@@ -33,16 +36,17 @@ class ResultFolder:
         self.path = path
         make_writable(path, "results", "--path_result")
 
-    def move_earlier_run(self, more: Sequence[str] = ()) -> None:
+    def move_earlier_run(self, more: Sequence[str] = (), *, reason: str = "") -> None:
         """Move the files of an earlier run to ``earlier/<start of that run>/``.
 
         Args:
             more: Names of other files and folders of an earlier run.
+            reason: Why the run does not go on from them, for the log.
 
         Raises:
             UsageError: a file cannot be moved.
         """
-        files = [file for name in (*OUTPUT_PATTERNS, *more) for file in self.path.glob(name)]
+        files = self._files_of_earlier_run(more)
         if not files:
             return
         started = time.localtime(min(file.stat().st_mtime for file in files))
@@ -55,6 +59,21 @@ class ResultFolder:
             raise UsageError(
                 f"cannot move an earlier run's results to {target}: {error.strerror or error}"
             ) from error
+        log.info(
+            "the earlier run in %s moved to %s, %.1f MB%s",
+            self.path,
+            target,
+            _num_bytes(target) / 1e6,
+            f": {reason}" if reason else "",
+        )
+
+    def remove_partial_files(self) -> None:
+        """Remove the incomplete files that a killed run has left."""
+        for file in self.path.rglob(".*.partial"):
+            file.unlink(missing_ok=True)
+
+    def _files_of_earlier_run(self, more: Sequence[str]) -> list[Path]:
+        return [file for name in (*OUTPUT_PATTERNS, *more) for file in self.path.glob(name)]
 
     def write_bytes(self, name: str, data: bytes) -> Path:
         """Write a file, which always has the complete old or the complete new content.
@@ -76,8 +95,11 @@ class ResultFolder:
             ) from error
 
     def write_text(self, name: str, text: str) -> Path:
-        """Write a text file in UTF-8, like `write_bytes`."""
-        return self.write_bytes(name, text.encode())
+        """Write a text file in UTF-8, like `write_bytes`.
+
+        Bytes of a file name that are not valid text are written as escapes.
+        """
+        return self.write_bytes(name, text.encode(errors="backslashreplace"))
 
     def write_rows(self, rows: Sequence[ResultRow]) -> None:
         """Write ``results.csv`` and ``results_defects.csv``."""
@@ -87,6 +109,10 @@ class ResultFolder:
     def write_run(self, record: Mapping[str, object]) -> Path:
         """Write ``run.json``."""
         return self.write_text(RUN_FILE, json.dumps(record, indent=2, default=str) + "\n")
+
+
+def _num_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _unused(path: Path) -> Path:

@@ -11,21 +11,52 @@ from utils.errors import UsageError
 from utils.output_names import DEFECTS_FILE, RESULTS_FILE
 
 FIXED_COLUMNS = frozenset(
-    {"category", "percentage_coreset", "k", "seed", "num_train", "num_test", "model"}
+    {"category", "percentage_coreset", "k", "seed", "shots", "num_train", "num_test", "model"}
 )
 SECONDS = "seconds_"
+# Columns with names that come from the data.
+_NAMES = ("category", "model", "defect_type")
+# A name that begins so would be a formula in a spreadsheet; "'" is quoted so that it can be read.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
 SECONDS_TOTAL = "seconds_total"
 
 
 @dataclass(frozen=True)
+class Setting:
+    """Coreset percentage and number of training images, which figures and tables distinguish.
+
+    Attributes:
+        percentage: Coreset size as a fraction of the training patches, in (0, 1].
+        shots: Number of training images of a few-shot run; None for all.
+    """
+
+    percentage: float
+    shots: int | None = None
+
+    @property
+    def order(self) -> tuple[float, float]:
+        """Sort key: by ascending shots, all images last, then by ascending percentage."""
+        return math.inf if self.shots is None else self.shots, self.percentage
+
+    @property
+    def key(self) -> str:
+        """Text that no other setting shares, without spaces."""
+        return f"{self.percentage!r}" + ("" if self.shots is None else f"_shots{self.shots}")
+
+    def __str__(self) -> str:
+        few = "" if self.shots is None else f", {shots_text(self.shots)}"
+        return f"{100 * self.percentage:g} %{few}"
+
+
+@dataclass(frozen=True)
 class ResultRow:
-    """Measurements of one category with one model, coreset percentage and seed.
+    """Measurements of one category with one model, coreset percentage, seed and number of shots.
 
     Attributes:
         category: The category's name.
         percentage_coreset: Coreset size as a fraction of the training patches, in (0, 1].
         k: Number of nearest neighbours.
-        seed: Seed of the coreset selection.
+        seed: Seed of the coreset selection and of the choice of training images.
         num_train: Number of training images.
         num_test: Number of test images.
         metrics: Metrics by the keys of `utils.metric_columns`: fractions, counts and scores; NaN if
@@ -34,6 +65,7 @@ class ResultRow:
             counts in full for each.
         model: Name of the backbone, or ``ensemble``.
         defects: Image metrics by defect type (its images against the good images).
+        shots: Number of training images that was asked for; None for all.
     """
 
     category: str
@@ -46,6 +78,7 @@ class ResultRow:
     seconds: Mapping[str, float]
     model: str
     defects: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    shots: int | None = None
 
     @property
     def seconds_total(self) -> float:
@@ -53,9 +86,15 @@ class ResultRow:
         return sum(self.seconds.values())
 
     @property
+    def setting(self) -> Setting:
+        """Coreset percentage and number of shots."""
+        return Setting(self.percentage_coreset, self.shots)
+
+    @property
     def key(self) -> tuple:
-        """Model, category, percentage, k and seed, which no other row of a run shares."""
-        return self.model, self.category, self.percentage_coreset, self.k, self.seed
+        """Model, category, percentage, k, seed and shots, which no other row of a run shares."""
+        setting = self.percentage_coreset, self.k, self.seed, self.shots
+        return self.model, self.category, *setting
 
     def value(self, column: str) -> float:
         """Return the metric of a column of ``results.csv``, or the total time; NaN if missing."""
@@ -102,6 +141,7 @@ class ResultRow:
             percentage_coreset=float(record["percentage_coreset"]),
             k=int(record["k"]),
             seed=int(record["seed"]),
+            shots=_read_shots(record),
             num_train=int(record["num_train"]),
             num_test=int(record["num_test"]),
             metrics=_read_metrics(record, FIXED_COLUMNS.union(times)),
@@ -115,6 +155,7 @@ class ResultRow:
             "percentage_coreset": str(self.percentage_coreset),
             "k": str(self.k),
             "seed": str(self.seed),
+            "shots": "" if self.shots is None else str(self.shots),
         }
 
 
@@ -136,11 +177,16 @@ def csv_text(records: Sequence[Mapping[str, str]], columns: Iterable[str] = ()) 
         columns: The columns; by default those of the records.
     """
     found = dict.fromkeys(column for record in records for column in record)
+    names = list(columns or found)
+    rows = [{k: as_cell(v) if k in _NAMES else v for k, v in record.items()} for record in records]
+    return "".join(_csv_line(row, names) for row in [dict(zip(names, names, strict=True)), *rows])
+
+
+def _csv_line(row: Mapping[str, str], names: Sequence[str]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns or found), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
+    # The default line terminator makes the module quote cells with \r or \n.
+    csv.DictWriter(text, names, restval="").writerow(row)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def read_rows(folder: Path) -> list[ResultRow]:
@@ -158,15 +204,33 @@ def read_rows(folder: Path) -> list[ResultRow]:
         raise UsageError(
             f"expected a result folder with {RESULTS_FILE}, found none at {path} ({error.strerror})"
         ) from error
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, csv.Error) as error:
         raise UsageError(
             f"expected results of this program in {path}, cannot read {error}"
         ) from error
 
 
+def as_cell(text: str) -> str:
+    """Return a name for a CSV file, such that no spreadsheet takes it for a formula.
+
+    A quote before the first character makes it text; `from_cell` removes it.
+    """
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+def from_cell(text: str) -> str:
+    """Return a name that `as_cell` has written."""
+    is_quoted = text.startswith("'") and text[1:].startswith(_FORMULA_STARTS)
+    return text[1:] if is_quoted else text
+
+
 def _read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        records = list(csv.DictReader(file))
+    for number, record in enumerate(records, start=1):
+        if None in record or None in record.values():
+            raise ValueError(f"row {number}: it has more or fewer cells than there are columns")
+    return [{k: from_cell(v) if k in _NAMES else v for k, v in r.items()} for r in records]
 
 
 def _read_defects(path: Path) -> dict[tuple, dict[str, dict[str, float]]]:
@@ -174,7 +238,7 @@ def _read_defects(path: Path) -> dict[tuple, dict[str, dict[str, float]]]:
     found: dict[tuple, dict[str, dict[str, float]]] = {}
     for record in _read_csv(path) if path.is_file() else ():
         key = (record["model"], record["category"], float(record["percentage_coreset"]))
-        key += (int(record["k"]), int(record["seed"]))
+        key += (int(record["k"]), int(record["seed"]), _read_shots(record))
         metrics = _read_metrics(record, FIXED_COLUMNS - {"num_test"} | {"defect_type"})
         found.setdefault(key, {})[record["defect_type"]] = metrics
     return found
@@ -183,6 +247,16 @@ def _read_defects(path: Path) -> dict[tuple, dict[str, dict[str, float]]]:
 def _read_metrics(record: Mapping[str, str], others: frozenset[str]) -> dict[str, float]:
     """Return the metrics of a record, all columns except ``others``; NaN for an empty value."""
     return {name: float(text or "nan") for name, text in record.items() if name not in others}
+
+
+def _read_shots(record: Mapping[str, str]) -> int | None:
+    """Return the number of shots; None for all training images, and in files without the column."""
+    return int(record["shots"]) if record.get("shots") else None
+
+
+def shots_text(shots: int) -> str:
+    """Return a number of training images in words, for example ``4 shots``."""
+    return f"{shots} shot{'' if shots == 1 else 's'}"
 
 
 def _number(value: float) -> str:

@@ -38,20 +38,47 @@ class TableCell:
 
 
 @dataclass(frozen=True)
+class TableRow:
+    """A row of a table.
+
+    Attributes:
+        name: A category, or one of `AVERAGES`.
+        cells: The values, in the order of the table's columns.
+        shots: Number of training images of a few-shot run; None for all.
+    """
+
+    name: str
+    cells: tuple[TableCell, ...]
+    shots: int | None = None
+
+    @property
+    def shots_text(self) -> str:
+        """The number of training images, or ``all``."""
+        return "all" if self.shots is None else str(self.shots)
+
+
+@dataclass(frozen=True)
 class Table:
     """One metric: categories down, percentages across, averages last.
 
+    Rows with the same number of shots are consecutive.
+
     Attributes:
         title: Title with the unit.
-        columns: Headings of the columns after the first.
-        rows: Each category with its cells, in the order of the columns.
+        columns: Headings of the columns with values.
+        rows: Categories, then averages; for each number of shots.
         digits: Digits after the decimal point.
     """
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[TableCell, ...]], ...]
+    rows: tuple[TableRow, ...]
     digits: int
+
+    @property
+    def has_shots(self) -> bool:
+        """Whether a row is of a few-shot run, so that rows show their number of shots."""
+        return any(row.shots is not None for row in self.rows)
 
     @property
     def plain_columns(self) -> list[str]:
@@ -61,40 +88,51 @@ class Table:
     def to_markdown(self) -> str:
         """Return the table with its title."""
         body = []
-        for name, cells in self.rows:
-            shown = f"**{name}**" if name in AVERAGES else escape_markdown(name)
-            body.append([shown, *(cell.to_text(self.digits) for cell in cells)])
-        return markdown_table(self.title, ["category", *self.columns], body, num_texts=1)
+        for row in self.rows:
+            shown = f"**{row.name}**" if row.name in AVERAGES else escape_markdown(row.name)
+            values = [cell.to_text(self.digits) for cell in row.cells]
+            body.append([shown, *self._shots_of(row), *values])
+        return markdown_table(self.title, [*self._first_columns, *self.columns], body, num_texts=1)
 
     def to_latex(self) -> str:
         """Return a tabular that needs the package booktabs."""
+        headings = [*self._first_columns, *self.plain_columns]
         lines = [
             f"% {self.title}",
-            rf"\begin{{tabular}}{{l{'r' * len(self.columns)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
             r"\toprule",
-            " & ".join(map(_escape_latex, ["category", *self.plain_columns])) + r" \\",
+            " & ".join(map(_escape_latex, headings)) + r" \\",
             r"\midrule",
         ]
-        for name, cells in self.rows:
-            if name == AVERAGE:
+        for before, row in zip((self.rows[0], *self.rows), self.rows, strict=False):
+            if row.name == AVERAGE or row.shots != before.shots:
                 lines.append(r"\midrule")
-            values = [cell.to_text(self.digits, r"$\pm$") for cell in cells]
-            lines.append(" & ".join([_escape_latex(name), *values]) + r" \\")
+            values = [cell.to_text(self.digits, r"$\pm$") for cell in row.cells]
+            name = _escape_latex(row.name)
+            lines.append(" & ".join([name, *self._shots_of(row), *values]) + r" \\")
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
     def to_records(self) -> list[dict[str, str]]:
-        """Return a record for each value: table, category, column, value, deviation."""
+        """Return a record for each value: table, category, shots, column, value, deviation."""
         return [
             {
                 "table": self.title,
-                "category": name,
+                "category": row.name,
+                "shots": "" if row.shots is None else str(row.shots),
                 "column": column,
                 "value": _number(cell.value, self.digits),
                 "deviation": _number(cell.standard_deviation, self.digits),
             }
-            for name, cells in self.rows
-            for column, cell in zip(self.plain_columns, cells, strict=True)
+            for row in self.rows
+            for column, cell in zip(self.plain_columns, row.cells, strict=True)
         ]
+
+    @property
+    def _first_columns(self) -> list[str]:
+        return ["category", "shots"] if self.has_shots else ["category"]
+
+    def _shots_of(self, row: TableRow) -> list[str]:
+        return [row.shots_text] if self.has_shots else []
 
 
 def markdown_table(
@@ -119,7 +157,8 @@ def escape_markdown(text: str) -> str:
 
 
 def _escape_latex(text: str) -> str:
-    return "".join(f"\\{letter}" if letter in "&%$#_{}" else letter for letter in text)
+    words = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(words.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 
 
 def _number(value: float, digits: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from utils.metric_columns import IMAGE, METRICS, PIXEL, MetricColumn, Output
 from utils.results import ResultRow, csv_text
-from utils.table import AVERAGES, Table, TableCell, escape_markdown, markdown_table
+from utils.table import AVERAGES, Table, TableCell, TableRow, escape_markdown, markdown_table
 
 PAPER_FILE = Path(__file__).with_name("paper_tables.csv")
 PAPER_PERCENTAGES = {0.25: "25", 0.1: "10", 0.01: "1"}
@@ -55,8 +55,8 @@ def stage_table(rows: Sequence[ResultRow]) -> Table:
     body = []
     for row in rows:
         seconds = [*(row.seconds.get(stage, 0.0) for stage in stages), row.seconds_total]
-        name = f"{row.category}, {row.model}, {100 * row.percentage_coreset:g} %, seed {row.seed}"
-        body.append((name, tuple(map(TableCell, seconds))))
+        name = f"{row.category}, {row.model}, {row.setting}, seed {row.seed}"
+        body.append(TableRow(name, tuple(map(TableCell, seconds))))
     return Table("Seconds by stage", (*stages, "total"), tuple(body), digits=2)
 
 
@@ -76,7 +76,7 @@ def records_text(tables: Sequence[Table]) -> str:
     """Return ``tables.csv``, with one value per line."""
     return csv_text(
         [record for table in tables for record in table.to_records()],
-        columns=("table", "category", "column", "value", "deviation"),
+        columns=("table", "category", "shots", "column", "value", "deviation"),
     )
 
 
@@ -90,7 +90,7 @@ def log_line(row: ResultRow) -> str:
         )
         for items in (IMAGE, PIXEL)
     )
-    setting = f"{row.model}, coreset {100 * row.percentage_coreset:g} %, seed {row.seed}"
+    setting = f"{row.model}, coreset {row.setting}, seed {row.seed}"
     time = f"{row.seconds_total:.1f} s"
     return f"{row.category}, {setting}, {time}: image {images}; pixel {pixels}"
 
@@ -99,12 +99,14 @@ def describe_run(record: Mapping[str, object]) -> str:
     """Return the origin of results in Markdown, from ``run.json``."""
     options = record["options"]
     layers = ", ".join(" ".join(group) for group in options["layers"])
+    shots = " ".join(map(str, options.get("shots", ())))  # missing in records of older runs
+    few = f"shots {shots}; " if shots else ""
     lines = [f"> {note}\n" for note in record["notes"]]
     lines.append(f"    {record['command']}\n")
     lines.append(
         f"Backbone {', '.join(options['backbone'])}; weights {', '.join(options['weights'])}; "
         f"layers {layers}; k = {options['k']}; seed {' '.join(map(str, options['seed']))}; "
-        f"protocol {options['protocol']}; on {record['device']} ({record['cpu']}); "
+        f"{few}protocol {options['protocol']}; on {record['device']} ({record['cpu']}); "
         f"{record['start']}. *Paper*: Roth et al. 2022, arXiv 2106.08265, WideResNet50.\n"
     )
     return "\n".join(lines)
@@ -171,6 +173,27 @@ def _contents(metric: MetricColumn, rows: Sequence[ResultRow]) -> list[_TableCon
     return [_TableContent(metric, limit) for limit in known]
 
 
+@dataclass(frozen=True)
+class _Block:
+    """The columns of one percentage, for the rows with the same number of shots.
+
+    Each column has the categories, then both averages.
+
+    Attributes:
+        papers: The paper's results.
+        measured: The measured values.
+        differences: Measured value minus the paper's.
+        is_compared: Whether the paper has one of the measured categories.
+        has_others: Whether there are also measured categories that the paper does not have.
+    """
+
+    papers: tuple[TableCell, ...]
+    measured: tuple[TableCell, ...]
+    differences: tuple[TableCell, ...]
+    is_compared: bool
+    has_others: bool
+
+
 def _table(
     title: str,
     content: _TableContent,
@@ -179,35 +202,82 @@ def _table(
 ) -> Table:
     """Return a table with the percentages side by side.
 
-    The paper's result is to the left of each percentage, the difference to its right.
+    The paper's result is to the left of each percentage, the difference to its right. Few-shot
+    results have rows of their own, and are not compared with the paper's results of all images.
     """
-    categories = list(dict.fromkeys(row.category for row in rows))
-    columns: list[tuple[str, list[TableCell]]] = []  # each: the categories, then both averages
-    has_others = False  # categories that the paper does not have
-    for percentage in sorted({row.percentage_coreset for row in rows}):
-        measured = _by_seed(content, [r for r in rows if r.percentage_coreset == percentage])
-        published = _paper_results(paper, content.paper, percentage)
-        known = [c for c in categories if any(c in values for values in measured)]
-        compared = [c for c in known if c in published]
-        cells = [_cell(values[c] for values in measured if c in values) for c in categories]
-        cells += [_average(measured, known), _average(measured, compared)]
+    percentages = sorted({row.percentage_coreset for row in rows})
+    settings = sorted({row.setting for row in rows}, key=lambda setting: setting.order)
+    groups = list(dict.fromkeys(setting.shots for setting in settings))  # all images last
+    blocks: list[list[_Block]] = []  # of each group: one of each percentage
+    names: list[list[str]] = []  # of each group
+    for shots in groups:
+        of_group = [row for row in rows if row.shots == shots]
+        categories = list(dict.fromkeys(row.category for row in of_group))
+        blocks.append(
+            [
+                _block(
+                    content,
+                    [row for row in of_group if row.percentage_coreset == percentage],
+                    categories,
+                    {} if shots else _paper_results(paper, content.paper, percentage),
+                )
+                for percentage in percentages
+            ]
+        )
+        # Without other categories both averages are equal: the last row is left out.
+        has_others = any(block.has_others for block in blocks[-1])
+        names.append([*categories, *(AVERAGES if has_others else AVERAGES[:1])])
+
+    has_paper = bool(content.paper) and None in groups
+    compared = [
+        any(of_group[n].is_compared for of_group in blocks) for n in range(len(percentages))
+    ]
+    headings: list[str] = []
+    for percentage, is_compared in zip(percentages, compared, strict=True):
         name = f"{100 * percentage:g} %"
-        columns.append((name, cells))
-        if content.paper:
-            mean = TableCell(mean_of_known(published[c] for c in compared))
-            papers = [TableCell(published.get(c, math.nan)) for c in categories]
-            # The paper's average is only comparable with an average over the same categories.
-            papers += [mean if compared == known else TableCell(), mean]
-            columns.insert(-1, (f"*Paper* {name}", papers))
-            if compared:
-                columns.append(("difference", _differences(cells, papers)))
-                has_others |= compared != known
-    names = [*categories, *(AVERAGES if has_others else AVERAGES[:1])]
-    by_category = zip(*(cells for _, cells in columns), strict=True)
-    # Without other categories both averages are equal: the last row is left out.
-    body = zip(names, by_category, strict=has_others)
-    headings = tuple(heading for heading, _ in columns)
-    return Table(title, headings, tuple(body), content.metric.unit.digits)
+        headings += [*([f"*Paper* {name}"] if has_paper else []), name]
+        headings += ["difference"] if is_compared else []
+    body = []
+    for shots, of_group, of_rows in zip(groups, blocks, names, strict=True):
+        for n, name in enumerate(of_rows):
+            cells: list[TableCell] = []
+            for block, is_compared in zip(of_group, compared, strict=True):
+                cells += [*([block.papers[n]] if has_paper else []), block.measured[n]]
+                cells += [block.differences[n]] if is_compared else []
+            body.append(TableRow(name, tuple(cells), shots))
+    return Table(title, tuple(headings), tuple(body), content.metric.unit.digits)
+
+
+def _block(
+    content: _TableContent,
+    rows: Sequence[ResultRow],
+    categories: Sequence[str],
+    published: Mapping[str, float],
+) -> _Block:
+    """Return the columns of one percentage.
+
+    Args:
+        content: Content of the table.
+        rows: Results of this percentage.
+        categories: The categories of the table's rows.
+        published: The paper's results by category.
+    """
+    by_seed = _by_seed(content, rows)
+    known = [c for c in categories if any(c in values for values in by_seed)]
+    compared = [c for c in known if c in published]
+    measured = [_cell(values[c] for values in by_seed if c in values) for c in categories]
+    measured += [_average(by_seed, known), _average(by_seed, compared)]
+    mean = TableCell(mean_of_known(published[c] for c in compared))
+    papers = [TableCell(published.get(c, math.nan)) for c in categories]
+    # The paper's average is only comparable with an average over the same categories.
+    papers += [mean if compared == known else TableCell(), mean]
+    return _Block(
+        tuple(papers),
+        tuple(measured),
+        tuple(_differences(measured, papers)),
+        is_compared=bool(compared),
+        has_others=bool(compared) and compared != known,
+    )
 
 
 def _by_seed(content: _TableContent, rows: Sequence[ResultRow]) -> list[dict[str, float]]:
@@ -257,7 +327,7 @@ def _defect_table(rows: Sequence[ResultRow]) -> str:
     body = [
         [
             *map(escape_markdown, (row.category, defect_type, row.model)),
-            f"{100 * row.percentage_coreset:g} %",
+            str(row.setting),
             f"{values['num_test']:g}",
             *(m.unit.to_text(m.unit.factor * values.get(m.key, math.nan)) for m in metrics),
         ]

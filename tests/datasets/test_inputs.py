@@ -1,5 +1,6 @@
 """What a user points at, in real files and folders; videos are made here, frame by frame."""
 
+import codecs
 import io
 import os
 import tracemalloc
@@ -10,10 +11,17 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets import inputs
+from datasets import inputs, videos
 from datasets.base import DatasetError
-from datasets.inputs import Item, find_items, path_fault, video_format, watch_folder
+from datasets.folders import HIDDEN, LINK, LOOP, RESULT_FILES, RESULTS, TWICE, FolderSearch
+from datasets.inputs import NEITHER, NO_FILE, UNREADABLE, find_items, path_fault, watch_folder
+from datasets.items import Item
+from datasets.notes import Notes
+from datasets.path_list import OTHER_ENCODING, QUOTED
+from datasets.videos import VideoFormat, video_format
 from tests.support import write_image
+from utils.output_names import RESULTS_FILE, RUN_FILE
+from utils.predictions import CSV_FILE
 
 SIZE = (32, 48)  # height, width
 GREYS = (20, 60, 100, 140, 180, 220)  # of a video's frames
@@ -48,6 +56,13 @@ def video(path: Path | str, code="mp4v", greys=GREYS, rate=10.0) -> Path:
         writer.write(frame)
     writer.release()
     return path
+
+
+def left_out(*paths: str, listed=None) -> dict[str, tuple[int, str]]:
+    """Return the number of files that are left out, and an example, by reason."""
+    notes = Notes()
+    list(find_items(paths, listed=listed, notes=notes))
+    return {note.reason: (note.count, note.example) for note in notes.all()}
 
 
 def names(*paths: str, listed=None, **more) -> list[str]:
@@ -158,15 +173,136 @@ class TestFolders:
     def test_hidden_files_and_folders_are_left_out(self, here):
         images("p/a.png", "p/._a.png", "p/.thumbnails/b.png")
         assert names("p") == ["p/a.png"]
+        assert left_out("p") == {HIDDEN: (2, "p/._a.png")}
         assert names("p/.thumbnails") == ["p/.thumbnails/b.png"]  # but where they are named
 
-    def test_links_to_folders_are_not_followed_but_where_they_are_named(self, here):
-        images("p/a/b.png")
-        Path("p/a/loop").symlink_to("..")
-        Path("q").symlink_to("p")
-        Path("p/c.png").symlink_to("a/b.png")
-        assert names("p") == ["p/a/b.png", "p/c.png"]
-        assert names("q") == ["q/a/b.png", "q/c.png"]
+    def test_links_to_files_and_to_folders_elsewhere_are_followed(self, here):
+        images("p/a.png", "q/b.png", "q/r/c.png")
+        Path("p/c.png").symlink_to("a.png")
+        Path("p/link").symlink_to("../q")
+        Path("s").symlink_to("p")
+        assert names("p") == ["p/a.png", "p/c.png", "p/link/b.png", "p/link/r/c.png"]
+        assert left_out("p") == {}
+        assert names("s") == [name.replace("p/", "s/", 1) for name in names("p")]
+        assert names("p/**/*.png") == names("p")
+        assert names("**/*.png") == ["p/a.png", "p/c.png", "q/b.png", "q/r/c.png"]
+
+    @pytest.mark.parametrize("name", ["p", "p/../p"])
+    def test_loops_end_and_each_folder_is_read_once(self, here, name):
+        images("p/a/b.png", "q/c.png", "p/.hidden/d.png")
+        Path("p/a/parent").symlink_to("..")
+        Path("p/above").symlink_to(here)
+        Path("p/0").symlink_to("a")
+        Path("q/back").symlink_to("../p")
+        Path("q/self").symlink_to(".")
+        Path("p/x").symlink_to("../q")
+        Path("p/y").symlink_to("../q")
+        Path("p/z").symlink_to(".hidden")
+        found = [f"{name}/a/b.png", f"{name}/x/c.png", f"{name}/z/d.png"]
+        assert names(name) == found
+        assert left_out(name) == {
+            HIDDEN: (1, f"{name}/.hidden"),
+            LINK: (1, f"{name}/0"),
+            LOOP: (3, f"{name}/a/parent"),
+            TWICE: (2, f"{name}/x/self"),
+        }
+
+    @pytest.mark.parametrize("name", ["a.PNG", "a", "a.dat", "a.txt", "a.mp4"])
+    def test_content_decides_not_the_ending(self, here, name):
+        images("p/b.png")
+        Path("p/b.png").rename(f"p/{name}")
+        (item,) = find_items(["p"])
+        assert item.name == f"p/{name}"
+        np.testing.assert_array_equal(item.read(), picture())
+
+    @pytest.mark.parametrize(
+        "name", ["v.m4v", "v.webm", "v.wmv", "v.ts", "v.mts", "v.3gp", "v.mpg", "v.png", "v"]
+    )
+    def test_videos_of_any_ending_are_found(self, here, name):
+        ending, code = ("ts", "mpg2") if "ts" in name else ("avi", "MJPG")
+        video(f"w.{ending}", code)
+        Path("p").mkdir()
+        Path(f"w.{ending}").rename(f"p/{name}")
+        assert names("p") == [f"p/{name}#{number}" for number in range(len(GREYS))]
+        assert names("p/*") == names("p")
+
+    @pytest.mark.parametrize("path", ["p", "p/*", "**/*.*"])
+    def test_what_is_no_input_is_counted_by_reason(self, here, path):
+        images("p/a.png")
+        for name in ("notes.txt", "Thumbs.db", "code.ts", "empty"):
+            Path("p", name).write_text("const a = 1;" if name == "code.ts" else "")
+        os.mkfifo("p/pipe.png")
+        (image,) = find_items([path])
+        assert image.name == "p/a.png"
+        count = 3 if path == "**/*.*" else 4
+        assert left_out(path) == {
+            NEITHER: (count, "p/Thumbs.db"),
+            NO_FILE: (1, "p/pipe.png"),
+        }
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("a.png", b"", "found a damaged or unknown file"),
+            ("a.gif", b"text", "found a damaged or unknown file"),
+            ("a.mp4", b"", "cannot open"),
+            ("a.ts", b"G\0 a damaged stream", "cannot open"),
+        ],
+    )
+    def test_a_damaged_file_with_the_name_of_an_input_is_reported(
+        self, here, name, content, message
+    ):
+        Path("p").mkdir()
+        Path("p", name).write_bytes(content)
+        (item,) = find_items(["p"])
+        assert item.name == f"p/{name}"
+        with pytest.raises(DatasetError, match=message):
+            item.read()
+
+    def test_folders_with_the_names_of_images_are_folders(self, here):
+        images("p/a.png/b.png", "p/c.mp4/d.png")
+        assert names("p") == ["p/a.png/b.png", "p/c.mp4/d.png"]
+
+    @pytest.mark.parametrize("path", ["p", "p/*"])
+    def test_unreadable_files_and_broken_links(self, here, monkeypatch, path):
+        def refuse(path):
+            if path.name in {"locked.png", "locked"}:
+                raise PermissionError(13, "Permission denied", str(path))
+            return kind_of(path)
+
+        kind_of = inputs.kind_of
+        images("p/a.png", "p/locked.png")
+        Path("p/locked").touch()
+        Path("p/gone.png").symlink_to("nothing")
+        monkeypatch.setattr(inputs, "kind_of", refuse)
+        items = {item.name: item.fault for item in find_items([path])}
+        assert items.pop("p/gone.png").startswith(("cannot read p/gone.png", "no such file"))
+        refused = "cannot read p/locked.png: Permission denied"
+        assert items == {"p/a.png": "", "p/locked.png": refused}
+        assert left_out(path) == {UNREADABLE: (1, "p/locked")}
+
+    @pytest.mark.parametrize("path", ["pipe.png", "/dev/null"])
+    def test_a_pipe_or_device_is_refused_at_once(self, here, path):
+        os.mkfifo("pipe.png")
+        assert faults(path) == [f"expected a file or folder, found a pipe or device: {path}"]
+
+    def test_results_are_known_by_the_names_that_the_commands_write(self):
+        assert set(RESULT_FILES) == {
+            frozenset({RUN_FILE, CSV_FILE}),
+            frozenset({RUN_FILE, RESULTS_FILE}),
+        }
+
+    @pytest.mark.parametrize("table", ["predictions.csv", "results.csv"])
+    def test_results_of_an_earlier_run_are_not_judged(self, here, table):
+        images("p/a.png", "p/result/pictures/a.png", "p/result/earlier/1/masks/a.png")
+        for name in ("run.json", table):
+            Path("p/result", name).touch()
+        for path in ("p", "p/**/*.png"):
+            assert names(path) == ["p/a.png"]
+            assert left_out(path) == {RESULTS: (1, "p/result")}
+        assert len(names("p/result")) == 2
+        Path("p/result", table).unlink()
+        assert len(names("p")) == 3
 
     @pytest.mark.parametrize("content", [(), ("notes.txt",), (".a.png",)])
     def test_a_folder_without_pictures_is_told(self, here, content):
@@ -225,6 +361,49 @@ class TestLists:
     def test_a_line_is_no_pattern_no_camera_and_no_list(self, here, line):
         images("a1.png")
         assert faults("-", listed=io.StringIO(line)) == [f"no such file or folder: {line}"]
+
+    def read(self, content: bytes) -> list[str]:
+        """Return the names of the items of a list; all exist."""
+        listed = io.TextIOWrapper(io.BytesIO(content), encoding="ascii")
+        items = list(find_items(["-"], listed=listed))
+        assert not any(item.fault for item in items)
+        return [item.name for item in items]
+
+    @pytest.mark.parametrize(
+        ("encoding", "mark"),
+        [
+            ("utf-8", b""),
+            ("utf-8", codecs.BOM_UTF8),
+            ("utf-16-le", codecs.BOM_UTF16_LE),
+            ("utf-16-be", codecs.BOM_UTF16_BE),
+            ("latin-1", b""),
+            ("cp1252", b""),
+        ],
+    )
+    @pytest.mark.parametrize("end", ["\n", "\r\n"])
+    def test_encodings(self, here, encoding, mark, end):
+        expected = ["a.png", "Ä\u010a.png" if encoding.startswith("utf") else "Ä.png", "p/ö.png"]
+        images(*expected)
+        assert self.read(mark + end.join(expected).encode(encoding)) == expected
+        assert self.read(mark + end.join([*expected, "", ""]).encode(encoding)) == expected
+
+    def test_another_encoding_is_noted(self, here):
+        images("Ä.png")
+        listed = io.TextIOWrapper(io.BytesIO(b"\xc4.png\n"))
+        assert left_out("-", listed=listed) == {OTHER_ENCODING: (1, "Ä.png")}
+
+    def test_null_characters_separate_paths(self, here):
+        images("a.png", "b\nc.png")
+        assert self.read(b"a.png\0") == ["a.png"]
+        assert names("-", listed=["a.png\0b.png\0"]) == ["a.png", "b.png"]
+
+    @pytest.mark.parametrize("line", ['"a b.png"', "'a b.png'", "  a b.png\t", ' "a b.png" '])
+    def test_quotes_and_spaces_around_a_path(self, here, line):
+        images("a b.png")
+        assert names("-", listed=[line]) == ["a b.png"]
+        assert left_out("-", listed=[line]) == {QUOTED: (1, "a b.png")}
+        images(line)
+        assert names("-", listed=[line]) == [line]
 
     def test_a_line_that_is_no_text(self, here):
         cv2.imencode(".png", picture())[1].tofile(b"\xff.png")
@@ -320,7 +499,7 @@ class TestVideos:
         monkeypatch.setattr(cv2, "VideoCapture", lambda _: FakeCapture(rate=told))
         Path("v.mp4").touch()
         assert [i.seconds for i in islice(find_items(["v.mp4"]), 2)] == [0, 1 / rate]
-        assert video_format(Path("v.mp4")) == inputs.VideoFormat(rate, SIZE)
+        assert video_format(Path("v.mp4")) == VideoFormat(rate, SIZE)
 
 
 class FakeCapture:
@@ -340,6 +519,8 @@ class FakeCapture:
             cv2.CAP_PROP_FPS: self._rate,
             cv2.CAP_PROP_FRAME_HEIGHT: height,
             cv2.CAP_PROP_FRAME_WIDTH: width,
+            cv2.CAP_PROP_FRAME_COUNT: 0,
+            cv2.CAP_PROP_POS_MSEC: 0,
         }[what]
 
     def grab(self):
@@ -370,7 +551,7 @@ class TestCameras:
         """Frames are lost while we compute: their number says nothing of the time."""
         clock = iter((100.0, 100.5, 103.25))
         monkeypatch.setattr(cv2, "VideoCapture", lambda _: FakeCapture())
-        monkeypatch.setattr(inputs.time, "monotonic", lambda: next(clock))
+        monkeypatch.setattr(videos.time, "monotonic", lambda: next(clock))
         assert [item.seconds for item in islice(find_items(["0"]), 2)] == [0.5, 3.25]
 
     @pytest.mark.parametrize(
@@ -439,15 +620,15 @@ class TestWatching:
     def test_a_file_that_vanishes_within_a_look_is_left(self, look, monkeypatch):
         images("w/a.png", "w/b.png")
         look()
-        walk = inputs._walk
+        files = FolderSearch.files
 
-        def vanish(folder):
-            for item in walk(folder):
-                if item.name == "w/a.png":
-                    item.path.unlink()
-                yield item
+        def vanish(search):
+            for found in files(search):
+                if found.path == Path("w/a.png"):
+                    found.path.unlink()
+                yield found
 
-        monkeypatch.setattr(inputs, "_walk", vanish)
+        monkeypatch.setattr(FolderSearch, "files", vanish)
         assert look() == ["w/b.png"]
 
     def test_a_folder_that_is_gone_for_a_while_does_not_make_its_files_new(self, look):

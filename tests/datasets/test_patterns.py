@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datasets.notes import Notes
 from datasets.patterns import expand_pattern, has_match, has_pattern
 
 FILES = (
@@ -58,12 +59,12 @@ def _within(root, monkeypatch):
     ],
 )
 def test_what_a_pattern_matches(pattern, expected):
-    assert expand_pattern(pattern) == expected
+    assert expand_pattern(pattern, Notes()) == expected
     assert has_match(pattern) == bool(expected)
 
 
 def test_absolute_patterns_give_absolute_paths(root):
-    assert expand_pattern(f"{root}/**/b.png") == [f"{root}/p/q/b.png"]
+    assert expand_pattern(f"{root}/**/b.png", Notes()) == [f"{root}/p/q/b.png"]
 
 
 def test_links_that_lead_in_circles_come_to_an_end(tmp_path, monkeypatch):
@@ -73,7 +74,7 @@ def test_links_that_lead_in_circles_come_to_an_end(tmp_path, monkeypatch):
     (tmp_path / "p/a.png").touch()
     for name in ("x", "y"):
         (tmp_path / "p" / name).symlink_to("..")
-    assert expand_pattern("**/*.png") == ["p/a.png"]
+    assert expand_pattern("**/*.png", Notes()) == ["p/a.png"]
 
 
 NAME = st.sampled_from(["*", "?", "**", "p", "q", "a.png", "*.png", "[ap]*", "p[[]1]"])
@@ -87,7 +88,7 @@ def test_equals_the_standard_librarys_glob_where_there_are_no_links(parts):
     expected = {str(Path(match)) for match in glob.glob(pattern, recursive=True)}  # noqa: PTH207
     if parts[-1] == "**":
         expected = {match for match in expected if Path(match).is_dir()} - {"."}
-    assert set(expand_pattern(pattern)) - {"."} == expected
+    assert set(expand_pattern(pattern, Notes())) - {"."} == expected
 
 
 @pytest.mark.parametrize(

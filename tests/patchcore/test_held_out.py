@@ -15,7 +15,7 @@ def of_images(scores) -> HeldOutScores:
 
 
 def test_folds_are_of_nearly_one_size_and_drawn_by_the_seed():
-    folds = Folds(10, seed=3)
+    folds = Folds(np.arange(10), seed=3)
     assert np.bincount(folds.fold_of_image).tolist() == [3, 3, 2, 2]
     shuffled = np.random.RandomState(3).permutation(10)
     assert folds.fold_of_image[shuffled].tolist() == [n % NUM_FOLDS for n in range(10)]
@@ -23,8 +23,20 @@ def test_folds_are_of_nearly_one_size_and_drawn_by_the_seed():
     assert sorted(scored.tolist()) == list(range(10))
 
 
-def test_one_image_has_no_folds():
-    assert list(Folds(1, seed=0).needed()) == []
+@pytest.mark.parametrize("seed", range(5))
+def test_copies_are_in_one_fold_and_scored_once(seed):
+    groups = np.array([0, 1, 0, 2, 1, 3, 4, 4, 4, 5])
+    folds = Folds(groups, seed)
+    fold_of_group = [set(folds.fold_of_image[groups == group].tolist()) for group in range(6)]
+    assert [len(found) for found in fold_of_group] == [1] * 6
+    assert sorted(np.bincount([*map(min, fold_of_group)]).tolist()) == [1, 1, 2, 2]
+    scored = np.concatenate([folds.scored_images(fold) for fold in folds.needed()])
+    assert sorted(scored.tolist()) == [0, 1, 3, 5, 6, 9]
+
+
+@pytest.mark.parametrize("num_copies", [1, 5])
+def test_one_image_has_no_folds(num_copies):
+    assert list(Folds(np.zeros(num_copies, np.int64), seed=0).needed()) == []
 
 
 class TestThresholds:

@@ -38,3 +38,24 @@ def test_the_origins_of_a_smaller_coreset_are_the_first_ones():
     assert first.flip.tolist() == [1, 1]
     assert first.row.tolist() == [1, 1]
     assert first.column.tolist() == [1, 1]
+
+
+class TestCopies:
+    def groups(self, *versions: str, num_flips: int = 0, batch_size: int = 99) -> list[int]:
+        """Return the groups of images; a letter stands for the content of an embedded image."""
+        order = EmbeddingOrder.of(len(versions), num_flips, batch_size)
+        pairs = zip(order.images, order.flips, strict=True)
+        digests = [(ord(versions[image][flip]), 7) for image, flip in pairs]
+        return order.groups_of_copies(np.array(digests, np.uint64)).tolist()
+
+    def test_different_images_are_groups_of_one(self):
+        assert self.groups(*"abcd") == [0, 1, 2, 3]
+
+    def test_copies_are_numbered_by_their_first_images(self):
+        assert self.groups(*"zaazbc") == [0, 1, 1, 0, 2, 3]
+
+    def test_mirrored_copies(self):
+        """By a mirrored version or through a third image that shares a version with both."""
+        assert self.groups("ab", "cd", "ba", num_flips=1, batch_size=2) == [0, 1, 0]
+        assert self.groups("dc", "cb", "ba", "xy", num_flips=1) == [0, 0, 0, 1]
+        assert self.groups("ba", "dc", "xy", "cb", num_flips=1) == [0, 0, 1, 0]

@@ -153,12 +153,18 @@ def test_the_protocols_are_settings():
     assert changed == set(PROTOCOLS["anomalib_like"]) - {"num_reweight", "size_resize"}
 
 
+def test_no_crop_is_the_size_of_the_resized_image():
+    settings = Settings(size_resize=(320, 288), size_crop=None)
+    assert settings.size_crop == (320, 288)
+    assert Settings.from_json(settings.as_json()) == settings
+
+
 def test_they_are_the_parameters_of_the_model():
     parameters = inspect.signature(PatchCore).parameters
     for parameter in Settings.parameters():
         assert parameters[parameter.name] == parameter
     assert parameters["sigma"].default == 4.0
-    assert parameters["size_crop"].annotation == tuple[int, int]
+    assert parameters["size_crop"].annotation == tuple[int, int] | None
 
 
 def test_every_name_has_its_function():

@@ -95,9 +95,9 @@ class TestDestinations:
         evaluate = evaluate_module.evaluate_category
 
         def spy(model, *arguments):
-            result = evaluate(model, *arguments)
-            self.seen.append(Seen(model, result))
-            return result
+            results = evaluate(model, *arguments)
+            self.seen.append(Seen(model, results[-1]))
+            return results
 
         monkeypatch.setattr(evaluate_module, "evaluate_category", spy)
 
@@ -138,6 +138,12 @@ class TestDestinations:
         np.testing.assert_array_equal(saved["ignored"], ignored)
         check_against_saved_maps(self.folder, row)
         assert "of each image is ignored" in (self.folder / "tables.md").read_text()
+
+    def test_shots(self):
+        seen = self.run("--shots 2")
+        assert len(seen.result.category.train) == 2
+        assert {origin // NUM_PATCHES for origin in seen.coreset} == {0, 1}
+        assert [row["num_train"] for row in read_table(self.folder)] == ["2"]
 
     def test_path_result(self, tmp_path):
         self.run(f"--path_result {tmp_path / 'elsewhere'}")

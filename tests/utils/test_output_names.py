@@ -25,6 +25,11 @@ def test_names_have_per_mille_and_k(percentage, k, tag):
     assert setting_tag(percentage, k) == tag
 
 
+def test_the_number_of_shots_is_in_a_name_only_if_it_is_given():
+    assert setting_tag(0.1, 1, None) == setting_tag(0.1, 1)
+    assert setting_tag(0.1, 1, 4) == "p0100_k01_shots004"
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0.9912, "0991"), (1.0, "1000"), (0.0, "0000"), (0.067, "0067"), (math.nan, "none")],

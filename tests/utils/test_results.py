@@ -1,6 +1,9 @@
 """Rows of results are read from CSV as they were written."""
 
+import csv
+import io
 import math
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,8 +40,8 @@ def row(
 
 
 def write(folder: Path, rows: list[ResultRow]) -> None:
-    (folder / "results.csv").write_text(results_csv(rows), encoding="utf-8")
-    (folder / "results_defects.csv").write_text(defects_csv(rows), encoding="utf-8")
+    (folder / "results.csv").write_bytes(results_csv(rows).encode())
+    (folder / "results_defects.csv").write_bytes(defects_csv(rows).encode())
 
 
 class TestRecord:
@@ -52,6 +55,7 @@ class TestRecord:
             ("percentage_coreset", "0.01"),
             ("k", "3"),
             ("seed", "7"),
+            ("shots", ""),
             ("num_train", "209"),
             ("num_test", "83"),
             ("image_auroc", "0.98765432"),
@@ -76,6 +80,7 @@ class TestRecord:
             ("percentage_coreset", "0.01"),
             ("k", "3"),
             ("seed", "7"),
+            ("shots", ""),
             ("defect_type", "crack"),
             ("num_test", "20"),
             ("image_auroc", "0.75"),
@@ -149,12 +154,55 @@ class TestReadingBack:
         assert first.defects["crack"] == pytest.approx(CRACK, nan_ok=True)
         assert second.defects == {}
 
+    def test_rows_of_the_same_setting_but_for_the_shots_are_told_apart(self, tmp_path):
+        few = [replace(row(defects={"crack": CRACK | {"num_test": n}}), shots=n) for n in (1, 16)]
+        write(tmp_path, [*few, row()])
+        one, sixteen, full = read_rows(tmp_path)
+        assert [one.shots, sixteen.shots, full.shots] == [1, 16, None]
+        assert len({one.key, sixteen.key, full.key}) == 3
+        assert (one.defects["crack"]["num_test"], sixteen.defects["crack"]["num_test"]) == (1, 16)
+        assert full.defects == {}
+
+    def test_files_of_older_runs_have_no_column_for_shots(self, tmp_path):
+        written = row("bottle", defects={"crack": {"num_test": 20, "image_auroc": 0.75}})
+        write(tmp_path, [written])
+        for name in ("results.csv", "results_defects.csv"):
+            text = (tmp_path / name).read_text().replace(",seed,shots,", ",seed,")
+            (tmp_path / name).write_text(text.replace(",7,,", ",7,"))
+            assert "shots" not in (tmp_path / name).read_text()
+        assert read_rows(tmp_path) == [written]
+
     def test_a_folder_without_results_is_named(self, tmp_path):
         with pytest.raises(
             UsageError, match=r"results\.csv, found none at .*No such file"
         ) as caught:
             read_rows(tmp_path)
         assert str(tmp_path / "results.csv") in str(caught.value)
+
+    @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
+    def test_names_come_back_and_are_never_formulas(self, name):
+        written = row(name, defects={name: {"num_test": 20.0, "image_auroc": 0.75}})
+        for text in (results_csv([written]), defects_csv([written])):
+            (record,) = csv.DictReader(io.StringIO(text, newline=""))
+            assert not record["category"].startswith(("=", "+", "-", "@", "\t", "\r"))
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder), [written])
+            assert read_rows(Path(folder)) == [written]
+
+    @pytest.mark.parametrize("change", ["extra", "missing", "long", "header"])
+    def test_a_changed_table_is_named(self, tmp_path, change):
+        write(tmp_path, [row("bottle"), row("wood")])
+        path = tmp_path / "results.csv"
+        header, *lines = path.read_text().splitlines()
+        changed = {
+            "extra": [header, lines[0] + ",1", lines[1]],
+            "missing": [header, lines[0].rpartition(",")[0], lines[1]],
+            "long": [header, lines[0].replace("bottle", "x" * 200_000), lines[1]],
+            "header": [header.replace("seed", "sead"), *lines],
+        }
+        path.write_text("\n".join(changed[change]))
+        with pytest.raises(UsageError, match="expected results of this program in"):
+            read_rows(tmp_path)
 
     @pytest.mark.parametrize(
         "content",

@@ -6,15 +6,26 @@ import math
 
 import pytest
 
-from utils.table import Table, TableCell
+from utils.table import Table, TableCell, TableRow
 from utils.tables import records_text
 
 TABLE = Table(
     "Speed_(%)",
     ("*Paper* 1 %", "1 %"),
     (
-        ("metal_nut", (TableCell(1.0), TableCell(2.26, 0.04))),
-        ("Average", (TableCell(), TableCell(2.0))),
+        TableRow("metal_nut", (TableCell(1.0), TableCell(2.26, 0.04))),
+        TableRow("Average", (TableCell(), TableCell(2.0))),
+    ),
+    digits=1,
+)
+FEW = Table(
+    "Speed",
+    ("1 %",),
+    (
+        TableRow("nut", (TableCell(1.0),), shots=2),
+        TableRow("Average", (TableCell(1.0),), shots=2),
+        TableRow("nut", (TableCell(3.0),)),
+        TableRow("Average", (TableCell(3.0),)),
     ),
     digits=1,
 )
@@ -65,8 +76,43 @@ class TestForms:
         assert len(records) == 8
         assert {record["table"] for record in records} == {"Speed_(%)"}
         assert [list(record.values())[1:] for record in records[:4]] == [
-            ["metal_nut", "Paper 1 %", "1.0", ""],
-            ["metal_nut", "1 %", "2.3", "0.0"],
-            ["Average", "Paper 1 %", "", ""],
-            ["Average", "1 %", "2.0", ""],
+            ["metal_nut", "", "Paper 1 %", "1.0", ""],
+            ["metal_nut", "", "1 %", "2.3", "0.0"],
+            ["Average", "", "Paper 1 %", "", ""],
+            ["Average", "", "1 %", "2.0", ""],
         ]
+
+
+class TestShots:
+    """Rows of few-shot results show their number of training images, and all others `all`."""
+
+    def test_markdown(self):
+        assert FEW.to_markdown().splitlines()[2:] == [
+            "| category | shots | 1 % |",
+            "|:---|---:|---:|",
+            "| nut | 2 | 1.0 |",
+            "| **Average** | 2 | 1.0 |",
+            "| nut | all | 3.0 |",
+            "| **Average** | all | 3.0 |",
+        ]
+
+    def test_latex_has_a_line_between_the_numbers_of_shots(self):
+        assert FEW.to_latex().splitlines()[1:] == [
+            r"\begin{tabular}{lrr}",
+            r"\toprule",
+            r"category & shots & 1 \% \\",
+            r"\midrule",
+            r"nut & 2 & 1.0 \\",
+            r"\midrule",
+            r"Average & 2 & 1.0 \\",
+            r"\midrule",
+            r"nut & all & 3.0 \\",
+            r"\midrule",
+            r"Average & all & 3.0 \\",
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+
+    def test_csv(self):
+        records = list(csv.DictReader(io.StringIO(records_text([FEW]))))
+        assert [record["shots"] for record in records] == ["2", "2", "", ""]

@@ -153,6 +153,62 @@ class TestSeeds:
         assert image_table(*self.ROWS[:2])["bottle"][1] == "50.00"
 
 
+class TestShots:
+    """Few-shot results have rows of their own, by the number of training images."""
+
+    @staticmethod
+    def few(category: str, shots: int | None, **values: float) -> ResultRow:
+        return replace(row(category, **values), shots=shots)
+
+    @staticmethod
+    def body(table: Table) -> list[tuple[str, str, list[str]]]:
+        """Return name, shots and values of each row."""
+        return [
+            (r.name, r.shots_text, [cell.to_text(table.digits) for cell in r.cells])
+            for r in table.rows
+        ]
+
+    def test_fewer_shots_come_first_and_each_number_has_its_average(self):
+        rows = [self.few("wood", n, image=n / 10) for n in (4, 1)]
+        rows += [self.few("nut", n, image=n / 20) for n in (4, 1)]
+        table = main_tables(rows)[IMAGE]
+        assert table.columns == ("10 %",)  # nothing of the paper is comparable
+        assert self.body(table) == [
+            ("wood", "1", ["10.00"]),
+            ("nut", "1", ["5.00"]),
+            ("Average", "1", ["7.50"]),
+            ("wood", "4", ["40.00"]),
+            ("nut", "4", ["20.00"]),
+            ("Average", "4", ["30.00"]),
+        ]
+
+    def test_they_are_not_compared_with_the_papers_results_of_all_images(self):
+        rows = [self.few("bottle", None, image=0.9), self.few("bottle", 2, image=0.5)]
+        table = main_tables(rows)[IMAGE]
+        assert table.columns == ("*Paper* 10 %", "10 %", "difference")
+        assert self.body(table) == [
+            ("bottle", "2", ["-", "50.00", "-"]),
+            ("Average", "2", ["-", "50.00", "-"]),
+            ("bottle", "all", ["100.00", "90.00", "-10.00"]),
+            ("Average", "all", ["100.00", "90.00", "-10.00"]),
+        ]
+
+    def test_each_number_has_the_mean_and_the_standard_deviation_of_its_seeds(self):
+        rows = [
+            self.few("nut", shots, seed=seed, image=shots / 10 + seed / 100)
+            for shots in (1, 2)
+            for seed in (0, 2)
+        ]
+        values = [cells for _, _, (cells,) in self.body(main_tables(rows)[IMAGE])]
+        assert values == ["11.00 ± 1.41"] * 2 + ["21.00 ± 1.41"] * 2
+
+    def test_other_outputs_name_the_shots(self):
+        one = replace(self.few("nut", 1), defects={"crack": {"num_test": 2}})
+        assert "nut, resnet18, coreset 10 %, 1 shot, seed 0" in log_line(one)
+        assert stage_table([one]).rows[0].name == "nut, resnet18, 10 %, 1 shot, seed 0"
+        assert "| nut | crack | resnet18 | 10 %, 1 shot | 2 |" in tables_text([one], "")
+
+
 class TestAllTables:
     MEASURED = row(
         "bottle",

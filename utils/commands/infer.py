@@ -8,7 +8,7 @@ from utils.pipeline.trained_models import choose_model
 
 DESCRIPTION = """Judge images, folders, videos or a camera with a trained model of train or
 evaluate. Exit status: 0 if all images are normal, 1 if one is anomalous, 2 after wrong usage or if
-an image could not be read (the others are judged)."""
+an image or a part of a video could not be judged (the others are judged)."""
 
 
 def main(arguments: list[str], *, epilog: str = "") -> int:

@@ -141,7 +141,7 @@ def _read_run(folder: Path) -> dict:
     path = folder / RUN_FILE
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             f"expected a result folder with {RUN_FILE}, cannot read {path}: {error}"
         ) from error

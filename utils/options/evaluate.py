@@ -18,8 +18,14 @@ class OutputOptions(Flags):
     path_result: Path = flag(
         Path("result"),
         "output",
-        "folder for tables and figures; results of an earlier run move to its subfolder 'earlier'",
+        "folder for tables and figures; a run goes on from the results of an earlier run with the "
+        "same settings and data, and moves others to the subfolder 'earlier'",
         metavar="DIR",
+    )
+    fresh: bool = flag(
+        False,
+        "output",
+        "move the results of an earlier run to the subfolder 'earlier' and start anew",
     )
     pictures: str = flag(
         "all",

@@ -57,9 +57,10 @@ class Flags:
     def __post_init__(self) -> None:
         with usage_errors():
             for entry in dataclasses.fields(self):
-                bounds = entry.metadata["bounds"]
-                if bounds is not None:
-                    bounds.check(entry.name, getattr(self, entry.name))
+                bounds, value = entry.metadata["bounds"], getattr(self, entry.name)
+                is_given = value != ()  # a flag with several values may default to none
+                if bounds is not None and is_given:
+                    bounds.check(entry.name, value)
 
 
 @contextmanager

@@ -25,9 +25,8 @@ class InputOptions(Flags):
     paths: tuple[str, ...] = flag(
         (),
         "input",
-        "image files, folders (searched recursively), patterns such as 'parts/**/*.png', videos "
-        "(mp4, avi, mov, mkv), the number of a camera, or - for paths on standard input, one per "
-        "line",
+        "image files, videos, folders (searched recursively), patterns such as 'parts/**/*.png', "
+        "the number of a camera, or - for paths on standard input, one per line",
         metavar="PATH",
         positional=True,
     )
@@ -144,3 +143,14 @@ class InferOptions(
     ComputingOptions, OutputOptions, VerdictOptions, ModelChoice, IgnoringOptions, InputOptions
 ):
     """Options of an inference."""
+
+    def check_input(self) -> None:
+        """Raise UsageError unless there are images, which are not in the folder of the results."""
+        super().check_input()
+        for folder in (*self.paths, *filter(None, [self.watch])):
+            are_there = Path(folder).exists() and self.path_result.exists()
+            if are_there and self.path_result.samefile(folder):
+                raise UsageError(
+                    "expected another folder than that of the images, found "
+                    f"{self.path_result} for both (--path_result)"
+                )

@@ -46,8 +46,8 @@ class ProtocolOptions(Flags):
         "paper",
         "method",
         "preset of method settings; explicit flags override it: paper (reference code), "
-        "patchcore_ex (area interpolation, k = 5, max_map) or anomalib_like (256x256 without "
-        "crop, 1536 dimensions, reweighted)",
+        "whole_image (without crop; the default of train), patchcore_ex (area interpolation, k = "
+        "5, max_map) or anomalib_like (256x256 without crop, 1536 dimensions, reweighted)",
         choices=tuple(PROTOCOLS),
     )
 
@@ -72,6 +72,7 @@ class MethodOptions(SettingsOptions):
             UsageError: Settings exclude one another.
         """
         values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(Settings)}
+        values["size_crop"] = values["size_crop"] or None
         with usage_errors():
             return Settings(**values | {name: values[name][0] for name in SEVERAL})
 

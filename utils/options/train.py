@@ -16,12 +16,19 @@ class ImagesOptions(Flags):
     paths: tuple[str, ...] = flag(
         (),
         "input",
-        "normal images: files, folders (searched recursively) or patterns; without them, the "
-        "categories in --path_data are learned",
+        "normal images: files, folders (searched recursively), patterns, or - for paths on "
+        "standard input; of a category of a dataset, its normal training images; without PATHs, "
+        "the categories in --path_data are learned",
         metavar="PATH",
         positional=True,
     )
     category: str = flag("", "input", "name of the model for the images at PATHs", metavar="NAME")
+    keep_copies: bool = flag(
+        False,
+        "input",
+        "also learn images with the same pixels as another one; by default each is learned once, "
+        "except in published datasets",
+    )
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,12 @@ class TrainOptions(FitOptions, ImagesOptions):
             )
         if len(set(self.seed)) > 1 or not self.saves_models:
             raise UsageError("expected one --seed, and a --path_trained to save the models in")
+        if len(self.shot_counts) > 1:
+            raise UsageError(
+                f"expected one number of training images, found --shots "
+                f"{' '.join(map(str, self.shots))}; evaluate compares several"
+            )
 
 
-DEFAULTS = TrainOptions(path_trained=Path("trained"))
+# Own images may have a defect at the border, which the crop of the paper does not show.
+DEFAULTS = TrainOptions(path_trained=Path("trained"), protocol="whole_image")

@@ -26,7 +26,7 @@ from utils.pipeline.explanations import (
 from utils.plots import draw_localization, draw_thumbnail
 from utils.report import ReportImage
 from utils.result_folder import ResultFolder
-from utils.results import ResultRow
+from utils.results import ResultRow, Setting
 
 # Images that `worst` chooses from a category without a limit.
 WORST_LIMIT = 10
@@ -68,7 +68,7 @@ class FigureSettings:
 
     Attributes:
         category: The name of the category.
-        percentage: The percentage of the coreset, in (0, 1].
+        setting: The coreset percentage and the number of shots.
         score_range: Lowest and highest distance of the colour scale.
         image_threshold: The score from which an image counts as defective; None if unknown.
         pixel_threshold: The distance from which a pixel counts as defective; None if unknown.
@@ -78,7 +78,7 @@ class FigureSettings:
     """
 
     category: str
-    percentage: float
+    setting: Setting
     score_range: tuple[float, float]
     image_threshold: float | None
     pixel_threshold: float | None
@@ -96,7 +96,7 @@ class FigureSettings:
         high = options.score_max
         return cls(
             category=view.row.category,
-            percentage=view.row.percentage_coreset,
+            setting=view.row.setting,
             score_range=(0.0, high) if high else (float(maps.min()), float(maps.max())),
             image_threshold=view.threshold("image"),
             pixel_threshold=view.threshold("pixel"),
@@ -189,13 +189,15 @@ class ImageFigures:
     def _record(self) -> dict[str, object]:
         """Return the explanation for JSON."""
         settings = self.settings
+        shots = settings.setting.shots
         return {
             "file": relative_name(self.path, settings.root),
             "category": settings.category,
             "defect_type": self.described.defect_type,
             "score": self.described.score,
             "threshold": settings.image_threshold,
-            "percentage_coreset": settings.percentage,
+            "percentage_coreset": settings.setting.percentage,
+            **({} if shots is None else {"shots": shots}),
             "size_resize": settings.preprocess.size_resize,
             "size_crop": settings.preprocess.size_crop,
             "grid": self.nearest.shape,
@@ -228,7 +230,7 @@ def _describe_image(
     described = ReportImage(sample.defect_type, sample.path.name, score, sample.is_defective)
     if view.images is None:
         return described
-    tag = setting_tag(view.row.percentage_coreset, view.row.k)
+    tag = setting_tag(view.row.percentage_coreset, view.row.k, view.row.shots)
     name = f"{view.row.category}_{sample.defect_type}_{sample.path.stem}_{tag}"
     described = replace(described, thumbnail=f"{THUMBNAIL_FOLDER}/{name}.jpg")
     if max_patches is None:

@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 
 import cv2
 
@@ -50,6 +51,8 @@ class Drawing:
         self._num_processes = min(num_workers, MAX_PROCESSES)
         self._pool: ProcessPoolExecutor | None = None
         self._pool_lock = threading.Lock()
+        # Processes of the caller's, which are not ended with the pool.
+        self._others: frozenset[BaseProcess] = frozenset()
         self._background = ThreadPoolExecutor(1, thread_name_prefix="draw")
         self._pending: list[Future[None]] = []
         self._num_images = 0  # of the run so far
@@ -70,6 +73,10 @@ class Drawing:
                     self.wait()
         finally:
             self._is_stopped = True
+            if kind is not None and not issubclass(kind, Exception):
+                # A process may be importing for seconds, which is too long for the user to wait.
+                for worker in self._workers():
+                    worker.terminate()
             self._background.shutdown(cancel_futures=True)
             if self._pool is not None:
                 self._pool.shutdown(cancel_futures=True)
@@ -100,6 +107,22 @@ class Drawing:
         with show_progress(count, f"{category}: draw", "image") as bar:
             for _ in drawn:
                 bar.update()
+
+    def then(self, function: Callable[[], object]) -> None:
+        """Call a function once all figures so far are drawn: now, or later by another thread.
+
+        It is not called if a figure cannot be drawn or the drawing is stopped.
+        """
+        before = tuple(self._pending)
+        if not before:
+            function()
+            return
+
+        def call() -> None:  # after the others: there is one thread
+            if not self._is_stopped and all(future.exception() is None for future in before):
+                function()
+
+        self._pending.append(self._background.submit(call))
 
     def wait(self) -> None:
         """Wait until all figures are drawn.
@@ -138,6 +161,8 @@ class Drawing:
             try:
                 return pool.submit(figures.draw, self._folder).result()
             except BrokenProcessPool:
+                if self._is_stopped:
+                    return None
                 self._report_dead_workers(pool)
         return figures.draw(self._folder)
 
@@ -148,6 +173,7 @@ class Drawing:
         """
         if self._pool is not None:
             return
+        self._others = frozenset(multiprocessing.active_children())
         self._pool = pool = ProcessPoolExecutor(
             self._num_processes,
             # Spawned: a fork of a process that has threads or uses a GPU may hang.
@@ -155,10 +181,16 @@ class Drawing:
             initializer=_set_up_worker,
         )
         try:
-            for started in [pool.submit(os.getpid) for _ in range(self._num_processes)]:
-                started.result()
+            with _interrupts_blocked():
+                started = [pool.submit(os.getpid) for _ in range(self._num_processes)]
+            for future in started:
+                future.result()
         except BrokenProcessPool:
             self._report_dead_workers(pool)
+
+    def _workers(self) -> list[BaseProcess]:
+        """Return the running processes of the pool."""
+        return [child for child in multiprocessing.active_children() if child not in self._others]
 
     def _report_dead_workers(self, pool: ProcessPoolExecutor) -> None:
         """Warn once about a broken pool; the next category starts a new one."""
@@ -170,6 +202,23 @@ class Drawing:
             "a process that draws figures ended unexpectedly, perhaps for lack of memory: its "
             "images are drawn by the main process (--num_workers 0 uses no other processes)"
         )
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT in this thread, and so in the processes that it starts within the block.
+
+    A terminal sends it to all processes. They would print a traceback if they got it during their
+    imports, before `_set_up_worker`. Here it arrives after the block.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _set_up_worker() -> None:

@@ -1,4 +1,4 @@
-"""Evaluation of one category: from its files to its metrics, for all seeds and percentages."""
+"""Evaluation of one category: from its files to its metrics, for all settings and seeds."""
 
 import logging
 import time
@@ -10,6 +10,7 @@ import torch
 
 from datasets.base import GOOD, Category, Sample
 from datasets.images import in_batches, map_ahead, read_sample
+from datasets.shots import choose_shots
 from patchcore import PatchCore, Prediction
 from patchcore.ensemble import combine
 from patchcore.fit import FitRequest, FitResult
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Measurement:
-    """The metrics of one category with one model, seed and percentage.
+    """The metrics of one category with one model, seed, percentage and number of shots.
 
     Attributes:
         row: The row of ``results.csv``.
@@ -52,10 +53,11 @@ class Measurement:
 
 @dataclass(frozen=True)
 class CategoryResult:
-    """One category with all seeds and percentages of one model.
+    """One category with all seeds and percentages of one model, for one number of shots.
 
     Attributes:
-        category: Samples of the category.
+        category: Samples of the category; the training images are those of the first seed.
+        shots: Number of training images that was asked for; None for all.
         measurements: Measurements by seed, then by ascending percentage.
         predictions: Prediction for all test images of each measurement.
         masks: (B, H, W) bool, cropped masks of the test images; None without masks.
@@ -66,6 +68,7 @@ class CategoryResult:
     """
 
     category: Category
+    shots: int | None
     measurements: tuple[Measurement, ...]
     predictions: tuple[Prediction, ...]
     masks: np.ndarray | None
@@ -96,10 +99,29 @@ class CategoryResult:
         ]
 
 
+@dataclass(frozen=True)
+class _Fit:
+    """A fit to all training images, or to the few that one seed chooses.
+
+    Attributes:
+        category: The category, with the training images of this fit.
+        shots: Number of training images that was asked for; None for all.
+        learned: Result of the fit, for all seeds or for one.
+        observer: Measures the stages of the fit and of the predictions with its coresets.
+    """
+
+    category: Category
+    shots: int | None
+    learned: FitResult
+    observer: RunObserver
+
+
 def evaluate_category(
     model: PatchCore, name: str, category: Category, options: EvaluateOptions
-) -> CategoryResult:
+) -> list[CategoryResult]:
     """Fit a model to the training images of a category, predict its test images, and measure.
+
+    The test images are embedded once, for all seeds and numbers of shots.
 
     Args:
         model: The method, with its backbone.
@@ -107,49 +129,128 @@ def evaluate_category(
         category: Samples of the category.
         options: Options of the run.
 
+    Returns:
+        The results of each number of shots; a single one without ``--shots``.
+
     Raises:
         DatasetError: a file cannot be read.
         PatchCoreError: the category is too small for the request, or too large for the memory.
     """
-    observer = RunObserver(category.name, model.device)
-    request = FitRequest(
-        model.percentages,
-        tuple(dict.fromkeys(options.seed)),
-        held_out=options.needs_held_out_scores,
-        patches=options.needs_patch_images,
-        normal=len(options.backbone) > 1,
-        memory_budget=options.memory_budget,
-    )
-    learned = fit_category(model, category, request, options, observer)
-    test = _TestImages(model, category, options)
-    collectors = _predict(model, test, learned, observer)
-    masks, ignored = test.masks(), model.scorer.ignored
+    groups = [_fit_shots(model, category, shots, options) for shots in options.shot_counts]
+    test, observer = _TestImages(model, category, options), RunObserver(category.name, model.device)
+    predicted = _predict(model, test, [fit for fits in groups for fit in fits], observer)
+    masks, images, ignored = test.masks(), test.images(), model.scorer.ignored
     _report_hidden_defects(category, masks, ignored)
-    measurements, predictions = [], []
-    for (seed, part), collector in collectors.items():
-        with observer.stage("score", seed, part):  # waits for the device, and copies
-            prediction = collector.finish()
-        with observer.stage("metrics", seed, part):
-            images, pixels, defects = _measure(
-                prediction, category, masks, options.aupro_limit, model.device, ignored
+    results = []
+    for fits in groups:
+        found = [
+            pair
+            for fit in fits
+            for pair in _measure_fit(model, name, fit, predicted.pop(0), masks, observer, options)
+        ]
+        measurements, predictions = zip(*found, strict=True)
+        learned = _join_seeds([fit.learned for fit in fits])
+        first = fits[0]
+        results.append(
+            CategoryResult(
+                first.category,
+                first.shots,
+                measurements,
+                predictions,
+                masks,
+                images,
+                learned,
+                ignored,
             )
+        )
+    return results
+
+
+def _fit_shots(
+    model: PatchCore, category: Category, shots: int | None, options: EvaluateOptions
+) -> list[_Fit]:
+    """Fit to all training images for all seeds at once, or to the few that each seed chooses."""
+    seeds = tuple(dict.fromkeys(options.seed))
+    chooses = shots is not None and shots < len(category.train)
+    fits = []
+    for group in [(seed,) for seed in seeds] if chooses else [seeds]:
+        chosen = choose_shots(category, shots, group[0]) if chooses else category
+        is_first = group[0] == seeds[0]
+        request = FitRequest(
+            model.percentages,
+            group,
+            held_out=options.needs_held_out_scores and is_first,
+            patches=options.needs_patch_images and is_first,
+            normal=len(options.backbone) > 1,
+            memory_budget=options.memory_budget,
+        )
+        observer = RunObserver(category.name, model.device)
+        learned = fit_category(model, chosen, request, options, observer)
+        fits.append(_Fit(chosen, shots, learned, observer))
+    return fits
+
+
+def _join_seeds(results: Sequence[FitResult]) -> FitResult:
+    """Join the results of one seed each; the scores of held-out images are the first seed's."""
+    return replace(
+        results[0],
+        coresets={seed: coreset for r in results for seed, coreset in r.coresets.items()},
+        normal={seed: scores for r in results for seed, scores in r.normal.items()},
+    )
+
+
+def _measure_fit(
+    model: PatchCore,
+    name: str,
+    fit: _Fit,
+    collectors: dict[tuple[int, int], Collector],
+    masks: np.ndarray | None,
+    observer: RunObserver,
+    options: EvaluateOptions,
+) -> Iterator[tuple[Measurement, Prediction]]:
+    """Measure the predictions of a fit.
+
+    Args:
+        model: The method.
+        name: Name of the model in the tables.
+        fit: The fit.
+        collectors: Its predictions, by seed and position of the percentage.
+        masks: (B, H, W) bool, cropped masks of the test images; None without masks.
+        observer: Measured the stages that all fits share.
+        options: Options of the run.
+
+    Yields:
+        The measurement and the prediction of each seed and percentage.
+    """
+    for (seed, part), collector in collectors.items():
+        with fit.observer.stage("score", seed, part):  # waits for the device, and copies
+            prediction = collector.finish()
+        with fit.observer.stage("metrics", seed, part):
+            images, pixels, defects = _measure(
+                prediction,
+                fit.category,
+                masks,
+                options.aupro_limit,
+                model.device,
+                model.scorer.ignored,
+            )
+        seconds = fit.observer.seconds(seed, part)
+        for stage, more in observer.seconds(seed, part).items():
+            seconds[stage] = seconds.get(stage, 0.0) + more
         row = ResultRow(
-            category=category.name,
+            category=fit.category.name,
             percentage_coreset=model.percentages[part],
             k=model.settings.k,
             seed=seed,
-            num_train=len(category.train),
-            num_test=len(category.test),
+            num_train=len(fit.category.train),
+            num_test=len(fit.category.test),
             metrics=metrics_record(images, pixels),
-            seconds=observer.seconds(seed, part),
+            seconds=seconds,
             model=name,
             defects=defects,
+            shots=fit.shots,
         )
-        measurements.append(Measurement(row, images, pixels))
-        predictions.append(prediction)
-    return CategoryResult(
-        category, tuple(measurements), tuple(predictions), masks, test.images(), learned, ignored
-    )
+        yield Measurement(row, images, pixels), prediction
 
 
 def combine_members(members: Sequence[CategoryResult], options: EvaluateOptions) -> CategoryResult:
@@ -268,27 +369,39 @@ class _TestImages:
 
 
 def _predict(
-    model: PatchCore, test: _TestImages, learned: FitResult, observer: RunObserver
-) -> dict[tuple[int, int], Collector]:
-    """Predict the test images; the keys are the seed and the position of the percentage."""
-    coresets = learned.coresets
-    collectors = {
-        (seed, part): Collector() for seed in coresets for part in range(len(model.percentages))
-    }
+    model: PatchCore, test: _TestImages, fits: Sequence[_Fit], observer: RunObserver
+) -> list[dict[tuple[int, int], Collector]]:
+    """Predict the test images.
+
+    Args:
+        model: The method.
+        test: The test images.
+        fits: Fits to predict with.
+        observer: Measures the stages that all fits share.
+
+    Returns:
+        The predictions of each fit; the keys are the seed and the position of the percentage.
+    """
+    parts = range(len(model.percentages))
+    predicted = [
+        {(seed, part): Collector() for seed in fit.learned.coresets for part in parts}
+        for fit in fits
+    ]
     total = len(test.category.test)
     with show_progress(total, f"{test.category.name}: score", "image") as bar:
         for crops in observer.read(test.batches()):
             with observer.stage("embed"):
                 embeddings = model.embedder.embed(crops)
-            for seed, coreset in coresets.items():
-                predictions = model.scorer.predict(
-                    embeddings, coreset.bank, coreset.sizes, observer, seed
-                )
-                for part, prediction in enumerate(predictions):
-                    with observer.stage("score", seed, part):
-                        collectors[seed, part].add(prediction)
+            for fit, collectors in zip(fits, predicted, strict=True):
+                for seed, coreset in fit.learned.coresets.items():
+                    predictions = model.scorer.predict(
+                        embeddings, coreset.bank, coreset.sizes, fit.observer, seed
+                    )
+                    for part, prediction in enumerate(predictions):
+                        with fit.observer.stage("score", seed, part):
+                            collectors[seed, part].add(prediction)
             bar.update(len(crops))
-    return collectors
+    return predicted
 
 
 def _measure(

@@ -2,27 +2,32 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from datasets.base import Category
+from datasets.shots import shuffled_training
 from patchcore import PatchCore, Prediction
 from patchcore.memory_bank import search_method
 from patchcore.weights import RANDOM
 from utils.encoding import write_arrays
+from utils.errors import describe_end
 from utils.files import make_writable
-from utils.machine import now, start_record
+from utils.locks import lock_folder
+from utils.machine import start_record
 from utils.options.evaluate import EvaluateOptions
-from utils.output_names import REPORT_FILE, TABLES_FILE, setting_tag
+from utils.output_names import REPORT_FILE, TABLES_FILE
+from utils.pipeline.crop import report_crop
 from utils.pipeline.drawing import Drawing
 from utils.pipeline.evaluate_category import (
     CategoryResult,
-    Measurement,
     combine_members,
     evaluate_category,
 )
+from utils.pipeline.finished import FinishedCategory, data_state, digest_of_samples
 from utils.pipeline.models import (
     choose_device,
     describe_ignored,
@@ -31,11 +36,11 @@ from utils.pipeline.models import (
     with_layers,
 )
 from utils.pipeline.pictures import draw_category, draw_curves
+from utils.pipeline.run import Run, identity_of, maps_name
 from utils.pipeline.saving import save_evaluated
-from utils.report import ReportView, render_page
 from utils.result_folder import ResultFolder
-from utils.results import ResultRow
-from utils.tables import describe_run, log_line, main_tables, stage_table, tables_text
+from utils.results import ResultRow, Setting, shots_text
+from utils.tables import log_line, main_tables, stage_table
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +56,7 @@ def evaluate(
         note: Remark for the tables and ``run.json``.
 
     Returns:
-        One row per category, model, seed and percentage.
+        One row per category, model, number of shots, seed and percentage.
 
     Raises:
         DatasetError, PatchCoreError, UsageError: User-fixable errors. Results of categories that
@@ -64,23 +69,27 @@ def evaluate(
         print("\n".join(summarise(model) for model in models.values()))
     if options.saves_models:
         make_writable(options.path_trained, "trained models", "--path_trained")
-    folder.move_earlier_run()
-    run = Run(options, folder, _start_record(options, models, note))
-    run.folder.write_run(run.record)
-    log.info("on %s; neighbours: %s", run.record["device"], search_method(device))
-    try:
-        with logging_redirect_tqdm(), Drawing(run.folder, options.threads) as drawing:
-            for category in categories:
-                log.info("%s: %s", category.name, category.describe())
-                _evaluate_category(run, models, category, drawing)
-            for percentage in next(iter(models.values())).percentages:
-                run.curves[percentage] = draw_curves(
-                    run.drawn(percentage), run.folder, options.aupro_limit
-                )
-    except BaseException as error:
-        run.finish(f"stopped: {str(error) or type(error).__name__}")
-        raise
-    run.finish("complete")
+    with lock_folder(folder.path, "--path_result"):
+        run = Run(
+            options,
+            folder,
+            _start_record(options, models, note),
+            [category.name for category in categories],
+            list(models),
+            identity_of(options, models),
+        )
+        run.take_over(categories)
+        run.folder.write_run(run.record)
+        log.info("on %s; neighbours: %s", run.record["device"], search_method(device))
+        is_own = any(not category.benchmark for category in categories)
+        report_crop(next(iter(models.values())).preprocess, "use" if is_own else "")
+        try:
+            _evaluate_missing(run, models, categories)
+        except BaseException as error:
+            run.finish(describe_end(error))
+            log.info("%s", run.describe_progress())
+            raise
+        run.finish("complete")
     notes = [f"> {note}\n" for note in run.record["notes"]]
     print("\n".join([*notes, *(table.to_markdown() for table in main_tables(run.rows))]))
     if options.profile:
@@ -90,37 +99,24 @@ def evaluate(
     return run.rows
 
 
-@dataclass
-class Run:
-    """The state of a run: its options, folder and record, and its results so far."""
-
-    options: EvaluateOptions
-    folder: ResultFolder
-    record: dict[str, object]
-    rows: list[ResultRow] = field(default_factory=list)
-    measurements: list[Measurement] = field(default_factory=list)
-    views: list[ReportView] = field(default_factory=list)
-    curves: dict[float, list[tuple[str, str]]] = field(default_factory=dict)
-
-    def drawn(self, percentage: float) -> list[Measurement]:
-        """Return the first seed's measurements of a percentage, which its curves show."""
-        return [
-            m
-            for m in self.measurements
-            if m.row.percentage_coreset == percentage and m.row.seed == self.options.seed[0]
-        ]
-
-    def write_report(self) -> None:
-        """Write the report page of the results so far."""
-        page = render_page(self.record, self.rows, self.views, self.curves)
-        self.folder.write_text(REPORT_FILE, page)
-
-    def finish(self, state: str) -> None:
-        """Record how the run ended, also in the report page."""
-        self.record |= {"state": state, "end": now()}
-        self.folder.write_run(self.record)
-        if self.rows:
-            self.write_report()
+def _evaluate_missing(
+    run: Run, models: Mapping[str, PatchCore], categories: Sequence[Category]
+) -> None:
+    """Evaluate what earlier runs have not finished, and draw the curves of everything."""
+    with logging_redirect_tqdm(), Drawing(run.folder, run.options.threads) as drawing:
+        for category in categories:
+            missing = run.missing(category)
+            if not missing:
+                log.info("%s: finished by an earlier run", category.name)
+                continue
+            log.info("%s: %s", category.name, category.describe())
+            results = _compute(run, models, category, missing)
+            _draw(run, results, drawing)
+            drawing.then(partial(run.keep, run.results[category.name]))
+        for setting in run.settings_drawn():
+            measurements = run.drawn(setting)
+            if measurements:
+                run.curves[setting] = draw_curves(measurements, run.folder, run.options.aupro_limit)
 
 
 def _start_record(
@@ -141,38 +137,128 @@ def _start_record(
             name: model.embedder.patches_per_image for name, model in models.items()
         },
         "memory": {},
+        "shots": {},
     }
 
 
-def _evaluate_category(
-    run: Run, models: Mapping[str, PatchCore], category: Category, drawing: Drawing
-) -> None:
-    """Evaluate a category, write and log the results, then draw.
+def _compute(
+    run: Run,
+    models: Mapping[str, PatchCore],
+    category: Category,
+    missing: Sequence[tuple[Setting, int]],
+) -> list[list[CategoryResult]]:
+    """Evaluate a category, and write and log the results.
 
-    In this order, a crash while drawing loses no result.
+    Args:
+        run: The run.
+        models: The models by name.
+        category: Samples of the category.
+        missing: Settings and seeds to compute.
+
+    Returns:
+        For each number of shots, the results of all models and of their ensemble.
     """
-    members = [
-        evaluate_category(model, name, category, run.options) for name, model in models.items()
-    ]
-    results = [*members, combine_members(members, run.options)] if len(members) > 1 else members
-    run.record["memory"][category.name] = {
-        name: member.learned.plan.describe() for name, member in zip(models, members, strict=True)
-    }
-    run.rows.extend(m.row for result in results for m in result.measurements)
-    run.folder.write_rows(run.rows)
-    run.folder.write_text(TABLES_FILE, tables_text(run.rows, describe_run(run.record)))
-    if run.options.saves_models:
-        for name, member in zip(models, members, strict=True):
-            save_evaluated(models[name], name, member, run.options)
-    for result in results:
+    options, models = _restrict(run.options, models, missing)
+    state, samples = data_state(category), digest_of_samples(category)
+    by_model = [evaluate_category(model, name, category, options) for name, model in models.items()]
+    by_shots = list(zip(*by_model, strict=True))  # each: one result of each model
+    results = [_with_ensemble(members, options) for members in by_shots]
+    is_first = options.seed[0] == run.options.seed[0]  # figures and models are of the first seed
+    run.add(
+        FinishedCategory(
+            category.name,
+            run.identity,
+            samples,
+            state,
+            rows=tuple(m.row for group in results for one in group for m in one.measurements),
+            # Curves and figures show the ensemble, if there is one.
+            measurements=tuple(m for group in results for m in group[-1].measurements),
+            files=run.files_of(category.name),
+            record=_describe_fits(run.options, list(models), category, by_shots),
+        )
+    )
+    if options.saves_models and is_first:
+        for members in by_shots:
+            for name, member in zip(models, members, strict=True):
+                save_evaluated(models[name], name, member, options)
+    for result in (result for group in results for result in group):
         for measurement, prediction in zip(result.measurements, result.predictions, strict=True):
             log.info(log_line(measurement.row))
-            if run.options.save_maps:
+            if options.save_maps:
                 _save_maps(measurement.row, prediction, result, run.folder)
-    last = results[-1]  # figures show the ensemble, if there is one
-    run.measurements.extend(last.measurements)
-    run.views.extend(draw_category(last.views(), drawing, run.folder, run.options))
+    return results if is_first else []
+
+
+def _restrict(
+    options: EvaluateOptions,
+    models: Mapping[str, PatchCore],
+    missing: Sequence[tuple[Setting, int]],
+) -> tuple[EvaluateOptions, dict[str, PatchCore]]:
+    """Return the options and models that compute what is missing, and as little more as possible.
+
+    All combinations of the missing percentages, numbers of shots and seeds are computed.
+    """
+    percentages = tuple(dict.fromkeys(setting.percentage for setting, _ in missing))
+    shots = tuple({setting.shots for setting, _ in missing} - {None})
+    seeds = tuple(dict.fromkeys(seed for _, seed in missing))
+    options = replace(options, percentage_coreset=percentages, shots=shots, seed=seeds)
+    return options, {
+        name: model
+        if model.percentages == options.settings().percentage_coreset
+        else PatchCore.of(
+            model.backbone,
+            replace(model.settings, percentage_coreset=percentages),
+            device=model.device,
+        )
+        for name, model in models.items()
+    }
+
+
+def _draw(run: Run, results: Sequence[Sequence[CategoryResult]], drawing: Drawing) -> None:
+    """Draw the figures of a category, many in the background, and write the report.
+
+    The results were written before, so that a crash while drawing loses none.
+    """
+    views = [view for group in results for view in group[-1].views()]
+    if not views:
+        return
+    drawn = draw_category(views, drawing, run.folder, run.options)
+    run.add_figures(views[0].row.category, drawn)
     run.write_report()
+
+
+def _with_ensemble(
+    members: Sequence[CategoryResult], options: EvaluateOptions
+) -> list[CategoryResult]:
+    """Return the results of all members and, if there are several, of their ensemble."""
+    return [*members, combine_members(members, options)] if len(members) > 1 else [*members]
+
+
+def _describe_fits(
+    options: EvaluateOptions,
+    names: Sequence[str],
+    category: Category,
+    by_shots: Sequence[Sequence[CategoryResult]],
+) -> dict[str, dict[str, object]]:
+    """Describe how memory was used and, if a few training images were chosen, which ones."""
+    record: dict[str, dict[str, object]] = {
+        "memory": {
+            name if member.shots is None else f"{name}, {shots_text(member.shots)}": (
+                member.learned.plan.describe()
+            )
+            for members in by_shots
+            for name, member in zip(names, members, strict=True)
+        }
+    }
+    if options.shots:
+        record["shots"] = {
+            str(seed): [
+                str(category.train[index].path)
+                for index in shuffled_training(category, seed)[: max(options.shots)]
+            ]
+            for seed in dict.fromkeys(options.seed)
+        }
+    return record
 
 
 def _save_maps(
@@ -190,6 +276,4 @@ def _save_maps(
         arrays["masks"] = result.masks
     if result.ignored is not None:
         arrays["ignored"] = result.ignored.pixels
-    tag = setting_tag(row.percentage_coreset, row.k)
-    model = row.model.replace(":", "-")
-    write_arrays(folder, f"maps_{row.category}_{model}_{tag}_seed{row.seed}.npz", arrays)
+    write_arrays(folder, maps_name(row.category, row.model, row.setting, row.k, row.seed), arrays)

@@ -11,7 +11,9 @@ import numpy as np
 
 from datasets.base import DatasetError
 from datasets.images import in_batches, map_ahead
-from datasets.inputs import Item, find_items, watch_folder
+from datasets.inputs import find_items, watch_folder
+from datasets.items import Item
+from datasets.notes import Notes
 from patchcore import PatchCore, PatchCoreError, Prediction
 from patchcore.regions import find_regions
 from patchcore.settings import TRAIN_QUANTILE
@@ -20,6 +22,7 @@ from utils.errors import UsageError
 from utils.machine import now, start_record
 from utils.options.infer import AS_TRAINED, THRESHOLDS, InferOptions
 from utils.options.thresholds import read_threshold
+from utils.pipeline.crop import report_crop
 from utils.pipeline.models import choose_device, describe_ignored, load_model, read_ignore_mask
 from utils.pipeline.prediction_page import PredictionPage
 from utils.pipeline.prediction_pictures import PredictionPictures
@@ -51,6 +54,7 @@ def infer(options: InferOptions, path: Path) -> int:
     thresholds = set_thresholds(model, options)
     if model.trained.held_out is None:
         log.info("the model has no held-out scores: the p-value of each score is left empty")
+    report_crop(model.preprocess, "train again with")
     folder = ResultFolder(options.path_result)
     folder.move_earlier_run(OUTPUTS)
     record = start_record(options, model.device) | {
@@ -60,9 +64,10 @@ def infer(options: InferOptions, path: Path) -> int:
     }
     folder.write_run(record)
     inference = Inference(model, thresholds, options, folder, record)
+    notes = Notes()
     state = "complete"
     try:
-        for items in _groups(options):
+        for items in _groups(options, notes):
             inference.run(items)
     except KeyboardInterrupt:  # the end of watching and of a camera
         log.info("interrupted")
@@ -71,7 +76,10 @@ def infer(options: InferOptions, path: Path) -> int:
         raise
     finally:
         inference.close()
-        folder.write_run(record | {"state": state, "end": now(), "verdicts": inference.counts})
+        for note in notes.all():
+            log.info("%s", note)
+        result = {"verdicts": inference.counts, "notes": notes.as_json()}
+        folder.write_run(record | {"state": state, "end": now()} | result)
     return inference.status
 
 
@@ -123,14 +131,15 @@ def set_thresholds(model: PatchCore, options: InferOptions) -> Thresholds:
     return Thresholds(**thresholds)
 
 
-def _groups(options: InferOptions) -> Iterator[Iterable[Item]]:
+def _groups(options: InferOptions, notes: Notes) -> Iterator[Iterable[Item]]:
     """Yield items to judge together: all, or those of each scan of the watched folder."""
+    stride = options.frame_stride
     if not options.watch:
-        yield find_items(options.paths, frame_stride=options.frame_stride, listed=sys.stdin)
+        yield find_items(options.paths, frame_stride=stride, listed=sys.stdin, notes=notes)
         return
     folder = Path(options.watch)
     log.info("watching %s; Ctrl-C ends it", folder)
-    watched = watch_folder(folder, frame_stride=options.frame_stride)
+    watched = watch_folder(folder, frame_stride=stride, notes=notes)
     while True:
         yield iter(lambda: next(watched), None)
 
@@ -212,26 +221,38 @@ class Inference:
             return item, image, self._model.crop(image)
         except (DatasetError, PatchCoreError) as error:
             return item, None, str(error)
+        except Exception as error:  # decoders raise anything: the other images go on
+            return item, None, f"cannot read {item.name}: {type(error).__name__}: {error}"
 
     def _judge(self, batch: list[Loaded]) -> list[Outcome]:
         """Judge the readable images of a batch; return the outcomes in its order."""
         crops = [crop for _, image, crop in batch if image is not None]
         start = time.perf_counter()
-        prediction = self._model.predict_crops([np.stack(crops)]) if crops else None
+        predictions = iter(self._predict(crops))
         seconds = (time.perf_counter() - start) / max(len(crops), 1)
-        outcomes, done = [], 0
+        outcomes = []
         for item, image, crop in batch:
-            if image is None:
-                outcome = Outcome(item.name, ERROR, error=crop)
+            prediction = crop if image is None else next(predictions)
+            if isinstance(prediction, Prediction):
+                outcome = self._conclude(item, image, crop, prediction, seconds)
+                self._page.add(outcome, crop, prediction)
+            else:
+                outcome = Outcome(item.name, ERROR, error=prediction)
                 self._page.add_error(outcome)
-                outcomes.append(outcome)
-                continue
-            of_image = prediction.of(done)
-            outcome = self._conclude(item, image, crop, of_image, seconds)
-            self._page.add(outcome, crop, of_image)
             outcomes.append(outcome)
-            done += 1
         return outcomes
+
+    def _predict(self, crops: list[np.ndarray]) -> list[Prediction | str]:
+        """Return the prediction of each image, or the reason why there is none."""
+        if not crops:
+            return []
+        try:
+            prediction = self._model.predict_crops([np.stack(crops)])
+        except PatchCoreError as error:  # one image spoils its batch: judge each by itself
+            if len(crops) == 1:
+                return [str(error)]
+            return [found for crop in crops for found in self._predict([crop])]
+        return [prediction.of(number) for number in range(len(crops))]
 
     def _conclude(
         self,

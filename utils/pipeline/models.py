@@ -66,6 +66,7 @@ def make_models(
         PatchCoreError: a backbone cannot be loaded, or a category is too small for the settings.
     """
     settings, mask = options.settings(), read_ignore_mask(options)
+    _report_few_images(options, categories)
     models: dict[str, PatchCore] = {}
     for member in options.members():
         backbone = load_backbone(
@@ -79,10 +80,22 @@ def make_models(
         name = f"{member.backbone}#{count + 1}" if count else member.backbone
         models[name] = model = PatchCore.of(backbone, settings, device=device, ignore_mask=mask)
         for category in categories:  # checked before the first one is embedded
-            num_images = len(category.train)
+            num_images = min(options.shot_counts[0] or len(category.train), len(category.train))
             num_patches = num_judged_patches(model.embedder, model.scorer, num_images)
             coreset_sizes(num_patches, settings.percentage_coreset, settings.k)
     return models
+
+
+def _report_few_images(options: FitOptions, categories: Sequence[Category]) -> None:
+    """Warn about categories with fewer training images than ``--shots``."""
+    wanted = max(options.shots, default=0)
+    few = [f"{c.name} ({len(c.train)})" for c in categories if len(c.train) < wanted]
+    if few:
+        log.warning(
+            "expected at least %d training images (--shots), found fewer in %s: all are used",
+            wanted,
+            ", ".join(few),
+        )
 
 
 def load_model(

@@ -32,8 +32,8 @@ def draw_category(
     """Draw a category's score distributions and, if its views have images, its test images.
 
     Args:
-        views: The results of the category, one view for each percentage of the first seed.
-            Figures of other seeds would differ by few patches.
+        views: The results of the category, one view for each percentage and number of shots of
+            the first seed. Figures of other seeds would differ by few patches.
         drawing: Draws the test images, many of them in the background.
         folder: The folder of the figures.
         options: The options of the run.
@@ -56,7 +56,7 @@ def draw_category(
         reports.append(
             ReportView(
                 category=view.row.category,
-                percentage=view.row.percentage_coreset,
+                setting=view.row.setting,
                 threshold=view.row.metrics["image_threshold"],
                 images=described,
                 aspect=width / height,
@@ -69,7 +69,7 @@ def draw_category(
 def draw_curves(
     measurements: Sequence[Measurement], folder: ResultFolder, aupro_limit: float
 ) -> list[tuple[str, str]]:
-    """Draw the ROC, precision-recall and per-region overlap curves of one percentage.
+    """Draw the ROC, precision-recall and per-region overlap curves of one setting.
 
     Args:
         measurements: One of each category.
@@ -83,7 +83,7 @@ def draw_curves(
         UsageError: a file cannot be written.
     """
     row = measurements[0].row
-    title, tag = _title(row), setting_tag(row.percentage_coreset, row.k)
+    title, tag = _title(row), setting_tag(row.percentage_coreset, row.k, row.shots)
 
     images, pixels = _curves(measurements, _roc)
     roc = draw_roc_curves(images, pixels, title=title)
@@ -139,7 +139,7 @@ def _mean(curves: Mapping[str, Curve]) -> float:
 
 
 def _title(row: ResultRow) -> str:
-    return f"coreset {100 * row.percentage_coreset:g} %, k = {row.k}"
+    return f"coreset {row.setting}, k = {row.k}"
 
 
 def _draw_distribution(view: CategoryView, folder: ResultFolder) -> str:
@@ -153,6 +153,6 @@ def _draw_distribution(view: CategoryView, folder: ResultFolder) -> str:
         auroc=row.metrics["image_auroc"],
         threshold=view.threshold("image"),
     )
-    tag = setting_tag(row.percentage_coreset, row.k)
+    tag = setting_tag(row.percentage_coreset, row.k, row.shots)
     auroc = per_mille(row.metrics["image_auroc"])
     return write_image(folder, f"pred-dist_{row.category}_{tag}_r{auroc}.png", figure).name

@@ -6,7 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.inputs import Item, video_format
+from datasets.items import Item
+from datasets.videos import video_format
 from patchcore import PatchCore, Prediction, explain
 from patchcore.regions import spread_map, spread_mask
 from patchcore.thresholds import Thresholds

@@ -31,9 +31,10 @@ def save_evaluated(
     """
     pairs = result.of_first_seed()
     best = [_best(measurement) for measurement, _ in pairs]
-    for one, (measurement, prediction) in zip(
-        save_models(model, name, result.category, result.learned, options, best), pairs, strict=True
-    ):
+    saved = save_models(
+        model, name, result.category, result.learned, options, shots=result.shots, best=best
+    )
+    for one, (measurement, prediction) in zip(saved, pairs, strict=True):
         _log_test_verdicts(one.thresholds, measurement, prediction.score, result.category)
 
 
@@ -43,6 +44,8 @@ def save_models(
     category: Category,
     learned: FitResult,
     options: FitOptions,
+    *,
+    shots: int | None = None,
     best: Sequence[BestThresholds] = (),
 ) -> list[Trained]:
     """Save a model for each percentage of the first seed.
@@ -53,6 +56,7 @@ def save_models(
         category: The category.
         learned: Result of the fit to its training images.
         options: Options of thresholds and saving.
+        shots: Number of training images of a few-shot model, for the folder's name; None for all.
         best: For each percentage, the best thresholds on test images, if measured.
 
     Returns:
@@ -81,9 +85,10 @@ def save_models(
             model.mask,
         )
         folder = model_folder(
-            options.path_trained, category.name, name, percentage, model.settings.k
+            options.path_trained, category.name, name, percentage, model.settings.k, shots
         )
         settings = replace(model.settings, percentage_coreset=(percentage,))
+        replaced = " (it replaces an earlier one)" if folder.exists() else ""
         write_folder(
             folder,
             trained,
@@ -92,7 +97,7 @@ def save_models(
             dtype=options.trained_dtype,
             faiss_index=options.save_index,
         )
-        log.info("trained model: %s", folder)
+        log.info("trained model: %s%s", folder, replaced)
         saved.append(trained)
     return saved
 
@@ -118,10 +123,10 @@ def _log_test_verdicts(
     found = sum(1 for a, d in zip(above, defective, strict=True) if a and d)
     rate = "" if threshold.rate is None else f", nominal rate {threshold.rate:.2%}"
     log.info(
-        "%s, coreset %g %%: threshold %.4g (%s%s) finds %d of %d defective test images, and %d of "
+        "%s, coreset %s: threshold %.4g (%s%s) finds %d of %d defective test images, and %d of "
         "%d good ones",
         category.name,
-        100 * measurement.row.percentage_coreset,
+        measurement.row.setting,
         threshold.value,
         threshold.method,
         rate,

@@ -1,6 +1,6 @@
 """Folders of trained models, and the choice of one by flags.
 
-trained/<category>/<backbone>_p0100_k01/
+trained/<category>/<backbone>_p0100_k01/, few-shot models with _shots004 at the end
 """
 
 from pathlib import Path
@@ -14,9 +14,11 @@ from utils.output_names import setting_tag
 CHOICES = ("category", "backbone", "percentage_coreset")
 
 
-def model_folder(root: Path, category: str, name: str, percentage: float, k: int) -> Path:
-    """Return the folder of a trained model."""
-    return root / category / f"{name.replace(':', '-')}_{setting_tag(percentage, k)}"
+def model_folder(
+    root: Path, category: str, name: str, percentage: float, k: int, shots: int | None = None
+) -> Path:
+    """Return the folder of a trained model; ``shots`` is None for one of all training images."""
+    return root / category / f"{name.replace(':', '-')}_{setting_tag(percentage, k, shots)}"
 
 
 def choose_model(choice: ModelChoice) -> Path:
@@ -45,7 +47,10 @@ def choose_model(choice: ModelChoice) -> Path:
     if len(fitting) == 1:
         return fitting[0]
     given = " ".join(f"--{name} {value}" for name, value in wanted.items()) or "no flag"
-    listed = "\n  ".join(_flags_of(records[folder]) for folder in fitting or folders)
+    flags = {folder: _flags_of(records[folder]) for folder in fitting or folders}
+    if len(set(flags.values())) < len(flags):  # they differ in k or in the number of shots
+        flags = {folder: f"{text} --path_trained {folder}" for folder, text in flags.items()}
+    listed = "\n  ".join(flags.values())
     raise UsageError(
         f"expected one trained model in {root}, found {len(fitting)} by {given}; there are:\n"
         f"  {listed}"

@@ -5,10 +5,13 @@ import time
 from collections.abc import Sequence
 
 from datasets.base import Category
+from datasets.shots import choose_shots
 from patchcore.fit import FitRequest
 from patchcore.trained import Trained
 from utils.files import make_writable
 from utils.options.train import TrainOptions
+from utils.pipeline.copies import without_copies
+from utils.pipeline.crop import report_crop
 from utils.pipeline.fit import fit_category
 from utils.pipeline.models import (
     choose_device,
@@ -42,7 +45,14 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
     if ignored := describe_ignored(next(iter(models.values()))):
         log.info("%s", ignored)
     make_writable(options.path_trained, "trained models", "--path_trained")
-    for category in categories:
+    is_own = any(not category.benchmark for category in categories)
+    report_crop(next(iter(models.values())).preprocess, "use" if is_own else "")
+    (shots,) = options.shot_counts
+    for listed in categories:
+        keeps_all = options.keep_copies or listed.benchmark
+        category = listed if keeps_all else without_copies(listed, options.threads)
+        if shots is not None:
+            category = choose_shots(category, shots, options.seed[0])
         log.info("%s: %d training images", category.name, len(category.train))
         for name, model in models.items():
             start = time.perf_counter()
@@ -54,7 +64,7 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
             )
             observer = RunObserver(category.name, model.device)
             learned = fit_category(model, category, request, options, observer)
-            for trained in save_models(model, name, category, learned, options):
+            for trained in save_models(model, name, category, learned, options, shots=shots):
                 _log_threshold(trained, time.perf_counter() - start)
                 log.info("%s", describe_suspects(trained))
 

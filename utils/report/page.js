@@ -14,7 +14,7 @@ const VIEW_TEXTS = ["image", "anomaly map on the image", "image rebuilt from the
 const views = data.views;
 
 // The current choices. Thresholds belong to the views, so that each category keeps its own.
-const state = { percentage: null, category: null, shown: [], position: -1, opener: null };
+const state = { setting: null, category: null, shown: [], position: -1, opener: null };
 for (const view of views) {
   view.best = view.threshold;
   view.low = Math.min(...view.images.map((image) => image.score));
@@ -38,17 +38,17 @@ function hardness(image) {
 function currentViews() {
   return views.filter(
     (view) =>
-      String(view.percentage) === state.percentage &&
+      view.setting === state.setting &&
       (state.category === ALL || view.category === state.category),
   );
 }
 
 /* ---- summary and curves ---- */
 
-function showPercentage(value) {
-  state.percentage = value;
-  for (const part of document.querySelectorAll("[data-percentage]")) {
-    part.hidden = part.dataset.percentage !== value;
+function showSetting(value) {
+  state.setting = value;
+  for (const part of document.querySelectorAll("[data-setting]")) {
+    part.hidden = part.dataset.setting !== value;
   }
 }
 
@@ -118,7 +118,7 @@ const ORDERS = {
     a.file.localeCompare(b.file, undefined, { numeric: true }),
 };
 
-// Rebuild the gallery for another category or percentage.
+// Rebuild the gallery for another category or setting.
 function buildGallery() {
   const images = currentViews().flatMap((view) => view.images);
   find("gallery").replaceChildren(
@@ -266,10 +266,10 @@ function showDetails(image) {
 /* ---- start ---- */
 
 function start() {
-  const percentages = [...new Set(views.map((view) => String(view.percentage)))];
-  const chooser = find("percentage");
-  const first = chooser ? chooser.value : percentages[0];
-  if (first !== undefined) showPercentage(first);
+  const settings = [...new Set(views.map((view) => view.setting))];
+  const chooser = find("setting");
+  const first = chooser ? chooser.value : settings[0];
+  if (first !== undefined) showSetting(first);
   const categories = [...new Set(views.map((view) => view.category))];
   find("category").replaceChildren(
     ...categories.map((name) => new Option(name, name)),
@@ -278,7 +278,7 @@ function start() {
   state.category = categories[0] ?? ALL;
   if (chooser) {
     chooser.addEventListener("change", () => {
-      showPercentage(chooser.value);
+      showSetting(chooser.value);
       buildGallery();
     });
   }

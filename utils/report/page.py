@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from utils.metric_columns import DASH, METRICS, UNITS, Output
 from utils.report.rendering import render
 from utils.report.view import ReportView, as_url
-from utils.results import ResultRow
+from utils.results import ResultRow, Setting
 from utils.table import AVERAGE, Table
 from utils.tables import all_tables, mean_of_known
 
@@ -21,6 +21,7 @@ FACTS = (
     ("Weights", lambda record: " ".join(record["options"]["weights"])),
     ("Neighbours", lambda record: f"k = {record['options']['k']}"),
     ("Seeds", lambda record: " ".join(map(str, record["options"]["seed"]))),
+    ("Shots", lambda record: " ".join(map(str, record["options"].get("shots", ())))),
     ("Protocol", lambda record: record["options"]["protocol"]),
     ("Device", lambda record: f"{record['device']} ({record['cpu']})"),
     ("Start", lambda record: record["start"]),
@@ -31,32 +32,32 @@ def render_page(
     record: Mapping[str, object],
     rows: Sequence[ResultRow],
     views: Sequence[ReportView],
-    curves: Mapping[float, Sequence[tuple[str, str]]],
+    curves: Mapping[Setting, Sequence[tuple[str, str]]],
 ) -> str:
     """Return the page.
 
     Args:
         record: Content of ``run.json``.
         rows: All results.
-        views: The test images of each category and percentage, with the files drawn of them.
-        curves: Titles and files of the curves, by percentage.
+        views: The test images of each category and setting, with the files drawn of them.
+        curves: Titles and files of the curves, by setting.
 
     Returns:
         HTML that can be encoded as UTF-8.
     """
     shown = [row for row in rows if rows and row.model == rows[-1].model]
-    percentages = sorted({row.percentage_coreset for row in shown}, reverse=True)
+    settings = sorted({row.setting for row in shown}, key=lambda s: s.order, reverse=True)
     values = {
         "record": record,
-        "facts": [(name, value(record)) for name, value in FACTS],
-        "percentages": [(f"{p:g}", f"{100 * p:g} %") for p in percentages],
-        "tiles": {f"{p:g}": _tiles(shown, p) for p in percentages},
+        "facts": [(name, value(record)) for name, value in FACTS if value(record)],
+        "settings": [(setting.key, str(setting)) for setting in settings],
+        "tiles": {setting.key: _tiles(shown, setting) for setting in settings},
         "headings": [metric.page_title or metric.title for metric in COLUMNS],
-        "overviews": {f"{p:g}": _overview(shown, p) for p in percentages},
+        "overviews": {setting.key: _overview(shown, setting) for setting in settings},
         "several_seeds": len({row.seed for row in shown}) > 1,
         "curves": {
-            f"{percentage:g}": [(title, as_url(file)) for title, file in files]
-            for percentage, files in curves.items()
+            setting.key: [(title, as_url(file)) for title, file in files]
+            for setting, files in curves.items()
         },
         "tables": [_known_columns(table) for table in all_tables(rows)],
     }
@@ -65,12 +66,12 @@ def render_page(
 
 
 def _overview(
-    rows: Sequence[ResultRow], percentage: float
+    rows: Sequence[ResultRow], setting: Setting
 ) -> list[tuple[str, list[dict[str, object]]]]:
     """Return the rows of the overview: names and cells, means over the seeds; the average last."""
     measured: dict[str, list[ResultRow]] = {}
     for row in rows:
-        if row.percentage_coreset == percentage:
+        if row.setting == setting:
             measured.setdefault(row.category, []).append(row)
     values = {
         category: [mean_of_known(metric.value(row) for row in of_category) for metric in COLUMNS]
@@ -98,9 +99,9 @@ def _overview_cells(values: Sequence[float]) -> list[dict[str, object]]:
     return cells
 
 
-def _tiles(rows: Sequence[ResultRow], percentage: float) -> list[tuple[str, str, str]]:
+def _tiles(rows: Sequence[ResultRow], setting: Setting) -> list[tuple[str, str, str]]:
     """Return the large numbers: name, value, unit; means over categories and seeds."""
-    chosen = [row for row in rows if row.percentage_coreset == percentage]
+    chosen = [row for row in rows if row.setting == setting]
     return [
         (
             metric.tile_title or metric.title,
@@ -114,14 +115,18 @@ def _tiles(rows: Sequence[ResultRow], percentage: float) -> list[tuple[str, str,
 
 def _known_columns(table: Table) -> dict[str, object]:
     """Return the texts of a table, without columns that have only dashes."""
-    texts = [(name, [cell.to_text(table.digits) for cell in cells]) for name, cells in table.rows]
+    texts = [[cell.to_text(table.digits) for cell in row.cells] for row in table.rows]
     known = [
         column
         for column in range(len(table.columns))
-        if any(cells[column] != DASH for _, cells in texts)
+        if any(cells[column] != DASH for cells in texts)
     ]
     return {
         "title": table.title,
         "columns": [table.plain_columns[column] for column in known],
-        "rows": [(name, [cells[column] for column in known]) for name, cells in texts],
+        "has_shots": table.has_shots,
+        "rows": [
+            (row.name, row.shots_text, [cells[column] for column in known])
+            for row, cells in zip(table.rows, texts, strict=True)
+        ],
     }

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from utils.results import Setting
+
 
 @dataclass(frozen=True)
 class ReportImage:
@@ -50,11 +52,11 @@ class ReportImage:
 
 @dataclass(frozen=True)
 class ReportView:
-    """One category at one percentage.
+    """One category at one setting.
 
     Attributes:
         category: The category's name.
-        percentage: Coreset size as a fraction of the training patches, in (0, 1].
+        setting: The coreset percentage and the number of shots.
         threshold: Score from which an image counts as defective; NaN if nothing was measured.
         images: The test images.
         aspect: Width of the images divided by their height.
@@ -62,7 +64,7 @@ class ReportView:
     """
 
     category: str
-    percentage: float
+    setting: Setting
     threshold: float
     images: Sequence[ReportImage]
     aspect: float = 1.0
@@ -72,7 +74,7 @@ class ReportView:
         """Return the record for the page's script."""
         return {
             "category": self.category,
-            "percentage": self.percentage,
+            "setting": self.setting.key,
             # JSON has no NaN. Without a threshold no image counts as defective.
             "threshold": None if math.isnan(self.threshold) else self.threshold,
             "aspect": self.aspect,

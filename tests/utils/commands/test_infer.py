@@ -20,7 +20,9 @@ import cv2
 import numpy as np
 import pytest
 
+from datasets.items import Item
 from patchcore import PatchCore
+from patchcore.embedder import Embedder
 from tests.support import (
     ROOT,
     call,
@@ -605,6 +607,82 @@ def test_it_starts_soon(kept, data, tmp_path):
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", code, *map(str, words)], check=True, cwd=ROOT)
     assert time.perf_counter() - start < 120  # it ended; benchmarks say how long it takes
+
+
+class TestFaults:
+    """One image that cannot be judged is an error; the others are judged."""
+
+    @pytest.mark.parametrize("size", [1, 4])
+    def test_a_score_that_is_not_finite(self, infer, data, monkeypatch, size):
+        embed = Embedder.embed
+
+        def spoil(embedder, batch):
+            embeddings = embed(embedder, batch).clone()
+            embeddings[(batch == 0).all(axis=(1, 2, 3))] = np.nan
+            return embeddings
+
+        monkeypatch.setattr(Embedder, "embed", spoil)
+        black = write_image(infer.folder.parent / "black.png", np.zeros((64, 64, 3), np.uint8))
+        good = data / "widget/test/good"
+        records = infer(good, black, good / "000.png", "--batch_size", size, status=2)
+        assert [r["verdict"] for r in records] == ["normal", "normal", "error", "normal"]
+        assert "expected finite anomaly scores" in records[2]["error"]
+
+    @pytest.mark.parametrize("error", [MemoryError("too large"), ValueError("odd"), OSError("x")])
+    def test_a_decoder_that_fails_in_any_way(self, infer, data, monkeypatch, error):
+        read = Item.read
+
+        def fail(item):
+            if item.name.endswith("000.png"):
+                raise error
+            return read(item)
+
+        monkeypatch.setattr(Item, "read", fail)
+        records = infer(data / "widget/test/good", status=2)
+        assert [r["verdict"] for r in records] == ["error", "normal"]
+        path = data / "widget/test/good/000.png"
+        assert records[0]["error"] == f"cannot read {path}: {type(error).__name__}: {error}"
+
+    def test_a_video_that_is_cut_short(self, infer, video, tmp_path):
+        content = video.read_bytes()
+        (tmp_path / "cut.avi").write_bytes(content[: len(content) * 7 // 10])
+        records = infer(tmp_path / "cut.avi", status=2)
+        assert records[-1]["error"].startswith(f"expected 12 frames in {tmp_path / 'cut.avi'}")
+        assert len(records) > 2
+        assert all(record["verdict"] != "error" for record in records[:-1])
+
+    def test_other_files_are_counted_and_change_no_status(self, infer, data, tmp_path, caplog):
+        caplog.set_level(logging.INFO)
+        folder = shutil.copytree(data / "widget/test/good", tmp_path / "images")
+        for name in ("notes.txt", "code.ts", ".DS_Store"):
+            (folder / name).write_text("no image")
+        assert len(infer(folder, status=0)) == 2
+        notes = json.loads((infer.folder / "run.json").read_text())["notes"]
+        assert [(note["count"], Path(note["example"]).name) for note in notes] == [
+            (1, ".DS_Store"),
+            (2, "code.ts"),
+        ]
+        assert "2 files: left out: neither an image nor a video (for example" in caplog.text
+
+    def test_results_in_the_folder_of_the_images(self, kept, data, tmp_path):
+        """A second run would judge the figures of the first."""
+        folder = shutil.copytree(data / "widget/test/good", tmp_path / "images")
+        words = ["infer", folder, "--path_trained", kept / "trained/widget/squeezenet1_1_p0100_k01"]
+        words += ["--path_result", folder / "result", "--pictures", "all"]
+        for _ in range(2):
+            assert call(*words) == 0
+        assert len((folder / "result/predictions.csv").read_text().splitlines()) == 3
+
+    @pytest.mark.parametrize("place", ["images", "images/", "link"])
+    def test_results_are_not_written_among_the_images(self, infer, data, tmp_path, place, kept):
+        shutil.copytree(data / "widget/test/good", tmp_path / "images")
+        (tmp_path / "link").symlink_to("images")
+        infer.folder = tmp_path / place
+        message = f"expected another folder than that of the images, found {tmp_path / place}"
+        for inputs in ([tmp_path / "images"], ["--watch", tmp_path / "images"]):
+            infer(*inputs, status=2)
+            assert message in infer.err
+        assert names(tmp_path / "images", "*") == {"000.png", "001.png"}
 
 
 def test_an_undefined_score_does_not_pass_for_normal(infer, data, monkeypatch):

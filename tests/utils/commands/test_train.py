@@ -1,12 +1,15 @@
 """`main.py train`: normal images in, a trained model out."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from datasets.base import GOOD, Category, Sample
 from patchcore import PatchCore
 from tests.support import (
     NUM_TRAIN,
@@ -14,11 +17,15 @@ from tests.support import (
     evaluate,
     make_category,
     make_data,
+    one_thread,
     quick,
     truncate,
     write_image,
 )
+from utils.options.method import parse_options
+from utils.options.train import DEFAULTS, TrainOptions
 from utils.pipeline.suspects import find_suspects
+from utils.pipeline.training import train as pipeline_train
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +33,16 @@ def data(tmp_path_factory) -> Path:
     return make_data(tmp_path_factory.mktemp("data"))
 
 
-def train(*arguments: object, trained: Path, status: int = 0) -> None:
+def parse(text: str) -> TrainOptions:
+    return parse_options(text.split(), DEFAULTS, command="train", description="Try.")
+
+
+def train(*arguments: object, trained: Path, status: int = 0, crop: bool = True) -> None:
     """Train as a user does, with a small network."""
-    words = [word for word in quick() if word not in ("--pictures", "none", "--path_trained")]
+    words = [word for word in quick() if word not in ("--pictures", "none")]
+    if not crop:
+        place = words.index("--size_crop")
+        del words[place : place + 2]
     assert call("train", *words, "--path_trained", trained, *arguments) == status
 
 
@@ -41,6 +55,88 @@ def test_paths_make_one_model(data, tmp_path):
     model = load(tmp_path, "cap")
     assert model.trained.category == "cap"
     assert len(model.coreset.origins.names) == NUM_TRAIN
+
+
+class TestCrop:
+    @pytest.mark.parametrize(
+        ("text", "size"),
+        [
+            ("", (256, 256)),
+            ("--size_resize 320 288", (320, 288)),
+            ("--size_crop 224", (224, 224)),
+            ("--protocol paper", (224, 224)),
+            ("--protocol patchcore_ex", (224, 224)),
+            ("--protocol anomalib_like", (256, 256)),
+        ],
+    )
+    def test_the_whole_image_is_learned_by_default(self, text, size):
+        assert parse(text).settings().size_crop == size
+
+    @pytest.mark.parametrize("crop", [True, False])
+    def test_a_defect_at_the_border_is_seen_without_a_crop_alone(
+        self, data, tmp_path, caplog, crop
+    ):
+        caplog.set_level(logging.INFO)
+        train(data / "widget/train/good", "--category", "cap", trained=tmp_path, crop=crop)
+        good = cv2.imread(str(data / "widget/test/good/000.png"))
+        defective = good.copy()
+        defective[:, :2] = 0
+        scores = load(tmp_path, "cap").predict([good, defective]).score
+        assert (scores[0] == scores[1]) == crop
+        assert ("is not judged: crop of 64x64 of 72x72 pixels" in caplog.text) == crop
+        assert ("(use --size_crop 72 for the whole image)" in caplog.text) == crop
+
+
+class TestWhatIsLearned:
+    def test_a_category_of_a_dataset(self, data, tmp_path, caplog):
+        caplog.set_level(logging.INFO)
+        train(data / "widget", "--category", "cap", trained=tmp_path)
+        names = load(tmp_path, "cap").coreset.origins.names
+        assert {Path(name).parent for name in names} == {data / "widget/train/good"}
+        assert f"learning {data}/widget/train/good, not ground_truth, test" in caplog.text
+
+    def test_a_dataset_is_refused(self, data, tmp_path, capsys):
+        train(data, "--category", "cap", trained=tmp_path / "kept", status=2)
+        assert f"found 2 categories: give --path_data {data}" in capsys.readouterr().err
+
+    def test_copies_are_learned_once(self, data, tmp_path, caplog):
+        """Copies in other folds would make the threshold far too low."""
+        caplog.set_level(logging.INFO)
+        good = data / "widget/train/good"
+        train(good, "--category", "once", trained=tmp_path)
+        train(good, good, good / "*.png", "--category", "thrice", trained=tmp_path)
+        once, thrice = load(tmp_path, "once").trained, load(tmp_path, "thrice").trained
+        np.testing.assert_array_equal(thrice.coreset.indices, once.coreset.indices)
+        assert thrice.thresholds == once.thresholds
+        assert "thrice: 12 of 18 training images are copies" in caplog.text
+
+    def test_keep_copies(self, data, tmp_path):
+        good = data / "widget/train/good"
+        train(good, good, "--category", "cap", "--keep_copies", trained=tmp_path)
+        trained = load(tmp_path, "cap").trained
+        assert len(trained.coreset.origins.names) == 2 * NUM_TRAIN
+        assert trained.thresholds.image.rate == 1 / (NUM_TRAIN + 1)
+        assert len(trained.held_out.image_scores) == NUM_TRAIN
+        assert trained.held_out.image_scores.min() > 0.1  # no copy was in the coreset
+
+    def test_published_datasets_keep_their_copies(self, data, tmp_path):
+        path = data / "widget/train/good/000.png"
+        samples = (Sample(path, "cap", GOOD),) * 3
+        words = [word for word in quick() if word not in ("--pictures", "none")]
+        options = parse(" ".join([*words, "--path_trained", str(tmp_path)]))
+        for benchmark, count in (("MVTec AD", 3), ("", 1)):
+            category = Category("cap", samples, (), has_masks=False, benchmark=benchmark)
+            with one_thread():
+                pipeline_train(options, [category])
+            assert len(load(tmp_path, "cap").coreset.origins.names) == count
+
+    def test_an_earlier_model_of_this_name_is_replaced_and_this_is_said(
+        self, data, tmp_path, caplog
+    ):
+        caplog.set_level(logging.INFO)
+        for said in (False, True):
+            train(data / "widget/train/good", "--category", "cap", trained=tmp_path)
+            assert ("(it replaces an earlier one)" in caplog.text) == said
 
 
 def test_it_is_the_model_that_an_evaluation_keeps(data, tmp_path):

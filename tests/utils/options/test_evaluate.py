@@ -24,6 +24,7 @@ FLAGS = {field.name for field in fields(EvaluateOptions)}
 EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the program gets
     "path_data": ("some/folder", Path("some/folder")),
     "categories": ("wood bottle", ("wood", "bottle")),
+    "shots": ("4 1", (4, 1)),
     "path_result": ("out", Path("out")),
     "pictures": ("defective", "defective"),
     "pictures_limit": ("4", 4),

@@ -125,7 +125,7 @@ def test_a_training_image_that_is_gone_costs_only_its_whole_picture(data, tmp_pa
 def test_an_earlier_runs_page_moves_with_its_pictures(here, data, tmp_path):
     folder = shutil.copytree(here, tmp_path / "result")
     before = drawn_files(folder) | {"index.html": (folder / "index.html").read_bytes()}
-    evaluate(data, folder, "--pictures none")
+    evaluate(data, folder, "--pictures none --fresh")
     assert not drawn_files(folder)
     (earlier,) = (folder / "earlier").iterdir()
     assert drawn_files(earlier) | {"index.html": (earlier / "index.html").read_bytes()} == before

@@ -1,6 +1,7 @@
 """Models that evaluate and train keep, and how the one that is meant is found."""
 
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -146,8 +147,6 @@ class TestKept:
     def test_f1_max_without_labels_is_told_before_anything_is_computed(
         self, tmp_path, capsys, flags, missing, message
     ):
-        import shutil
-
         folder = make_category(tmp_path / "data")
         shutil.rmtree(folder / missing)
         arguments = f"--path_data {tmp_path / 'data'} --path_result {tmp_path / 'result'} {flags}"
@@ -182,6 +181,18 @@ class TestChooseModel:
         assert listed == [
             f"  --category widget --backbone squeezenet1_1 --percentage_coreset {p}"
             for p in (0.02, 0.1)
+        ]
+
+    def test_several_fit_with_equal_flags(self, kept, tmp_path):
+        own = kept[0] / "widget/squeezenet1_1_p0100_k01"
+        folders = [tmp_path / "full", tmp_path / "full_shots002"]
+        for folder in folders:
+            shutil.copytree(own, folder)
+        with pytest.raises(UsageError, match="found 2 by no flag") as caught:
+            find_model(tmp_path)
+        flags = "--category widget --backbone squeezenet1_1 --percentage_coreset 0.1"
+        assert str(caught.value).splitlines()[1:] == [
+            f"  {flags} --path_trained {folder}" for folder in folders
         ]
 
     def test_none_fits(self, kept):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from utils.report import ReportImage, ReportView, render_page
-from utils.results import ResultRow
+from utils.results import ResultRow, Setting
 
 HOSTILE = "</script><img src=x onerror=document.title='hacked'>&\"'"
 
@@ -52,7 +52,7 @@ def make_view(category: str = "nut", count: int = 4, *, type_name: str = "crack"
         )
         for number, score in enumerate(scores)
     ]
-    return ReportView(category, 0.1, 1.25, images)
+    return ReportView(category, Setting(0.1), 1.25, images)
 
 
 def make_page(**changed) -> str:

@@ -11,6 +11,7 @@ import pytest
 from tests.support import evaluate, make_data, read_table, write_image
 from tests.utils.report.pages import HOSTILE, make_page, make_row, make_view
 from utils.report import ReportImage, ReportView
+from utils.results import Setting
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -87,7 +88,7 @@ class Page:
         """Return the data of the category that is shown."""
         return self.run(
             "return JSON.parse(document.getElementById('data').textContent).views.find(v =>"
-            "v.category === state.category && String(v.percentage) === state.percentage)"
+            "v.category === state.category && v.setting === state.setting)"
         )
 
     def requested(self) -> list[str]:
@@ -155,7 +156,7 @@ def test_counts_are_those_of_the_table(page, result):
     rows = read_table(result)
     assert len(rows) == 4
     for row in rows:
-        page.select("percentage", row["percentage_coreset"])
+        page.select("setting", row["percentage_coreset"])
         page.select("category", row["category"])
         counts = page.counts()
         assert counts["fp"] == int(row["image_false_positives"])
@@ -236,15 +237,15 @@ def test_images_are_filtered(crowded):
 
 def test_the_overview_is_sorted_and_leads_to_images(page):
     def names() -> list[str]:
-        return [e.text for e in page.all("[data-percentage='0.1'] tbody th") if e.is_displayed()]
+        return [e.text for e in page.all("[data-setting='0.1'] tbody th") if e.is_displayed()]
 
-    heading = page.find("[data-percentage='0.1'] thead .sort")
+    heading = page.find("[data-setting='0.1'] thead .sort")
     assert names() == ["gadget", "widget"]
     heading.click()
     assert names() == ["gadget", "widget"]
     heading.click()
     assert names() == ["widget", "gadget"]
-    page.find("[data-percentage='0.1'] [data-category='widget']").click()
+    page.find("[data-setting='0.1'] [data-category='widget']").click()
     assert page.find("#category").get_attribute("value") == "widget"
 
 
@@ -399,7 +400,7 @@ def test_the_focus_goes_down_the_page(page):
             "return e.id || e.dataset.category || e.getAttribute('href') || e.name || e.className"
         )
         seen.append(tag)
-    order = ["#images", "percentage", "theme", "gadget", "category", "threshold", "card"]
+    order = ["#images", "setting", "theme", "gadget", "category", "threshold", "card"]
     places = [seen.index(name) for name in order]
     assert places == sorted(places)
 
@@ -407,7 +408,7 @@ def test_the_focus_goes_down_the_page(page):
 def test_hostile_names_are_shown_and_do_nothing(driver, tmp_path):
     images = [ReportImage(HOSTILE, HOSTILE, 1.0, True), ReportImage("good", "a.png", 0.2, False)]
     path = tmp_path / "index.html"
-    view = ReportView(HOSTILE, 0.1, 0.5, images)
+    view = ReportView(HOSTILE, Setting(0.1), 0.5, images)
     path.write_text(make_page(rows=[make_row(HOSTILE)], views=[view]), encoding="utf-8")
     page = Page(driver, path)
     page.select("order", "highest")
@@ -421,7 +422,9 @@ def test_hostile_names_are_shown_and_do_nothing(driver, tmp_path):
 def test_without_figures_scores_are_still_judged(driver, tmp_path):
     images = [ReportImage("good", "0.png", 0.1, False), ReportImage("crack", "1.png", 0.9, True)]
     path = tmp_path / "index.html"
-    path.write_text(make_page(views=[ReportView("nut", 0.1, 0.5, images)]), encoding="utf-8")
+    path.write_text(
+        make_page(views=[ReportView("nut", Setting(0.1), 0.5, images)]), encoding="utf-8"
+    )
     page = Page(driver, path)
     assert page.counts() == {"tp": 1, "fp": 0, "fn": 0, "tn": 1}
     page.find("#gallery .card").click()

@@ -20,6 +20,7 @@ from tests.utils.report.pages import (
 )
 from utils.report import ReportImage, ReportView
 from utils.report.view import as_url
+from utils.results import Setting
 
 VOID = {"meta", "link", "input", "img", "br", "path", "circle"}
 
@@ -61,7 +62,7 @@ def test_all_elements_are_closed_and_ids_are_single():
 
 
 def test_nothing_comes_from_elsewhere():
-    page = make_page(curves={0.1: [("ROC curves", "roc #1.png")]})
+    page = make_page(curves={Setting(0.1): [("ROC curves", "roc #1.png")]})
     for tag, attributes in Reader(page).elements:
         assert tag not in {"iframe", "object", "embed", "base", "form"}
         for name in ("src", "href"):
@@ -91,7 +92,7 @@ def test_names_are_never_markup(place):
     page = make_page(
         record=record,
         rows=[make_row(category)],
-        views=[ReportView(category, 0.1, 0.5, images)],
+        views=[ReportView(category, Setting(0.1), 0.5, images)],
     )
     reader = Reader(page)
     assert reader.open == []
@@ -105,7 +106,9 @@ def test_names_are_never_markup(place):
 
 
 def test_undecodable_names_do_not_stop_it():
-    view = ReportView("nut\udcff", 0.1, 0.5, [ReportImage("crack", "\udcff.png", 1.0, True)])
+    view = ReportView(
+        "nut\udcff", Setting(0.1), 0.5, [ReportImage("crack", "\udcff.png", 1.0, True)]
+    )
     page = make_page(rows=[make_row("nut\udcff")], views=[view])
     assert page.encode("utf-8")
     assert as_url("a\udcff b.png") == "a%FF%20b.png"
@@ -120,7 +123,7 @@ def test_scores_and_threshold_are_exact():
 
 
 def test_what_was_not_measured_is_a_dash():
-    page = make_page(rows=[NOTHING], views=[ReportView("nut", 0.1, math.nan, [])])
+    page = make_page(rows=[NOTHING], views=[ReportView("nut", Setting(0.1), math.nan, [])])
     assert data_of(page)["views"][0]["threshold"] is None
     assert "nan" not in re.sub(r"<script.*?</script>", "", page, flags=re.S).lower()
 
@@ -154,7 +157,7 @@ def test_several_seeds_are_averaged():
 def test_the_largest_percentage_is_shown_first():
     rows = [make_row(percentage=p) for p in (0.01, 0.25)]
     page = make_page(rows=rows)
-    assert re.findall(r'data-percentage="([\d.]+)"( hidden)?', page) == [
+    assert re.findall(r'data-setting="([\d.]+)"( hidden)?', page) == [
         ("0.25", ""),
         ("0.01", " hidden"),
     ]

@@ -1,0 +1,41 @@
+"""One image to judge or to learn: a file, or a frame of a video or camera."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datasets.base import DatasetError
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image: a file still to be read, or a frame that has been read.
+
+    Attributes:
+        name: Path as it was given; ``<video>#<number>`` for a frame, counted from 0.
+        path: Image or video file; None for a camera.
+        frame: (H, W, 3) uint8 RGB of a frame; None for an image file.
+        number: Number of the frame; None for an image file.
+        seconds: Time of the frame since the start of the video or camera; None for an image file.
+        fault: Reason why it cannot be read, if already known.
+    """
+
+    name: str
+    path: Path | None = None
+    frame: np.ndarray | None = None
+    number: int | None = None
+    seconds: float | None = None
+    fault: str = ""
+
+    def read(self) -> np.ndarray:
+        """Return the image, (H, W, 3) uint8 RGB.
+
+        Raises:
+            DatasetError: It cannot be read.
+        """
+        if self.fault:
+            raise DatasetError(self.fault)
+        from datasets.images import read_image
+
+        return read_image(self.path) if self.frame is None else self.frame

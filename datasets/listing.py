@@ -1,0 +1,193 @@
+"""Folders of images and masks: listing in a fixed order, and matching by name.
+
+Only files with an unusual ending are opened, to see whether they are images.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TypeVar
+
+from datasets.base import DatasetError, LeftOut, is_image
+from datasets.content import IMAGE, VIDEO, kind_of
+
+Item = TypeVar("Item")
+
+# Names of folders and labels in the form of `plain`.
+GOOD_NAMES = frozenset(
+    {"good", "ok", "normal", "normals", "free", "defectfree", "nodefect", "nodefects"}
+    | {"nondefective", "nondefect", "anomalyfree", "noanomaly"}
+)
+DEFECTIVE_NAMES = frozenset(
+    {"bad", "ko", "ng", "nok", "notok", "notgood", "ungood", "defect", "defects", "defective"}
+    | {"anomaly", "anomalies", "anomalous", "abnormal", "abnormals", "faulty", "fail", "reject"}
+)
+MASK_NAMES = frozenset(
+    {"groundtruth", "groundtruths", "gt", "mask", "masks", "segmentation", "annotationmasks"}
+)
+MASK_ENDINGS = ("_mask", "-mask", "_gt", "_GT", "_label", "")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a folder.
+
+    Attributes:
+        images: Image files in order of names.
+        left_out: Other files; hidden files, which operating systems leave, are not listed.
+    """
+
+    images: tuple[Path, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def plain(name: str) -> str:
+    """Return a name in lower case without spaces, dots, hyphens and underscores."""
+    return re.sub(r"[\s._-]+", "", name).lower()
+
+
+def is_good_name(name: str) -> bool:
+    """Return whether the name of a folder or label means images without defects."""
+    return plain(name) in GOOD_NAMES
+
+
+def is_defective_name(name: str) -> bool:
+    """Return whether the name of a folder or label means images with defects of any type."""
+    return plain(name) in DEFECTIVE_NAMES
+
+
+def is_mask_name(name: str) -> bool:
+    """Return whether the name of a folder means masks."""
+    return plain(name) in MASK_NAMES
+
+
+def as_name(text: str) -> str:
+    """Return a text as a part of file names: without separators and control characters."""
+    return re.sub(r'[\x00-\x1f/\\:*?"<>|]+', "_", text.strip()).strip(".") or "_"
+
+
+def list_folders(path: Path) -> list[Path]:
+    """Return the subfolders in order of names, without hidden ones; empty if there is no folder."""
+    if not path.is_dir():
+        return []
+    with os.scandir(path) as entries:  # unlike Path.is_dir, it need not ask for each file
+        names = [e.name for e in entries if not e.name.startswith(".") and e.is_dir()]
+    return [path / name for name in sorted(names)]
+
+
+def has_folder(path: Path, name: str) -> bool:
+    """Return whether a folder has a subfolder of exactly this name, also if case is ignored."""
+    return any(folder.name == name for folder in list_folders(path))
+
+
+def list_files(path: Path, *, unique: bool = True) -> Listing:
+    """List the files of a folder, without its subfolders.
+
+    Args:
+        path: The folder; it may be missing.
+        unique: Whether two images that differ only in their endings are an error, since they would
+            share a mask.
+
+    Raises:
+        DatasetError: There are two such images, or a file with an unusual ending cannot be read.
+    """
+    images, left_out = [], []
+    for file in sorted(path.iterdir()) if path.is_dir() else []:
+        if file.name.startswith(".") or file.is_dir():
+            continue
+        kind = IMAGE if is_image(file) else _kind(file)
+        if kind == IMAGE:
+            images.append(file)
+        else:
+            reason = "a video" if kind == VIDEO else "neither an image nor a video"
+            left_out.append(LeftOut(file, reason))
+    for file, following in pairwise(images):
+        if unique and file.stem == following.stem:
+            raise DatasetError(
+                f"expected one image of each name, found {file} and {following.name}"
+            )
+    return Listing(tuple(images), tuple(left_out))
+
+
+def list_below(path: Path) -> Listing:
+    """List the files of a folder and of all its subfolders, in order of names."""
+    listing = list_files(path)
+    for folder in list_folders(path):
+        below = list_below(folder)
+        listing = Listing(listing.images + below.images, listing.left_out + below.left_out)
+    return listing
+
+
+def category_folders(path: Path, is_category: Callable[[Path], bool]) -> dict[str, Path]:
+    """Return the folders of the categories by name: the subfolders, or the folder itself."""
+    if is_category(path):
+        return {path.resolve().name: path}
+    return {folder.name: folder for folder in list_folders(path) if is_category(folder)}
+
+
+def category_folder(path: Path, name: str, is_category: Callable[[Path], bool]) -> Path:
+    """Return the folder of a category.
+
+    Raises:
+        DatasetError: There is no category of this name.
+    """
+    return choose(category_folders(path, is_category), name, path)
+
+
+def choose(categories: Mapping[str, Item], name: str, path: Path) -> Item:
+    """Return the category of this name.
+
+    Raises:
+        DatasetError: There is none; a path, for example, is not a name, since names become parts of
+            file names.
+    """
+    if name not in categories:
+        raise DatasetError(
+            f"no category {name!r} under {path} (--categories); there are: "
+            f"{', '.join(sorted(categories))}"
+        )
+    return categories[name]
+
+
+def has_images(path: Path) -> bool:
+    """Return whether a folder contains an image file, judged by its name."""
+    return path.is_dir() and any(is_image(file) for file in path.iterdir() if not file.is_dir())
+
+
+def index_masks(files: Iterable[Path]) -> dict[str, Path]:
+    """Return mask files by their stems."""
+    return {file.stem: file for file in files}
+
+
+def find_mask(stem: str, masks: dict[str, Path]) -> Path | None:
+    """Return the mask of an image: of its stem with ``_mask`` or similar, or of its stem alone."""
+    for ending in MASK_ENDINGS:
+        if stem + ending in masks:
+            return masks[stem + ending]
+    return None
+
+
+def split_masks(files: Iterable[Path]) -> tuple[list[Path], dict[Path, Path]]:
+    """Separate masks that lie beside their images, such as ``1_mask.png`` beside ``1.png``.
+
+    Returns:
+        The images, and the mask of each image that has one.
+    """
+    by_stem = {file.stem: file for file in files}
+    masks = {}
+    for stem, file in by_stem.items():
+        for ending in filter(None, MASK_ENDINGS):
+            if stem.endswith(ending) and stem.removesuffix(ending) in by_stem:
+                masks[by_stem[stem.removesuffix(ending)]] = file
+    found = set(masks.values())
+    return [file for file in by_stem.values() if file not in found], masks
+
+
+def _kind(file: Path) -> str:
+    try:
+        return kind_of(file)
+    except OSError as error:
+        raise DatasetError(f"cannot read {file}: {error.strerror or error}") from error

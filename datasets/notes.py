@@ -1,0 +1,60 @@
+"""What was noticed while files were listed and read: reasons, each with a count and an example."""
+
+import threading
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that was noticed about files, reported once for all of them.
+
+    Attributes:
+        reason: What was noticed, what was done, and which flag or file changes it.
+        count: Number of files.
+        example: One of the files: the first in alphabetical order.
+    """
+
+    reason: str
+    count: int
+    example: str
+
+    def __str__(self) -> str:
+        files = "1 file" if self.count == 1 else f"{self.count} files"
+        return f"{files}: {self.reason} (for example {self.example})"
+
+
+class Notes:
+    """Collects notes; several threads may add at the same time.
+
+    A file counts once for each reason, however often it is read.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._examples: dict[str, str] = {}
+        # Hashes, since the names of a million files would take hundreds of megabytes.
+        self._counted: dict[str, set[int]] = {}
+
+    def add(self, reason: str, file: object) -> None:
+        """Count a file.
+
+        Args:
+            reason: Text that is the same for all files of this kind.
+            file: Path or name of the file.
+        """
+        name = str(file)
+        with self._lock:
+            self._examples[reason] = min(name, self._examples.get(reason, name))
+            self._counted.setdefault(reason, set()).add(hash(name))
+
+    def all(self) -> list[Note]:
+        """Return the notes, in alphabetical order of their reasons."""
+        with self._lock:
+            return [
+                Note(reason, len(self._counted[reason]), example)
+                for reason, example in sorted(self._examples.items())
+            ]
+
+    def as_json(self) -> list[dict[str, object]]:
+        """Return the notes as records with ``reason``, ``count`` and ``example``."""
+        return [asdict(note) for note in self.all()]

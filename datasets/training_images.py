@@ -1,0 +1,186 @@
+"""Normal images among the paths that `train` is given; test sets, masks and defects are refused."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from datasets.base import GOOD, Category, DatasetError, Sample
+from datasets.inputs import find_items
+from datasets.items import Item
+from datasets.listing import (
+    has_images,
+    is_defective_name,
+    is_good_name,
+    is_mask_name,
+    list_folders,
+    plain,
+    split_masks,
+)
+from datasets.notes import Notes
+from datasets.patterns import has_pattern
+
+TRAIN_NAMES = frozenset({"train", "training"})
+TEST_NAMES = frozenset({"test", "testing", "testpublic", "testprivate"})
+# Number of folders to choose from that an error lists.
+MAX_CHOICES = 8
+
+log = logging.getLogger(__name__)
+
+
+def read_training_images(
+    paths: Sequence[str], category: str, notes: Notes, listed: TextIO | None = None
+) -> Category:
+    """List the training images at some paths.
+
+    Of a category of a dataset, the normal training images are taken, and this is logged.
+
+    Args:
+        paths: Files, folders and patterns, as `find_items` takes them.
+        category: Name of the category.
+        notes: Collects the files that are left out.
+        listed: Stream that the path ``-`` reads from.
+
+    Raises:
+        DatasetError: A path is missing or a video, there is no image, or there are masks, defects
+            or test images among the files of a folder or pattern; the message lists the folders to
+            choose from.
+    """
+    samples = []
+    for path in paths:
+        chosen = _training_folder(Path(path))
+        searched = path if chosen is None else str(chosen)
+        images = [_image_of(item) for item in find_items([searched], listed=listed, notes=notes)]
+        root = chosen or _root(path)
+        if root is not None:
+            _check_normal(root, images, is_pattern=not Path(path).is_dir())
+        samples += [Sample(image, category, GOOD) for image in images]
+    if not samples:
+        raise DatasetError(f"expected images to learn, found none: {', '.join(paths)}")
+    return Category(category, tuple(samples), (), has_masks=False)
+
+
+def _training_folder(path: Path) -> Path | None:
+    """Return the folder of normal training images of a category; None if it is no category.
+
+    Raises:
+        DatasetError: The training images are not known to be normal.
+    """
+    try:
+        folders = list_folders(path)
+        training = [folder for folder in folders if plain(folder.name) in TRAIN_NAMES]
+        if not training or has_images(path):
+            return None
+    except OSError:  # `find_items` reports it
+        return None
+    normal = [
+        folder
+        for parent in training
+        for folder in (list_folders(parent) or [parent])
+        if folder == parent or is_good_name(folder.name)
+    ]
+    if len(normal) != 1:
+        below = [folder for parent in training for folder in list_folders(parent)]
+        raise DatasetError(
+            f"expected one folder of normal training images in {path}, found {len(normal)}: give "
+            f"{_choices(below)}"
+        )
+    others = [folder.name for folder in folders if folder not in training]
+    beside = f", not {', '.join(others)}" if others else ""
+    log.info("%s is a category of a dataset: learning %s%s", path, normal[0], beside)
+    return normal[0]
+
+
+def _root(path: str) -> Path | None:
+    """Return the folder that a search for a path begins in; None for a file."""
+    if Path(path).is_dir():
+        return Path(path)
+    if not has_pattern(path) or Path(path).exists():
+        return None
+    parts = Path(path).parts
+    fixed = next(place for place, part in enumerate(parts) if has_pattern(part))
+    return Path(*parts[:fixed])
+
+
+def _image_of(item: Item) -> Path:
+    if item.fault or item.frame is not None or item.path is None:
+        fault = f"expected images to learn, found a video: {item.path or item.name}"
+        raise DatasetError(item.fault or fault)
+    return item.path
+
+
+def _check_normal(root: Path, images: Sequence[Path], *, is_pattern: bool) -> None:
+    """Raise DatasetError if there are masks, defects or test images among the images of a folder.
+
+    Args:
+        root: The folder.
+        images: The images below it.
+        is_pattern: Whether a pattern has selected them.
+    """
+    by_folder: dict[Path, list[Path]] = defaultdict(list)
+    for image in images:
+        by_folder[image.parent].append(image)
+    found = _find_foreign_folder(root, by_folder)
+    if not found and not is_pattern:
+        found = _find_pairs(by_folder)
+    if not found:
+        return
+    categories = [folder for folder in list_folders(root) if _is_category(folder)]
+    if categories:
+        raise DatasetError(
+            f"expected normal images alone in {root}, found {len(categories)} categories: give "
+            f"--path_data {root} to learn each of them, or {_choices(categories)}"
+        )
+    raise DatasetError(
+        f"expected normal images alone in {root}, found {found}: give the normal images alone, "
+        f"{_choices(sorted(by_folder))} or a pattern such as '{sorted(by_folder)[0]}/*.png'"
+    )
+
+
+def _find_foreign_folder(root: Path, folders: Iterable[Path]) -> str:
+    """Return the first folder below the root that is not for normal images; empty if none is."""
+    beside_good: dict[Path, set[str]] = defaultdict(set)
+    for folder in sorted(folders):
+        above = folder
+        while above not in (root, above.parent):
+            name = above.name
+            if is_mask_name(name):
+                return f"masks in {above}"
+            if is_defective_name(name):
+                return f"defective images in {above}"
+            if plain(name) in TEST_NAMES:
+                return f"test images in {above}"
+            beside_good[above.parent].add(name)
+            above = above.parent
+    for parent, names in beside_good.items():
+        others = sorted(name for name in names if not is_good_name(name))
+        good = sorted(names.difference(others))
+        if good and others:
+            return f"{parent / others[0]} beside {good[0]}, which may be defects or masks"
+    return ""
+
+
+def _find_pairs(by_folder: dict[Path, list[Path]]) -> str:
+    """Return two files for one thing: an image and its mask, or one image in two formats."""
+    for images in by_folder.values():
+        stems: dict[str, Path] = {}
+        for image in images:
+            other = stems.setdefault(image.stem, image)
+            if other != image:
+                return f"two files of one name, {other} and {image.name}"
+        _, masks = split_masks(images)
+        for image, mask in masks.items():
+            return f"{image} and its mask {mask.name}"
+    return ""
+
+
+def _is_category(folder: Path) -> bool:
+    names = {plain(inner.name) for inner in list_folders(folder)}
+    return bool(names & (TRAIN_NAMES | TEST_NAMES))
+
+
+def _choices(folders: Sequence[Path]) -> str:
+    shown = [str(folder) for folder in folders[:MAX_CHOICES]]
+    more = ", ..." if len(folders) > MAX_CHOICES else ""
+    return f"one of {', '.join(shown)}{more}" if shown else "its folder"

@@ -1,0 +1,266 @@
+"""Archives are unpacked completely or not at all, and never outside their folder."""
+
+import io
+import os
+import stat
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from datasets.archives import Limits, unpack
+from datasets.base import DatasetError
+
+FILES = {"a/1.png": b"one", "a/b/2.png": b"", "3.txt": b"three" * 1000}
+
+
+def zip_with(path: Path, entries: list[tuple[zipfile.ZipInfo | str, bytes]]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for entry, content in entries:
+            file.writestr(entry, content)
+    return path
+
+
+def tar_with(path: Path, entries: list[tuple[tarfile.TarInfo, bytes]], mode: str = "w") -> Path:
+    with tarfile.open(path, mode, format=tarfile.PAX_FORMAT) as file:
+        for entry, content in entries:
+            entry.size = len(content)
+            file.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def tar_entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = kind, link
+    return entry
+
+
+def zip_entry(name: str, mode: int) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo("placeholder")
+    entry.filename = name  # the constructor would change some names
+    entry.external_attr = mode << 16
+    return entry
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def check_refused(archive: Path, message: str, limits: Limits | None = None) -> None:
+    """Check that nothing of an archive is left anywhere."""
+    before = sorted(archive.parent.parent.rglob("*"))
+    with pytest.raises(DatasetError, match=message):
+        unpack(archive, archive.parent / "made", limits=limits)
+    assert sorted(archive.parent.parent.rglob("*")) == before
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "place").mkdir()
+    return tmp_path / "place"
+
+
+class TestUnpack:
+    @pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"])
+    def test_all_forms(self, place, ending):
+        archive = place / "archive"  # the content decides, not the name
+        if ending == "zip":
+            zip_with(archive, list(FILES.items()))
+        else:
+            entries = [(tar_entry(name), content) for name, content in FILES.items()]
+            tar_with(archive, entries, f"w:{ending.partition('.')[2]}")
+        assert unpack(archive, place / "deep/made") == 3
+        assert content_of(place / "deep/made") == FILES
+        assert [path.name for path in (place / "deep").iterdir()] == ["made"]
+
+    def test_folders_and_the_root_itself_may_be_listed_several_times(self, place):
+        names = ["./", "a/", "a/", "./a/b/"]
+        entries = [(tar_entry(name, tarfile.DIRTYPE), b"") for name in names]
+        archive = tar_with(place / "x.tar", [*entries, (tar_entry("./a/b/1.png"), b"1")])
+        unpack(archive, place / "made")
+        assert content_of(place / "made") == {"a/b/1.png": b"1"}
+
+    def test_the_only_top_folder_becomes_the_folder(self, place):
+        archive = zip_with(place / "x.zip", [("top/a/1.png", b"1")])
+        unpack(archive, place / "made", top="top")
+        unpack(archive, place / "kept", top="other")
+        assert content_of(place / "made") == {"a/1.png": b"1"}
+        assert content_of(place / "kept") == {"top/a/1.png": b"1"}
+
+    def test_a_top_folder_beside_others_stays(self, place):
+        archive = zip_with(place / "x.zip", [("top/1.png", b"1"), ("licence.txt", b"2")])
+        unpack(archive, place / "made", top="top")
+        assert set(content_of(place / "made")) == {"top/1.png", "licence.txt"}
+
+    def test_permissions_and_owners_are_not_taken_over(self, place):
+        entry = tar_entry("run.sh")
+        entry.mode, entry.uid = 0o6777, 12345
+        unpack(tar_with(place / "x.tar", [(entry, b"1")]), place / "made")
+        assert not (place / "made/run.sh").stat().st_mode & (stat.S_ISUID | stat.S_IXUSR)
+
+    def test_an_empty_folder_may_exist_and_no_other(self, place):
+        archive = zip_with(place / "x.zip", list(FILES.items()))
+        (place / "made").mkdir()
+        unpack(archive, place / "made")
+        with pytest.raises(DatasetError, match=r"a new or an empty folder .* found .*made \(--to"):
+            unpack(archive, place / "made")
+        assert content_of(place / "made") == FILES
+
+
+NAMES = [
+    *("../out.png", "a/../../out.png", "/tmp/out.png", "..", "a/..", "C:/out.png", "..\\out.png"),
+    *("a\\..\\..\\out.png", "a:b", "a\nb"),
+]
+
+
+class TestHostileNames:
+    @pytest.mark.parametrize("name", NAMES)
+    def test_zip(self, place, name):
+        archive = zip_with(place / "x.zip", [("1.png", b"1"), (zip_entry(name, 0), b"2")])
+        check_refused(archive, "expected names inside the archive's folder, found")
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_tar(self, place, name):
+        archive = tar_with(place / "x.tar", [(tar_entry("1"), b"1"), (tar_entry(name), b"2")])
+        check_refused(archive, "expected names inside the archive's folder, found")
+
+    def test_a_name_that_zip_would_cut(self, place):
+        archive = zip_with(place / "x.zip", [("1.png_x", b"1")])
+        archive.write_bytes(archive.read_bytes().replace(b"1.png_x", b"1.png\0x"))
+        check_refused(archive, "expected names inside the archive's folder, found")
+
+    @pytest.mark.parametrize(
+        "names", [("1.png", "1.png"), ("a", "a/1.png"), ("a/1.png", "a"), ("a/1", "./a//1")]
+    )
+    @pytest.mark.parametrize("form", ["zip", "tar"])
+    @pytest.mark.filterwarnings("ignore:Duplicate name")
+    def test_doubled_names(self, place, names, form):
+        if form == "zip":
+            archive = zip_with(place / "x", [(zip_entry(name, 0), b"1") for name in names])
+        else:
+            archive = tar_with(place / "x", [(tar_entry(name), b"1") for name in names])
+        check_refused(archive, "expected each name once in .*, found two of")
+
+
+class TestHostileKinds:
+    @pytest.mark.parametrize(
+        ("kind", "link", "found"),
+        [
+            (tarfile.SYMTYPE, "/etc", "the link"),
+            (tarfile.SYMTYPE, "../..", "the link"),
+            (tarfile.SYMTYPE, "1.png", "the link"),
+            (tarfile.LNKTYPE, "../../secret", "the link"),
+            (tarfile.LNKTYPE, "1.png", "the link"),
+            (tarfile.CHRTYPE, "", "the device"),
+            (tarfile.BLKTYPE, "", "the device"),
+            (tarfile.FIFOTYPE, "", "the device"),
+        ],
+    )
+    def test_tar(self, place, kind, link, found):
+        entries = [(tar_entry("1.png"), b"1"), (tar_entry("x", kind, link), b"")]
+        archive = tar_with(place / "x.tar", [*entries, (tar_entry("x/2.png"), b"2")])
+        check_refused(archive, f"expected files and folders only, found {found} 'x'")
+
+    @pytest.mark.parametrize(
+        ("mode", "found"),
+        [
+            (stat.S_IFLNK, "the link"),
+            (stat.S_IFCHR, "the device"),
+            (stat.S_IFBLK, "the device"),
+            (stat.S_IFIFO, "the device"),
+            (stat.S_IFSOCK, "the device"),
+        ],
+    )
+    def test_zip(self, place, mode, found):
+        archive = zip_with(place / "x.zip", [(zip_entry("x", mode | 0o777), b"/etc/passwd")])
+        check_refused(archive, f"expected files and folders only, found {found} 'x'")
+
+    def test_a_sparse_file_is_larger_than_its_archive(self, place):
+        entry = tar_entry("x", tarfile.GNUTYPE_SPARSE)
+        header = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
+        header[483:495] = b"77777777777\0"  # the real size
+        header[148:156] = b" " * 8
+        header[148:156] = f"{sum(header):06o}\0 ".encode()
+        (place / "x.tar").write_bytes(bytes(header) + bytes(1024))
+        check_refused(place / "x.tar", "expected files and folders only, found the sparse file 'x'")
+
+
+class TestBombs:
+    LIMITS = Limits(files=5, ratio=10, free_bytes=10_000)
+
+    @pytest.mark.parametrize("form", ["zip", "tar"])
+    def test_the_ratio(self, place, form):
+        if form == "zip":
+            archive = zip_with(place / "x", [("1.png", b"1"), ("2.png", bytes(1_000_000))])
+        else:
+            entries = [(tar_entry("1.png"), b"1"), (tar_entry("2.png"), bytes(1_000_000))]
+            archive = tar_with(place / "x", entries, "w:xz")
+        check_refused(archive, r"expected at most \d+ bytes in .*, found more: 2.png", self.LIMITS)
+
+    @pytest.mark.parametrize("form", ["zip", "tar"])
+    def test_the_number(self, place, form):
+        if form == "zip":
+            archive = zip_with(place / "x", [(f"{n}", b"") for n in range(6)])
+        else:
+            archive = tar_with(place / "x", [(tar_entry(f"{n}"), b"") for n in range(6)])
+        check_refused(archive, "expected at most 5 files, found more", self.LIMITS)
+        unpack(archive, place / "made", limits=Limits(files=6))
+
+    @pytest.mark.parametrize("stated", [10, 5000])
+    def test_a_size_that_is_not_the_stated_one(self, place, stated):
+        """The header of the file says another size than the file has."""
+        archive = zip_with(place / "x.zip", [("1.png", os.urandom(100))])
+        data, size = archive.read_bytes(), (100).to_bytes(4, "little")
+        central = data.index(b"PK\x01\x02")
+        changed = data[central:].replace(size, stated.to_bytes(4, "little"), 1)
+        before = data[central:].index(size)
+        assert before in (20, 24)
+        if before == 20:  # the compressed size came first
+            changed = data[central : central + 24] + stated.to_bytes(4, "little")
+            changed += data[central + 28 :]
+        archive.write_bytes(data[:central] + changed)
+        check_refused(archive, "expected .* bytes of 1.png, found|cannot unpack")
+
+
+class TestDamage:
+    @pytest.mark.parametrize("mode", ["w:", "w:gz", "w:bz2", "w:xz"])
+    @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+    def test_a_cut_tar(self, place, mode, share):
+        entries = [(tar_entry(f"{n}.png"), os.urandom(5000)) for n in range(20)]
+        archive = tar_with(place / "x", entries, mode)
+        data = archive.read_bytes()
+        archive.write_bytes(data[: int(share * len(data))])
+        check_refused(archive, "cannot unpack|expected 5000 bytes of")
+
+    def test_a_tar_that_is_cut_between_two_files(self, place):
+        archive = tar_with(place / "x", [(tar_entry(f"{n}.png"), bytes(512)) for n in range(4)])
+        archive.write_bytes(archive.read_bytes()[: 2 * 1024])
+        check_refused(archive, "cannot unpack .*: it ends early")
+
+    def test_a_cut_zip(self, place):
+        archive = zip_with(place / "x", [(f"{n}.png", os.urandom(500)) for n in range(20)])
+        archive.write_bytes(archive.read_bytes()[:3000])
+        check_refused(archive, "cannot unpack")
+
+    def test_a_changed_byte_in_a_zip(self, place):
+        archive = zip_with(place / "x", [("1.png", os.urandom(500))])
+        data = bytearray(archive.read_bytes())
+        data[200] ^= 1
+        archive.write_bytes(data)
+        check_refused(archive, "cannot unpack")
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"no archive", b"<html>" * 1000, b"7z\xbc\xaf\x27\x1c"]
+    )
+    def test_something_else(self, place, content):
+        (place / "x").write_bytes(content)
+        check_refused(place / "x", "expected a zip or tar archive .*, found something else")
+
+    def test_a_password(self, place):
+        archive = zip_with(place / "x", [("1.png", b"1")])
+        data = bytearray(archive.read_bytes())
+        data[data.index(b"PK\x01\x02") + 8] |= 1
+        archive.write_bytes(data)
+        check_refused(archive, "expected no password, found one")

@@ -1,0 +1,161 @@
+"""`train` learns normal images: datasets are recognised, test images and masks are refused."""
+
+import io
+import logging
+import re
+from pathlib import Path
+
+import pytest
+
+from datasets.base import DatasetError
+from datasets.folders import HIDDEN
+from datasets.inputs import NEITHER
+from datasets.notes import Notes
+from datasets.training_images import read_training_images
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def files(*names: str) -> None:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(PNG)
+
+
+def read(*paths: str) -> list[str]:
+    category = read_training_images(paths, "x", Notes())
+    assert {(s.category, s.is_defective, s.mask) for s in category.train} == {("x", False, None)}
+    return [str(sample.path) for sample in category.train]
+
+
+def fault(*paths: str) -> str:
+    with pytest.raises(DatasetError) as error:
+        read_training_images(paths, "x", Notes())
+    return str(error.value)
+
+
+MVTEC = (
+    *("c/train/good/0.png", "c/train/good/1.png", "c/test/good/0.png", "c/test/hole/0.png"),
+    "c/ground_truth/hole/0_mask.png",
+)
+
+
+class TestCategories:
+    @pytest.mark.parametrize("path", ["c", "c/", "./c", "c/train", "c/train/good"])
+    def test_the_normal_training_images_of_a_category(self, here, path):
+        files(*MVTEC)
+        assert read(path) == ["c/train/good/0.png", "c/train/good/1.png"]
+
+    @pytest.mark.parametrize("split", ["train", "Train", "training"])
+    @pytest.mark.parametrize("good", ["good", "OK", "Normal", "defect-free", ""])
+    def test_of_any_usual_name(self, here, split, good):
+        files(f"c/{split}/{good}/0.png", "c/test/ko/0.png")
+        assert read("c") == [str(Path("c", split, good, "0.png"))]
+
+    def test_it_is_said(self, here, caplog):
+        caplog.set_level(logging.INFO)
+        files(*MVTEC)
+        read("c")
+        assert caplog.messages == [
+            "c is a category of a dataset: learning c/train/good, not ground_truth, test"
+        ]
+
+    @pytest.mark.parametrize(
+        ("names", "count"),
+        [
+            (("c/train/a/0.png", "c/train/b/0.png"), 0),
+            (("c/train/good/0.png", "c/train/ok/0.png"), 2),
+        ],
+    )
+    def test_training_images_that_may_be_defective(self, here, names, count):
+        files(*names)
+        folders = ", ".join(str(Path(name).parent) for name in names)
+        assert fault("c") == (
+            f"expected one folder of normal training images in c, found {count}: give one of "
+            f"{folders}"
+        )
+
+
+class TestRefused:
+    def test_a_dataset_of_categories(self, here):
+        files(*MVTEC, *(name.replace("c/", "b/", 1) for name in MVTEC))
+        assert fault(".") == (
+            "expected normal images alone in ., found 2 categories: give --path_data . to learn "
+            "each of them, or one of b, c"
+        )
+
+    @pytest.mark.parametrize(
+        ("names", "found"),
+        [
+            (("p/0.png", "p/masks/0.png"), "masks in p/masks"),
+            (("p/a/0.png", "p/Ground Truth/a/0.png"), "masks in p/Ground Truth"),
+            (("p/0.png", "p/bad/0.png"), "defective images in p/bad"),
+            (("p/a/NG/1/0.png", "p/b/0.png"), "defective images in p/a/NG"),
+            (("p/0.png", "p/test/0.png"), "test images in p/test"),
+            (("p/good/0.png", "p/scratch/0.png"), "p/scratch beside good"),
+            (("p/OK/a/0.png", "p/scratch/0.png"), "p/scratch beside OK"),
+            (("p/0.png", "p/0_mask.png"), "p/0.png and its mask 0_mask.png"),
+            (("p/a/0.png", "p/a/0_GT.bmp"), "p/a/0.png and its mask 0_GT.bmp"),
+            (("p/0.jpg", "p/0.png"), "two files of one name, p/0.jpg and 0.png"),
+        ],
+    )
+    def test_masks_and_defects_among_the_images(self, here, names, found):
+        files(*names)
+        message = fault("p")
+        assert message.startswith("expected normal images alone in p, found " + found)
+        for folder in {str(Path(name).parent) for name in names}:
+            assert re.search(f"one of .*{folder}", message)
+
+    @pytest.mark.parametrize("path", ["c/**/*.png", "c/*/*/*.png", "c/test/*/*.png", "*/*/*/*.png"])
+    def test_a_pattern_that_matches_them(self, here, path):
+        files(*MVTEC)
+        assert "expected normal images alone in " in fault(path)
+
+    @pytest.mark.parametrize(
+        ("path", "count"),
+        [("c/test/good/*.png", 1), ("c/*/good/*.png", 3), ("c/test/hole", 1), ("*/train/*/*", 2)],
+    )
+    def test_but_what_is_named_is_learned(self, here, path, count):
+        """A folder that only holds defects may be normal for somebody."""
+        files(*MVTEC)
+        if path == "c/*/good/*.png":
+            assert "test images in c/test" in fault(path)
+        else:
+            assert len(read(path)) == count
+
+    def test_folders_of_other_names_are_learned(self, here):
+        files("p/0.png", "p/monday/0.png", "p/camera 2/left/0.png", "p/mask_left.png")
+        assert len(read("p")) == 4
+
+    def test_two_formats_by_a_pattern(self, here):
+        files("p/0.jpg", "p/0.png")
+        assert read("p/*.png") == ["p/0.png"]
+        assert read("p/*") == ["p/0.jpg", "p/0.png"]
+
+
+def test_a_list_of_paths(here):
+    files("p/0.png", "q/1.png")
+    listed = io.StringIO("p\nq/1.png\n")
+    category = read_training_images(["-"], "x", Notes(), listed)
+    assert [str(sample.path) for sample in category.train] == ["p/0.png", "q/1.png"]
+    assert fault("-") == "expected images to learn, found none: -"
+
+
+def test_other_files_are_noted(here):
+    files("p/0.png", "p/.1.png")
+    Path("p/notes.txt").write_text("text")
+    notes = Notes()
+    assert len(read_training_images(["p"], "x", notes).train) == 1
+    assert {note.reason for note in notes.all()} == {HIDDEN, NEITHER}
+
+
+@pytest.mark.parametrize("path", ["gone", "*.png", "empty"])
+def test_missing_images(here, path):
+    Path("empty").mkdir()
+    assert re.search("no such file or folder|found none", fault(path))

@@ -1,0 +1,184 @@
+"""Videos that end early are reported, whole ones are not; times are those of the container."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from datasets.containers import is_cut_short, is_trimmed
+from datasets.videos import TIMED, read_video
+from tests.support import ROOT
+
+NUM_FRAMES, RATE = 20, 10.0
+PIXELS = np.random.default_rng(0).integers(0, 255, (NUM_FRAMES, 32, 48, 3), dtype=np.uint8)
+WRITERS = [
+    ("v.mp4", "mp4v"),
+    ("v.mov", "MJPG"),
+    ("v.3gp", "mp4v"),
+    ("v.avi", "MJPG"),
+    ("v.avi", "XVID"),
+    ("v.avi", "FFV1"),
+    ("v.mkv", "MJPG"),
+    ("v.mkv", "mp4v"),
+    ("v.webm", "VP80"),
+    ("v.wmv", "WMV2"),
+    ("v.ts", "mpg2"),
+    ("v.flv", "FLV1"),
+    ("v.mpg", "mpg2"),
+]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> dict[tuple[str, str], bytes]:
+    """Return the content of a video of each container and codec."""
+    folder, made = tmp_path_factory.mktemp("videos"), {}
+    for name, codec in WRITERS:
+        path = folder / name
+        writer = cv2.VideoWriter(
+            str(path), cv2.VideoWriter_fourcc(*codec), RATE, (PIXELS.shape[2], PIXELS.shape[1])
+        )
+        assert writer.isOpened()
+        for frame in PIXELS:
+            writer.write(frame)
+        writer.release()
+        made[name, codec] = path.read_bytes()
+    return made
+
+
+def read(path: Path, content: bytes, frame_stride: int = 1) -> tuple[list[float], list[str]]:
+    """Return the times of the frames and the faults of a video with this content."""
+    path.write_bytes(content)
+    items = list(read_video(path, path.name, frame_stride))
+    return [i.seconds for i in items if not i.fault], [i.fault for i in items if i.fault]
+
+
+@pytest.mark.parametrize("writer", WRITERS, ids=" ".join)
+def test_a_whole_video_has_no_fault(videos, tmp_path, writer):
+    times, faults = read(tmp_path / writer[0], videos[writer])
+    assert faults == []
+    np.testing.assert_allclose(times, np.arange(NUM_FRAMES) / RATE, atol=1e-3)
+
+
+@pytest.mark.parametrize("frame_stride", [1, 3, 100])
+@pytest.mark.parametrize("writer", WRITERS[:-1], ids=" ".join)
+def test_a_video_that_is_cut_short_is_reported(videos, tmp_path, writer, frame_stride):
+    """But not an MPEG program stream, which states neither its frames nor its length."""
+    content = videos[writer]
+    path = tmp_path / writer[0]
+    times, faults = read(path, content[: len(content) * 7 // 10 + 1], frame_stride)
+    (fault,) = faults
+    assert len(times) < NUM_FRAMES
+    assert writer[0] in fault
+    is_opened = "cannot open" not in fault  # MP4 has its index at the end
+    assert is_opened == (path.suffix not in {".mp4", ".mov", ".3gp"})
+    assert not is_opened or "cut short" in fault
+
+
+def test_the_number_of_missing_frames_is_stated(videos, tmp_path):
+    content = videos["v.avi", "MJPG"]
+    times, faults = read(tmp_path / "v.avi", content[: len(content) * 7 // 10])
+    assert len(times) in (13, 14)
+    assert faults == [f"expected 20 frames in v.avi, found {len(times)}: the file is cut short"]
+
+
+def test_a_damaged_video_is_reported(videos, tmp_path):
+    """The file is as long as it should be, but frames in the middle cannot be found."""
+    content = bytearray(videos["v.avi", "XVID"])
+    content[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
+    times, faults = read(tmp_path / "v.avi", bytes(content))
+    assert len(times) < NUM_FRAMES
+    assert faults == [f"expected 20 frames in v.avi, found {len(times)}: the file is damaged"]
+
+
+def with_edit(content: bytes, share: float) -> bytes:
+    """Return an MP4 video whose edit list shows a share of its frames."""
+    place = content.index(b"elst") + 12
+    duration = int.from_bytes(content[place : place + 4], "big")
+    return content[:place] + int(duration * share).to_bytes(4, "big") + content[place + 4 :]
+
+
+@pytest.mark.parametrize(("share", "trimmed"), [(1, False), (0.99, False), (0.5, True)])
+def test_frames_outside_of_the_edit_list_are_not_missing(videos, tmp_path, share, trimmed):
+    """A telephone trims a video so, without writing its frames anew."""
+    path = tmp_path / "v.mp4"
+    _, faults = read(path, with_edit(videos["v.mp4", "mp4v"], share))
+    assert is_trimmed(path) == trimmed
+    assert faults == []
+
+
+@pytest.mark.parametrize("writer", WRITERS, ids=" ".join)
+def test_files_are_cut_short_if_they_lack_their_last_byte(videos, tmp_path, writer):
+    path = tmp_path / writer[0]
+    path.write_bytes(videos[writer])
+    assert not is_cut_short(path)
+    path.write_bytes(videos[writer][:-1])
+    assert is_cut_short(path) == (path.suffix not in {".flv", ".mpg"})
+
+
+def test_any_bytes_can_be_checked(videos, tmp_path):
+    """What is damaged may state anything."""
+    rng = np.random.default_rng(0)
+    path = tmp_path / "v"
+    for content in videos.values():
+        for length in (12, 40, 200, 3000):
+            data = bytearray(content[:length])
+            for place in rng.integers(12, length, 8) if length > 12 else ():
+                data[place] = rng.integers(256)
+            path.write_bytes(data)
+            assert is_cut_short(path) in (True, False)
+            assert is_trimmed(path) in (True, False)
+
+
+class FakeCapture:
+    """A video with given times of its frames in milliseconds."""
+
+    def __init__(self, times):
+        self._times, self._number = times, -1
+
+    def isOpened(self):  # noqa: N802
+        return True
+
+    def get(self, what):
+        if what == cv2.CAP_PROP_POS_MSEC:
+            return self._times[self._number]
+        return {cv2.CAP_PROP_FPS: RATE, cv2.CAP_PROP_FRAME_COUNT: -9.2e16}.get(what, 32)
+
+    def grab(self):
+        self._number += 1
+        return self._number < len(self._times)
+
+    def retrieve(self):
+        return True, PIXELS[0]
+
+    def release(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("stated", "times"),
+    [
+        ([0, 100, 150, 900], [0, 0.1, 0.15, 0.9]),  # of a variable rate
+        ([40, 140, 240], [0.04, 0.14, 0.24]),
+        ([0, 0, 0, 0], [0, 0.1, 0.2, 0.3]),  # not stated
+        ([float("nan"), float("inf"), -1], [0, 0.1, 0.2]),
+        ([0, 500, 300, 700], [0, 0.5, 0.6, 0.7]),  # not in order
+    ],
+)
+def test_times_are_the_containers_unless_they_are_missing(tmp_path, monkeypatch, stated, times):
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: FakeCapture(stated))
+    (path := tmp_path / "v").touch()
+    found = [item.seconds for item in read_video(path, "v", 1)]
+    np.testing.assert_allclose(found, times)
+
+
+def test_only_formats_that_state_a_duration_are_compared_with_it():
+    assert "MPEG" not in TIMED
+    assert "MPEG transport stream" not in TIMED
+
+
+def test_checking_needs_no_opencv():
+    code = "import sys, datasets.inputs; assert 'cv2' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

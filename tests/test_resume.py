@@ -1,0 +1,320 @@
+"""A run goes on from what earlier runs into the same folder have finished."""
+
+import csv
+import io
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import main
+from tests.support import (
+    ROOT,
+    call,
+    evaluate,
+    make_category,
+    make_data,
+    quick,
+    read_run,
+    read_table,
+    truncate,
+)
+from utils.pipeline import evaluation as evaluation_module
+from utils.result_folder import ResultFolder
+
+FIGURES = "--pictures worst --pictures_limit 1 --explain_top 1"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory) -> Path:
+    """Return the result folder of a complete run with figures."""
+    return evaluate(data, tmp_path_factory.mktemp("finished"), FIGURES, curves=True)
+
+
+@pytest.fixture
+def folder(finished, tmp_path) -> Path:
+    """Return a copy of it, which a test may change."""
+    return Path(shutil.copytree(finished, tmp_path / "result"))
+
+
+@pytest.fixture
+def computed(monkeypatch) -> list[str]:
+    """Return the list of the categories that are computed from now on."""
+    compute, names = evaluation_module.evaluate_category, []
+
+    def noted(model, name, category, options):
+        names.append(category.name)
+        return compute(model, name, category, options)
+
+    monkeypatch.setattr(evaluation_module, "evaluate_category", noted)
+    return names
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return all results but the times: tables without their seconds, figures as they are."""
+    found = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir() or name.startswith(("finished", "earlier")) or name == "run.json":
+            continue
+        if name == "results.csv":
+            found[name] = without_seconds(path.read_text())
+        elif name not in ("tables.md", "index.html", ".lock"):  # name times and the start
+            found[name] = path.read_bytes()
+    return found
+
+
+def without_seconds(text: str) -> bytes:
+    rows = list(csv.DictReader(io.StringIO(text)))
+    return repr([{k: v for k, v in row.items() if "seconds" not in k} for row in rows]).encode()
+
+
+def test_the_same_command_computes_nothing_again(data, finished, folder, computed, caplog):
+    before = (folder / "results.csv").read_bytes()
+    evaluate(data, folder, FIGURES, curves=True)
+    assert computed == []
+    assert (folder / "results.csv").read_bytes() == before  # with the times measured then
+    assert contents(folder) == contents(finished)
+    assert not (folder / "earlier").exists()
+    assert "going on from the results of 2 categories" in caplog.text
+    for key in ("memory", "state", "weights_digest"):
+        assert read_run(folder)[key] == read_run(finished)[key]
+
+
+def test_tables_and_page_are_those_of_one_run(data, finished, folder):
+    evaluate(data, folder, FIGURES, curves=True)
+    for name in ("tables.md", "index.html"):
+        one, two = (where / name for where in (finished, folder))
+        start_one, start_two = (read_run(where)["start"] for where in (finished, folder))
+        command_one, command_two = (read_run(where)["command"] for where in (finished, folder))
+        assert command_one == command_two
+        assert two.read_text().replace(start_two, start_one) == one.read_text()
+
+
+@pytest.mark.parametrize(
+    "flags", ["--num_workers 2 --batch_size 3 --device cpu", "--profile", "--pictures none"]
+)
+def test_flags_that_change_no_number_do_not_matter(data, folder, computed, flags):
+    evaluate(data, folder, f"{FIGURES} {flags}" if "none" not in flags else flags)
+    assert computed == []
+
+
+def test_more_categories_percentages_seeds_and_shots_add_rows(tmp_path, data, computed):
+    folder = tmp_path / "result"
+    for flags in (
+        "--categories widget",
+        "--categories gadget",
+        "--percentage_coreset 0.2",
+        "--percentage_coreset 0.1 0.2 --seed 0 1",
+        "--percentage_coreset 0.1 0.2 --seed 0 1 --shots 2",
+    ):
+        evaluate(data, folder, flags)
+    assert computed == ["widget", "gadget", *["gadget", "widget"] * 3]
+    together = tmp_path / "together"
+    evaluate(data, together, "--percentage_coreset 0.1 0.2 --seed 0 1")
+    evaluate(data, together, "--percentage_coreset 0.1 0.2 --seed 0 1 --shots 2")
+    rows = {without_seconds(file.read_text()) for file in tmp_path.glob("*/results.csv")}
+    assert len(rows) == 1
+    assert len(read_table(folder)) == 2 * 2 * 2 * 2
+    assert not (folder / "earlier").exists()
+
+
+def test_rows_are_in_the_order_of_the_command(data, folder):
+    evaluate(data, folder, f"{FIGURES} --categories widget gadget")
+    assert [row["category"] for row in read_table(folder)] == ["widget", "gadget"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ("--sigma 3", "sigma is 3.0, was 4.0"),
+        ("--k 2", "k is 2, was 1"),
+        ("--aupro_limit 0.2", "aupro_limit is 0.2, was 0.3"),
+        ("--backbone resnet18 --layers layer2", "backbone is ('resnet18',)"),
+        ("--fresh", "--fresh"),
+    ],
+)
+def test_other_settings_start_anew(data, folder, computed, caplog, flags, reason):
+    evaluate(data, folder, flags)
+    assert computed == ["gadget", "widget"]
+    (earlier,) = (folder / "earlier").iterdir()
+    assert (earlier / "index.html").is_file()
+    (line,) = (r.getMessage() for r in caplog.records if "earlier run in" in r.getMessage())
+    assert str(earlier) in line
+    assert reason in line
+    assert " MB" in line
+
+
+def test_other_data_start_anew(tmp_path, computed, caplog):
+    data, folder = make_data(tmp_path / "data"), tmp_path / "result"
+    evaluate(data, folder)
+    make_category(data, "gadget", seed=5)
+    evaluate(data, folder)
+    assert computed == ["gadget", "widget"] * 2
+    assert f"{data}/gadget/train/good/000.png has changed" in caplog.text
+
+
+@pytest.mark.parametrize("change", ["new", "gone"])
+def test_other_files_start_anew(tmp_path, computed, caplog, change):
+    data, folder = tmp_path / "data", tmp_path / "result"
+    image = make_category(data) / "train/good/005.png"
+    evaluate(data, folder)
+    if change == "new":
+        shutil.copy(image, image.with_stem("006"))
+    else:
+        image.unlink()
+    evaluate(data, folder)
+    assert computed == ["widget"] * 2
+    assert "among the files of widget" in caplog.text
+
+
+def test_files_that_were_only_copied_are_the_same(tmp_path, computed):
+    """Their times differ, and their contents do not."""
+    data, folder = tmp_path / "data", tmp_path / "result"
+    make_category(data)
+    evaluate(data, folder)
+    for path in data.rglob("*.png"):
+        os.utime(path, (1, 1))
+    evaluate(data, folder)
+    assert computed == ["widget"]
+
+
+def test_figures_that_are_asked_for_later_are_drawn(tmp_path, data, finished, computed):
+    folder = evaluate(data, tmp_path / "result")
+    evaluate(data, folder, FIGURES, curves=True)
+    assert computed == ["gadget", "widget"] * 2
+    assert contents(folder) == contents(finished)
+
+
+def test_models_and_maps_that_are_asked_for_later_are_written(tmp_path, data, folder, computed):
+    flags = f"{FIGURES} --path_trained {tmp_path / 'trained'} --save_maps"
+    evaluate(data, folder, flags)
+    assert computed == ["gadget", "widget"]
+    evaluate(data, folder, flags)
+    assert computed == ["gadget", "widget"]
+    shutil.rmtree(tmp_path / "trained/widget")
+    evaluate(data, folder, flags)
+    assert computed == ["gadget", "widget", "widget"]
+    assert len(list((tmp_path / "trained").rglob("model.json"))) == 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "digit", "nested", "list"])
+def test_a_damaged_record_is_reported_and_its_category_computed_anew(
+    data, finished, folder, computed, caplog, damage
+):
+    (path,) = (folder / "finished").glob("widget*")
+    text = path.read_text()
+    if damage == "cut":
+        truncate(path)
+    else:
+        texts = {"empty": "", "nested": "[" * 100_000, "list": "[]"}
+        path.write_text(texts.get(damage, text.replace("0.1", "0.2", 1)))
+    evaluate(data, folder, FIGURES, curves=True)
+    assert computed == ["widget"]
+    assert f"{path} is damaged" in caplog.text
+    assert contents(folder) == contents(finished)
+
+
+class Killed(BaseException):
+    """Ends a run at once, as SIGKILL does."""
+
+
+@pytest.mark.parametrize("after", [1, 3, 5, 8, 12, 18])
+def test_a_run_that_was_killed_at_any_write_ends_as_if_it_had_not_been(
+    data, finished, tmp_path, monkeypatch, after
+):
+    folder, write, left = tmp_path / "result", ResultFolder.write_bytes, after
+
+    def killed(self, name, content):
+        nonlocal left
+        left -= 1
+        if left <= 0:
+            (self.path / f".{name.replace('/', '.')}.1.partial").write_bytes(content[:10])
+            raise Killed
+        return write(self, name, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ResultFolder, "write_bytes", killed)
+        with pytest.raises(Killed):
+            call(*quick("--path_data", data, "--path_result", folder, *FIGURES.split()))
+    evaluate(data, folder, FIGURES, curves=True)
+    # Figures without a record of their category are those of a run that is gone.
+    shutil.rmtree(folder / "earlier", ignore_errors=True)
+    assert contents(folder) == contents(finished)
+
+
+def test_an_interrupted_run_says_what_is_finished(data, tmp_path, monkeypatch, caplog):
+    compute = evaluation_module.evaluate_category
+
+    def interrupted(model, name, category, options):
+        if category.name == "widget":
+            raise KeyboardInterrupt(signal.SIGTERM)
+        return compute(model, name, category, options)
+
+    monkeypatch.setattr(evaluation_module, "evaluate_category", interrupted)
+    folder = tmp_path / "result"
+    paths = ["--path_data", data, "--path_result", folder]
+    assert call(*quick(*map(str, paths))) == 128 + signal.SIGTERM
+    assert read_run(folder)["state"] == "interrupted"
+    assert f"1 of 2 categories are finished in {folder}; the same command goes on" in caplog.text
+
+
+def test_a_second_run_into_the_same_folder_is_refused(data, folder, capsys):
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, time; from pathlib import Path; from utils.locks import lock_folder\n"
+            "with lock_folder(Path(sys.argv[1]), '--path_result'): print(1, flush=True); "
+            "time.sleep(60)",
+            folder,
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        holder.stdout.readline()
+        before = contents(folder)
+        arguments = ["--path_data", data, "--path_result", folder, "--fresh"]
+        assert call(*quick(*map(str, arguments))) == main.WRONG_USAGE
+        error = capsys.readouterr().err
+        assert f"found {folder} in use by process {holder.pid} on " in error
+        assert "(--path_result)" in error
+        assert contents(folder) == before
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    evaluate(data, folder, FIGURES)  # the lock of a killed process does not count
+
+
+@pytest.mark.slow
+def test_processes_killed_at_random_moments_leave_nothing_behind(data, finished, tmp_path):
+    folder = tmp_path / "result"
+    arguments = quick("--path_data", str(data), "--path_result", str(folder), *FIGURES.split())
+    command = [sys.executable, ROOT / "main.py", *arguments]
+    rng = random.Random(0)
+    for _ in range(20):
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(rng.uniform(3, 12))
+        process.kill()
+        process.wait()
+        time.sleep(0.5)
+        with pytest.raises(ProcessLookupError):  # no process of the group is left
+            os.killpg(process.pid, 0)
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    shutil.rmtree(folder / "earlier", ignore_errors=True)
+    assert contents(folder) == contents(finished)

@@ -1,0 +1,73 @@
+"""Each different image is learned once: copies are known by their pixels."""
+
+import logging
+import os
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from datasets.base import GOOD, Category, DatasetError, Sample
+from tests.support import write_image
+from utils.pipeline import copies as module
+from utils.pipeline.copies import without_copies
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 16, 3), dtype=np.uint8)
+
+
+def category(*paths) -> Category:
+    return Category("cap", tuple(Sample(path, "cap", GOOD) for path in paths), (), has_masks=False)
+
+
+@pytest.fixture
+def originals(tmp_path):
+    return [write_image(tmp_path / f"{n}.png", image) for n, image in enumerate(IMAGES)]
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_copies_of_any_kind_are_left_out(originals, tmp_path, caplog, threads):
+    caplog.set_level(logging.INFO)
+    shutil.copy(originals[0], tmp_path / "copy.png")
+    (tmp_path / "link.png").symlink_to(originals[1])
+    os.link(originals[1], tmp_path / "hard.png")
+    (tmp_path / "folder").symlink_to(tmp_path)
+    converted = write_image(tmp_path / "converted.bmp", IMAGES[2])
+    copies = [
+        *(tmp_path / "copy.png", tmp_path / "link.png", tmp_path / "hard.png", converted),
+        *(tmp_path / "folder/2.png", originals[0], originals[0]),
+    ]
+    found = without_copies(category(*originals, *copies), threads)
+    assert [sample.path for sample in found.train] == originals
+    assert caplog.messages == [
+        f"cap: 7 of 10 training images are copies and left out (for example {tmp_path}/copy.png, "
+        f"of {tmp_path}/0.png); --keep_copies learns them too"
+    ]
+
+
+def test_different_images_are_kept(originals, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    other = IMAGES[0].copy()
+    other[3, 5, 1] ^= 1
+    almost = write_image(tmp_path / "almost.png", other)
+    reshaped = write_image(tmp_path / "reshaped.png", IMAGES[0].reshape(16, 8, 3))
+    images = category(*originals, almost, reshaped)
+    assert without_copies(images, 2) is images
+    assert caplog.messages == []
+
+
+def test_a_file_is_decoded_once(originals, tmp_path, monkeypatch):
+    seen = []
+    read = module.read_image
+    monkeypatch.setattr(module, "read_image", lambda path: seen.append(path) or read(path))
+    (tmp_path / "folder").symlink_to(tmp_path)
+    without_copies(category(*originals, tmp_path / "folder/0.png", *originals), 0)
+    assert seen == originals
+
+
+def test_files_that_cannot_be_read_are_named(originals, tmp_path):
+    with pytest.raises(DatasetError, match=r"cannot read .*gone\.png: No such file"):
+        without_copies(category(*originals, tmp_path / "gone.png"), 0)
+    cv2.imencode(".png", IMAGES[0])[1][:60].tofile(tmp_path / "cut.png")
+    with pytest.raises(DatasetError, match=r"cut\.png"):
+        without_copies(category(*originals, tmp_path / "cut.png"), 0)

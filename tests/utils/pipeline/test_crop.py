@@ -1,0 +1,27 @@
+"""The share of each image that is not judged is logged, with the flag that changes it."""
+
+import logging
+
+import pytest
+
+from patchcore.preprocess import Preprocess
+from utils.pipeline.crop import report_crop
+
+
+@pytest.mark.parametrize(
+    ("resize", "crop", "advice", "message"),
+    [
+        ((256, 256), (224, 224), "", "23.4 % of each image, at its borders, is not judged: "
+         "crop of 224x224 of 256x256 pixels"),
+        ((256, 256), (224, 224), "use", "23.4 % of each image, at its borders, is not judged: "
+         "crop of 224x224 of 256x256 pixels (use --size_crop 256 for the whole image)"),
+        ((100, 200), (100, 150), "train with", "25.0 % of each image, at its borders, is not "
+         "judged: crop of 150x100 of 200x100 pixels (train with --size_crop 100 200 for the whole "
+         "image)"),
+        ((256, 256), (256, 256), "use", None),
+    ],
+)  # fmt: skip
+def test_the_share_of_each_image_that_is_not_judged(caplog, resize, crop, advice, message):
+    caplog.set_level(logging.INFO)
+    report_crop(Preprocess(resize, crop), advice)
+    assert caplog.messages == ([] if message is None else [message])

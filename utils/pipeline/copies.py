@@ -1,0 +1,79 @@
+"""Copies among training images: each different image is learned once."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from datasets.base import Category, DatasetError, Sample
+from datasets.images import map_ahead, read_image
+
+log = logging.getLogger(__name__)
+
+
+def without_copies(category: Category, threads: int) -> Category:
+    """Return a category in which each different training image is once; log the number of copies.
+
+    Copies are images of the same pixels: the same file by two paths or links, or other files, in
+    any format without loss. Copies would count as different images for a threshold's rate.
+
+    Args:
+        category: The category; the first of several copies is kept.
+        threads: Number of threads that read images.
+
+    Raises:
+        DatasetError: A file cannot be read.
+    """
+    first: dict[bytes, Sample] = {}
+    copies: list[tuple[Sample, Sample]] = []
+    digests = _digests(category.train, threads)
+    for sample, digest in zip(category.train, digests, strict=True):
+        if digest in first:
+            copies.append((sample, first[digest]))
+        else:
+            first[digest] = sample
+    if not copies:
+        return category
+    copy, original = copies[0]
+    log.info(
+        "%s: %d of %d training images are copies and left out (for example %s, of %s); "
+        "--keep_copies learns them too",
+        category.name,
+        len(copies),
+        len(category.train),
+        copy.path,
+        original.path,
+    )
+    return replace(category, train=tuple(first.values()))
+
+
+def _digests(samples: Sequence[Sample], threads: int) -> list[bytes]:
+    """Return the digest of each image's pixels at full size; a file is decoded once."""
+    files = [_identity(sample.path) for sample in samples]
+    paths: dict[tuple[int, int], Path] = {}
+    for file, sample in zip(files, samples, strict=True):
+        paths.setdefault(file, sample.path)
+    decoded = map_ahead(
+        lambda path: _digest(read_image(path)), paths.values(), num_workers=threads, ahead=threads
+    )
+    digest_of_file = dict(zip(paths, decoded, strict=True))
+    return [digest_of_file[file] for file in files]
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Return the numbers of a file, which are the same for all its names and links."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
+    return status.st_dev, status.st_ino
+
+
+def _digest(image: np.ndarray) -> bytes:
+    """Return the digest of an image (H, W, 3) uint8."""
+    digest = hashlib.blake2b(image.tobytes(), digest_size=16)
+    digest.update(str(image.shape).encode())
+    return digest.digest()

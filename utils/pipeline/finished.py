@@ -1,0 +1,269 @@
+"""Finished categories: what a later run into the same result folder takes over.
+
+Each finished category has a file ``finished/<name>_<digest of the name>.json`` in the result
+folder: its rows, the points of its curves, the data of its report, and the identity of the run.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import cattrs
+import numpy as np
+
+from datasets.base import Category
+from utils.errors import UsageError
+from utils.output_names import FINISHED_FOLDER
+from utils.pipeline.evaluate_category import Measurement
+from utils.report import ReportView
+from utils.result_folder import ResultFolder
+from utils.results import ResultRow, Setting
+
+# Raised if the form of the files changes.
+FORMAT = 1
+# A file is larger only if it is not one of ours.
+MAX_BYTES = 1 << 30
+
+log = logging.getLogger(__name__)
+
+# Size in bytes, time of the last change in nanoseconds, digest of the content.
+FileState = tuple[int, int, str]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of a category's test images that were drawn completely.
+
+    Attributes:
+        flags: The flags that choose figures, by name.
+        views: The report's data, one for each setting, of the first seed.
+        seed: The first seed.
+    """
+
+    flags: Mapping[str, str]
+    views: tuple[ReportView, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class FinishedCategory:
+    """A category with everything that tables, curves and the report show.
+
+    Attributes:
+        category: The category's name.
+        identity: The settings that all results of a folder have in common.
+        samples: Digest of the list of the images, their labels and masks.
+        data: The state of each file, by its path.
+        rows: The rows of all models.
+        measurements: The measurements whose curves are drawn, with these.
+        figures: The figures; None if none were drawn.
+        files: Other outputs that are complete, trained models and saved maps, by path: the flags
+            that they depend on.
+        record: The category's parts of ``run.json``, by key.
+    """
+
+    category: str
+    identity: Mapping[str, str]
+    samples: str
+    data: Mapping[str, FileState]
+    rows: tuple[ResultRow, ...]
+    measurements: tuple[Measurement, ...]
+    figures: Figures | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    record: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+    @property
+    def done(self) -> frozenset[tuple[Setting, int]]:
+        """The settings and seeds that are measured."""
+        return frozenset((row.setting, row.seed) for row in self.rows)
+
+    def join(self, newer: "FinishedCategory") -> "FinishedCategory":
+        """Return the results of both; where both have the same row or file, those of ``newer``."""
+        rows = {row.key: row for row in (*self.rows, *newer.rows)}
+        measurements = {m.row.key: m for m in (*self.measurements, *newer.measurements)}
+        figures = newer.figures or self.figures
+        if newer.figures and self.figures and newer.figures.seed == self.figures.seed:
+            views = {v.setting: v for v in (*self.figures.views, *newer.figures.views)}
+            figures = replace(newer.figures, views=tuple(views.values()))
+        return replace(
+            newer,
+            rows=tuple(rows.values()),
+            measurements=tuple(measurements.values()),
+            figures=figures,
+            files={**self.files, **newer.files},
+            record={
+                key: {**self.record.get(key, {}), **newer.record.get(key, {})}
+                for key in (*self.record, *newer.record)
+            },
+        )
+
+
+class FinishedWork:
+    """The finished categories of a result folder.
+
+    Args:
+        folder: The result folder.
+    """
+
+    def __init__(self, folder: ResultFolder):
+        self._folder = folder
+        self._converter = cattrs.Converter(forbid_extra_keys=True)
+        self._converter.register_structure_hook_func(
+            lambda kind: kind is object, lambda value, _: value
+        )
+        self._converter.register_unstructure_hook(np.ndarray, np.ndarray.tolist)
+        self._converter.register_structure_hook(
+            np.ndarray, lambda values, _: np.asarray(values, dtype=np.float64)
+        )
+
+    def read(self) -> dict[str, FinishedCategory]:
+        """Return all finished categories, by name; damaged files are reported and left out."""
+        found = {}
+        for path in sorted((self._folder.path / FINISHED_FOLDER).glob("*.json")):
+            try:
+                finished = self._read(path)
+            except (OSError, ValueError, RecursionError, cattrs.BaseValidationError) as error:
+                log.warning(
+                    "%s is damaged (%s): its category is evaluated anew", path, type(error).__name__
+                )
+                continue
+            found[finished.category] = finished
+        return found
+
+    def write(self, finished: FinishedCategory) -> None:
+        """Write a category.
+
+        Raises:
+            UsageError: The file cannot be written.
+        """
+        content = json.dumps(self._converter.unstructure(finished))
+        text = json.dumps({"format": FORMAT, "digest": _digest(content), "content": content})
+        self._folder.write_text(f"{FINISHED_FOLDER}/{_file_name(finished.category)}", text)
+
+    def _read(self, path: Path) -> FinishedCategory:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"expected at most {MAX_BYTES} bytes")
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if (
+            not isinstance(record, dict)
+            or record.get("format") != FORMAT
+            or not isinstance(content := record.get("content"), str)
+            or _digest(content) != record.get("digest")
+        ):
+            raise ValueError("expected the content that the digest belongs to")
+        return self._converter.structure(json.loads(content), FinishedCategory)
+
+
+def first_difference(
+    finished: FinishedCategory, identity: Mapping[str, str], category: Category | None
+) -> str:
+    """Return what differs between a finished category and the present run; empty if nothing does.
+
+    Args:
+        finished: The finished category.
+        identity: The settings of the present run.
+        category: The samples of the category now; None if the present run does not process it.
+    """
+    for name in dict.fromkeys((*identity, *finished.identity)):
+        before, after = finished.identity.get(name, "unknown"), identity.get(name, "unknown")
+        if before != after:
+            return f"{name} is {after}, was {before}"
+    return "" if category is None else _data_difference(finished, category)
+
+
+def _data_difference(finished: FinishedCategory, category: Category) -> str:
+    files = {str(path): path for path in files_of(category)}
+    for name in dict.fromkeys((*finished.data, *files)):
+        if name not in files:
+            return f"{name} is not among the files of {category.name} any more"
+        if name not in finished.data:
+            return f"{name} is new among the files of {category.name}"
+        if not _is_unchanged(files[name], finished.data[name]):
+            return f"{name} has changed"
+    if finished.samples != digest_of_samples(category):
+        return f"the list of images, labels and masks of {category.name} has changed"
+    return ""
+
+
+def digest_of_samples(category: Category) -> str:
+    """Return a digest of the images, their labels and masks, in order."""
+    return _digest(repr((category.train, category.test)))
+
+
+def data_state(category: Category) -> dict[str, FileState]:
+    """Return the state of each file of a category.
+
+    Raises:
+        UsageError: A file cannot be read any more.
+    """
+    try:
+        return {str(path): _state(path) for path in files_of(category)}
+    except OSError as error:
+        raise UsageError(
+            f"expected the files of {category.name} to stay while they are used, cannot read "
+            f"{error.filename} ({error.strerror})"
+        ) from error
+
+
+def files_of(category: Category) -> list[Path]:
+    """Return the images and masks of a category."""
+    samples = (*category.train, *category.test)
+    masks = [sample.mask.paths for sample in samples if sample.mask is not None]
+    return [*(sample.path for sample in samples), *(path for paths in masks for path in paths)]
+
+
+def in_order(
+    rows: Iterable[ResultRow],
+    wanted: Sequence[tuple[Setting, int]],
+    models: Sequence[str],
+) -> list[ResultRow]:
+    """Return a category's rows in the order of the present run; others follow in theirs.
+
+    Args:
+        rows: Rows of one category.
+        wanted: Settings and seeds of the present run, in order.
+        models: Names of the models, in order.
+    """
+    places = {one: place for place, one in enumerate(wanted)}
+
+    def key(row: ResultRow) -> tuple:
+        one = row.setting, row.seed
+        others = (*row.setting.order, row.seed) if one not in places else ()
+        shots = row.setting.order[0]
+        return one not in places, shots, models.index(row.model), places.get(one, 0), others
+
+    return sorted(rows, key=key)
+
+
+def _state(path: Path) -> FileState:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, _content_digest(path)
+
+
+def _is_unchanged(path: Path, before: FileState) -> bool:
+    """Compare sizes and times and, if the times differ, the contents."""
+    try:
+        status = path.stat()
+        if status.st_size != before[0]:
+            return False
+        return status.st_mtime_ns == before[1] or _content_digest(path) == before[2]
+    except OSError:
+        return False
+
+
+def _content_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def _file_name(category: str) -> str:
+    """Return a file name that no other category has, also where upper and lower case are equal."""
+    readable = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in category)
+    return f"{readable[:80]}_{_digest(category)[:12]}.json"

@@ -1,0 +1,266 @@
+"""The state of an evaluation: results so far, those of earlier runs, and the files of both."""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import product
+from pathlib import Path
+
+from datasets.base import Category
+from patchcore import PatchCore
+from patchcore.version import RESULTS_VERSION
+from utils.machine import now
+from utils.options.evaluate import EvaluateOptions
+from utils.output_names import REPORT_FILE, TABLES_FILE, setting_tag
+from utils.pipeline.evaluate_category import ENSEMBLE, Measurement
+from utils.pipeline.finished import (
+    Figures,
+    FinishedCategory,
+    FinishedWork,
+    first_difference,
+    in_order,
+)
+from utils.pipeline.trained_models import model_folder
+from utils.report import ReportView, render_page
+from utils.result_folder import ResultFolder
+from utils.results import ResultRow, Setting
+from utils.tables import describe_run, tables_text
+
+# Options that change no number: what to process, the machine, figures, the log, and models that
+# are saved. All others must be the same for a run to go on from an earlier one.
+IRRELEVANT = frozenset(
+    {
+        *("path_data", "categories", "percentage_coreset", "seed", "shots"),
+        *("protocol", "weights", "ignore_mask"),  # the settings and contents of the files count
+        *("device", "batch_size", "num_workers", "memory_budget"),
+        *("path_result", "fresh", "pictures", "pictures_limit", "explain_top", "score_max"),
+        *("save_maps", "profile", "summary"),
+        *("path_trained", "trained_dtype", "save_index"),
+        *("threshold", "threshold_pixel", "nominal_fpr", "nominal_fpr_pixel"),
+    }
+)
+# Options that saved models depend on, besides those that must be the same.
+MODEL_FLAGS = (
+    *("trained_dtype", "save_index", "threshold", "threshold_pixel"),
+    *("nominal_fpr", "nominal_fpr_pixel", "seed"),
+)
+FIGURE_FLAGS = ("pictures", "pictures_limit", "explain_top", "score_max")
+
+log = logging.getLogger(__name__)
+
+
+def identity_of(options: EvaluateOptions, models: Mapping[str, PatchCore]) -> dict[str, str]:
+    """Return all that results depend on besides the data, the setting and the seed, by name."""
+    relevant = {
+        entry.name: str(getattr(options, entry.name))
+        for entry in fields(options)
+        if entry.name not in IRRELEVANT
+    }
+    weights = {f"the digest of {n}'s weights": m.backbone.weights_digest for n, m in models.items()}
+    masks = {
+        f"the ignored pixels of {n}": hashlib.sha256(m.mask.pixels.tobytes()).hexdigest()
+        for n, m in models.items()
+        if m.mask is not None
+    }
+    version = {"the program's version of results": str(RESULTS_VERSION)}
+    return version | relevant | weights | masks
+
+
+def wanted_results(options: EvaluateOptions) -> list[tuple[Setting, int]]:
+    """Return the settings and seeds of a run, in the order of its rows."""
+    percentages = options.settings().percentage_coreset
+    return [
+        (Setting(percentage, shots), seed)
+        for shots, seed, percentage in product(
+            options.shot_counts, dict.fromkeys(options.seed), percentages
+        )
+    ]
+
+
+@dataclass
+class Run:
+    """The state of a run.
+
+    Attributes:
+        options: The options of the run.
+        folder: The result folder.
+        record: Content of ``run.json``.
+        names: Names of the categories of this run, in order.
+        models: Names of the models, in order.
+        identity: All that results depend on besides the data, the setting and the seed.
+        results: The results so far and those that are kept of earlier runs, by category.
+        curves: Titles and files of the curves of each setting.
+    """
+
+    options: EvaluateOptions
+    folder: ResultFolder
+    record: dict[str, object]
+    names: Sequence[str]
+    models: Sequence[str]
+    identity: Mapping[str, str]
+    results: dict[str, FinishedCategory] = field(default_factory=dict)
+    curves: dict[Setting, list[tuple[str, str]]] = field(default_factory=dict)
+
+    def take_over(self, categories: Sequence[Category]) -> None:
+        """Take over the results of earlier runs, or move them away if anything differs."""
+        self.folder.remove_partial_files()
+        found = FinishedWork(self.folder).read()
+        samples = {category.name: category for category in categories}
+        if self.options.fresh:
+            reason = "--fresh"
+        else:
+            differences = (
+                first_difference(one, self.identity, samples.get(name))
+                for name, one in found.items()
+            )
+            reason = next(filter(None, differences), "")
+        if reason or not found:
+            self.folder.move_earlier_run(reason=reason)
+            return
+        self.results = found
+        for one in found.values():
+            self._record(one)
+        self._write_tables()
+        log.info(
+            "going on from the results of %d categories in %s (--fresh starts anew)",
+            len(found),
+            self.folder.path,
+        )
+
+    def missing(self, category: Category) -> list[tuple[Setting, int]]:
+        """Return the settings and seeds of a category that this run has to compute."""
+        wanted, found = wanted_results(self.options), self.results.get(category.name)
+        if found is None or not self._has_outputs(found):
+            return wanted
+        return [one for one in wanted if one not in found.done]
+
+    @property
+    def figure_flags(self) -> dict[str, str]:
+        """The flags that choose figures."""
+        return {name: str(getattr(self.options, name)) for name in FIGURE_FLAGS}
+
+    @property
+    def ordered(self) -> list[FinishedCategory]:
+        """The results by category: those of this run in its order, then others."""
+        names = [name for name in self.names if name in self.results]
+        return [self.results[name] for name in [*names, *sorted(set(self.results) - set(names))]]
+
+    @property
+    def rows(self) -> list[ResultRow]:
+        """The rows of ``results.csv``."""
+        wanted, models = wanted_results(self.options), [*self.models, ENSEMBLE]
+        return [row for one in self.ordered for row in in_order(one.rows, wanted, models)]
+
+    @property
+    def views(self) -> list[ReportView]:
+        """The test images in the report, of the first seed."""
+        seed = self.options.seed[0]
+        return [
+            view
+            for one in self.ordered
+            if one.figures is not None and one.figures.seed == seed
+            for view in sorted(one.figures.views, key=lambda view: view.setting.order)
+        ]
+
+    def settings_drawn(self) -> list[Setting]:
+        """Return the settings with curves."""
+        found = {m.row.setting for one in self.results.values() for m in one.measurements}
+        return sorted(found, key=lambda setting: setting.order)
+
+    def drawn(self, setting: Setting) -> list[Measurement]:
+        """Return the first seed's measurements of a setting, which its curves show."""
+        return [
+            m
+            for one in self.ordered
+            for m in one.measurements
+            if m.row.setting == setting and m.row.seed == self.options.seed[0]
+        ]
+
+    def add(self, finished: FinishedCategory) -> None:
+        """Add the results of a category, and write the tables."""
+        before = self.results.get(finished.category)
+        self.results[finished.category] = before.join(finished) if before else finished
+        self._record(self.results[finished.category])
+        self._write_tables()
+
+    def add_figures(self, category: str, views: Sequence[ReportView]) -> None:
+        """Add the figures of a category that are drawn now."""
+        figures = Figures(self.figure_flags, tuple(views), self.options.seed[0])
+        found = self.results[category]
+        self.results[category] = found.join(replace(found, figures=figures))
+
+    def keep(self, finished: FinishedCategory) -> None:
+        """Write a category for later runs, after all its outputs are complete."""
+        FinishedWork(self.folder).write(finished)
+
+    def describe_progress(self) -> str:
+        """Return a line about what is finished, for a run that ends early."""
+        done = sum(one.category in self.names for one in FinishedWork(self.folder).read().values())
+        return (
+            f"{done} of {len(self.names)} categories are finished in {self.folder.path}; the same "
+            "command goes on with the rest"
+        )
+
+    def write_report(self) -> None:
+        """Write the report page of the results so far."""
+        page = render_page(self.record, self.rows, self.views, self.curves)
+        self.folder.write_text(REPORT_FILE, page)
+
+    def finish(self, state: str) -> None:
+        """Record how the run ended, also in the report page."""
+        self.record |= {"state": state, "end": now()}
+        self.folder.write_run(self.record)
+        if self.results:
+            self.write_report()
+
+    def _write_tables(self) -> None:
+        rows = self.rows
+        self.folder.write_rows(rows)
+        self.folder.write_text(TABLES_FILE, tables_text(rows, describe_run(self.record)))
+
+    def _record(self, finished: FinishedCategory) -> None:
+        for key, value in finished.record.items():
+            self.record.setdefault(key, {})[finished.category] = value
+
+    def _has_outputs(self, found: FinishedCategory) -> bool:
+        """Return whether all figures and files that this run asks for exist."""
+        figures, files = found.figures, self.files_of(found.category)
+        has_figures = self.options.pictures == "none" or (
+            figures is not None
+            and figures.flags == self.figure_flags
+            and figures.seed == self.options.seed[0]
+        )
+        return has_figures and all(
+            found.files.get(path) == content and Path(path).exists()
+            for path, content in files.items()
+        )
+
+    def files_of(self, category: str) -> dict[str, str]:
+        """Return the trained models and maps of a category, and the flags that they depend on."""
+        options, found = self.options, {}
+        if options.saves_models:
+            content = ", ".join(f"{name} {getattr(options, name)}" for name in MODEL_FLAGS)
+            found |= {
+                str(folder): content
+                for name in self.models
+                for folder in [
+                    model_folder(
+                        options.path_trained, category, name, one.percentage, options.k, one.shots
+                    )
+                    for one, _ in wanted_results(options)
+                ]
+            }
+        if options.save_maps:
+            models = [*self.models, ENSEMBLE] if len(self.models) > 1 else self.models
+            found |= {
+                str(self.folder.path / maps_name(category, model, setting, options.k, seed)): ""
+                for model, (setting, seed) in product(models, wanted_results(options))
+            }
+        return found
+
+
+def maps_name(category: str, model: str, setting: Setting, k: int, seed: int) -> str:
+    """Return the name of the file with the maps of a category."""
+    tag = setting_tag(setting.percentage, k, setting.shots)
+    return f"maps_{category}_{model.replace(':', '-')}_{tag}_seed{seed}.npz"
