@@ -201,7 +201,7 @@ class TestVerdicts:
         infer(data / "widget/test/good", "--save_masks", status=0)
         infer(data / "widget/test/hole", status=1)
         (earlier,) = (infer.folder / "earlier").iterdir()
-        files = {"predictions.csv", "predictions.jsonl", "run.json"}
+        files = {"predictions.csv", "predictions.jsonl", "run.json", "index.html", "thumbnails"}
         assert names(earlier, "*") == {*files, "masks"}
         assert not (infer.folder / "masks").exists()
 
