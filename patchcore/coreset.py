@@ -116,7 +116,9 @@ def starting_points(num_patches: int, seed: int) -> torch.Tensor:
     return torch.from_numpy(generator.choice(num_patches, count, replace=False))
 
 
-def centre_(points: torch.Tensor, seed: int) -> torch.Tensor:
+def centre_(
+    points: torch.Tensor, seed: int, candidates: torch.Tensor | None = None
+) -> torch.Tensor:
     """Subtract the mean of the starting points, in place.
 
     This changes no distance, and avoids the loss of digits by large common values. The mean of all
@@ -125,11 +127,14 @@ def centre_(points: torch.Tensor, seed: int) -> torch.Tensor:
     Args:
         points: (N, P) float32.
         seed: Seed of the starting points.
+        candidates: (N,) bool, the points to select from; None for all.
 
     Returns:
         The same tensor.
     """
-    return points.sub_(points[starting_points(len(points), seed)].mean(0))
+    taken = None if candidates is None else candidates.nonzero()[:, 0].to(points.device)
+    starting = starting_points(len(points if taken is None else taken), seed)
+    return points.sub_(_rows(points, taken, starting.to(points.device)).mean(0))
 
 
 @float32_products()

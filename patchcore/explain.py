@@ -12,7 +12,9 @@ GAP = 4
 PixelBox = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom exclusive
 
 
-def find_most_anomalous(distance: np.ndarray, max_patches: int) -> list[tuple[int, int]]:
+def find_most_anomalous(
+    distance: np.ndarray, max_patches: int, ignored: np.ndarray | None = None
+) -> list[tuple[int, int]]:
     """Find the most anomalous patches that are at least `GAP` apart.
 
     Neighbouring patches share most of their receptive field. Without a gap, the most anomalous
@@ -21,11 +23,14 @@ def find_most_anomalous(distance: np.ndarray, max_patches: int) -> list[tuple[in
     Args:
         distance: (h, w, k) Euclidean distances to the k nearest coreset patches.
         max_patches: The largest number of patches to return.
+        ignored: (h, w) bool, patches to leave out; None for none.
 
     Returns:
         (row, column) of each patch, by descending score; equal scores in reading order.
     """
     scores = distance.mean(axis=2, dtype=np.float64)  # (h, w), the patch scores
+    if ignored is not None:
+        scores[ignored] = -np.inf
     found: list[tuple[int, int]] = []
     while len(found) < max_patches and np.isfinite(scores.max()):
         row, column = (

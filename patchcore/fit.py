@@ -14,7 +14,7 @@ import torch
 
 from patchcore.coreset import centre_, select
 from patchcore.device_memory import free_memory
-from patchcore.embedder import Embedder
+from patchcore.embedder import Embedder, flipped
 from patchcore.ensemble import NUM_SAMPLES, NormalScores, draw_sample, normal_scores
 from patchcore.errors import PatchCoreError
 from patchcore.explain import cut_size
@@ -44,7 +44,7 @@ class FitResult:
     """Result of a fit.
 
     Attributes:
-        percentages: Shares of the training patches, ascending.
+        percentages: Shares of the training patches that are not ignored, ascending.
         coresets: Coreset of each seed, for all percentages. Only the first keeps patches' crops.
         held_out: For each percentage, scores of training images by coresets selected without them,
             with the first seed; None if there are too few images or they were not requested.
@@ -126,17 +126,18 @@ def fit(
     if not len(images):
         raise PatchCoreError("expected at least one training image, found none")
     order = EmbeddingOrder.of(len(images), len(embedder.flip), images.batch_size)
-    num_patches = embedder.num_patches(len(images))
+    num_patches = num_judged_patches(embedder, scorer, len(images))
     sizes = coreset_sizes(num_patches, request.percentages, scorer.k)
+    judged = _judged_patches(embedder, scorer, order)
     # The plan counts on different images: copies are known after the first pass.
-    folds = _make_folds(embedder, scorer, order, request, np.arange(len(images)))
+    folds = _make_folds(embedder, scorer, order, request, np.arange(len(images)), judged)
     budget = request.memory_budget or SHARE_OF_FREE_MEMORY * free_memory(embedder.device)
     plan = plan_memory(_needs(embedder, request, len(order), sizes, folds), budget)
     if plan.passes > 1:
         log.info("memory is short: %s", plan.describe())
 
     first_seed, two_passes = request.seeds[0], plan.passes > 1
-    samples = {s: draw_sample(num_patches, s) for s in request.seeds} if request.normal else {}
+    samples = _draw_samples(num_patches, judged, request.seeds if request.normal else ())
     reader = Reader(embedder, images, two_passes or request.held_out, observer)
     points, rows, crops = first_pass(
         reader,
@@ -146,8 +147,8 @@ def fit(
     )
     if request.held_out:
         groups = order.groups_of_copies(reader.digests)
-        folds = _make_folds(embedder, scorer, order, request, groups)
-    selected = _select_coresets(points, sizes, observer)
+        folds = _make_folds(embedder, scorer, order, request, groups, judged)
+    selected = _select_coresets(points, sizes, judged, observer)
     fold_selections = _select_folds(points[first_seed], first_seed, folds)
     points.clear()
 
@@ -184,7 +185,7 @@ class _Fold:
     Attributes:
         images: (n,) int64, training images to score.
         patches: (n * h * w,) int64, the numbers of their patches.
-        candidates: (N,) bool, the patches of the other folds.
+        candidates: (N,) bool, the judged patches of the other folds.
         sizes: Coreset sizes of the percentages, ascending.
     """
 
@@ -194,14 +195,54 @@ class _Fold:
     sizes: tuple[int, ...]
 
 
+def num_judged_patches(embedder: Embedder, scorer: Scorer, num_images: int) -> int:
+    """Return the number of training patches of ``num_images`` images that are not ignored."""
+    num_patches = embedder.num_patches(num_images)
+    if scorer.ignored is None:
+        return num_patches
+    num_ignored = int(scorer.ignored.patches.sum())  # of each flip as many
+    return num_patches // embedder.patches_per_image * (embedder.patches_per_image - num_ignored)
+
+
+def _judged_patches(
+    embedder: Embedder, scorer: Scorer, order: EmbeddingOrder
+) -> torch.Tensor | None:
+    """Return (N,) bool, which training patches are not ignored; None if all are judged."""
+    if scorer.ignored is None:
+        return None
+    judged = ~scorer.ignored.patches[..., None]  # (h, w, 1)
+    versions = [flipped(judged, flip).ravel() for flip in ("", *embedder.flip)]
+    return torch.from_numpy(np.stack(versions)[order.flips].ravel()).to(embedder.device)
+
+
+def _draw_samples(
+    num_patches: int, judged: torch.Tensor | None, seeds: Sequence[int]
+) -> dict[int, np.ndarray]:
+    """Return the numbers of the training patches for `normal_scores`, by seed."""
+    samples = {seed: draw_sample(num_patches, seed) for seed in seeds}
+    if judged is None:
+        return samples
+    numbers = np.flatnonzero(judged.cpu().numpy())
+    return {seed: numbers[sample] for seed, sample in samples.items()}
+
+
 def _select_coresets(
-    points: dict[int, torch.Tensor], sizes: Sequence[int], observer: Observer
+    points: dict[int, torch.Tensor],
+    sizes: Sequence[int],
+    judged: torch.Tensor | None,
+    observer: Observer,
 ) -> dict[int, np.ndarray]:
     """Select the largest coreset of each seed from its projections, which are centred in place."""
     selected = {}
     for seed, projected in points.items():
         with observer.selection(seed, sizes) as progress:
-            indices = select(centre_(projected, seed), sizes[-1], seed=seed, progress=progress)
+            indices = select(
+                centre_(projected, seed, judged),
+                sizes[-1],
+                seed=seed,
+                candidates=judged,
+                progress=progress,
+            )
         selected[seed] = indices.cpu().numpy()
     return selected
 
@@ -220,10 +261,12 @@ def _make_folds(
     order: EmbeddingOrder,
     request: FitRequest,
     groups: np.ndarray,
+    judged: torch.Tensor | None,
 ) -> list[_Fold]:
     """Return the folds to score; none if the other folds have too few patches.
 
-    ``groups`` (N,) int64 is the group of copies of each training image.
+    ``groups`` (N,) int64 is the group of copies of each training image; ``judged`` tells which
+    training patches are not ignored, None if none is.
     """
     if not request.held_out:
         return []
@@ -233,13 +276,15 @@ def _make_folds(
     made = []
     for number in folds.needed():
         others = folds.fold_of_image[order.images] != number
+        candidates = torch.from_numpy(np.repeat(others, per_image)).to(embedder.device)
+        if judged is not None:
+            candidates &= judged
         try:
-            sizes = coreset_sizes(int(others.sum()) * per_image, request.percentages, scorer.k)
+            sizes = coreset_sizes(int(candidates.sum()), request.percentages, scorer.k)
         except PatchCoreError:
             return []
         images = folds.scored_images(number)
         patches = unflipped[images][:, None] * per_image + np.arange(per_image)
-        candidates = torch.from_numpy(np.repeat(others, per_image)).to(embedder.device)
         made.append(_Fold(images, patches.ravel(), candidates, sizes))
     return made
 
@@ -286,5 +331,5 @@ def _score_held_out(
             taken = rows.take(patches_of[batch].ravel())
             return taken.view(-1, *embedder.grid, taken.shape[1])
 
-        collector.add(MemoryBank(rows.take(indices)), fold.sizes, len(fold.images), embeddings_of)
+        collector.add(MemoryBank(rows.take(indices)), fold.sizes, fold.images, embeddings_of)
     return collector.finish()

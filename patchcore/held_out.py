@@ -39,10 +39,12 @@ class HeldOutScores:
         image_scores: (n,) float32, their anomaly scores, ascending.
         pixel_scores: (102,) float32, for each of `PIXEL_RATES` the map value that this share of
             all pixels reaches.
+        images: (n,) int64, the training image of each score, a position in `Origins.names`.
     """
 
     image_scores: np.ndarray
     pixel_scores: np.ndarray
+    images: np.ndarray
 
     def image_threshold(self, rate: float) -> tuple[float, float]:
         """Return the lowest threshold with this false-positive rate for a new normal image.
@@ -63,6 +65,31 @@ class HeldOutScores:
         # Scores from the threshold on are anomalous: the next float after the score itself.
         score = np.nextafter(self.image_scores[count - rank], np.float32(np.inf))
         return float(score), rank / (count + 1)
+
+    def p_value(self, score: float) -> float:
+        """Return the conformal p-value of an image, so that scores of models can be compared.
+
+        It is the share of normal images with a score at least as large, the image itself counted
+        among them: (1 + #{held-out scores >= score}) / (n + 1). A new normal image has a p-value
+        of at most p with a probability of at most p (Vovk et al. 2005).
+
+        Args:
+            score: Anomaly score of the image.
+
+        Returns:
+            In [1 / (n + 1), 1]; it never rises with the score, and is smallest for an undefined
+            one.
+        """
+        count = len(self.image_scores)
+        num_lower = int(np.searchsorted(self.image_scores, np.float32(score), side="left"))
+        return (1 + count - num_lower) / (count + 1)
+
+    def largest(self, count: int) -> list[tuple[int, float]]:
+        """Return training image and score of the ``count`` largest scores, the largest first."""
+        numbers, scores = (
+            values[::-1][:count].tolist() for values in (self.images, self.image_scores)
+        )
+        return list(zip(numbers, scores, strict=True))
 
     def pixel_threshold(self, rate: float) -> float:
         """Return the map value that a share ``rate`` of normal pixels reaches."""
@@ -115,6 +142,7 @@ class HeldOutCollector:
 
     def __init__(self, scorer: Scorer, size: tuple[int, int], num_percentages: int):
         self._scorer = scorer
+        self._numbers: list[np.ndarray] = []
         self._images: list[list[torch.Tensor]] = [[] for _ in range(num_percentages)]
         self._pixels: list[list[torch.Tensor]] = [[] for _ in range(num_percentages)]
         pixels = size[0] * size[1] * 2 * ENOUGH_IMAGES  # the last fold begins below enough
@@ -125,7 +153,7 @@ class HeldOutCollector:
         self,
         bank: MemoryBank,
         sizes: Sequence[int],
-        num_images: int,
+        images: np.ndarray,
         embeddings_of: Callable[[slice], torch.Tensor],
     ) -> None:
         """Score the images of a fold by a coreset selected without them.
@@ -133,23 +161,40 @@ class HeldOutCollector:
         Args:
             bank: The coreset's embeddings.
             sizes: Coreset sizes of the percentages, ascending.
-            num_images: Number of images in the fold to score.
+            images: (n,) int64, the images of the fold to score.
             embeddings_of: Returns the embeddings (b, h, w, D) float32 of a slice of these images.
         """
-        step = np.s_[:, :: self._stride, :: self._stride]
-        for start in range(0, num_images, BATCH_IMAGES):
+        self._numbers.append(images)
+        for start in range(0, len(images), BATCH_IMAGES):
             embeddings = embeddings_of(slice(start, start + BATCH_IMAGES))
             predictions = self._scorer.predict(embeddings, bank, sizes)
             for part, prediction in enumerate(predictions):
                 self._images[part].append(prediction.score)
-                self._pixels[part].append(prediction.anomaly_map[step].reshape(-1))
+                self._pixels[part].append(self._judged(prediction.anomaly_map))
+
+    def _judged(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return the pixels to keep of maps (B, H, W): every n-th along both axes, flat."""
+        maps = maps[:, :: self._stride, :: self._stride]
+        if self._scorer.ignored is None:
+            return maps.reshape(-1)
+        judged = torch.from_numpy(~self._scorer.ignored.pixels[:: self._stride, :: self._stride])
+        return maps[:, judged.to(maps.device)].reshape(-1)
 
     def finish(self) -> tuple[HeldOutScores | None, ...]:
         """Return the scores of each percentage; None if no image was added."""
+        if not self._numbers:
+            return (None,) * len(self._images)
+        numbers = np.concatenate(self._numbers)
         return tuple(
-            HeldOutScores(np.sort(_joined(images)), _reached(_joined(pixels))) if images else None
+            _held_out_scores(_joined(images), numbers, _joined(pixels))
             for images, pixels in zip(self._images, self._pixels, strict=True)
         )
+
+
+def _held_out_scores(scores: np.ndarray, images: np.ndarray, pixels: np.ndarray) -> HeldOutScores:
+    """Sort the scores (n,) of training images (n,)."""
+    order = np.argsort(scores, kind="stable")
+    return HeldOutScores(scores[order], _reached(pixels), images[order])
 
 
 def _joined(parts: list[torch.Tensor]) -> np.ndarray:

@@ -14,6 +14,7 @@ from patchcore.backbone import Backbone
 from patchcore.embedder import Embedder
 from patchcore.errors import PatchCoreError
 from patchcore.fit import FitRequest, fit
+from patchcore.ignored import IgnoreMask
 from patchcore.images import each_image
 from patchcore.memory_bank import Coreset
 from patchcore.passes import CroppedImages
@@ -40,6 +41,7 @@ class PatchCore:
         settings: Settings of the method.
         embedder: Images to patch embeddings.
         scorer: Patch embeddings to scores and maps.
+        mask: Pixels that are neither learned nor judged; None to ignore nothing.
         trained: What `fit` learned or `load` read; None before.
         batch_size: Number of images at a time.
 
@@ -52,6 +54,8 @@ class PatchCore:
         weights: ``default``, ``random`` or a file. A `Backbone` has its own.
         device: A torch device, for example ``cpu`` or ``cuda``.
         batch_size: Number of images at a time.
+        ignore_mask: (H, W) bool, True where all images are neither learned nor judged; of the
+            images' size or proportions. None to ignore nothing.
         **settings: The fields of `patchcore.settings.Settings`, which describes each of them.
 
     Raises:
@@ -66,6 +70,7 @@ class PatchCore:
         weights: str = DEFAULT,
         device: str | torch.device = "cpu",
         batch_size: int = 8,
+        ignore_mask: np.ndarray | None = None,
         **settings: object,
     ):
         self.settings = Settings(**settings)
@@ -80,8 +85,9 @@ class PatchCore:
                 norm_tokens=self.settings.norm_tokens,
             )
         self.embedder = Embedder(backbone, self.settings, torch.device(device))
-        self.scorer = Scorer(self.settings, self.embedder.grid, self.device)
         self.trained: Trained | None = None
+        mask = None if ignore_mask is None else IgnoreMask.of(ignore_mask, self.preprocess)
+        self._set_mask(mask)
 
     @classmethod
     def of(
@@ -91,10 +97,13 @@ class PatchCore:
         *,
         device: str | torch.device = "cpu",
         batch_size: int = 8,
+        ignore_mask: np.ndarray | None = None,
     ) -> "PatchCore":
         """Return a model of a backbone and settings that exist already."""
         values = {field.name: getattr(settings, field.name) for field in fields(settings)}
-        return cls(backbone, device=device, batch_size=batch_size, **values)
+        return cls(
+            backbone, device=device, batch_size=batch_size, ignore_mask=ignore_mask, **values
+        )
 
     @property
     def backbone(self) -> Backbone:
@@ -131,6 +140,22 @@ class PatchCore:
         """Thresholds of images and pixels; None where unknown."""
         return Thresholds(None, None) if self.trained is None else self.trained.thresholds
 
+    def crop(self, image: np.ndarray) -> np.ndarray:
+        """Resize and crop one image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB of any size.
+
+        Returns:
+            (*size_crop, 3) uint8 RGB.
+
+        Raises:
+            PatchCoreError: it has not the proportions of the mask of ignored pixels.
+        """
+        if self.mask is not None:
+            self.mask.check(image.shape[:2])
+        return self.embedder.crop(image)
+
     def fit(
         self, images: Iterable, names: Sequence[str] = (), *, memory_budget: float = 0.0
     ) -> "PatchCore":
@@ -151,7 +176,7 @@ class PatchCore:
                 fewer than k patches, the backbone gives features that are not finite, or the
                 memory is too small.
         """
-        crops = [self.embedder.crop(image) for image in each_image(images)]
+        crops = [self.crop(image) for image in each_image(images)]
         if names and len(names) != len(crops):
             raise PatchCoreError(f"expected {len(crops)} names, found {len(names)}")
         request = FitRequest(self.percentages, (self.settings.seed,), memory_budget=memory_budget)
@@ -159,7 +184,7 @@ class PatchCore:
         result = fit(self.embedder, self.scorer, training, request)
         held_out = result.held_out[-1]
         thresholds = choose_thresholds(held_out, BestThresholds())
-        self.trained = Trained(result.first, held_out, thresholds)
+        self.trained = Trained(result.first, held_out, thresholds, mask=self.mask)
         return self
 
     def predict(self, images: Iterable) -> Prediction:
@@ -175,7 +200,7 @@ class PatchCore:
             PatchCoreError: nothing has been fitted or loaded, there is no image, or a score is
                 not finite.
         """
-        crops = (self.embedder.crop(image) for image in each_image(images))
+        crops = (self.crop(image) for image in each_image(images))
 
         def batches() -> Iterator[np.ndarray]:
             while batch := list(islice(crops, self.batch_size)):
@@ -235,6 +260,7 @@ class PatchCore:
         weights: str | None = None,
         device: str | torch.device = "cpu",
         batch_size: int = 8,
+        ignore_mask: np.ndarray | None = None,
     ) -> "PatchCore":
         """Restore a model from a folder that `save` wrote; nothing in it is executed.
 
@@ -249,6 +275,8 @@ class PatchCore:
                 the same weights.
             device: Device of the computation.
             batch_size: Number of images at a time.
+            ignore_mask: (H, W) bool, True where images are not judged, in addition to what was
+                ignored at training. It does not change the thresholds.
 
         Raises:
             PatchCoreError: the folder holds no trained model, or one that does not fit this
@@ -259,9 +287,21 @@ class PatchCore:
         with storage.checked(folder):
             network = storage.read_backbone(record, backbone, weights)
             settings = Settings.from_json(record["settings"])
-            model = cls.of(network, settings, device=device, batch_size=batch_size)
+            model = cls.of(
+                network, settings, device=device, batch_size=batch_size, ignore_mask=ignore_mask
+            )
             model.trained = storage.read_trained(folder, record, model.device)
+            model._ignore_too(model.trained.mask)
         return model
+
+    def _ignore_too(self, mask: IgnoreMask | None) -> None:
+        """Ignore more pixels."""
+        if mask is not None:
+            self._set_mask(mask if self.mask is None else mask.joined(self.mask))
+
+    def _set_mask(self, mask: IgnoreMask | None) -> None:
+        self.mask = mask
+        self.scorer = Scorer(self.settings, self.embedder.grid, self.device, mask)
 
 
 def _with_settings(signature: inspect.Signature) -> inspect.Signature:

@@ -19,7 +19,8 @@ class Prediction:
     Attributes:
         score: (B,) float32, the anomaly score, >= 0, in units of the embedding's distance. The
             score of an ensemble is in standard deviations of normal patches and may be negative.
-        anomaly_map: (B, H, W) float32 in the same units, of the cropped image.
+        anomaly_map: (B, H, W) float32 in the same units, of the cropped image. Ignored pixels are
+            0, in an ensemble the value that it gives to distances of 0.
         distance: (B, h, w, k) float32, Euclidean distances of each patch to its nearest coreset
             patches, ascending.
         nearest: (B, h, w, k) int64, these coreset patches, as positions in `Coreset.indices`.

@@ -64,6 +64,32 @@ def find_regions(
     return regions
 
 
+def spread_mask(mask: np.ndarray, size: tuple[int, int], *, crop_box: CropBox) -> np.ndarray:
+    """Resize a mask of the crop to its whole image, to the nearest pixel.
+
+    Args:
+        mask: (h, w) bool.
+        size: (H, W) of the image in pixels.
+        crop_box: The part of the image that the mask shows, as `Preprocess.crop_box` returns it.
+
+    Returns:
+        (H, W) bool; False outside of the crop.
+    """
+    left, top, right, bottom = crop_box
+    rows, is_row = _nearest_positions(size[0], top, bottom, mask.shape[0])
+    columns, is_column = _nearest_positions(size[1], left, right, mask.shape[1])
+    return mask[np.ix_(rows, columns)] & is_row[:, None] & is_column
+
+
+def _nearest_positions(
+    length: int, first: float, last: float, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the position in the crop of each pixel's centre, and whether it is in the crop."""
+    centres = (np.arange(length) + 0.5 - first) / (last - first) * count
+    inside = (centres >= 0) & (centres < count)
+    return np.clip(centres, 0, count - 1).astype(np.int64), inside
+
+
 def spread_map(anomaly_map: np.ndarray, size: tuple[int, int], *, crop_box: CropBox) -> np.ndarray:
     """Resize an anomaly map to its whole image.
 

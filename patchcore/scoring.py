@@ -9,11 +9,16 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter1d
 from torch import nn
 
+from patchcore.errors import PatchCoreError
+from patchcore.ignored import Ignored, IgnoreMask
 from patchcore.memory_bank import MemoryBank, torch_nearest
 from patchcore.observer import NO_OBSERVER, Observer
 from patchcore.precision import float32_products
 from patchcore.prediction import Prediction
 from patchcore.settings import Settings
+
+# Least weight of judged patches at a judged pixel, where some are ignored.
+MIN_WEIGHT = 1e-6
 
 
 class Scorer:
@@ -29,13 +34,28 @@ class Scorer:
         settings: Settings of the method.
         grid: (h, w) patches of an image.
         device: Device of the computation.
+        mask: Pixels to ignore; None to judge all.
+
+    Raises:
+        PatchCoreError: the mask leaves no patch to judge.
     """
 
-    def __init__(self, settings: Settings, grid: tuple[int, int], device: torch.device):
+    def __init__(
+        self,
+        settings: Settings,
+        grid: tuple[int, int],
+        device: torch.device,
+        mask: IgnoreMask | None = None,
+    ):
         self.k = settings.k
         self.image_score = settings.image_score
         self.num_reweight = settings.num_reweight
-        self.anomaly_map = AnomalyMap(grid, settings.size_crop, settings.sigma).to(device)
+        self.anomaly_map = AnomalyMap(grid, settings.size_crop, settings.sigma, mask).to(device)
+
+    @property
+    def ignored(self) -> Ignored | None:
+        """The positions that are not judged; None if all are."""
+        return self.anomaly_map.ignored
 
     @torch.inference_mode()
     def predict(
@@ -83,7 +103,7 @@ class Scorer:
         maps = self.anomaly_map(patches)  # (B, H, W)
         size = min(self.num_reweight, len(coreset))
         scored = ScoredPatches(
-            patches,
+            self.anomaly_map.judged_scores(patches),
             maps,
             embeddings,
             nearest[..., 0],
@@ -110,8 +130,8 @@ class ScoredPatches:
     """Input of the image scores in `IMAGE_SCORES`.
 
     Attributes:
-        scores: (B, h, w) patch scores.
-        maps: (B, H, W) anomaly maps.
+        scores: (B, h, w) patch scores, -inf for ignored patches.
+        maps: (B, H, W) anomaly maps, 0 at ignored pixels.
         embeddings: (B, h, w, D), embeddings of the patches.
         nearest: (B, h, w) int64, the nearest coreset patch of each patch.
         coreset: (M, D), embeddings of the coreset.
@@ -167,18 +187,38 @@ class AnomalyMap(nn.Module):
     Resizing and Gaussian smoothing are linear and act on rows and columns apart, so both together
     are one matrix for each axis: map = R S C^T, on any device.
 
+    Ignored patches take no part in the map: each pixel is a weighted mean of patch scores, and the
+    weights of judged patches are scaled to a sum of 1. Ignored pixels are 0, as are pixels that
+    only ignored patches could determine, which count as ignored.
+
+    Attributes:
+        ignored: The positions that are not judged; None if all are.
+
     Args:
         grid: (h, w) of the patch scores.
         size: (H, W) in pixels of the map.
         sigma: Standard deviation of the Gaussian in pixels of the map, which is cut off at 4 sigma
             and mirrored at the border; 0 for no smoothing.
+        mask: Pixels to ignore; None to judge all.
+
+    Raises:
+        PatchCoreError: the mask leaves no patch or no pixel to judge.
     """
 
-    def __init__(self, grid: tuple[int, int], size: tuple[int, int], sigma: float = 4.0):
+    def __init__(
+        self,
+        grid: tuple[int, int],
+        size: tuple[int, int],
+        sigma: float = 4.0,
+        mask: IgnoreMask | None = None,
+    ):
         super().__init__()
         rows, columns = (_axis(g, s, sigma) for g, s in zip(grid, size, strict=True))
         self.register_buffer("rows", rows, persistent=False)  # (H, h)
         self.register_buffer("columns", columns, persistent=False)  # (W, w)
+        self.ignored: Ignored | None = None
+        if mask is not None:
+            self._ignore(mask, grid)
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         """Return the maps.
@@ -189,7 +229,31 @@ class AnomalyMap(nn.Module):
         Returns:
             (B, H, W) float32, in units of the scores.
         """
-        return self.rows @ scores @ self.columns.T
+        if self.ignored is None:
+            return self.rows @ scores @ self.columns.T
+        scores = scores.masked_fill(self.ignored_patches, 0)
+        return (self.rows @ scores @ self.columns.T) * self.scale
+
+    def judged_scores(self, scores: torch.Tensor) -> torch.Tensor:
+        """Return patch scores (B, h, w) with -inf for ignored patches."""
+        if self.ignored is None:
+            return scores
+        return scores.masked_fill(self.ignored_patches, -torch.inf)
+
+    def _ignore(self, mask: IgnoreMask, grid: tuple[int, int]) -> None:
+        patches = mask.patches(grid)
+        judged = torch.from_numpy(~patches).float()
+        weight = self.rows @ judged @ self.columns.T  # (H, W) in [0, 1], of judged patches
+        pixels = torch.from_numpy(mask.pixels) | (weight <= MIN_WEIGHT)
+        if bool(pixels.all()):
+            raise PatchCoreError(
+                "expected a mask that leaves a pixel to judge, found none that is neither ignored "
+                "nor far from all judged patches (ignore_mask)"
+            )
+        scale = torch.where(pixels, 0, 1 / weight.clamp(min=MIN_WEIGHT))
+        self.register_buffer("scale", scale, persistent=False)  # (H, W)
+        self.register_buffer("ignored_patches", ~judged.bool(), persistent=False)  # (h, w)
+        self.ignored = Ignored(pixels.numpy(), patches)
 
 
 def _axis(length_in: int, length_out: int, sigma: float) -> torch.Tensor:

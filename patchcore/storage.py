@@ -30,6 +30,7 @@ from patchcore.coreset import PROJECTION_DIM, projection
 from patchcore.embedder import grid_of
 from patchcore.errors import PatchCoreError
 from patchcore.held_out import PIXEL_RATES, HeldOutScores
+from patchcore.ignored import IgnoreMask
 from patchcore.memory_bank import Coreset, MemoryBank
 from patchcore.origins import Origins
 from patchcore.record import FORMAT, FORMAT_VERSION, RECORD
@@ -169,8 +170,12 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
     size = record["coreset_size"]
     expected = {"embeddings": (size, record["embed_dim"]), "indices": (size,)}
     expected |= {f"origin_{name}": (size,) for name in ORIGINS}
+    if record["ignore_mask_size"] is not None:
+        expected["ignored"] = tuple(record["settings"]["size_crop"])
     if record["patch_pixels"] is not None:
         expected["patches"] = (size, *record["patch_pixels"], 3)
+    if "held_out_images" in tensors:
+        expected["held_out_numbers"] = tuple(tensors["held_out_images"].shape)
     for name, shape in expected.items():
         found = tuple(tensors[name].shape) if name in tensors else "nothing"
         if found != shape:
@@ -181,7 +186,7 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
         ("", *record["settings"]["flip"]),
         *(arrays[f"origin_{name}"] for name in ORIGINS),
     )
-    _check_numbers(record, arrays["indices"], origins, folder)
+    _check_numbers(record, arrays, origins, folder)
     coreset = Coreset(
         arrays["indices"],
         tuple(record["coreset_sizes"]),
@@ -192,7 +197,9 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
     )
     held_out = None
     if "held_out_images" in arrays:
-        held_out = HeldOutScores(arrays["held_out_images"], arrays["held_out_pixels"])
+        held_out = HeldOutScores(
+            arrays["held_out_images"], arrays["held_out_pixels"], arrays["held_out_numbers"]
+        )
     thresholds = (_read_threshold(record["thresholds"][kind]) for kind in ("image", "pixel"))
     return Trained(
         coreset=coreset,
@@ -201,12 +208,18 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
         best=BestThresholds(**record["f1_max"]),
         category=record["category"],
         value_range=record["value_range"],
+        mask=_read_mask(record, arrays),
     )
 
 
 def weights_digest(backbone: Backbone) -> str:
     """Return the digest of the backbone's weights; compute it if it was not at loading."""
     return backbone.weights_digest or digest(backbone.network)
+
+
+def _read_mask(record: Mapping, arrays: Mapping[str, np.ndarray]) -> IgnoreMask | None:
+    size = record["ignore_mask_size"]
+    return None if size is None else IgnoreMask(arrays["ignored"].astype(bool), tuple(size))
 
 
 def _tensors(trained: Trained, dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -218,8 +231,11 @@ def _tensors(trained: Trained, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         arrays["patches"] = coreset.patches
     if trained.held_out is not None:
         arrays["held_out_images"] = trained.held_out.image_scores
+        arrays["held_out_numbers"] = trained.held_out.images
         arrays["held_out_pixels"] = trained.held_out.pixel_scores
         arrays["held_out_pixel_rates"] = PIXEL_RATES
+    if trained.mask is not None:
+        arrays["ignored"] = trained.mask.pixels.astype(np.uint8)
     tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
     tensors["embeddings"] = embeddings.to("cpu", dtype).contiguous()
     if embeddings.shape[1] != PROJECTION_DIM:  # the projection of the selection
@@ -254,6 +270,7 @@ def _record(
         "dtype": dtype,
         "training_images": list(coreset.origins.names),
         "patch_pixels": None if patches is None else list(patches.shape[1:3]),
+        "ignore_mask_size": None if trained.mask is None else list(trained.mask.size),
         "thresholds": {
             kind: None if threshold is None else asdict(threshold)
             for kind, threshold in (("image", thresholds.image), ("pixel", thresholds.pixel))
@@ -292,17 +309,21 @@ def _read_checked(path: Path, expected: str) -> bytes:
     return data
 
 
-def _check_numbers(record: Mapping, indices: np.ndarray, origins: Origins, folder: Path) -> None:
-    """Check that every coreset patch is in the grid of a named training image."""
+def _check_numbers(
+    record: Mapping, arrays: Mapping[str, np.ndarray], origins: Origins, folder: Path
+) -> None:
+    """Check that coreset patches and held-out scores belong to named training images."""
     grid, names = record["grid"], record["training_images"]
     num_embedded = len(names) * len(origins.flips)
     limits = {
-        "indices of training patches": (indices, num_embedded * math.prod(grid)),
+        "indices of training patches": (arrays["indices"], num_embedded * math.prod(grid)),
         "training images": (origins.image, len(names)),
         "flips": (origins.flip, len(origins.flips)),
         "rows": (origins.row, grid[0]),
         "columns": (origins.column, grid[1]),
     }
+    if "held_out_numbers" in arrays:
+        limits["training images of held-out scores"] = (arrays["held_out_numbers"], len(names))
     for what, (numbers, limit) in limits.items():
         low, high = int(numbers.min()), int(numbers.max())
         if low < 0 or high >= limit:

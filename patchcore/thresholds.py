@@ -23,6 +23,10 @@ class Threshold:
     method: str
     rate: float | None = None
 
+    def ratio(self, score: float) -> float | None:
+        """Return score / threshold, from 1 for an anomaly; None if the threshold is not above 0."""
+        return score / self.value if self.value > 0 else None
+
 
 @dataclass(frozen=True)
 class Thresholds:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from patchcore.held_out import HeldOutScores
+from patchcore.ignored import IgnoreMask
 from patchcore.memory_bank import Coreset
 from patchcore.thresholds import BestThresholds, Thresholds
 
@@ -21,6 +22,7 @@ class Trained:
         category: Name of the category; may be empty.
         value_range: Record of how the program that read the training images mapped values above 8
             bits; None for images of 8 bits. Images for `PatchCore` have 8 bits always.
+        mask: Pixels that were ignored at training; None for none.
     """
 
     coreset: Coreset
@@ -29,3 +31,4 @@ class Trained:
     best: BestThresholds = field(default_factory=BestThresholds)
     category: str = ""
     value_range: Mapping[str, object] | None = None
+    mask: IgnoreMask | None = None

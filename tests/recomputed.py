@@ -23,7 +23,8 @@ def check_against_saved_maps(folder: Path, row: dict[str, str]) -> None:
         expected["image_false_negatives"] = (~found & labels).sum()
     else:
         expected |= dict.fromkeys(("image_false_positives", "image_false_negatives"))
-    expected |= measure_pixels(saved.get("masks"), saved["anomaly_maps"])
+    judged = ~saved.get("ignored", np.zeros(saved["anomaly_maps"].shape[1:], bool))
+    expected |= measure_pixels(saved.get("masks"), saved["anomaly_maps"], judged)
     for name, value in expected.items():
         text = row[name]
         assert (text == "") if value is None else float(text) == pytest.approx(value, rel=1e-6), (
@@ -55,27 +56,33 @@ def measure(labels: np.ndarray, scores: np.ndarray) -> dict[str, float | None]:
     }
 
 
-def measure_pixels(masks: np.ndarray | None, maps: np.ndarray) -> dict[str, float | None]:
-    """Measure the pixels of all maps (B, H, W); None for what the masks do not allow."""
+def measure_pixels(
+    masks: np.ndarray | None, maps: np.ndarray, judged: np.ndarray
+) -> dict[str, float | None]:
+    """Measure the judged pixels (H, W) of all maps (B, H, W); None if there is one class only."""
     names = (*METRICS, "aupro", "auroc_defective")
     if masks is None or not masks.any() or masks.all():
         return {f"pixel_{name}": None for name in names}
+    masks = masks & judged
     defective = masks.any(axis=(1, 2))
-    within = measure(masks[defective].reshape(-1), maps[defective].reshape(-1))
+    within = measure(masks[defective][:, judged].ravel(), maps[defective][:, judged].ravel())
+    of_all = measure(masks[:, judged].ravel(), maps[:, judged].ravel())
     return {
-        **{f"pixel_{n}": v for n, v in measure(masks.reshape(-1), maps.reshape(-1)).items()},
-        "pixel_aupro": aupro_by_loops(maps, masks),
+        **{f"pixel_{name}": value for name, value in of_all.items()},
+        "pixel_aupro": aupro_by_loops(maps, masks, judged),
         "pixel_auroc_defective": within["auroc"],
     }
 
 
-def aupro_by_loops(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> float:
-    """Compute AUPRO from each distinct threshold and each region."""
+def aupro_by_loops(
+    maps: np.ndarray, masks: np.ndarray, judged: np.ndarray, limit: float = 0.3
+) -> float:
+    """Compute AUPRO of the judged pixels from each distinct threshold and each region."""
     labelled = [ndimage.label(mask, np.ones((3, 3))) for mask in masks]
     regions = [np.flatnonzero(lab == n) for lab, count in labelled for n in range(1, count + 1)]
     images = [i for i, (_, count) in enumerate(labelled) for _ in range(count)]
-    good = np.sort(maps[~masks])
-    thresholds = np.unique(maps)[::-1]
+    good = np.sort(maps[~masks & judged])
+    thresholds = np.unique(maps[:, judged])[::-1]
     rates = 1 - np.searchsorted(good, thresholds) / len(good)
     overlaps = np.mean(
         [

@@ -109,16 +109,19 @@ def measure_pixels(
     masks: np.ndarray,
     fpr_limit: float = FPR_LIMIT,
     device: torch.device = CPU,
+    ignored: np.ndarray | None = None,
 ) -> Metrics:
     """Measure the pixels of all anomaly maps together.
 
-    A defect region is a set of defective pixels of one image that touch, also at corners.
+    A defect region is a set of defective pixels of one image that touch, also at corners. Ignored
+    pixels belong to no region and are not counted; they may divide a region into several.
 
     Args:
         maps: (B, H, W) float, higher means more anomalous.
         masks: (B, H, W) bool, True where defective.
         fpr_limit: Largest false positive rate of the area `Metrics.aupro`, in (0, 1].
         device: Device that sorts the pixels; a GPU is 100 times as fast, including the copies.
+        ignored: (H, W) bool, pixels that are not measured in any image; None to measure all.
 
     Raises:
         ValueError: the shapes differ, a score is NaN, or the limit is outside (0, 1].
@@ -130,7 +133,12 @@ def measure_pixels(
         )
     if not 0 < fpr_limit <= 1:
         raise ValueError(f"expected fpr_limit in (0, 1], found {fpr_limit}")
+    if ignored is not None:
+        masks = masks & ~ignored
     tags, areas = tag_regions(masks)
+    if ignored is not None:
+        maps, tags = maps[:, ~ignored], tags[:, ~ignored]
+        areas = np.bincount(tags.reshape(-1), minlength=len(areas))
     ordered = _SortedScores(maps.reshape(-1), tags.reshape(-1), device)
     del tags
     return _sweep(ordered, areas, fpr_limit)

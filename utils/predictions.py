@@ -16,7 +16,10 @@ ANOMALY, NORMAL, ERROR = "anomaly", "normal", "error"
 CSV_FILE, JSON_FILE = "predictions.csv", "predictions.jsonl"
 # Files and folders that a run writes in addition to run.json.
 OUTPUTS = (CSV_FILE, JSON_FILE, "pictures", "explanations", "masks", "maps", "annotated")
-COLUMNS = ("path", "score", "threshold", "verdict", "regions", "seconds", "error")
+COLUMNS = (
+    *("path", "score", "threshold", "score_ratio", "p_value", "verdict", "regions", "seconds"),
+    "error",
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Outcome:
         seconds: Share of the computing time of the batch, without reading and writing.
         details: Further entries of the JSON line: frame, time, map_box, files.
         error: Reason why the image could not be read.
+        score_ratio: score / threshold; None unless the threshold is above 0.
+        p_value: Conformal p-value of the score; None if the model has no held-out scores.
     """
 
     path: str
@@ -43,6 +48,8 @@ class Outcome:
     seconds: float | None = None
     details: Mapping[str, object] = field(default_factory=dict)
     error: str = ""
+    score_ratio: float | None = None
+    p_value: float | None = None
 
     def to_json(self) -> str:
         """Return one line of JSON in ASCII; names that are not valid text are preserved."""
@@ -51,6 +58,8 @@ class Outcome:
             "verdict": self.verdict,
             "score": self.score,
             "threshold": self.threshold,
+            "score_ratio": self.score_ratio,
+            "p_value": self.p_value,
             "regions": list(self.regions),
             "seconds": None if self.seconds is None else round(self.seconds, 6),
             **self.details,
@@ -64,8 +73,10 @@ class Outcome:
         regions = (" ".join(map(str, (*r["box"], r["area"]))) for r in self.regions)
         return {
             "path": self.path,
-            "score": "" if self.score is None else f"{self.score:.9g}",
-            "threshold": "" if self.threshold is None else f"{self.threshold:.9g}",
+            "score": _number(self.score),
+            "threshold": _number(self.threshold),
+            "score_ratio": _number(self.score_ratio),
+            "p_value": _number(self.p_value),
             "verdict": self.verdict,
             "regions": "; ".join(regions),
             "seconds": "" if self.seconds is None else f"{self.seconds:.6f}",
@@ -147,6 +158,11 @@ def file_stem(name: str) -> str:
     readable = re.sub(r"[^A-Za-z0-9.-]+", "_", words)[-80:].strip("_.-")
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:12]
     return f"{readable}_{digest}" if readable else digest
+
+
+def _number(value: float | None) -> str:
+    """Return a number with the digits of a float32; nothing for None."""
+    return "" if value is None else f"{value:.9g}"
 
 
 def _printable(text: str) -> str:

@@ -85,7 +85,7 @@ def export(
     coreset = _coreset(model, percentage)
     traceable = TraceablePatchCore(model, coreset).eval().requires_grad_(False)
     chosen.check_size(traceable)
-    crops = [model.embedder.crop(image) for image in each_image(images)]
+    crops = [model.crop(image) for image in each_image(images)]
     crops += _noise(model.preprocess.size_crop, 1 if crops else NUM_NOISE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -230,7 +230,8 @@ def _describe(model: PatchCore, coreset: Coreset) -> dict[str, object]:
         f"{resize[1]} (height x width, {kind}{preprocess.interpolation}), then centre-cropped to "
         f"{crop[0]}x{crop[1]}; the file itself normalises by mean and std",
         "output": f"{score} (B,) float32; {anomaly_map} (B, {crop[0]}, {crop[1]}) float32; both in "
-        "units of the embedding's distance, 0 for patches of the memory bank",
+        "units of the embedding's distance, 0 for patches of the memory bank"
+        + _describe_ignored(model),
         "mean": preprocess.mean,
         "std": preprocess.std,
         "backbone": model.backbone.name,
@@ -245,6 +246,16 @@ def _describe(model: PatchCore, coreset: Coreset) -> dict[str, object]:
         description |= {f"threshold_{kind}": t.value for kind, t in thresholds.items() if t}
     size = model.coreset.sizes.index(len(coreset.bank))
     return description | model.settings.as_json() | {"percentage_coreset": model.percentages[size]}
+
+
+def _describe_ignored(model: PatchCore) -> str:
+    ignored = model.scorer.ignored
+    if ignored is None:
+        return ""
+    return (
+        f"; {ignored.pixels.mean():.1%} of the pixels are ignored, as at training: they are 0 in "
+        "the map and take no part in the score"
+    )
 
 
 def _first_line(error: BaseException) -> str:

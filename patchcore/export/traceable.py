@@ -78,7 +78,7 @@ class TraceablePatchCore(nn.Module):
         scores = patch_scores(distances).view(-1, height, width)
         maps = self.anomaly_map(scores)
         patches = ScoredPatches(
-            scores,
+            self.anomaly_map.judged_scores(scores),
             maps,
             queries.view(-1, height, width, dim),
             nearest.view(-1, height, width),

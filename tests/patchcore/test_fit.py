@@ -211,16 +211,20 @@ class TestHeldOutScores:
         found = fit_images(model, images, seeds=(seed,)).held_out
         _, embeddings = embed_in_order(model, images)
         order = np.random.RandomState(seed).permutation(count)
-        expected = {percentage: [] for percentage in percentages}
+        expected, numbers = {percentage: [] for percentage in percentages}, []
         by_image = embeddings.view(count, PATCHES, -1)
         for fold in range(NUM_FOLDS):
             held_out = [image for place, image in enumerate(order) if place % NUM_FOLDS == fold]
             rest = by_image[[i for i in range(count) if i not in held_out]].flatten(0, 1)
+            numbers.extend(held_out)
             for percentage, scores in expected.items():
                 bank = rest[greedy_coreset(rest, int(len(rest) * percentage), seed=seed)]
                 scores.extend(nearest_by_hand(by_image[i], bank, k).max() for i in held_out)
         for scores, result in zip(expected.values(), found, strict=True):
             np.testing.assert_allclose(result.image_scores, np.sort(scores), rtol=1e-4)
+            by_number = dict(zip(numbers, scores, strict=True))
+            own = [by_number[number] for number in result.images]
+            np.testing.assert_allclose(result.image_scores, own, rtol=1e-4)
 
     def test_flips_of_a_held_out_image_are_held_out_with_it(self):
         model = make_model(percentage_coreset=1.0, flip=["horizontal"])

@@ -8,6 +8,12 @@ from hypothesis import strategies as st
 from patchcore.held_out import NUM_FOLDS, PIXEL_RATES, Folds, HeldOutScores
 
 
+def of_images(scores) -> HeldOutScores:
+    """Return held-out scores of training images, given in their order."""
+    order = np.argsort(scores, kind="stable")
+    return HeldOutScores(np.float32(scores)[order], np.zeros(102, np.float32), order)
+
+
 def test_folds_are_of_nearly_one_size_and_drawn_by_the_seed():
     folds = Folds(np.arange(10), seed=3)
     assert np.bincount(folds.fold_of_image).tolist() == [3, 3, 2, 2]
@@ -35,14 +41,14 @@ def test_one_image_has_no_folds(num_copies):
 
 class TestThresholds:
     def test_by_hand(self):
-        scores = HeldOutScores(np.arange(1, 100, dtype=np.float32), np.zeros(102, np.float32))
+        scores = of_images(np.arange(1, 100))
         value, rate = scores.image_threshold(0.01)  # of 100 alike, one is the largest
         assert (np.float32(99) < value < 99.001, rate) == (True, 0.01)
         value, rate = scores.image_threshold(0.05)  # above the fifth largest
         assert (np.float32(95) < value < 95.001, rate) == (True, 0.05)
 
     def test_few_images_keep_no_small_rate(self):
-        scores = HeldOutScores(np.float32([1, 2, 3, 4]), np.zeros(102, np.float32))
+        scores = of_images([1, 2, 3, 4])
         assert scores.image_threshold(0.01) == (np.nextafter(np.float32(4), np.float32(9)), 0.2)
 
     @settings(max_examples=50, deadline=None)
@@ -54,13 +60,60 @@ class TestThresholds:
         """The law of split conformal prediction, by all choices of which image is the new one."""
         above, kept = 0, 0.0
         for new in range(len(values)):
-            rest = np.sort(np.float32([v for i, v in enumerate(values) if i != new]))
-            value, kept = HeldOutScores(rest, np.zeros(102, np.float32)).image_threshold(rate)
+            rest = of_images([v for i, v in enumerate(values) if i != new])
+            value, kept = rest.image_threshold(rate)
             above += values[new] >= value
         assert kept <= max(rate * (1 + 1e-6), 1 / len(values))
         assert above / len(values) <= kept + 1e-9
 
     def test_pixels_by_hand(self):
-        scores = HeldOutScores(np.float32([1]), np.float32(10 * (1 - PIXEL_RATES)))
+        scores = HeldOutScores(np.float32([1]), np.float32(10 * (1 - PIXEL_RATES)), np.arange(1))
         for rate in (1e-5, 0.001, 0.0123, 1.0):
             assert scores.pixel_threshold(rate) == pytest.approx(10 * (1 - rate), abs=1e-3)
+
+
+class TestPValues:
+    def test_by_hand(self):
+        scores = of_images([3, 1, 2, 2])
+        found = [scores.p_value(score) for score in (0.5, 1, 1.5, 2, 2.5, 3, 3.5, np.nan)]
+        assert found == [1, 1, 0.8, 0.8, 0.4, 0.4, 0.2, 0.2]
+
+    @given(
+        values=st.lists(st.integers(0, 9), min_size=1, max_size=12),
+        score=st.floats(-1, 11, width=32),
+    )
+    def test_is_the_share_of_normal_scores_that_are_as_large(self, values, score):
+        expected = (1 + sum(value >= score for value in values)) / (1 + len(values))
+        found = of_images(values).p_value(score)
+        assert found == expected
+        assert 1 / (1 + len(values)) <= found <= 1
+        assert of_images(values).p_value(score + 0.5) <= found
+
+    @given(values=st.lists(st.integers(0, 9), min_size=2, max_size=12))
+    def test_are_uniform_on_exchangeable_scores(self, values):
+        """Each image in turn is the new one: exactly uniform without ties, else larger."""
+        found = [
+            of_images([v for i, v in enumerate(values) if i != new]).p_value(values[new])
+            for new in range(len(values))
+        ]
+        steps = np.arange(1, len(values) + 1) / len(values)
+        assert (np.sort(found) >= steps - 1e-12).all()
+        if len(set(values)) == len(values):
+            np.testing.assert_allclose(np.sort(found), steps)
+
+    @given(
+        values=st.lists(st.integers(0, 40), min_size=1, max_size=40),
+        rate=st.floats(0.03, 1),
+        score=st.integers(0, 40),
+    )
+    def test_agree_with_the_threshold(self, values, rate, score):
+        """An image reaches the threshold of a rate exactly if its p-value is at most the rate."""
+        held_out = of_images(values)
+        value, kept = held_out.image_threshold(rate)
+        is_anomaly = np.float32(score) >= value
+        assert is_anomaly == (held_out.p_value(score) <= kept + 1e-12)
+
+
+def test_the_images_with_the_largest_scores():
+    assert of_images([3, 1, 7, 2]).largest(2) == [(2, 7.0), (0, 3.0)]
+    assert of_images([3, 1]).largest(5) == [(0, 3.0), (1, 1.0)]

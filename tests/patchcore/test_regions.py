@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from patchcore.preprocess import Preprocess
-from patchcore.regions import Region, find_regions, spread_map
+from patchcore.regions import Region, find_regions, spread_map, spread_mask
 
 MAPS = arrays.arrays(
     np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 5)
@@ -182,3 +182,19 @@ class TestSpreadMap:
         spread = spread_map(anomaly_map, (3, 40_000), crop_box=(0, 0, 40_000, 3))
         assert (np.diff(spread[1]) >= 0).all()
         assert spread[1, [0, 21_000, -1]].tolist() == pytest.approx([0, 10.00025, 19])
+
+
+@pytest.mark.parametrize("size", [(40, 60), (37, 91)])
+def test_a_mask_is_spread_to_the_nearest_pixel(size):
+    """Each pixel of the image has the value at its centre; outside of the crop it is False."""
+    preprocess = Preprocess((20, 30), (16, 24))
+    mask = np.random.default_rng(0).random((16, 24)) < 0.4
+    box = preprocess.crop_box(size)
+    found = spread_mask(mask, size, crop_box=box)
+    left, top, right, bottom = box
+    expected = np.zeros(size, bool)
+    for row, column in np.ndindex(size):
+        y, x = (row + 0.5 - top) / (bottom - top) * 16, (column + 0.5 - left) / (right - left) * 24
+        if 0 <= y < 16 and 0 <= x < 24:
+            expected[row, column] = mask[int(y), int(x)]
+    np.testing.assert_array_equal(found, expected)

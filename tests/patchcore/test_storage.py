@@ -109,6 +109,7 @@ class TestTheSameAgain:
             np.testing.assert_array_equal(found, expected)
         np.testing.assert_array_equal(after.held_out.image_scores, before.held_out.image_scores)
         np.testing.assert_array_equal(after.held_out.pixel_scores, before.held_out.pixel_scores)
+        np.testing.assert_array_equal(after.held_out.images, before.held_out.images)
         np.testing.assert_array_equal(after.coreset.patches, before.coreset.patches)
 
     def test_every_setting(self, tmp_path):
@@ -345,8 +346,8 @@ class TestRefusals:
         self.check(folder, "expected a complete trained model")
 
     def test_the_former_format(self, folder):
-        change_record(folder, format_version=1)
-        self.check(folder, "expected format_version 3 .* found 1: train again")
+        change_record(folder, format_version=2)
+        self.check(folder, "expected format_version 3 .* found 2: train again")
 
     def test_unknown_settings(self, folder):
         record = json.loads((folder / "model.json").read_text())

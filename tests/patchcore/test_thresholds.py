@@ -7,7 +7,7 @@ from patchcore import PatchCoreError
 from patchcore.held_out import PIXEL_RATES, HeldOutScores
 from patchcore.thresholds import BestThresholds, Threshold, Thresholds, choose_thresholds
 
-HELD_OUT = HeldOutScores(np.float32([1, 2, 3, 4]), np.float32(10 * (1 - PIXEL_RATES)))
+HELD_OUT = HeldOutScores(np.float32([1, 2, 3, 4]), np.float32(10 * (1 - PIXEL_RATES)), np.arange(4))
 BEST = BestThresholds(image=7.0, pixel=3.0)
 
 
@@ -50,3 +50,11 @@ def test_without_anything_to_set_them_by_there_are_none():
 def test_refuses_what_cannot_be(arguments, message):
     with pytest.raises(PatchCoreError, match=message):
         choose_thresholds(HELD_OUT, BestThresholds(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "score", "ratio"),
+    [(2.0, 3.0, 1.5), (2.0, 0.0, 0.0), (0.0, 1.0, None), (-1, 1, None)],
+)
+def test_a_score_is_compared_with_a_threshold_above_0_only(threshold, score, ratio):
+    assert Threshold(threshold, "given").ratio(score) == ratio

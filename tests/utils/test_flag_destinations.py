@@ -20,6 +20,7 @@ from datasets.reading_ahead import map_ahead
 from patchcore import PatchCore, PatchCoreError
 from patchcore.embedder import Embedder
 from patchcore.record import read_record
+from tests.recomputed import check_against_saved_maps
 from tests.support import (
     DEFECT_TYPES,
     NUM_PATCHES,
@@ -34,6 +35,7 @@ from tests.support import (
     read_maps,
     read_table,
     without_curves,
+    write_image,
 )
 from utils.options.evaluate import EvaluateOptions
 from utils.pipeline import category_view as view_module
@@ -119,6 +121,24 @@ class TestDestinations:
     def test_categories(self):
         self.run("--categories widget gadget")
         assert [seen.result.category.name for seen in self.seen] == ["widget", "gadget"]
+
+    def test_ignore_mask(self, tmp_path):
+        """The holes and stains begin at columns 16; the crop leaves out 4 of 72 pixels a side."""
+        mask = np.zeros((64, 64), np.uint8)
+        mask[:, :36] = 255
+        flags = f"--ignore_mask {write_image(tmp_path / 'mask.png', mask)} --save_maps"
+        folder, record = self.keep(flags)
+        seen = self.seen[-1]
+        ignored = seen.result.ignored.pixels
+        assert 0.5 < ignored.mean() < 0.6
+        assert record["ignore_mask_size"] == [64, 64]
+        np.testing.assert_array_equal(load_file(folder / "model.safetensors")["ignored"], ignored)
+        assert len(seen.coreset) == NUM_TRAIN * int((~seen.result.ignored.patches).sum()) // 10
+        (row,) = read_table(self.folder)
+        saved = read_maps(self.folder, row)
+        np.testing.assert_array_equal(saved["ignored"], ignored)
+        check_against_saved_maps(self.folder, row)
+        assert "of each image is ignored" in (self.folder / "tables.md").read_text()
 
     def test_shots(self):
         seen = self.run("--shots 2")

@@ -304,3 +304,39 @@ def test_the_limit_of_aupro_is_known_where_there_are_regions():
     assert measure_pixels(maps, masks, 0.05).aupro_limit == 0.05
     assert math.isnan(measure_pixels(maps, np.zeros_like(masks)).aupro_limit)
     assert math.isnan(measure(maps, masks).aupro_limit)
+
+
+def test_ignored_pixels_are_measured_as_if_they_were_not_there():
+    """They divide the second defect into two regions, and hide the third."""
+    rng = np.random.default_rng(0)
+    maps, masks = rng.random((4, 12, 10)).astype(np.float32), np.zeros((4, 12, 10), bool)
+    masks[0, :3, :3] = masks[1, 2:9, 4:8] = masks[2, 5, 2:9] = True
+    maps[masks] += 0.3
+    ignored = np.zeros((12, 10), bool)
+    ignored[4:6] = True
+    found = measure_pixels(maps, masks, ignored=ignored)
+    kept = np.flatnonzero(~ignored.ravel())
+    pixels, labels = (values.reshape(4, -1)[:, kept] for values in (maps, masks))
+    expected = measure(pixels, labels)
+    for name in ("auroc", "average_precision", "f1_max", "threshold", "false_negatives"):
+        assert getattr(found, name) == getattr(expected, name)
+    assert found.auroc_defective == measure(pixels[:2], labels[:2]).auroc
+    by_hand = aupro_of_judged(maps, masks & ~ignored, ~ignored, 0.3)
+    assert found.aupro == pytest.approx(by_hand, rel=1e-9)
+
+
+def aupro_of_judged(maps, masks, judged, fpr_limit):
+    """Compute AUPRO from every threshold, over judged pixels."""
+    thresholds = np.unique(maps[:, judged])[::-1]
+    regions = []
+    for number, mask in enumerate(masks):
+        labels, count = ndimage.label(mask, np.ones((3, 3)))
+        regions += [maps[number][labels == label] for label in range(1, count + 1)]
+    assert len(regions) == 3
+    normal = maps[:, judged][~masks[:, judged]]
+    rates = [0.0, *((normal >= t).mean() for t in thresholds)]
+    overlaps = [0.0, *(np.mean([(r >= t).mean() for r in regions]) for t in thresholds)]
+    inside = [rate for rate in rates if rate <= fpr_limit]
+    x = [*inside, fpr_limit]
+    y = [*overlaps[: len(inside)], np.interp(fpr_limit, rates, overlaps)]
+    return np.trapezoid(y, x) / fpr_limit

@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.plots import curves, distribution, draw_localization, draw_roc_curves, panel_grid, text
+from utils.plots import (
+    curves,
+    distribution,
+    draw_localization,
+    draw_roc_curves,
+    draw_thumbnail,
+    hatching,
+    panel_grid,
+    text,
+)
 from utils.plots import draw_score_distribution as draw_distribution
 from utils.plots import localization as loc
 from utils.plots.colour_scale import ColourScale, colour_table
@@ -321,3 +330,47 @@ def test_import_brings_in_neither_pyplot_nor_the_rest_of_the_project():
     heavy = "{'torch', 'matplotlib.pyplot', 'patchcore', 'datasets'}"
     code = f"import sys, utils.plots; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_ignored_pixels_are_hatched_where_the_map_is_shown(monkeypatch):
+    panels = []
+    compose = loc.compose_panels
+    monkeypatch.setattr(
+        loc,
+        "compose_panels",
+        lambda given, columns: panels.extend(given) or compose(given, columns),
+    )
+    ignored = np.zeros((40, 40), bool)
+    ignored[:20, :10] = True
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    draw_localization(
+        image,
+        mask=np.zeros((40, 40), bool),
+        anomaly_map=rng.random((40, 40)),
+        rebuilt=image[::-1],
+        defect_type="good",
+        file_name="a.png",
+        score=1.0,
+        score_range=(0, 1),
+        ignored=ignored,
+    )
+    hatched = [
+        set(np.unique(panel.image[:170, :80])) == {hatching.GREY, hatching.STRIPE_GREY}
+        for panel in panels
+    ]
+    assert hatched == [False, False, True, True, True, True]
+    assert not any((panel.image[190:, 100:] == hatching.STRIPE_GREY).all() for panel in panels)
+    assert panels[4].subtitle == "bright: anomalous, hatched: ignored"
+
+
+def test_a_thumbnail_has_two_views_without_the_rebuilt_image():
+    image = np.full((30, 60, 3), 100, np.uint8)
+    ignored = np.zeros((30, 60), bool)
+    ignored[:15] = True
+    found = draw_thumbnail(image, np.zeros((30, 60)), None, (0, 1), ignored)
+    height, width = found.shape[:2]
+    assert width == pytest.approx(4 * height, abs=4)
+    assert (found[:, : width // 2] == 100).all()
+    assert (found[: height // 2, width // 2 :] != 100).all()
+    assert draw_thumbnail(image, np.zeros((30, 60)), image, (0, 1)).shape[1] == width // 2 * 3

@@ -16,7 +16,11 @@ REGIONS = (
     {"box": (1, 2, 30, 40), "area": 500, "score": 3.25},
     {"box": (0, 0, 4, 4), "area": 16, "score": 3.0},
 )
-FOUND = Outcome("p/a.png", "anomaly", 3.25, 2.5, REGIONS, 0.12345678, {"frame": 3, "time": 0.3})
+FOUND = Outcome(
+    *("p/a.png", "anomaly", 3.25, 2.5, REGIONS, 0.12345678, {"frame": 3, "time": 0.3}),
+    score_ratio=1.3,
+    p_value=0.125,
+)
 FAULT = Outcome("p/b.png", "error", error="cannot read p/b.png: gone")
 NOT_TEXT = os.fsdecode(b"p/\xff\xc3.png")
 STRANGE = [
@@ -60,6 +64,8 @@ class TestFiles:
             "path": "p/a.png",
             "score": "3.25",
             "threshold": "2.5",
+            "score_ratio": "1.3",
+            "p_value": "0.125",
             "verdict": "anomaly",
             "regions": "1 2 30 40 500; 0 0 4 4 16",
             "seconds": "0.123457",
@@ -76,13 +82,16 @@ class TestFiles:
             "verdict": "anomaly",
             "score": 3.25,
             "threshold": 2.5,
+            "score_ratio": 1.3,
+            "p_value": 0.125,
             "regions": [region | {"box": list(region["box"])} for region in REGIONS],
             "seconds": 0.123457,
             "frame": 3,
             "time": 0.3,
         }
         assert fault["error"] == "cannot read p/b.png: gone"
-        assert fault["score"] is fault["threshold"] is fault["seconds"] is None
+        empty = ("score", "threshold", "score_ratio", "p_value", "seconds")
+        assert {fault[name] for name in empty} == {None}
 
     @pytest.mark.parametrize("name", STRANGE)
     def test_any_name_is_read_back(self, tmp_path, name):

@@ -17,6 +17,7 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
         arguments, InferOptions(), command="infer", description=DESCRIPTION, epilog=epilog
     )
     options.check_input()
+    options.check_ignore_mask()
     faults = [path_fault(path) for path in options.paths]
     if faults and all(faults):  # if only some are missing, the rest is judged
         raise DatasetError("; ".join(faults))

@@ -8,6 +8,7 @@ from utils.options.backbone import BackboneOptions
 from utils.options.computing import ComputingOptions
 from utils.options.data import DataOptions
 from utils.options.flags import Flags, flag
+from utils.options.ignoring import IgnoringOptions
 from utils.options.method import MethodOptions
 from utils.options.reading import DepthOptions
 from utils.options.thresholds import ThresholdOptions
@@ -69,9 +70,15 @@ class FitOptions(
     ThresholdOptions,
     SavingOptions,
     DepthOptions,
+    IgnoringOptions,
     DataOptions,
 ):
     """Options of a fit: its images, its settings, and the models to save."""
+
+    def check_files(self) -> None:
+        """Raise UsageError if a file of the flags is missing."""
+        super().check_files()
+        self.check_ignore_mask()
 
     @property
     def needs_held_out_scores(self) -> bool:

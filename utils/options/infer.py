@@ -8,6 +8,7 @@ from patchcore.settings import Bounds
 from utils.errors import UsageError
 from utils.options.computing import ComputingOptions
 from utils.options.flags import Flags, flag
+from utils.options.ignoring import IgnoringOptions
 from utils.options.model_choice import ModelChoice
 from utils.options.reading import ReadingOptions
 from utils.options.thresholds import METHODS, ThresholdOptions
@@ -93,6 +94,14 @@ class OutputOptions(Flags):
         "run move to its subfolder 'earlier'",
         metavar="DIR",
     )
+    page_limit: int = flag(
+        500,
+        "output",
+        "number of most anomalous images that index.html shows, each with a thumbnail; 0 for no "
+        "page",
+        metavar="N",
+        bounds=Bounds(0),
+    )
     json: bool = flag(
         False, "output", "print the lines of predictions.jsonl instead of readable lines"
     )
@@ -132,7 +141,13 @@ class OutputOptions(Flags):
 
 @dataclass(frozen=True)
 class InferOptions(
-    ComputingOptions, OutputOptions, VerdictOptions, ModelChoice, ReadingOptions, InputOptions
+    ComputingOptions,
+    OutputOptions,
+    VerdictOptions,
+    ModelChoice,
+    ReadingOptions,
+    IgnoringOptions,
+    InputOptions,
 ):
     """Options of an inference."""
 

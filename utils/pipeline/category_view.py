@@ -11,6 +11,7 @@ import numpy as np
 from datasets.base import Sample
 from datasets.depth import Decoding
 from patchcore import Prediction, explain
+from patchcore.ignored import Ignored
 from patchcore.origins import Origins
 from patchcore.preprocess import Preprocess
 from patchcore.settings import BACKBONE
@@ -46,6 +47,7 @@ class CategoryView:
         origins: The origins of the M coreset patches; None to draw no images.
         patches: (M, ph, pw, 3) uint8, the crops of the coreset patches; None to draw no images.
         decoding: How the training images were decoded.
+        ignored: Positions that are not judged; None if all are.
     """
 
     row: ResultRow
@@ -56,6 +58,7 @@ class CategoryView:
     origins: Origins | None = None
     patches: np.ndarray | None = None
     decoding: Decoding = field(default_factory=Decoding)
+    ignored: Ignored | None = None
 
     def threshold(self, kind: str) -> float | None:
         """Return the F1-max threshold of an ``image`` or a ``pixel``; None if there is none."""
@@ -76,6 +79,7 @@ class FigureSettings:
         root: The dataset's folder; file names are relative to it.
         preprocess: Crops images for the model.
         decoding: How the training images were decoded.
+        ignored: (H, W) bool, pixels that are not judged; None if all are.
     """
 
     category: str
@@ -86,11 +90,15 @@ class FigureSettings:
     root: Path
     preprocess: Preprocess
     decoding: Decoding
+    ignored: np.ndarray | None = None
 
     @classmethod
     def of(cls, view: CategoryView, options: EvaluateOptions) -> "FigureSettings":
         """Return the settings of a category."""
         maps = view.prediction.anomaly_map
+        ignored = None if view.ignored is None else view.ignored.pixels
+        if ignored is not None:
+            maps = maps[:, ~ignored]
         high = options.score_max
         # Figures only show training images, and may show those of several backbones.
         chosen = options.interpolation
@@ -108,6 +116,7 @@ class FigureSettings:
                 interpolation=interpolation,
             ),
             decoding=view.decoding,
+            ignored=ignored,
         )
 
 
@@ -145,7 +154,13 @@ class ImageFigures:
             UsageError: a file cannot be written.
         """
         rebuilt = explain.rebuild(self.patches[self.nearest], self.image.shape[:2])
-        thumbnail = draw_thumbnail(self.image, self.anomaly_map, rebuilt, self.settings.score_range)
+        thumbnail = draw_thumbnail(
+            self.image,
+            self.anomaly_map,
+            rebuilt,
+            self.settings.score_range,
+            self.settings.ignored,
+        )
         write_image(folder, self.described.thumbnail, thumbnail)
         if self.described.localization is not None:
             write_image(folder, self.described.localization, self._localization(rebuilt))
@@ -166,6 +181,7 @@ class ImageFigures:
             score_range=self.settings.score_range,
             threshold=self.settings.pixel_threshold,
             image_threshold=self.settings.image_threshold,
+            ignored=self.settings.ignored,
         )
 
     def _explanation(self) -> np.ndarray:
@@ -239,7 +255,13 @@ def _describe_image(
     return replace(
         described,
         explanation=f"explanation_{name}.png",
-        patches=describe_patches(view.prediction.of(index), origins, size, max_patches),
+        patches=describe_patches(
+            view.prediction.of(index),
+            origins,
+            size,
+            max_patches,
+            None if view.ignored is None else view.ignored.patches,
+        ),
     )
 
 

@@ -1,5 +1,6 @@
 """Evaluation of one category: from its files to its metrics, for all settings and seeds."""
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from datasets.shots import choose_shots
 from patchcore import PatchCore, Prediction
 from patchcore.ensemble import combine
 from patchcore.fit import FitRequest, FitResult
+from patchcore.ignored import Ignored
 from patchcore.prediction import Collector
 from utils.metrics import (
     CPU,
@@ -30,6 +32,8 @@ from utils.progress import show_progress
 from utils.results import ResultRow
 
 ENSEMBLE = "ensemble"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class CategoryResult:
         images: (B, H, W, 3) uint8, the cropped test images; None if no figures are drawn.
         learned: Result of the fit; of the first member for an ensemble.
         reading: How the files were read, and what was noticed.
+        ignored: Positions that are not judged; None if all are. Patches are those of the first
+            member of an ensemble.
     """
 
     category: Category
@@ -70,6 +76,7 @@ class CategoryResult:
     images: np.ndarray | None
     learned: FitResult
     reading: Reading
+    ignored: Ignored | None = None
 
     def of_first_seed(self) -> list[tuple[Measurement, Prediction]]:
         """Return the measurement and the prediction of each percentage of the first seed."""
@@ -89,6 +96,7 @@ class CategoryResult:
                 coreset.origins,
                 coreset.patches,
                 self.reading.decoding,
+                self.ignored,
             )
             for measurement, prediction in self.of_first_seed()
         ]
@@ -138,7 +146,8 @@ def evaluate_category(
     groups = [_fit_shots(model, category, shots, reading, options) for shots in options.shot_counts]
     test = _TestImages(model, category, reading, keep_images=options.pictures != "none")
     predicted = _predict(model, test, [fit for fits in groups for fit in fits], observer)
-    masks, images = test.masks(), test.images()
+    masks, images, ignored = test.masks(), test.images(), model.scorer.ignored
+    _report_hidden_defects(category, masks, ignored)
     results = []
     for fits in groups:
         found = [
@@ -159,6 +168,7 @@ def evaluate_category(
                 images,
                 learned,
                 reading,
+                ignored,
             )
         )
     return results
@@ -229,7 +239,12 @@ def _measure_fit(
             prediction = collector.finish()
         with fit.observer.stage("metrics", seed, part):
             images, pixels, defects = _measure(
-                prediction, fit.category, masks, options.aupro_limit, model.device
+                prediction,
+                fit.category,
+                masks,
+                options.aupro_limit,
+                model.device,
+                model.scorer.ignored,
             )
         seconds = fit.observer.seconds(seed, part)
         for stage, more in observer.seconds(seed, part).items():
@@ -253,6 +268,7 @@ def _measure_fit(
 def combine_members(members: Sequence[CategoryResult], options: EvaluateOptions) -> CategoryResult:
     """Evaluate the ensemble of all members, with scores normalised by training patches."""
     first = members[0]
+    ignored = _joined_pixels(members)
     measurements, predictions = [], []
     for number, of_first in enumerate(first.measurements):
         start = time.perf_counter()
@@ -263,7 +279,7 @@ def combine_members(members: Sequence[CategoryResult], options: EvaluateOptions)
             [member.learned.normal[row.seed][part] for member in members],
         )
         images, pixels, defects = _measure(
-            prediction, first.category, first.masks, options.aupro_limit, CPU
+            prediction, first.category, first.masks, options.aupro_limit, CPU, ignored
         )
         rows = [member.measurements[number].row for member in members]
         stages = dict.fromkeys(stage for one in rows for stage in one.seconds)
@@ -278,7 +294,38 @@ def combine_members(members: Sequence[CategoryResult], options: EvaluateOptions)
         )
         measurements.append(Measurement(row, images, pixels))
         predictions.append(prediction)
-    return replace(first, measurements=tuple(measurements), predictions=tuple(predictions))
+    return replace(
+        first,
+        measurements=tuple(measurements),
+        predictions=tuple(predictions),
+        ignored=ignored,
+    )
+
+
+def _joined_pixels(members: Sequence[CategoryResult]) -> Ignored | None:
+    """Return the pixels that any member ignores, with the patches of the first."""
+    first = members[0].ignored
+    if first is None:
+        return None
+    pixels = np.any([member.ignored.pixels for member in members], axis=0)
+    return Ignored(pixels, first.patches)
+
+
+def _report_hidden_defects(
+    category: Category, masks: np.ndarray | None, ignored: Ignored | None
+) -> None:
+    """Log the number of defects that no score can find, since they are ignored entirely."""
+    if masks is None or ignored is None:
+        return
+    is_hidden = masks.any((1, 2)) & ~(masks & ~ignored.pixels).any((1, 2))
+    if is_hidden.any():
+        log.warning(
+            "%s: in %d of %d defective test images the whole defect is ignored (--ignore_mask); "
+            "they still count as defective in the metrics of images",
+            category.name,
+            is_hidden.sum(),
+            masks.any((1, 2)).sum(),
+        )
 
 
 class _TestImages:
@@ -295,7 +342,7 @@ class _TestImages:
         self, model: PatchCore, category: Category, reading: Reading, *, keep_images: bool
     ):
         self.category = category
-        self._preprocess = model.preprocess
+        self._model = model
         self._reading = reading
         self._keep_images = keep_images
         self._masks: list[np.ndarray | None] = []
@@ -327,8 +374,8 @@ class _TestImages:
 
     def _read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
         image, mask = self._reading.sample(sample)
-        crop = self._preprocess.crop_image(image)
-        return crop, None if mask is None else self._preprocess.crop_mask(mask)
+        crop = self._model.crop(image)
+        return crop, None if mask is None else self._model.preprocess.crop_mask(mask)
 
 
 def _predict(
@@ -373,6 +420,7 @@ def _measure(
     masks: np.ndarray | None,
     aupro_limit: float,
     device: torch.device,
+    ignored: Ignored | None,
 ) -> tuple[Metrics, Metrics, dict[str, dict[str, float]]]:
     """Measure images, pixels, and the images of each defect type against the good ones."""
     types = np.array([sample.defect_type for sample in category.test])
@@ -381,7 +429,13 @@ def _measure(
     pixels = (
         Metrics()
         if masks is None
-        else measure_pixels(prediction.anomaly_map, masks, aupro_limit, device)
+        else measure_pixels(
+            prediction.anomaly_map,
+            masks,
+            aupro_limit,
+            device,
+            None if ignored is None else ignored.pixels,
+        )
     )
     defects = {}
     for defect_type in dict.fromkeys(types[types != GOOD].tolist()):

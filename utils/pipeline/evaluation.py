@@ -28,7 +28,13 @@ from utils.pipeline.evaluate_category import (
     evaluate_category,
 )
 from utils.pipeline.finished import FinishedCategory, data_state, digest_of_samples
-from utils.pipeline.models import choose_device, make_models, summarise, with_layers
+from utils.pipeline.models import (
+    choose_device,
+    describe_ignored,
+    make_models,
+    summarise,
+    with_layers,
+)
 from utils.pipeline.pictures import draw_category, draw_curves
 from utils.pipeline.reading import log_notes
 from utils.pipeline.run import Run, identity_of, maps_name
@@ -123,6 +129,8 @@ def _start_record(
         notes.append(
             "RANDOM WEIGHTS: these results show that the program runs, and have no other meaning."
         )
+    if ignored := describe_ignored(next(iter(models.values()))):
+        notes.append(f"{ignored} nor measured.")
     device = next(iter(models.values())).device
     return start_record(options, device) | {
         "notes": notes,
@@ -272,4 +280,6 @@ def _save_maps(
     }
     if result.masks is not None:
         arrays["masks"] = result.masks
+    if result.ignored is not None:
+        arrays["ignored"] = result.ignored.pixels
     write_arrays(folder, maps_name(row.category, row.model, row.setting, row.k, row.seed), arrays)

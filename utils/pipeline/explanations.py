@@ -41,7 +41,11 @@ def with_relative_names(origins: Origins, root: Path) -> Origins:
 
 
 def describe_patches(
-    prediction: Prediction, origins: Origins, size: tuple[int, int], max_patches: int
+    prediction: Prediction,
+    origins: Origins,
+    size: tuple[int, int],
+    max_patches: int,
+    ignored: np.ndarray | None = None,
 ) -> list[Record]:
     """Describe the most anomalous patches of an image for JSON.
 
@@ -50,13 +54,14 @@ def describe_patches(
         origins: Origins of the coreset patches.
         size: (H, W) of the cropped image in pixels, in which the boxes are given.
         max_patches: The largest number of patches to describe.
+        ignored: (h, w) bool, patches that are not judged; None if all are.
 
     Returns:
         A record for each patch, the most anomalous first, with its ``nearest`` coreset patches.
     """
     distance, nearest = prediction.distance[0], prediction.nearest[0]  # (h, w, k) each
     records = []
-    for row, column in explain.find_most_anomalous(distance, max_patches):
+    for row, column in explain.find_most_anomalous(distance, max_patches, ignored):
         distances = distance[row, column].tolist()
         records.append(
             {

@@ -29,7 +29,7 @@ class TrainingFiles:
         self.names = tuple(str(sample.path) for sample in category.train)
         self.batch_size = reading.batch_size
         self._samples = category.train
-        self._crop = model.embedder.crop
+        self._crop = model.crop
         self._reading = reading
 
     def __len__(self) -> int:

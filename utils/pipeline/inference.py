@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +22,8 @@ from utils.machine import now, start_record
 from utils.options.infer import AS_TRAINED, THRESHOLDS, InferOptions
 from utils.options.thresholds import read_threshold
 from utils.pipeline.crop import report_crop
-from utils.pipeline.models import choose_device, load_model
+from utils.pipeline.models import choose_device, describe_ignored, load_model, read_ignore_mask
+from utils.pipeline.prediction_page import PredictionPage
 from utils.pipeline.prediction_pictures import PredictionPictures
 from utils.pipeline.reading import Reading, log_notes
 from utils.predictions import ANOMALY, ERROR, NORMAL, OUTPUTS, Outcome, PredictionFiles
@@ -47,8 +48,12 @@ def infer(options: InferOptions, path: Path) -> int:
     Raises:
         PatchCoreError, UsageError: User-fixable errors.
     """
-    model = load_model(path, options, choose_device(options.device), options.batch_size)
+    device, mask = choose_device(options.device), read_ignore_mask(options)
+    model = load_model(path, options, device, options.batch_size, mask)
+    _log_ignored(model, options)
     thresholds = set_thresholds(model, options)
+    if model.trained.held_out is None:
+        log.info("the model has no held-out scores: the p-value of each score is left empty")
     report_crop(model.preprocess, "train again with")
     folder = ResultFolder(options.path_result)
     folder.move_earlier_run(OUTPUTS)
@@ -59,7 +64,7 @@ def infer(options: InferOptions, path: Path) -> int:
         "thresholds": asdict(thresholds),
     }
     folder.write_run(record)
-    inference = Inference(model, thresholds, options, folder)
+    inference = Inference(model, thresholds, options, folder, record)
     state = "complete"
     try:
         for items in _groups(options, inference.notes):
@@ -74,6 +79,17 @@ def infer(options: InferOptions, path: Path) -> int:
         result = {"verdicts": inference.counts, "file_notes": inference.notes.as_json()}
         folder.write_run(record | {"state": state, "end": now()} | result)
     return inference.status
+
+
+def _log_ignored(model: PatchCore, options: InferOptions) -> None:
+    if model.mask is None:
+        return
+    log.info("%s", describe_ignored(model))
+    if options.ignore_mask:
+        log.info(
+            "thresholds and p-values are those of training, without the mask of --ignore_mask; "
+            "train with it to set them anew"
+        )
 
 
 def set_thresholds(model: PatchCore, options: InferOptions) -> Thresholds:
@@ -138,10 +154,16 @@ class Inference:
         thresholds: Thresholds of images and pixels; neither is None.
         options: Options of the run.
         folder: Folder of the results.
+        record: Content of ``run.json``.
     """
 
     def __init__(
-        self, model: PatchCore, thresholds: Thresholds, options: InferOptions, folder: ResultFolder
+        self,
+        model: PatchCore,
+        thresholds: Thresholds,
+        options: InferOptions,
+        folder: ResultFolder,
+        record: Mapping[str, object],
     ):
         self._model = model
         self._thresholds = thresholds
@@ -149,6 +171,7 @@ class Inference:
         self._files = PredictionFiles(folder.path)
         self._reading = Reading.of_model(model.trained, options, options.max_megapixels)
         self._pictures = PredictionPictures(model, thresholds, options, folder)
+        self._page = PredictionPage(model, thresholds, options, folder, self._pictures, record)
         self.counts = dict.fromkeys((ANOMALY, NORMAL, ERROR), 0)
         self.notes = self._reading.notes
 
@@ -170,11 +193,14 @@ class Inference:
                     self._files.add(outcome)
                     print(outcome.to_json() if options.json else outcome.to_line(), flush=True)
                 bar.update(len(batch))
+                self._page.update(self.counts)
+        self._page.update(self.counts)
 
     def close(self) -> None:
         """Finish the files, and log the number of verdicts."""
         self._pictures.close()
         self._files.close()
+        self._page.finish(self.counts)
         log_notes(self.notes)
         log.info(
             "%d judged: %d anomalous, %d normal; %d could not be read; predictions are in %s",
@@ -189,8 +215,8 @@ class Inference:
         """Return the item with its image and crop; or None and the reason why it is unreadable."""
         try:
             image = item.read(self._reading.decoding, self.notes)
-            return item, image, self._model.embedder.crop(image)
-        except DatasetError as error:
+            return item, image, self._model.crop(image)
+        except (DatasetError, PatchCoreError) as error:
             return item, None, str(error)
         except Exception as error:  # decoders raise anything: the other images go on
             return item, None, f"cannot read {item.name}: {type(error).__name__}: {error}"
@@ -205,9 +231,12 @@ class Inference:
         for item, image, crop in batch:
             prediction = crop if image is None else next(predictions)
             if isinstance(prediction, Prediction):
-                outcomes.append(self._conclude(item, image, crop, prediction, seconds))
+                outcome = self._conclude(item, image, crop, prediction, seconds)
+                self._page.add(outcome, crop, prediction)
             else:
-                outcomes.append(Outcome(item.name, ERROR, error=prediction))
+                outcome = Outcome(item.name, ERROR, error=prediction)
+                self._page.add_error(outcome)
+            outcomes.append(outcome)
         return outcomes
 
     def _predict(self, crops: list[np.ndarray]) -> list[Prediction | str]:
@@ -231,24 +260,27 @@ class Inference:
         seconds: float,
     ) -> Outcome:
         """Return the outcome of a prediction, and write its files."""
-        threshold = self._thresholds.image.value
+        threshold, held_out = self._thresholds.image, self._model.trained.held_out
         crop_box = self._model.preprocess.crop_box(image.shape[:2])
         score, anomaly_map = float(prediction.score[0]), prediction.anomaly_map[0]
+        ignored = self._model.scorer.ignored
         regions = find_regions(
-            anomaly_map,
+            anomaly_map if ignored is None else np.where(ignored.pixels, -np.inf, anomaly_map),
             self._thresholds.pixel.value,
             crop_box=crop_box,
             max_regions=self._options.regions,
         )
         frame = {} if item.number is None else {"frame": item.number, "time": item.seconds}
         # Negated, so that an undefined score is never normal.
-        is_anomaly = not score < threshold
+        is_anomaly = not score < threshold.value
         pictures = self._pictures.draw(item, image, crop, prediction, is_anomaly=is_anomaly)
         return Outcome(
             item.name,
             ANOMALY if is_anomaly else NORMAL,
             score=score,
-            threshold=threshold,
+            threshold=threshold.value,
+            score_ratio=threshold.ratio(score),
+            p_value=None if held_out is None else held_out.p_value(score),
             regions=[asdict(region) for region in regions],
             seconds=seconds,
             details=frame | {"map_box": [round(edge, 2) for edge in crop_box]} | pictures,

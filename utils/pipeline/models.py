@@ -5,14 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from datasets.base import Category
+from datasets.masks import read_mask
 from patchcore import PatchCore
-from patchcore.fit import coreset_sizes
+from patchcore.fit import coreset_sizes, num_judged_patches
 from patchcore.weights import is_own_network, load_backbone
 from utils.errors import UsageError
 from utils.options.fit import FitOptions
+from utils.options.ignoring import IgnoringOptions
 from utils.options.model_choice import ModelChoice
 
 log = logging.getLogger(__name__)
@@ -64,7 +67,7 @@ def make_models(
     Raises:
         PatchCoreError: a backbone cannot be loaded, or a category is too small for the settings.
     """
-    settings = options.settings()
+    settings, mask = options.settings(), read_ignore_mask(options)
     _report_few_images(options, categories)
     models: dict[str, PatchCore] = {}
     for member in options.members():
@@ -78,10 +81,10 @@ def make_models(
         )
         count = sum(name.partition("#")[0] == member.backbone for name in models)
         name = f"{member.backbone}#{count + 1}" if count else member.backbone
-        models[name] = model = PatchCore.of(backbone, settings, device=device)
+        models[name] = model = PatchCore.of(backbone, settings, device=device, ignore_mask=mask)
         for category in categories:  # checked before the first one is embedded
             num_images = min(options.shot_counts[0] or len(category.train), len(category.train))
-            num_patches = model.embedder.num_patches(num_images)
+            num_patches = num_judged_patches(model.embedder, model.scorer, num_images)
             coreset_sizes(num_patches, settings.percentage_coreset, settings.k)
     return models
 
@@ -99,7 +102,11 @@ def _report_few_images(options: FitOptions, categories: Sequence[Category]) -> N
 
 
 def load_model(
-    folder: Path, choice: ModelChoice, device: torch.device, batch_size: int = 8
+    folder: Path,
+    choice: ModelChoice,
+    device: torch.device,
+    batch_size: int = 8,
+    ignore_mask: np.ndarray | None = None,
 ) -> PatchCore:
     """Load a trained model.
 
@@ -108,6 +115,8 @@ def load_model(
         choice: Backbone and weights that replace the recorded ones.
         device: Device of the computation.
         batch_size: Number of images at a time.
+        ignore_mask: (H, W) bool, True where images are not judged, in addition to what the model
+            ignores.
 
     Raises:
         PatchCoreError: the model cannot be loaded.
@@ -118,9 +127,30 @@ def load_model(
         weights=choice.weights or None,
         device=device,
         batch_size=batch_size,
+        ignore_mask=ignore_mask,
     )
     log.info("model: %s", folder)
     return model
+
+
+def read_ignore_mask(options: IgnoringOptions) -> np.ndarray | None:
+    """Return the mask of ``--ignore_mask``, (H, W) bool; None without one.
+
+    Raises:
+        DatasetError: the file is not an image.
+    """
+    return read_mask(Path(options.ignore_mask)) if options.ignore_mask else None
+
+
+def describe_ignored(model: PatchCore) -> str:
+    """Return the share of the image that a model ignores, in words; empty if none."""
+    ignored = model.scorer.ignored
+    if ignored is None:
+        return ""
+    return (
+        f"{ignored.pixels.mean():.1%} of each image is ignored (--ignore_mask): neither learned "
+        "nor judged"
+    )
 
 
 def summarise(model: PatchCore) -> str:

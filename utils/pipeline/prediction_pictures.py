@@ -9,8 +9,9 @@ import numpy as np
 from datasets.items import Item
 from datasets.videos import video_format
 from patchcore import PatchCore, Prediction, explain
-from patchcore.regions import spread_map
+from patchcore.regions import spread_map, spread_mask
 from patchcore.thresholds import Thresholds
+from utils.encoding import encode_image
 from utils.errors import UsageError
 from utils.options.infer import InferOptions
 from utils.pipeline.reading import decoding_of_model
@@ -35,6 +36,7 @@ class PredictionPictures:
         self._thresholds = thresholds
         self._options = options
         self._folder = folder
+        self._ignored = model.scorer.ignored
         self._video: _AnnotatedVideo | None = None
         self._score_range = self._find_score_range()
 
@@ -86,6 +88,21 @@ class PredictionPictures:
             files["annotated"] = self._add_frame(item.path, frame)
         return files
 
+    def thumbnail(self, crop: np.ndarray, prediction: Prediction) -> bytes:
+        """Draw the image and its anomaly map side by side, as JPEG.
+
+        Args:
+            crop: (H, W, 3) uint8 RGB, the input of the model.
+            prediction: The prediction for this image alone (B = 1).
+        """
+        # Imported here: Matplotlib takes a while to load.
+        from utils.plots import draw_thumbnail
+
+        ignored = None if self._ignored is None else self._ignored.pixels
+        anomaly_map = prediction.anomaly_map[0]
+        drawn = draw_thumbnail(crop, anomaly_map, None, self._score_range, ignored)
+        return encode_image(drawn, ".jpg")
+
     def close(self) -> None:
         """Finish the annotated video, if there is one."""
         if self._video is not None:
@@ -105,7 +122,17 @@ class PredictionPictures:
         return spread_map(prediction.anomaly_map[0], size, crop_box=box)
 
     def _marked(self, image: np.ndarray, prediction: Prediction) -> np.ndarray:
-        return self._spread(image, prediction) >= self._thresholds.pixel.value
+        marked = self._spread(image, prediction) >= self._thresholds.pixel.value
+        ignored = self._spread_ignored(image)
+        return marked if ignored is None else marked & ~ignored
+
+    def _spread_ignored(self, image: np.ndarray) -> np.ndarray | None:
+        """Return (H, W) bool, the ignored pixels of the whole image; None if there are none."""
+        if self._ignored is None:
+            return None
+        size = image.shape[:2]
+        box = self._model.preprocess.crop_box(size)
+        return spread_mask(self._ignored.pixels, size, crop_box=box)
 
     def _panels(self, item: Item, crop: np.ndarray, prediction: Prediction) -> np.ndarray:
         """Draw the panels of `evaluate`, without ground truth."""
@@ -123,6 +150,7 @@ class PredictionPictures:
             score_range=self._score_range,
             threshold=self._thresholds.pixel.value,
             image_threshold=self._thresholds.image.value,
+            ignored=None if self._ignored is None else self._ignored.pixels,
         )
 
     def _explain(
@@ -133,7 +161,8 @@ class PredictionPictures:
         from utils.pipeline.explanations import crops_of_nearest, describe_patches, draw_patches
 
         origins, size = self._model.coreset.origins, crop.shape[:2]
-        records = describe_patches(prediction, origins, size, self._options.explain_top)
+        ignored = None if self._ignored is None else self._ignored.patches
+        records = describe_patches(prediction, origins, size, self._options.explain_top, ignored)
         if not is_drawn:
             return {"patches": records}
         name = Path(item.name)
@@ -177,6 +206,7 @@ class PredictionPictures:
             pixel_threshold=self._thresholds.pixel.value,
             text=f"{verdict}  {score:.3g}  (threshold {threshold:.3g})",
             is_anomaly=is_anomaly,
+            ignored=self._spread_ignored(image),
         )
 
     def _write(self, name: str, data: bytes) -> str:

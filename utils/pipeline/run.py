@@ -1,5 +1,6 @@
 """The state of an evaluation: results so far, those of earlier runs, and the files of both."""
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -31,7 +32,7 @@ from utils.tables import describe_run, tables_text
 IRRELEVANT = frozenset(
     {
         *("path_data", "categories", "percentage_coreset", "seed", "shots"),
-        *("protocol", "weights"),  # the settings and the digest of the weights count
+        *("protocol", "weights", "ignore_mask"),  # settings and contents of the files count
         *("device", "batch_size", "num_workers", "memory_budget", "max_megapixels"),
         *("path_result", "fresh", "pictures", "pictures_limit", "explain_top", "score_max"),
         *("save_maps", "profile", "summary"),
@@ -57,7 +58,13 @@ def identity_of(options: EvaluateOptions, models: Mapping[str, PatchCore]) -> di
         if entry.name not in IRRELEVANT
     }
     weights = {f"the digest of {n}'s weights": m.backbone.weights_digest for n, m in models.items()}
-    return {"the program's version of results": str(RESULTS_VERSION)} | relevant | weights
+    masks = {
+        f"the ignored pixels of {n}": hashlib.sha256(m.mask.pixels.tobytes()).hexdigest()
+        for n, m in models.items()
+        if m.mask is not None
+    }
+    version = {"the program's version of results": str(RESULTS_VERSION)}
+    return version | relevant | weights | masks
 
 
 def wanted_results(options: EvaluateOptions) -> list[tuple[Setting, int]]:

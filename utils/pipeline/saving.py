@@ -93,6 +93,7 @@ def save_models(
             known,
             category.name,
             None if value_range is None else value_range.as_json(),
+            model.mask,
         )
         folder = model_folder(
             options.path_trained, category.name, name, percentage, model.settings.k, shots

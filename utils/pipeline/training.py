@@ -13,10 +13,11 @@ from utils.options.train import TrainOptions
 from utils.pipeline.copies import without_copies
 from utils.pipeline.crop import report_crop
 from utils.pipeline.fit import fit_category
-from utils.pipeline.models import choose_device, make_models, summarise
+from utils.pipeline.models import choose_device, describe_ignored, make_models, summarise
 from utils.pipeline.observer import RunObserver
 from utils.pipeline.reading import find_reading, log_notes
 from utils.pipeline.saving import save_models
+from utils.pipeline.suspects import describe_suspects
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
     models = make_models(options, choose_device(options.device), categories)
     if options.summary:
         print("\n".join(summarise(model) for model in models.values()))
+    if ignored := describe_ignored(next(iter(models.values()))):
+        log.info("%s", ignored)
     make_writable(options.path_trained, "trained models", "--path_trained")
     is_own = any(not category.benchmark for category in categories)
     report_crop(next(iter(models.values())).preprocess, "use" if is_own else "")
@@ -60,6 +63,7 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
                 model, name, category, learned, reading.decoding, options, shots=shots
             ):
                 _log_threshold(trained, time.perf_counter() - start)
+                log.info("%s", describe_suspects(trained))
         log_notes(reading.notes, category.name)
 
 

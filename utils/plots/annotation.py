@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from utils.plots.colour_scale import ColourScale
+from utils.plots.hatching import hatch
 from utils.plots.text import Label, TextStyle, draw_labels
 
 OVERLAY_STRENGTH = 0.6  # opacity of the colours where the map is highest
@@ -22,6 +23,7 @@ def annotate(
     pixel_threshold: float,
     text: str,
     is_anomaly: bool,
+    ignored: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw an anomaly map on its image with outlines of anomalous regions and the verdict on top.
 
@@ -32,6 +34,7 @@ def annotate(
         pixel_threshold: Regions of at least this value are outlined.
         text: Verdict and score in one line.
         is_anomaly: Chooses the colour of the bar behind the text.
+        ignored: (H, W) bool, the part that is not judged, which is hatched; None for none.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -41,6 +44,9 @@ def annotate(
     strength = OVERLAY_STRENGTH * fractions**2
     drawn = cv2.blendLinear(scale.colours(fractions), image, strength, 1 - strength)
     marked = (anomaly_map >= pixel_threshold).astype(np.uint8)
+    if ignored is not None:
+        hatch(drawn, ignored)
+        marked[ignored] = 0
     edges, _ = cv2.findContours(marked, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     thickness = max(1, round(min(image.shape[:2]) / 300))
     for colour, width in ((CASING, 3 * thickness), (OUTLINE, thickness)):

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from utils.plots.colour_scale import ColourScale
+from utils.plots.hatching import hatch
 from utils.plots.panel_grid import ColourBar, LineKey, Panel, compose_panels, draw_lines
 
 COLUMNS = 3
@@ -32,6 +33,7 @@ def draw_localization(
     score_range: tuple[float, float],
     threshold: float | None = None,
     image_threshold: float | None = None,
+    ignored: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw an image, its nearest normal patches, three views of its anomaly map, its ground truth.
 
@@ -48,6 +50,7 @@ def draw_localization(
             distances only if all images of a category have the same range.
         threshold: The distance from which a pixel counts as defective; None for no contour.
         image_threshold: The score from which an image counts as defective; None to leave it out.
+        ignored: (H, W) bool, the part that is not judged, which is hatched; None for none.
 
     Returns:
         (H', W', 3) uint8 RGB, about 900 by 1250 pixels for square images.
@@ -82,10 +85,18 @@ def draw_localization(
             # The first key is that of the line on top.
             keys=tuple(key for key, _ in reversed(contours)),
         ),
-        Panel(_seen_through(resized, fractions), "Seen through the map", "bright where anomalous"),
+        Panel(
+            _seen_through(resized, fractions),
+            "Seen through the map",
+            "bright where anomalous" if ignored is None else "bright: anomalous, hatched: ignored",
+        ),
         # Last, so that the other panels do not move without it.
         _truth_panel(mask, size),
     ]
+    if ignored is not None:
+        for panel in panels[2:]:  # all but the image and what it is compared with
+            if panel is not None:
+                hatch(panel.image, ignored)
     return compose_panels([panel for panel in panels if panel is not None], COLUMNS)
 
 

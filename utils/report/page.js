@@ -1,5 +1,4 @@
-"use strict";
-// The page shows the JSON in #data. File names are inserted as text only, never as markup.
+// The report of an evaluation. common.js comes before.
 
 const ALL = "*";
 const VERDICTS = {
@@ -12,8 +11,7 @@ const SLIDER_STEPS = 1000;
 const BINS = 60;
 const VIEW_TEXTS = ["image", "anomaly map on the image", "image rebuilt from the nearest normal patches"];
 
-const find = (id) => document.getElementById(id);
-const views = JSON.parse(find("data").textContent).views;
+const views = data.views;
 
 // The current choices. Thresholds belong to the views, so that each category keeps its own.
 const state = { setting: null, category: null, shown: [], position: -1, opener: null };
@@ -22,20 +20,6 @@ for (const view of views) {
   view.low = Math.min(...view.images.map((image) => image.score));
   view.high = Math.max(...view.images.map((image) => image.score));
   view.images.forEach((image, number) => Object.assign(image, { view, number }));
-}
-
-function make(name, attributes = {}, ...children) {
-  const element = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key === "className") element.className = value;
-    else element.setAttribute(key, value);
-  }
-  element.append(...children);
-  return element;
-}
-
-function digits(value) {
-  return Number.isFinite(value) ? String(Number(value.toPrecision(4))) : "–";
 }
 
 function verdict(image) {
@@ -94,32 +78,8 @@ function makeSortable(table) {
 
 /* ---- gallery ---- */
 
-function makeCard(image) {
-  const button = make("button", { type: "button", className: "card" });
-  const thumb = make("span", { className: "thumb" });
-  thumb.style.aspectRatio = String(image.view.aspect);
-  if (image.thumb) {
-    const img = make("img", { loading: "lazy", decoding: "async", src: image.thumb, alt: "" });
-    thumb.append(img);
-  } else {
-    thumb.append(make("span", { className: "empty" }, "no thumbnail"));
-  }
-  const badge = make("span", { className: "badge" });
-  thumb.append(badge);
-  const file = state.category === ALL ? `${image.view.category} / ${image.file}` : image.file;
-  const text = make(
-    "span",
-    { className: "text" },
-    make("span", { className: "type" }, image.type),
-    make("span", { className: "file" }, file),
-    make("span", { className: "score" }, digits(image.score)),
-    make("span", { className: "gauge" }, make("i"), make("b")),
-  );
-  button.append(thumb, text);
-  button.addEventListener("click", () => openLarge(state.shown.indexOf(image), button));
-  image.card = make("li", {}, button);
-  image.parts = { button, badge, gauge: text.lastChild };
-  return image.card;
+function fileOf(image) {
+  return state.category === ALL ? `${image.view.category} / ${image.file}` : image.file;
 }
 
 function judgeCard(image) {
@@ -130,9 +90,7 @@ function judgeCard(image) {
     image.parts.badge.textContent = VERDICTS[kind].text;
   }
   const { low, high, threshold } = image.view;
-  const share = (value) => `${(100 * (value - low)) / (high - low || 1)}%`;
-  image.parts.gauge.firstChild.style.width = share(image.score);
-  image.parts.gauge.lastChild.style.left = threshold === null ? "100%" : share(threshold);
+  setGauge(image.parts.gauge, image.score, threshold, low, high);
   image.parts.button.setAttribute(
     "aria-label",
     `${image.view.category}, ${image.type}, ${image.file}: score ${digits(image.score)}, ${VERDICTS[kind].text}`,
@@ -163,7 +121,11 @@ const ORDERS = {
 // Rebuild the gallery for another category or setting.
 function buildGallery() {
   const images = currentViews().flatMap((view) => view.images);
-  find("gallery").replaceChildren(...images.map(makeCard));
+  find("gallery").replaceChildren(
+    ...images.map((image) =>
+      makeCard(image, { aspect: image.view.aspect, type: image.type, file: fileOf(image) }),
+    ),
+  );
   for (const image of images) image.kind = null;
   const types = [...new Set(images.map((image) => image.type))];
   const select = find("type");
@@ -273,50 +235,16 @@ function drawHistogram(view) {
 
 /* ---- large figure ---- */
 
-function openLarge(position, opener) {
-  state.opener = opener;
-  showLarge(position);
-  if (find("large").open) return;
-  find("large").showModal();
-  find("next").focus();
+function titleOf(image) {
+  return `${image.view.category} / ${image.type} / ${image.file}`;
 }
 
-function showLarge(position) {
-  const count = state.shown.length;
-  if (!count) return;
-  state.position = (position + count) % count;
-  const image = state.shown[state.position];
-  state.opener = image.parts.button;
+function noteOf(image) {
   const kind = verdict(image);
-  find("large-title").textContent = `${image.view.category} / ${image.type} / ${image.file}`;
-  find("large-note").replaceChildren(
+  return [
     make("span", { className: `badge ${kind}` }, VERDICTS[kind].text),
-    ` score ${digits(image.score)}, threshold ${digits(image.view.threshold ?? NaN)} · ${state.position + 1} of ${count}`,
-  );
-  const side = document.querySelector("input[name=side]:checked").value;
-  for (const input of document.querySelectorAll("input[name=side]")) {
-    input.disabled = !image[input.value];
-  }
-  find("sides").hidden = !image.large && !image.why;
-  const file = image[side] || image.large || image.why || image.thumb;
-  const figure = find("large-image");
-  const link = find("large-link");
-  if (file) {
-    figure.src = file;
-    figure.alt = describe(image, file);
-    link.href = file;
-  } else {
-    figure.removeAttribute("src");
-    figure.alt = "No figure was drawn of this image";
-    link.removeAttribute("href");
-  }
-  showPatches(image);
-  // Load the previous and the next figure ahead.
-  for (const step of [1, -1]) {
-    const near = state.shown[(state.position + step + count) % count];
-    const next = near[side] || near.large || near.thumb;
-    if (next) new Image().src = next;
-  }
+    ` score ${digits(image.score)}, threshold ${digits(image.view.threshold ?? NaN)}`,
+  ];
 }
 
 function describe(image, file) {
@@ -330,87 +258,14 @@ function describe(image, file) {
   return `${name}: ${VIEW_TEXTS.join(", ")}`;
 }
 
-function showPatches(image) {
-  const place = find("patches");
-  place.hidden = !image.patches.length;
+function showDetails(image) {
   // The heading has the category, so its folder is left out of the file names.
-  const within = (file) => file.replace(`${image.view.category}/`, "");
-  const rows = image.patches.map(([row, column, score, nearest], number) =>
-    make(
-      "tr",
-      {},
-      make("td", {}, String(number + 1)),
-      make("td", {}, `${row}, ${column}`),
-      make("td", {}, digits(score)),
-      make(
-        "td",
-        {},
-        ...nearest.flatMap(([file, r, c, flip, distance], n) => [
-          ...(n ? [make("br")] : []),
-          `${within(file)}${flip ? ` (${flip} flip)` : ""} at ${r}, ${c}; distance ${digits(distance)}`,
-        ]),
-      ),
-    ),
-  );
-  const heads = ["", "row, column", "score", "nearest normal patch"];
-  place.replaceChildren(
-    make(
-      "table",
-      {},
-      make("caption", {}, "Its most anomalous patches and what they were compared with"),
-      make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
-      make("tbody", {}, ...rows),
-    ),
-  );
-}
-
-function changeSide() {
-  const other = document.querySelector("input[name=side]:not(:checked)");
-  if (other.disabled) return;
-  other.checked = true;
-  showLarge(state.position);
-}
-
-function onKey(event) {
-  if (event.altKey || event.ctrlKey || event.metaKey) return;
-  // The arrow keys move between radio buttons while one of them has the focus.
-  const inRadio = event.target.type === "radio";
-  const steps = { ArrowLeft: -1, ArrowRight: 1 };
-  if (event.key in steps && !inRadio) showLarge(state.position + steps[event.key]);
-  else if (event.key === "Home" && !inRadio) showLarge(0);
-  else if (event.key === "End" && !inRadio) showLarge(state.shown.length - 1);
-  else if (event.key.toLowerCase() === "e") changeSide();
-  else return;
-  event.preventDefault();
-}
-
-/* ---- theme ---- */
-
-function setTheme(name) {
-  document.documentElement.dataset.theme = name;
-  try {
-    localStorage.setItem("patchcore-theme", name);
-  } catch {
-    // Some browsers store nothing for local files. The system's theme is used next time.
-  }
-}
-
-function changeTheme() {
-  const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-  const now = document.documentElement.dataset.theme || system;
-  setTheme(now === "dark" ? "light" : "dark");
+  showPatches(image, (file) => file.replace(`${image.view.category}/`, ""));
 }
 
 /* ---- start ---- */
 
 function start() {
-  try {
-    const kept = localStorage.getItem("patchcore-theme");
-    if (kept) document.documentElement.dataset.theme = kept;
-  } catch {
-    // As above.
-  }
-  find("theme").addEventListener("click", changeTheme);
   const settings = [...new Set(views.map((view) => view.setting))];
   const chooser = find("setting");
   const first = chooser ? chooser.value : settings[0];
@@ -453,19 +308,9 @@ function start() {
     judge();
     find("threshold").focus();
   });
-  for (const input of document.querySelectorAll("input[name=side]")) {
-    input.addEventListener("change", () => showLarge(state.position));
-  }
-  const dialog = find("large");
-  find("close").addEventListener("click", () => dialog.close());
-  find("previous").addEventListener("click", () => showLarge(state.position - 1));
-  find("next").addEventListener("click", () => showLarge(state.position + 1));
-  dialog.addEventListener("keydown", onKey);
-  dialog.addEventListener("click", (event) => {
-    if (event.target === dialog) dialog.close();
-  });
-  dialog.addEventListener("close", () => state.opener?.focus());
+  startViewer();
   buildGallery();
 }
 
+startTheme();
 start();

@@ -1,24 +1,14 @@
-"""The report page: a template, a style sheet and a script with the results, in one file.
+"""The report page of an evaluation."""
 
-The page loads only the images in its folder: no network access, no other script.
-"""
-
-import base64
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-
-import jinja2
 
 from utils.metric_columns import DASH, METRICS, UNITS, Output
+from utils.report.rendering import render
 from utils.report.view import ReportView, as_url
 from utils.results import ResultRow, Setting
 from utils.table import AVERAGE, Table
 from utils.tables import all_tables, mean_of_known
-
-FOLDER = Path(__file__).parent
-
 
 # Percentages of images, percentages of pixels, counts, times.
 COLUMNS = sorted(
@@ -55,37 +45,24 @@ def render_page(
     Returns:
         HTML that can be encoded as UTF-8.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    script = (FOLDER / "page.js").read_text(encoding="utf-8")
     shown = [row for row in rows if rows and row.model == rows[-1].model]
     settings = sorted({row.setting for row in shown}, key=lambda s: s.order, reverse=True)
-    text = environment.get_template("page.html.j2").render(
-        style=(FOLDER / "page.css").read_text(encoding="utf-8"),
-        script=script,
-        # The page's policy allows only this script, and none that a file name might inject.
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        record=record,
-        facts=[(name, value(record)) for name, value in FACTS if value(record)],
-        settings=[(setting.key, str(setting)) for setting in settings],
-        tiles={setting.key: _tiles(shown, setting) for setting in settings},
-        headings=[metric.page_title or metric.title for metric in COLUMNS],
-        overviews={setting.key: _overview(shown, setting) for setting in settings},
-        several_seeds=len({row.seed for row in shown}) > 1,
-        curves={
+    values = {
+        "record": record,
+        "facts": [(name, value(record)) for name, value in FACTS if value(record)],
+        "settings": [(setting.key, str(setting)) for setting in settings],
+        "tiles": {setting.key: _tiles(shown, setting) for setting in settings},
+        "headings": [metric.page_title or metric.title for metric in COLUMNS],
+        "overviews": {setting.key: _overview(shown, setting) for setting in settings},
+        "several_seeds": len({row.seed for row in shown}) > 1,
+        "curves": {
             setting.key: [(title, as_url(file)) for title, file in files]
             for setting, files in curves.items()
         },
-        tables=[_known_columns(table) for table in all_tables(rows)],
-        data={"views": [view.to_record() for view in views]},
-    )
-    # File names may have characters that UTF-8 cannot encode.
-    return text.encode("utf-8", "replace").decode("utf-8")
+        "tables": [_known_columns(table) for table in all_tables(rows)],
+    }
+    data = {"views": [view.to_record() for view in views]}
+    return render("page.html.j2", "page.js", data, values)
 
 
 def _overview(

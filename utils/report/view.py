@@ -46,19 +46,7 @@ class ReportImage:
             "thumb": as_url(self.thumbnail),
             "large": as_url(self.localization),
             "why": as_url(self.explanation),
-            "patches": [
-                [
-                    *(patch["row"], patch["column"], _short(patch["score"])),
-                    [
-                        [
-                            *(n[key] for key in ("file", "row", "column", "flip")),
-                            _short(n["distance"]),
-                        ]
-                        for n in patch["nearest"]
-                    ],
-                ]
-                for patch in self.patches
-            ],
+            "patches": patches_record(self.patches),
         }
 
 
@@ -93,6 +81,20 @@ class ReportView:
             "distribution": as_url(self.distribution),
             "images": [image.to_record() for image in self.images],
         }
+
+
+def patches_record(patches: Sequence[Mapping[str, object]]) -> list[list[object]]:
+    """Return the records of the most anomalous patches for the page's script."""
+    return [
+        [
+            *(patch["row"], patch["column"], _short(patch["score"])),
+            [
+                [*(n[key] for key in ("file", "row", "column", "flip")), _short(n["distance"])]
+                for n in patch["nearest"]
+            ],
+        ]
+        for patch in patches
+    ]
 
 
 def as_url(name: str | None) -> str | None:

@@ -35,6 +35,7 @@ from tests.support import (
     truncate,
     write_image,
 )
+from tests.utils.report.test_page import data_of
 from utils.options.infer import InferOptions
 from utils.pipeline import inference as infer_module
 
@@ -121,6 +122,8 @@ class TestVerdicts:
         threshold = float(row["image_threshold"])
         for name, record in records.items():
             assert np.float32(record["score"]) == expected[name]
+            assert record["score_ratio"] == record["score"] / record["threshold"]
+            assert 1 / 7 <= record["p_value"] <= 1  # by six held-out scores
             assert record["threshold"] == pytest.approx(threshold, rel=1e-6)
             verdict = "anomaly" if expected[name] >= np.float32(threshold) else "normal"
             assert record["verdict"] == verdict
@@ -199,7 +202,7 @@ class TestVerdicts:
         infer(data / "widget/test/good", "--save_masks", status=0)
         infer(data / "widget/test/hole", status=1)
         (earlier,) = (infer.folder / "earlier").iterdir()
-        files = {"predictions.csv", "predictions.jsonl", "run.json"}
+        files = {"predictions.csv", "predictions.jsonl", "run.json", "index.html", "thumbnails"}
         assert names(earlier, "*") == {*files, "masks"}
         assert not (infer.folder / "masks").exists()
 
@@ -372,6 +375,45 @@ class TestFlags:
         infer.folder = tmp_path / "elsewhere"
         assert len(infer(data / "widget/test/good", status=0)) == 2
 
+    def test_ignore_mask(self, infer, data, tmp_path, caplog):
+        """The hole 000 is at rows 20 to 36 and columns 16 to 40 of 64."""
+        caplog.set_level("INFO")
+        hole = data / "widget/test/hole/000.png"
+        mask = np.zeros((64, 64), np.uint8)
+        mask[8:48, 4:52] = 255
+        path = write_image(tmp_path / "mask.png", mask)
+        flags = ("--save_masks", "--threshold", "99", "--threshold_pixel", "0.05")
+        plain = infer(hole, *flags, status=0)[0]
+        found = infer(hole, "--ignore_mask", path, *flags, "--explain_top", "3", status=0)[0]
+        assert found["score"] < plain["score"]
+        marked = cv2.imread(str(infer.folder / found["mask"]), cv2.IMREAD_GRAYSCALE)
+        assert not marked[mask > 0].any()
+        assert marked[mask == 0].any()
+        assert "of each image is ignored (--ignore_mask)" in caplog.text
+        assert "thresholds and p-values are those of training" in caplog.text
+        for region in found["regions"]:
+            assert region["score"] > 0
+        for patch in found["patches"]:
+            left, top, right, bottom = (np.array(patch["box"]) + 4) * 64 // 72
+            assert mask[top:bottom, left:right].mean() < 128
+        infer(hole, "--ignore_mask", tmp_path / "none.png", status=2)
+        assert "found none: " in infer.err
+        assert "(--ignore_mask)" in infer.err
+
+    def test_page_limit(self, infer, data):
+        records = infer(data / "widget/test", status=1)
+        page = data_of((infer.folder / "index.html").read_text())
+        highest = sorted(records, key=lambda record: -record["score"])
+        assert [image["path"] for image in page["images"]] == [r["path"] for r in highest]
+        infer(data / "widget/test", "--page_limit", "2", status=1)
+        text = (infer.folder / "index.html").read_text()
+        assert [i["path"] for i in data_of(text)["images"]] == [r["path"] for r in highest[:2]]
+        assert "Only the 2 most anomalous of 6 judged images" in text
+        assert len(names(infer.folder / "thumbnails")) == 2
+        infer(data / "widget/test", "--page_limit", "0", status=1)
+        assert not (infer.folder / "index.html").exists()
+        assert not (infer.folder / "thumbnails").exists()
+
     def test_json(self, infer, data):
         records = infer(data / "widget/test", "--json", status=1)
         assert [json.loads(line) for line in infer.out.splitlines()] == records
@@ -481,6 +523,14 @@ class TestFlags:
         assert "expected an available device, found cuda" in infer.err
 
 
+def test_an_image_in_other_proportions_than_the_mask_is_not_judged(infer, data, tmp_path):
+    mask = np.zeros((64, 96), np.uint8)
+    mask[:20] = 255
+    path = write_image(tmp_path / "mask.png", mask)
+    (record,) = infer(data / "widget/test/good/000.png", "--ignore_mask", path, status=2)
+    assert "proportions of the mask of ignored pixels, 96x64, found 64x64" in record["error"]
+
+
 def test_every_flag_has_its_test():
     tests = {name.removeprefix("test_") for name in dir(TestFlags) if name.startswith("test_")}
     assert tests == {field.name for field in fields(InferOptions)}
@@ -509,7 +559,7 @@ def test_refuses_what_cannot_be(infer, arguments, message):
     assert not infer.folder.exists()
 
 
-def test_a_model_without_thresholds_needs_a_number(data, tmp_path, capsys):
+def test_a_model_without_thresholds_needs_a_number(data, tmp_path, capsys, caplog):
     model = PatchCore(
         "squeezenet1_1",
         ("features.3", "features.6"),
@@ -526,7 +576,14 @@ def test_a_model_without_thresholds_needs_a_number(data, tmp_path, capsys):
     assert "expected a threshold for images" in capsys.readouterr().err
     assert call(*words, "--threshold", "99") == 2
     assert "expected a threshold for pixels" in capsys.readouterr().err
-    assert call(*words, "--threshold", "99", "--threshold_pixel", "99") == 0
+    capsys.readouterr()
+    with caplog.at_level("INFO"):
+        assert call(*words, "--threshold", "99", "--threshold_pixel", "99", "--json") == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {record["p_value"] for record in records} == {None}
+    assert "no held-out scores: the p-value of each score is left empty" in caplog.text
+    rows = csv.DictReader(io.StringIO((tmp_path / "r/predictions.csv").read_text()))
+    assert {row["p_value"] for row in rows} == {""}
 
 
 def test_the_table_survives_any_name(infer, data, tmp_path):
@@ -540,7 +597,10 @@ def test_the_table_survives_any_name(infer, data, tmp_path):
 
 
 def test_it_starts_soon(kept, data, tmp_path):
-    """Nothing is imported that judging does not need: the start is torch's."""
+    """Nothing is imported that judging does not need: the start is torch's.
+
+    The page needs Jinja at the end, and the thumbnails the colours of Matplotlib.
+    """
     code = (
         "import sys\nsys.argv[0] = 'main.py'\nimport main\n"
         "status = main.main(sys.argv[1:])\n"
@@ -549,7 +609,7 @@ def test_it_starts_soon(kept, data, tmp_path):
         "assert not loaded, loaded\n"
     )
     words = ["infer", data / "widget/test/good", "--path_trained", kept / "trained"]
-    words += ["--percentage_coreset", "0.1", "--path_result", tmp_path]
+    words += ["--percentage_coreset", "0.1", "--path_result", tmp_path, "--page_limit", "0"]
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", code, *map(str, words)], check=True, cwd=ROOT)
     assert time.perf_counter() - start < 120  # it ended; benchmarks say how long it takes

@@ -1,6 +1,8 @@
 """`main.py train`: normal images in, a trained model out."""
 
+import json
 import logging
+import shutil
 from pathlib import Path
 
 import cv2
@@ -18,9 +20,11 @@ from tests.support import (
     one_thread,
     quick,
     truncate,
+    write_image,
 )
 from utils.options.method import parse_options
 from utils.options.train import DEFAULTS, TrainOptions
+from utils.pipeline.suspects import find_suspects
 from utils.pipeline.training import train as pipeline_train
 
 
@@ -148,8 +152,6 @@ def test_it_is_the_model_that_an_evaluation_keeps(data, tmp_path):
 
 
 def test_categories_need_no_test_images(data, tmp_path):
-    import shutil
-
     folder = make_category(tmp_path / "data", "bare")
     shutil.rmtree(folder / "test")
     shutil.rmtree(folder / "ground_truth")
@@ -163,6 +165,55 @@ def test_a_number_as_threshold(data, tmp_path):
     trained = load(tmp_path, "cap").trained
     assert (trained.thresholds.image.value, trained.thresholds.pixel.value) == (7.5, 2.0)
     assert trained.held_out is None  # nothing asks for it
+
+
+def test_a_defect_among_the_normal_images_is_listed_first(data, tmp_path, caplog):
+    folder = tmp_path / "mixed"
+    shutil.copytree(data / "widget/train/good", folder)
+    defect = folder / "0021.png"
+    shutil.copy(data / "widget/test/hole/001.png", defect)
+    with caplog.at_level("INFO"):
+        train(folder, "--category", "cap", trained=tmp_path / "kept")
+    suspects = find_suspects(load(tmp_path / "kept", "cap").trained)
+    assert suspects[0].name == str(defect)
+    scores = [suspect.score for suspect in suspects]
+    assert scores == sorted(scores, reverse=True)
+    assert len(suspects) == 5
+    (listed,) = (text for text in caplog.messages if "shows here first" in text)
+    heading, *lines = listed.splitlines()
+    assert "of 7 scored training images (of 7)" in heading
+    assert [line.rpartition("  ")[2] for line in lines] == [suspect.name for suspect in suspects]
+    threshold = load(tmp_path / "kept", "cap").thresholds.image.value
+    assert lines[0].split()[:2] == [f"{scores[0]:.4g}", f"{scores[0] / threshold:.3f}"]
+
+
+def test_without_held_out_scores_no_image_is_listed(data, tmp_path, caplog):
+    flags = ("--threshold", "7.5", "--threshold_pixel", "2")
+    with caplog.at_level("INFO"):
+        train(data / "widget/train/good", "--category", "cap", *flags, trained=tmp_path)
+    assert "cap: no held-out scores, so no training image can be checked" in caplog.text
+
+
+def test_a_mask_is_kept_and_applied_by_infer(data, tmp_path, caplog, capsys):
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:, :18] = 255  # half of the size of the images
+    path = write_image(tmp_path / "mask.png", mask)
+    with caplog.at_level("INFO"):
+        train(
+            "--path_data", data, "--categories", "widget", "--ignore_mask", path, trained=tmp_path
+        )
+    assert "of each image is ignored" in caplog.text
+    trained = load(tmp_path, "widget").trained
+    assert trained.mask.size == (32, 32)
+    columns = trained.coreset.origins.column
+    assert columns.min() >= 7  # of 15
+    words = ["infer", data / "widget/test/good/000.png", "--path_trained", tmp_path, "--save_maps"]
+    call(*words, "--path_result", tmp_path / "result", "--json")
+    record = json.loads(capsys.readouterr().out)
+    found = np.load(tmp_path / "result" / record["map"])
+    np.testing.assert_array_equal(found == 0, trained.mask.pixels)
+    train("--path_data", data, "--ignore_mask", "gone.png", trained=tmp_path, status=2)
+    assert "found none: gone.png (--ignore_mask)" in capsys.readouterr().err
 
 
 def test_summary_prints_the_network_up_to_its_last_layer(data, tmp_path, capsys):

@@ -31,6 +31,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "explain_top": ("2", 2),
     "score_max": ("7.5", 7.5),
     "path_trained": ("kept", Path("kept")),
+    "ignore_mask": ("mask.png", "mask.png"),
     "trained_dtype": ("float16", "float16"),
     "save_index": ("", True),
     "threshold": ("f1_max", "f1_max"),

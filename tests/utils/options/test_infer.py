@@ -23,6 +23,8 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "nominal_fpr": ("0.05", 0.05),
     "nominal_fpr_pixel": ("1", 1.0),
     "regions": ("0", 0),
+    "ignore_mask": ("mask.png", "mask.png"),
+    "page_limit": ("20", 20),
     "path_result": ("out", Path("out")),
     "json": ("", True),
     "pictures": ("anomalies", "anomalies"),

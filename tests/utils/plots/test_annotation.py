@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.plots import annotation
+from utils.plots import annotation, hatching
 from utils.plots.annotation import ANOMALY_BAR, CASING, NORMAL_BAR, OVERLAY_STRENGTH, annotate
 from utils.plots.colour_scale import ColourScale, colour_table
 
@@ -106,3 +106,12 @@ def test_a_flat_scale_marks_what_is_above_it():
     picture = draw(hot_square(), scale=ColourScale(2, 2), pixel_threshold=9.0)
     assert (picture[140, 170] != GREY).any()
     assert (picture[200:] == GREY).all()
+
+
+def test_ignored_pixels_are_hatched_and_not_outlined():
+    ignored = np.zeros((HEIGHT, WIDTH), bool)
+    ignored[90:190, 110:230] = True
+    picture = draw(hot_square(), ignored=ignored)
+    greys = {tuple(colour) for colour in picture[ignored].tolist()}
+    assert greys == {(hatching.GREY,) * 3, (hatching.STRIPE_GREY,) * 3}
+    assert (picture[BAR:][~ignored[BAR:]] == GREY).all()
