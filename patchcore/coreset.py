@@ -14,7 +14,8 @@ is summed over all patches, products are computed in blocks of a fixed number of
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -146,6 +147,7 @@ def select(
     candidates: torch.Tensor | None = None,
     group_size: int = GROUP_SIZE,
     progress: Callable[[int], None] | None = None,
+    reached: np.ndarray | None = None,
 ) -> torch.Tensor:
     """Select patches from their centred projections.
 
@@ -160,6 +162,9 @@ def select(
         candidates: (N,) bool, the patches that can be selected; None for all.
         group_size: As in `greedy_coreset`.
         progress: As in `greedy_coreset`.
+        reached: (M + 1,) float64 to fill: the distance at which each patch was selected, and the
+            distance at which the next one would be. The m-th is the covering radius of the first m:
+            no candidate is farther from them. This takes one more pass over all patches.
 
     Returns:
         (M,) int64 on the same device: different indices into N, in order of selection.
@@ -175,11 +180,7 @@ def select(
             f"{num_samples} (percentage_coreset)"
         )
     norms = squared_norms(points, taken)  # (n,), here and below by number of the candidate
-    if not bool(torch.isfinite(norms).all()):
-        raise PatchCoreError(
-            "expected finite embeddings, found infinite or undefined values (backbone, weights, "
-            "precision)"
-        )
+    _check_finite(norms)
     starting = starting_points(count, seed).to(points.device)
     distances = first_distances(points, _rows(points, taken, starting), taken)  # (n,)
     selected = torch.empty(num_samples, dtype=torch.int64, device=points.device)
@@ -187,18 +188,146 @@ def select(
     while done < num_samples:
         group, bound = _farthest_group(distances, min(group_size, count - done))
         members = _rows(points, taken, group)  # (B, P)
-        order = _select_group(
+        order, farthest = _select_group(
             members, norms[group], distances[group], group, bound, num_samples - done
         )
         chosen = group[order]
         selected[done : done + len(chosen)] = chosen
+        if reached is not None:
+            reached[done : done + len(chosen)] = np.sqrt(farthest)
         done += len(chosen)
-        if done < num_samples:
+        if done < num_samples or reached is not None:
             lower_distances_(distances, points, norms, members[order], norms[chosen], taken)
             distances[chosen] = SELECTED
         if progress is not None:
             progress(done)
+    if reached is not None:
+        reached[num_samples] = max(float(distances.max()), 0.0) ** 0.5
     return selected if taken is None else taken[selected]
+
+
+def select_sizes(
+    points: torch.Tensor,
+    sizes: Sequence[int],
+    *,
+    seed: int,
+    candidates: torch.Tensor | None = None,
+    progress: Callable[[int], None] | None = None,
+    measures_radii: bool = False,
+) -> "Selection":
+    """Select the largest of several coresets, each of which is a prefix of the next.
+
+    A coreset of all candidates (``percentage_coreset`` 1, as in AnomalyDINO) needs no selection:
+    after those of the next smaller size, all others follow in the order of their numbers.
+
+    Args:
+        points: (N, P) float32, as in `select`.
+        sizes: Ascending.
+        seed: As in `select`.
+        candidates: As in `select`.
+        progress: As in `select`.
+        measures_radii: Whether to measure the covering radius of each size, which takes one more
+            pass over all patches.
+
+    Raises:
+        PatchCoreError: As in `select`.
+    """
+    count = len(points) if candidates is None else int(candidates.sum())
+    smaller = [size for size in sizes if size < count]
+    chosen, reached = torch.empty(0, dtype=torch.int64, device=points.device), np.zeros(1)
+    if smaller:
+        reached = np.zeros(smaller[-1] + 1) if measures_radii else None
+        chosen = select(
+            points,
+            smaller[-1],
+            seed=seed,
+            candidates=candidates,
+            progress=progress,
+            reached=reached,
+        )
+    radii = None
+    if measures_radii:
+        radii = tuple(float(reached[size]) if size < count else 0.0 for size in sizes)
+    if sizes[-1] < count:
+        return Selection(chosen, radii)
+    if sizes[-1] > count:  # refused there
+        select(points, sizes[-1], seed=seed, candidates=candidates)
+    others = torch.ones(len(points), dtype=torch.bool, device=points.device)
+    if candidates is not None:
+        others &= candidates.to(points.device)
+    _check_finite(squared_norms(points, others.nonzero()[:, 0]))
+    others[chosen] = False
+    if progress is not None:
+        progress(count)
+    return Selection(torch.cat([chosen, others.nonzero()[:, 0]]), radii)
+
+
+class Selection(NamedTuple):
+    """Selected patches of several sizes.
+
+    Attributes:
+        indices: (M,) int64 on the device of the points, for the largest size; prefixes are those of
+            the smaller ones.
+        radii: The covering radius of each size, in the unit of the projections: the largest
+            distance of a candidate to the selected patches. None if not measured.
+    """
+
+    indices: torch.Tensor
+    radii: tuple[float, ...] | None
+
+
+@float32_products()
+def select_beyond(points: torch.Tensor, kept: torch.Tensor, radius: float) -> torch.Tensor:
+    """Go on with a selection among new patches, until none is beyond the covering radius.
+
+    The first distance of a new patch is that to the patches selected before. Then the greedy
+    selection goes on: always the farthest one, as long as it is farther than the radius.
+
+    Args:
+        points: (N, P) float32, projections of the new patches.
+        kept: (M, P) float32, projections of the patches selected before.
+        radius: Their covering radius.
+
+    Returns:
+        (m,) int64: the added patches as indices into N, in order of selection; none if all new
+        patches are within the radius.
+
+    Raises:
+        PatchCoreError: A value is not finite.
+    """
+    centre = kept.mean(0)
+    points, kept = points - centre, kept - centre
+    norms, kept_norms = squared_norms(points), squared_norms(kept)
+    _check_finite(norms)
+    distances = torch.full_like(norms, torch.inf)
+    for start in range(0, len(kept), GROUP_SIZE):
+        rows = slice(start, start + GROUP_SIZE)
+        lower_distances_(distances, points, norms, kept[rows], kept_norms[rows])
+    # By products of rounded numbers, the distance of equal patches is not 0.
+    rounding = 16 * torch.finfo(torch.float32).eps * float(max(norms.max(), kept_norms.max()))
+    limit = radius**2 + rounding
+    selected: list[torch.Tensor] = []
+    while float(distances.max()) > limit:
+        count = int((distances > limit).sum())
+        group, (outside, first_outside) = _farthest_group(distances, min(GROUP_SIZE, count))
+        bound = (outside, first_outside) if outside > limit else (limit, -1)
+        order, _ = _select_group(
+            points[group], norms[group], distances[group], group, bound, len(group)
+        )
+        chosen = group[order]
+        lower_distances_(distances, points, norms, points[chosen], norms[chosen])
+        distances[chosen] = SELECTED
+        selected.append(chosen)
+    return torch.cat(selected) if selected else torch.empty(0, dtype=torch.int64)
+
+
+def _check_finite(norms: torch.Tensor) -> None:
+    """Check squared lengths of projections."""
+    if not bool(torch.isfinite(norms).all()):
+        raise PatchCoreError(
+            "expected finite embeddings, found infinite or undefined values (backbone, weights, "
+            "precision)"
+        )
 
 
 def _rows(points: torch.Tensor, taken: torch.Tensor | None, numbers: torch.Tensor) -> torch.Tensor:
@@ -305,7 +434,7 @@ def _select_group(
     numbers: torch.Tensor,
     bound: tuple[float, int],
     max_patches: int,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, list[float]]:
     """Select the next patches from a group, as long as the group alone determines them.
 
     Args:
@@ -317,13 +446,14 @@ def _select_group(
         max_patches: Largest number of patches to return.
 
     Returns:
-        (m,) int64 indices into the group in order of selection, 1 <= m <= max_patches.
+        (m,) int64 indices into the group in order of selection, 1 <= m <= max_patches; the squared
+        distance at which each was selected.
     """
     # The steps run on the CPU, where each takes a microsecond. On a GPU, each would wait for the
     # device.
     among, remaining, numbers = _to_host(_distances_among(points, norms), distances, numbers)
     outside, first_outside = bound
-    order = []
+    order, reached = [], []
     while len(order) < max_patches:
         next_one = int(remaining.argmax())  # of equal ones the first, with the lowest number
         farthest = remaining[next_one]
@@ -331,9 +461,10 @@ def _select_group(
         if farthest < outside or (farthest == outside and numbers[next_one] > first_outside):
             break
         order.append(next_one)
+        reached.append(float(farthest))
         np.minimum(remaining, among[next_one], out=remaining)
         remaining[next_one] = SELECTED
-    return torch.tensor(order, device=points.device)
+    return torch.tensor(order, dtype=torch.int64, device=points.device), reached
 
 
 def _distances_among(group: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:

@@ -1,19 +1,18 @@
-"""Images -> patch embeddings: crop, flip, backbone, patch embedding."""
+"""Images -> patch embeddings: crop, augment, backbone, patch embedding."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 
+from patchcore.augment import changed, versions_of
 from patchcore.backbone import Backbone
 from patchcore.errors import PatchCoreError
-from patchcore.patch_embedding import PatchEmbedding
+from patchcore.patch_embedding import make_embedding
 from patchcore.precision import PRECISIONS, float32_products, warn_if_emulated
 from patchcore.preprocess import Preprocess
-from patchcore.settings import BACKBONE, Settings
-
-# Axis of (B, H, W, 3) that each flip reverses.
-FLIP_AXES = {"vertical": 1, "horizontal": 2}
+from patchcore.settings import BACKBONE, PER_LAYER, Settings
+from patchcore.tiling import Tiling
 
 
 class Embedder:
@@ -22,8 +21,11 @@ class Embedder:
     Attributes:
         preprocess: Resizing, cropping, normalisation.
         patch_embedding: Feature maps to patch embeddings.
-        flip: Flips of training images that are embedded in addition to the images themselves.
+        versions: Names of the versions in which training images are embedded; the first, empty
+            one is the image itself.
         grid: (h, w) patches of an image.
+        num_banks: Number of memory banks, L: 1, or one for each layer.
+        tiling: How images are divided into tiles; None for no tiles.
 
     Args:
         backbone: The cut network. It is not changed, so that several models can share it.
@@ -43,17 +45,14 @@ class Embedder:
             )
         warn_if_emulated(settings.precision, device)
         self.device = device
-        self.flip = settings.flip
+        self.versions = versions_of(settings.augment)
         self.preprocess = preprocess_of(backbone, settings)
         self._precision = PRECISIONS[settings.precision]
         self.backbone = backbone.converted(device, self._precision.dtype)
-        self.patch_embedding = PatchEmbedding(
-            backbone.channels,
-            settings.patch_size,
-            embed_dim=settings.embed_dim,
-            layer_weights=settings.layer_weights,
-        ).to(device)
+        self.patch_embedding = make_embedding(backbone.channels, settings).to(device)
+        self.tiling = tiling_of(backbone, settings)
         self.grid = grid_of(backbone, settings)
+        self.num_banks = num_banks_of(backbone, settings)
 
     @property
     def patches_per_image(self) -> int:
@@ -62,22 +61,21 @@ class Embedder:
 
     @property
     def embed_dim(self) -> int:
-        """Length of an embedding, D."""
+        """Length of an embedding, of all banks together."""
         return self.patch_embedding.embed_dim
 
     def num_patches(self, num_images: int) -> int:
-        """Return the number of training patches of ``num_images`` images, with their flips."""
-        return num_images * (1 + len(self.flip)) * self.patches_per_image
+        """Return the number of training patches of ``num_images`` images, in all versions."""
+        return num_images * len(self.versions) * self.patches_per_image
 
     def crop(self, image: np.ndarray) -> np.ndarray:
         """Resize and crop one image: (H, W, 3) uint8 to (*size_crop, 3) uint8."""
         return self.preprocess.crop_image(image)
 
-    def versions(self, batch: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield a batch (B, H, W, 3) without a flip, then with each of `flip`."""
-        yield batch
-        for flip in self.flip:
-            yield flipped(batch, flip)
+    def each_version(self, batch: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield a batch (B, H, W, 3) in each of `versions`."""
+        for version in self.versions:
+            yield changed(batch, version)
 
     @torch.inference_mode()
     def embed(self, batch: np.ndarray) -> torch.Tensor:
@@ -87,13 +85,18 @@ class Embedder:
             batch: (B, *size_crop, 3) uint8 RGB, as `crop` returns them.
 
         Returns:
-            (B, h, w, D) float32 on the device.
+            (B, h, w, D) float32 on the device; with one bank for each layer, L parts of equal
+            length.
         """
         images = self.preprocess.normalise(_upload(batch, self.device))
+        images = images.to(self._precision.dtype)
         with float32_products(self._precision.tensor_float):
-            maps = self.backbone(images.to(self._precision.dtype))
+            if self.tiling is None:
+                maps = list(self.backbone(images).values())
+            else:
+                maps = self.tiling.maps(self.backbone, images)
         with float32_products():
-            return self.patch_embedding([layer_map.float() for layer_map in maps.values()])
+            return self.patch_embedding([layer_map.float() for layer_map in maps])
 
 
 def preprocess_of(backbone: Backbone, settings: Settings) -> Preprocess:
@@ -105,19 +108,29 @@ def preprocess_of(backbone: Backbone, settings: Settings) -> Preprocess:
         expected.mean,
         expected.std,
         expected.interpolation if interpolation == BACKBONE else interpolation,
+        settings.resize,
     )
 
 
 def grid_of(backbone: Backbone, settings: Settings) -> tuple[int, int]:
     """Return (h, w), the patches of an image."""
+    tiling = tiling_of(backbone, settings)
+    grids = backbone.grids if tiling is None else tiling.grids
     # An even patch_size has no centre: its grid is one smaller than the layer's map.
-    height, width = (length - 1 + settings.patch_size % 2 for length in backbone.grids[0])
+    height, width = (length - 1 + settings.patch_size % 2 for length in grids[0])
     return height, width
 
 
-def flipped(images: np.ndarray, flip: str) -> np.ndarray:
-    """Return images (..., H, W, 3) flipped; the images themselves if ``flip`` is empty."""
-    return np.ascontiguousarray(np.flip(images, FLIP_AXES[flip] - 4)) if flip else images
+def tiling_of(backbone: Backbone, settings: Settings) -> Tiling | None:
+    """Return how images are divided into tiles; None for no tiles."""
+    if not settings.tile:
+        return None
+    return Tiling(settings.size_crop, settings.tile, settings.overlap, backbone.grids)
+
+
+def num_banks_of(backbone: Backbone, settings: Settings) -> int:
+    """Return the number of memory banks."""
+    return len(backbone.layers) if settings.banks == PER_LAYER else 1
 
 
 def _upload(array: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -12,7 +12,9 @@ import torch
 
 from patchcore.errors import PatchCoreError
 from patchcore.memory_bank import Coreset
+from patchcore.nearby import Places
 from patchcore.prediction import Prediction
+from patchcore.scoring import Scorer, patch_scores
 
 # Number of training patches to score: it determines mean and standard deviation to 1 %.
 NUM_SAMPLES = 10_000
@@ -39,7 +41,7 @@ def draw_sample(num_patches: int, seed: int) -> np.ndarray:
 
 @torch.inference_mode()
 def normal_scores(
-    queries: torch.Tensor, sample: np.ndarray, coreset: Coreset, k: int
+    embeddings: torch.Tensor, sample: np.ndarray, coreset: Coreset, scorer: Scorer
 ) -> list[NormalScores]:
     """Measure the scores of training patches, for each percentage.
 
@@ -47,23 +49,32 @@ def normal_scores(
     coreset patches other than itself.
 
     Args:
-        queries: (Q, D) float32, embeddings of a sample of the training patches.
+        embeddings: (Q, D) float32, of a sample of the training patches.
         sample: (Q,) int64, the numbers of these training patches.
         coreset: Selected from all training patches.
-        k: Number of nearest coreset patches that score a patch; fewer if the coreset is smaller.
+        scorer: Scores patches. If the coreset is smaller than its k + 1, fewer patches score each.
 
     Raises:
         PatchCoreError: there is only one training patch.
     """
     members = torch.from_numpy(coreset.indices)  # (M,) numbers of training patches
     numbers = torch.from_numpy(sample)[:, None]  # (Q, 1)
-    num_neighbours = min(k + 1, coreset.sizes[0])
+    num_banks = scorer.metric.num_banks
+    num_neighbours = min(scorer.k + 1, coreset.sizes[0] // num_banks)
+    points, area = scorer.metric.points(embeddings), coreset.bank.area
+    where = None
+    if area is not None:
+        where = Places.of_patches(sample, scorer.grid, points.device, area.places.features)
+    search = coreset.bank.begin(points, num_neighbours, where)
     results = []
-    for distance, index in coreset.bank.search_prefixes(queries, num_neighbours, coreset.sizes):
-        is_itself = members[index.cpu()] == numbers  # (Q, k + 1)
-        others = torch.where(is_itself, torch.inf, distance.cpu()).sort(dim=1).values
-        nearest = others[:, : max(num_neighbours - 1, 1)]  # (Q, k)
-        scores = nearest[nearest.isfinite().all(1)].mean(1)
+    for size in coreset.sizes:
+        euclidean, index = search.extend_to(size)
+        distance = scorer.metric.distances(euclidean)
+        is_itself = members[index.cpu()] == numbers  # (Q, L * (k + 1))
+        others = torch.where(is_itself, torch.inf, distance.cpu()).unflatten(1, (num_banks, -1))
+        others = others.sort(dim=2).values
+        nearest = others[..., : max(num_neighbours - 1, 1)].flatten(1)  # (Q, L * k)
+        scores = patch_scores(nearest[nearest.isfinite().all(1)])
         if not len(scores):
             raise PatchCoreError("expected more than one training patch to normalise scores by")
         mean, std = float(scores.mean()), float(scores.std(correction=0))

@@ -12,20 +12,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from patchcore.coreset import centre_, select
+from patchcore.augment import changed, is_same_place
+from patchcore.coreset import Selection, centre_, select_sizes
 from patchcore.device_memory import free_memory
-from patchcore.embedder import Embedder, flipped
+from patchcore.embedder import Embedder
 from patchcore.ensemble import NUM_SAMPLES, NormalScores, draw_sample, normal_scores
 from patchcore.errors import PatchCoreError
 from patchcore.explain import cut_size
 from patchcore.held_out import Folds, HeldOutCollector, HeldOutScores
-from patchcore.memory_bank import Coreset, MemoryBank
+from patchcore.memory_bank import Bank, Coreset, make_bank
 from patchcore.memory_plan import MemoryPlan, Needs, plan_memory
 from patchcore.observer import NO_OBSERVER, Observer
 from patchcore.origins import EmbeddingOrder, Origins
 from patchcore.passes import (
     EmbeddingRows,
     PatchCutter,
+    Projections,
     Reader,
     TrainingImages,
     first_pass,
@@ -75,6 +77,7 @@ class FitRequest:
         held_out: Whether to score held-out images, for thresholds.
         patches: Whether to keep the crops of the coreset's patches.
         normal: Whether to measure the scores of training patches, for ensembles.
+        radii: Whether to measure the covering radii of the coresets, for `PatchCore.extend`.
         memory_budget: Gigabytes for embeddings, selections and coresets; 0 for
             `SHARE_OF_FREE_MEMORY`.
     """
@@ -84,6 +87,7 @@ class FitRequest:
     held_out: bool = True
     patches: bool = True
     normal: bool = False
+    radii: bool = False
     memory_budget: float = 0.0
 
 
@@ -125,10 +129,10 @@ def fit(
     """
     if not len(images):
         raise PatchCoreError("expected at least one training image, found none")
-    order = EmbeddingOrder.of(len(images), len(embedder.flip), images.batch_size)
+    order = EmbeddingOrder.of(len(images), len(embedder.versions), images.batch_size)
     num_patches = num_judged_patches(embedder, scorer, len(images))
     sizes = coreset_sizes(num_patches, request.percentages, scorer.k)
-    judged = _judged_patches(embedder, scorer, order)
+    judged = judged_patches(embedder, scorer, order)
     # The plan counts on different images: copies are known after the first pass.
     folds = _make_folds(embedder, scorer, order, request, np.arange(len(images)), judged)
     budget = request.memory_budget or SHARE_OF_FREE_MEMORY * free_memory(embedder.device)
@@ -139,42 +143,46 @@ def fit(
     first_seed, two_passes = request.seeds[0], plan.passes > 1
     samples = _draw_samples(num_patches, judged, request.seeds if request.normal else ())
     reader = Reader(embedder, images, two_passes or request.held_out, observer)
-    points, rows, crops = first_pass(
+    first = first_pass(
         reader,
         request.seeds,
+        scorer,
         keep_embeddings=not two_passes,
         keep_images=request.patches and not two_passes,
     )
     if request.held_out:
         groups = order.groups_of_copies(reader.digests)
         folds = _make_folds(embedder, scorer, order, request, groups, judged)
-    selected = _select_coresets(points, sizes, judged, observer)
-    fold_selections = _select_folds(points[first_seed], first_seed, folds)
-    points.clear()
+    selected, radii = _select_coresets(first.points, sizes, judged, observer, request.radii)
+    fold_selections = _select_folds(first.points[first_seed], first_seed, folds)
+    first.points.clear()
 
     cutter = PatchCutter(selected[first_seed], embedder) if request.patches else None
+    rows, features = first.rows, first.features
     if rows is None:
         scored = [fold.patches for fold in folds]
         needed = [*selected.values(), *fold_selections, *scored, *samples.values()]
         rows = second_pass(reader, np.unique(np.concatenate(needed)), cutter)
-    for start, version in crops:
+    for start, version in first.crops:
         cutter.add(start, version)
     coresets = {
         seed: Coreset(
             indices,
-            sizes,
-            MemoryBank(rows.take(indices)),
+            tuple(scorer.metric.num_banks * size for size in sizes),
+            _make_bank(rows, indices, scorer, features),
             seed,
-            Origins.locate(indices, embedder.grid, order, tuple(images.names), embedder.flip),
+            Origins.locate(indices, embedder.grid, order, tuple(images.names), embedder.versions),
             cutter.patches if cutter is not None and seed == first_seed else None,
+            radii[seed],
         )
         for seed, indices in selected.items()
     }
-    held_out = _score_held_out(embedder, scorer, rows, folds, fold_selections, len(sizes))
+    _log_widened(coresets[first_seed], scorer)
+    held_out = _score_held_out(embedder, scorer, rows, features, folds, fold_selections, len(sizes))
     normal = {}
     for seed, sample in samples.items():
         with observer.stage("normalise", seed):
-            normal[seed] = normal_scores(rows.take(sample), sample, coresets[seed], scorer.k)
+            normal[seed] = normal_scores(rows.take(sample), sample, coresets[seed], scorer)
     return FitResult(request.percentages, coresets, held_out, normal, plan)
 
 
@@ -186,7 +194,7 @@ class _Fold:
         images: (n,) int64, training images to score.
         patches: (n * h * w,) int64, the numbers of their patches.
         candidates: (N,) bool, the judged patches of the other folds.
-        sizes: Coreset sizes of the percentages, ascending.
+        sizes: Coreset sizes of the percentages, ascending, of each bank.
     """
 
     images: np.ndarray
@@ -197,22 +205,32 @@ class _Fold:
 
 def num_judged_patches(embedder: Embedder, scorer: Scorer, num_images: int) -> int:
     """Return the number of training patches of ``num_images`` images that are not ignored."""
-    num_patches = embedder.num_patches(num_images)
     if scorer.ignored is None:
-        return num_patches
-    num_ignored = int(scorer.ignored.patches.sum())  # of each flip as many
-    return num_patches // embedder.patches_per_image * (embedder.patches_per_image - num_ignored)
+        return embedder.num_patches(num_images)
+    return num_images * sum(int(judged.sum()) for judged in judged_versions(embedder, scorer))
 
 
-def _judged_patches(
+def judged_patches(
     embedder: Embedder, scorer: Scorer, order: EmbeddingOrder
 ) -> torch.Tensor | None:
     """Return (N,) bool, which training patches are not ignored; None if all are judged."""
     if scorer.ignored is None:
         return None
-    judged = ~scorer.ignored.patches[..., None]  # (h, w, 1)
-    versions = [flipped(judged, flip).ravel() for flip in ("", *embedder.flip)]
-    return torch.from_numpy(np.stack(versions)[order.flips].ravel()).to(embedder.device)
+    versions = np.stack([judged.ravel() for judged in judged_versions(embedder, scorer)])
+    return torch.from_numpy(versions[order.versions].ravel()).to(embedder.device)
+
+
+def judged_versions(embedder: Embedder, scorer: Scorer) -> list[np.ndarray]:
+    """Return (h, w) bool for each version of an image: the patches that are not ignored.
+
+    A patch of a rotated image is ignored if any of the patches that it is interpolated from is.
+    """
+    judged = ~scorer.ignored.patches
+    as_image = np.repeat(judged[None, ..., None], 3, axis=3).astype(np.uint8) * 255
+    return [
+        judged if is_same_place(version) else changed(as_image, version)[0, ..., 0] == 255
+        for version in embedder.versions
+    ]
 
 
 def _draw_samples(
@@ -227,32 +245,89 @@ def _draw_samples(
 
 
 def _select_coresets(
-    points: dict[int, torch.Tensor],
+    points: Projections,
     sizes: Sequence[int],
     judged: torch.Tensor | None,
     observer: Observer,
-) -> dict[int, np.ndarray]:
-    """Select the largest coreset of each seed from its projections, which are centred in place."""
-    selected = {}
-    for seed, projected in points.items():
-        with observer.selection(seed, sizes) as progress:
-            indices = select(
-                centre_(projected, seed, judged),
-                sizes[-1],
-                seed=seed,
-                candidates=judged,
-                progress=progress,
-            )
-        selected[seed] = indices.cpu().numpy()
-    return selected
+    measures_radii: bool,
+) -> tuple[dict[int, np.ndarray], dict[int, tuple[float, ...]]]:
+    """Select the largest coreset of each seed from its projections, which are centred in place.
+
+    Returns:
+        The selected patches of each seed; the covering radius of each size, in the first bank,
+        empty if not measured.
+    """
+    selected, radii = {}, {}
+    for seed, of_banks in points.items():
+        found = []
+        for projected in of_banks:
+            with observer.selection(seed, sizes) as progress:
+                found.append(
+                    select_sizes(
+                        centre_(projected, seed, judged),
+                        sizes,
+                        seed=seed,
+                        candidates=judged,
+                        progress=progress,
+                        measures_radii=measures_radii,
+                    )
+                )
+        selected[seed] = _in_turn(found)
+        radii[seed] = found[0].radii or ()
+    return selected, radii
 
 
-def _select_folds(points: torch.Tensor, seed: int, folds: Sequence[_Fold]) -> list[np.ndarray]:
+def _select_folds(
+    points: Sequence[torch.Tensor], seed: int, folds: Sequence[_Fold]
+) -> list[np.ndarray]:
     """Select the largest coreset of the other folds, for each fold."""
     return [
-        select(points, fold.sizes[-1], seed=seed, candidates=fold.candidates).cpu().numpy()
+        _in_turn(
+            [
+                select_sizes(projected, fold.sizes, seed=seed, candidates=fold.candidates)
+                for projected in points
+            ]
+        )
         for fold in folds
     ]
+
+
+def _in_turn(selections: Sequence[Selection]) -> np.ndarray:
+    """Return the patches (M,) of each of L banks in turn, (M * L,), as `LayeredBank` has them."""
+    indices = [selection.indices for selection in selections]
+    return torch.stack(indices, dim=1).flatten().cpu().numpy()
+
+
+def _make_bank(
+    rows: EmbeddingRows, indices: np.ndarray, scorer: Scorer, features: torch.Tensor | None
+) -> Bank:
+    """Return the bank of selected patches (M * L,), those of the banks in turn."""
+    num_banks = scorer.metric.num_banks
+    points = scorer.metric.points(rows.take(indices))
+    area = scorer.area_of(indices, features, points.device)
+    if num_banks == 1:
+        return make_bank(points, area=area)
+    bank_of_row = torch.arange(len(points), device=points.device) % num_banks
+    parts = torch.stack(scorer.metric.parts(points), dim=1)  # (M * L, L, D)
+    return make_bank(parts[torch.arange(len(points)), bank_of_row], num_banks, area)
+
+
+def _log_widened(coreset: Coreset, scorer: Scorer) -> None:
+    """Report positions that are compared with patches beyond the search radius."""
+    for size in coreset.sizes:
+        area = coreset.bank.first(size).area
+        count = 0 if area is None else area.num_widened(scorer.grid, scorer.k)
+        if count:
+            log.info(
+                "%d of %d positions have fewer than k = %d of %d coreset patches within the search "
+                "radius %d and use the smallest one with k (--search_radius, "
+                "--percentage_coreset)",
+                count,
+                scorer.grid[0] * scorer.grid[1],
+                scorer.k,
+                size,
+                area.radius,
+            )
 
 
 def _make_folds(
@@ -272,7 +347,7 @@ def _make_folds(
         return []
     per_image = embedder.patches_per_image
     folds = Folds(groups, request.seeds[0])
-    unflipped = np.flatnonzero(order.flips == 0)  # (num_images,) in the order of embedding
+    unchanged = np.flatnonzero(order.versions == 0)  # (num_images,) in the order of embedding
     made = []
     for number in folds.needed():
         others = folds.fold_of_image[order.images] != number
@@ -284,7 +359,7 @@ def _make_folds(
         except PatchCoreError:
             return []
         images = folds.scored_images(number)
-        patches = unflipped[images][:, None] * per_image + np.arange(per_image)
+        patches = unchanged[images][:, None] * per_image + np.arange(per_image)
         made.append(_Fold(images, patches.ravel(), candidates, sizes))
     return made
 
@@ -306,11 +381,12 @@ def _needs(
         num_images=num_embedded,
         patches_per_image=embedder.patches_per_image,
         embed_dim=embedder.embed_dim,
-        coreset_sizes=(sizes[-1],) * len(request.seeds),
-        fold_sizes=tuple(fold.sizes[-1] for fold in folds),
+        coreset_sizes=(sizes[-1],) * (len(request.seeds) * embedder.num_banks),
+        fold_sizes=tuple(fold.sizes[-1] for fold in folds for _ in range(embedder.num_banks)),
         scored_patches=sum(len(fold.patches) for fold in folds) + sampled,
         image_bytes=3 * size[0] * size[1] if keeps_images else 0,
         patch_bytes=3 * piece[0] * piece[1] if keeps_images else 0,
+        num_banks=embedder.num_banks,
     )
 
 
@@ -318,6 +394,7 @@ def _score_held_out(
     embedder: Embedder,
     scorer: Scorer,
     rows: EmbeddingRows,
+    features: torch.Tensor | None,
     folds: Sequence[_Fold],
     selections: Sequence[np.ndarray],
     num_percentages: int,
@@ -331,5 +408,7 @@ def _score_held_out(
             taken = rows.take(patches_of[batch].ravel())
             return taken.view(-1, *embedder.grid, taken.shape[1])
 
-        collector.add(MemoryBank(rows.take(indices)), fold.sizes, fold.images, embeddings_of)
+        bank = _make_bank(rows, indices, scorer, features)
+        sizes = [scorer.metric.num_banks * size for size in fold.sizes]
+        collector.add(bank, sizes, fold.images, embeddings_of)
     return collector.finish()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from patchcore.memory_bank import MemoryBank
+from patchcore.memory_bank import Bank
 from patchcore.scoring import Scorer
 
 # The images of a fold are scored by a coreset of three quarters of all images. Its selection takes
@@ -151,7 +151,7 @@ class HeldOutCollector:
     @torch.inference_mode()
     def add(
         self,
-        bank: MemoryBank,
+        bank: Bank,
         sizes: Sequence[int],
         images: np.ndarray,
         embeddings_of: Callable[[slice], torch.Tensor],
@@ -160,7 +160,7 @@ class HeldOutCollector:
 
         Args:
             bank: The coreset's embeddings.
-            sizes: Coreset sizes of the percentages, ascending.
+            sizes: Coreset sizes of the percentages, ascending, of all banks together.
             images: (n,) int64, the images of the fold to score.
             embeddings_of: Returns the embeddings (b, h, w, D) float32 of a slice of these images.
         """

@@ -13,6 +13,7 @@ import torch
 from patchcore.distances import faiss_nearest, true_distances
 from patchcore.errors import PatchCoreError
 from patchcore.lower_bounds import LowerBounds
+from patchcore.nearby import LimitedSearch, Places, SearchArea
 from patchcore.origins import Origins
 from patchcore.precision import float32_products
 
@@ -39,17 +40,19 @@ class MemoryBank:
     Attributes:
         embeddings: (M, D) float32 on the device of the search, in order of selection. Do not change
             them after the first search, which prepares data for the next ones.
+        area: Which rows a patch is compared with; None for all.
 
     Raises:
         PatchCoreError: the bank is empty or not a matrix.
     """
 
-    def __init__(self, embeddings: torch.Tensor):
+    def __init__(self, embeddings: torch.Tensor, area: SearchArea | None = None):
         if embeddings.ndim != 2 or not len(embeddings):
             raise PatchCoreError(
                 f"expected coreset embeddings (M, D), found shape {tuple(embeddings.shape)}"
             )
         self.embeddings = embeddings.float().contiguous()
+        self.area = area
         self._bounds = LowerBounds(self.embeddings)
 
     def __len__(self) -> int:
@@ -90,9 +93,106 @@ class MemoryBank:
         for size in sizes:
             yield search.extend_to(size)
 
-    def begin(self, queries: torch.Tensor, k: int) -> "PrefixSearch":
-        """Begin a search of `PrefixSearch` for the ``k`` nearest neighbours of (Q, D) queries."""
+    def begin(
+        self, queries: torch.Tensor, k: int, where: Places | None = None
+    ) -> "PrefixSearch | LimitedSearch":
+        """Begin a search for the ``k`` nearest neighbours of (Q, D) queries.
+
+        Args:
+            queries: (Q, D) float32 on the bank's device.
+            k: Number of neighbours.
+            where: Places of the queries, with which the search stays within `area`; None searches
+                the whole bank.
+        """
+        if self.area is not None and where is not None:
+            return LimitedSearch(self.embeddings, self.area, queries, where, k)
         return PrefixSearch(self.embeddings, self._bounds, queries, k)
+
+    def first(self, size: int) -> "MemoryBank":
+        """Return a bank of the first ``size`` rows; this one if these are all."""
+        if size == len(self):
+            return self
+        area = None if self.area is None else self.area[:size]
+        return MemoryBank(self.embeddings[:size], area)
+
+
+class LayeredBank:
+    """Several banks, one for each layer, searched side by side.
+
+    The rows of the banks alternate: row r is row r // L of bank r % L. The first L * m rows are
+    therefore the first m rows of each bank.
+
+    Args:
+        banks: L banks of the same size and length of embeddings.
+    """
+
+    def __init__(self, banks: Sequence[MemoryBank]):
+        self.banks = tuple(banks)
+
+    def __len__(self) -> int:
+        return sum(len(bank) for bank in self.banks)
+
+    @property
+    def embeddings(self) -> torch.Tensor:
+        """(L * M, D) float32, the rows of all banks in turn."""
+        return torch.stack([bank.embeddings for bank in self.banks], dim=1).flatten(0, 1)
+
+    @property
+    def area(self) -> SearchArea | None:
+        """Which rows of the first bank a patch is compared with; None for all."""
+        return self.banks[0].area
+
+    def begin(self, queries: torch.Tensor, k: int, where: Places | None = None) -> "LayeredSearch":
+        """Begin a search for queries (Q, L * D); each bank finds ``k`` neighbours of its part."""
+        parts = queries.chunk(len(self.banks), dim=1)
+        pairs = zip(self.banks, parts, strict=True)
+        return LayeredSearch([bank.begin(part, k, where) for bank, part in pairs])
+
+    def first(self, size: int) -> "LayeredBank":
+        """Return banks of the first ``size`` rows, a multiple of L."""
+        return LayeredBank([bank.first(size // len(self.banks)) for bank in self.banks])
+
+
+# What scores patches: one bank, or one for each layer.
+Bank = MemoryBank | LayeredBank
+
+
+def make_bank(embeddings: torch.Tensor, num_banks: int = 1, area: SearchArea | None = None) -> Bank:
+    """Return the bank, or banks.
+
+    Args:
+        embeddings: (L * M, D), the rows of the L banks in turn.
+        num_banks: L.
+        area: Which of these rows a patch is compared with; None for all.
+    """
+    banks = [
+        MemoryBank(embeddings[bank::num_banks], None if area is None else area[bank::num_banks])
+        for bank in range(num_banks)
+    ]
+    return banks[0] if num_banks == 1 else LayeredBank(banks)
+
+
+class LayeredSearch:
+    """Nearest neighbours in the first rows of several banks, for growing sizes.
+
+    Args:
+        searches: A search of each bank.
+    """
+
+    def __init__(self, searches: Sequence["PrefixSearch | LimitedSearch"]):
+        self._searches = searches
+
+    def extend_to(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Search the first ``size`` rows of all banks together, as `PrefixSearch.extend_to`.
+
+        Returns:
+            (Q, L * k) float32 distances and int64 rows: k of the first bank, ascending, then those
+            of the next.
+        """
+        count = len(self._searches)
+        found = [search.extend_to(size // count) for search in self._searches]
+        rows = [index * count + bank for bank, (_, index) in enumerate(found)]
+        return torch.cat([distance for distance, _ in found], dim=1), torch.cat(rows, dim=1)
 
 
 class PrefixSearch:
@@ -157,6 +257,9 @@ class PrefixSearch:
 class Coreset:
     """The selected training patches, for several sizes at once: each is a prefix of the next.
 
+    With one bank for each layer, each bank has its own selection of the same size. Their rows
+    alternate (`LayeredBank`), here as well.
+
     Attributes:
         indices: (M,) int64, numbers of the selected training patches, in order of selection.
         sizes: Size of the coreset of each percentage, ascending.
@@ -164,21 +267,25 @@ class Coreset:
         seed: Seed of the selection.
         origins: The training image and the position of each patch.
         patches: (M, ph, pw, 3) uint8, crop of each patch; None if not kept.
+        radii: Covering radius of each size in projections: no training patch is farther from the
+            coreset; empty if not measured.
     """
 
     indices: np.ndarray
     sizes: tuple[int, ...]
-    bank: MemoryBank
+    bank: Bank
     seed: int
     origins: Origins
     patches: np.ndarray | None = None
+    radii: tuple[float, ...] = ()
 
     def of_size(self, size: int) -> "Coreset":
         """Return the coreset of one percentage alone: the first ``size`` patches."""
-        bank = self.bank if size == len(self.bank) else MemoryBank(self.bank.embeddings[:size])
         patches = None if self.patches is None else self.patches[:size]
         origins = self.origins.first(size)
-        return Coreset(self.indices[:size], (size,), bank, self.seed, origins, patches)
+        bank = self.bank.first(size)
+        radii = (self.radii[self.sizes.index(size)],) if self.radii else ()
+        return Coreset(self.indices[:size], (size,), bank, self.seed, origins, patches, radii)
 
 
 def _search_in_full(queries: torch.Tensor, part: torch.Tensor, k: int) -> torch.Tensor:

@@ -39,14 +39,15 @@ class Needs:
     """Sizes of what a fit keeps in memory.
 
     Attributes:
-        num_images: Number of training images, with their flips.
+        num_images: Number of training images, in all versions.
         patches_per_image: h * w.
-        embed_dim: D.
-        coreset_sizes: Size of each seed's largest coreset.
-        fold_sizes: Size of the largest coreset of each fold of held-out images.
+        embed_dim: Length of an embedding, of all banks together.
+        coreset_sizes: Size of the largest coreset of each seed and bank.
+        fold_sizes: Size of the largest coreset of each fold of held-out images and bank.
         scored_patches: Number of patches to score: of held-out images, and samples for ensembles.
         image_bytes: Bytes kept of each image in one pass.
         patch_bytes: Bytes kept of each coreset patch of the first seed.
+        num_banks: Number of banks, each of a part of the embedding.
     """
 
     num_images: int
@@ -57,6 +58,7 @@ class Needs:
     scored_patches: int = 0
     image_bytes: int = 0
     patch_bytes: int = 0
+    num_banks: int = 1
 
     @property
     def num_patches(self) -> int:
@@ -70,9 +72,10 @@ class Needs:
 
     def banks(self) -> int:
         """Return the bytes of all memory banks at once, with one of the largest fold."""
-        rows = sum(self.coreset_sizes) + max(self.fold_sizes, default=0)
-        floats = rows * (self.embed_dim + BOUND_FLOATS_PER_ROW)
-        return floats * BYTES_PER_FLOAT + self.coreset_sizes[0] * self.patch_bytes
+        rows = sum(self.coreset_sizes) + self.num_banks * max(self.fold_sizes, default=0)
+        floats = rows * (self.embed_dim // self.num_banks + BOUND_FLOATS_PER_ROW)
+        crops = self.num_banks * self.coreset_sizes[0] * self.patch_bytes
+        return floats * BYTES_PER_FLOAT + crops
 
     def one_pass(self) -> int:
         """Return the bytes of a fit that keeps all embeddings."""

@@ -13,6 +13,7 @@ from patchcore import storage
 from patchcore.backbone import Backbone
 from patchcore.embedder import Embedder
 from patchcore.errors import PatchCoreError
+from patchcore.extend import extend
 from patchcore.fit import FitRequest, fit
 from patchcore.ignored import IgnoreMask
 from patchcore.images import each_image
@@ -24,7 +25,7 @@ from patchcore.record import read_record
 from patchcore.scoring import Scorer
 from patchcore.settings import Settings
 from patchcore.thresholds import BestThresholds, Thresholds, choose_thresholds
-from patchcore.trained import Trained
+from patchcore.trained import Joined, Trained
 from patchcore.weights import DEFAULT, load_backbone
 
 DEFAULT_BACKBONE = "wide_resnet50_2"
@@ -80,7 +81,7 @@ class PatchCore:
                 backbone,
                 layers,
                 weights,
-                size=self.settings.size_crop,
+                size=self.settings.size_network,
                 seed=self.settings.seed,
                 norm_tokens=self.settings.norm_tokens,
             )
@@ -176,16 +177,47 @@ class PatchCore:
                 fewer than k patches, the backbone gives features that are not finite, or the
                 memory is too small.
         """
-        crops = [self.crop(image) for image in each_image(images)]
-        if names and len(names) != len(crops):
-            raise PatchCoreError(f"expected {len(crops)} names, found {len(names)}")
-        request = FitRequest(self.percentages, (self.settings.seed,), memory_budget=memory_budget)
-        training = CroppedImages(crops, tuple(names), self.batch_size)
+        training = self._cropped(images, names)
+        request = FitRequest(
+            self.percentages, (self.settings.seed,), radii=True, memory_budget=memory_budget
+        )
         result = fit(self.embedder, self.scorer, training, request)
         held_out = result.held_out[-1]
         thresholds = choose_thresholds(held_out, BestThresholds())
         self.trained = Trained(result.first, held_out, thresholds, mask=self.mask)
         return self
+
+    def extend(self, images: Iterable, names: Sequence[str] = ()) -> Joined:
+        """Let new normal images join the model, without training again.
+
+        Only those of their patches are added that are farther from the coreset than its covering
+        radius. The images are scored before they join: their scores and the thresholds by them are
+        in ``trained.joined``, beside those of the first training, which `thresholds` still gives.
+
+        Args:
+            images: New normal images, in the forms that `fit` takes. Their embeddings are all kept
+                in memory meanwhile.
+            names: The name of each image, for explanations; optional.
+
+        Returns:
+            The number of images and of added patches, the scores and the thresholds.
+
+        Raises:
+            PatchCoreError: nothing has been fitted or loaded, there is no image, or the model has
+                several percentages or banks.
+        """
+        if self.trained is None:
+            raise PatchCoreError("expected a fitted PatchCore to extend: call fit or load first")
+        new = self._cropped(images, names)
+        self.trained = extend(self.embedder, self.scorer, self.trained, new)
+        return self.trained.joined
+
+    def _cropped(self, images: Iterable, names: Sequence[str]) -> CroppedImages:
+        """Return cropped images with their names."""
+        crops = [self.crop(image) for image in each_image(images)]
+        if names and len(names) != len(crops):
+            raise PatchCoreError(f"expected {len(crops)} names, found {len(names)}")
+        return CroppedImages(crops, tuple(names), self.batch_size)
 
     def predict(self, images: Iterable) -> Prediction:
         """Predict images by the coreset of the largest percentage.
@@ -301,7 +333,9 @@ class PatchCore:
 
     def _set_mask(self, mask: IgnoreMask | None) -> None:
         self.mask = mask
-        self.scorer = Scorer(self.settings, self.embedder.grid, self.device, mask)
+        self.scorer = Scorer(
+            self.settings, self.embedder.grid, self.device, mask, self.embedder.num_banks
+        )
 
 
 def _with_settings(signature: inspect.Signature) -> inspect.Signature:

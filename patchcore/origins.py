@@ -7,34 +7,36 @@ import numpy as np
 
 @dataclass(frozen=True)
 class EmbeddingOrder:
-    """Training image and flip of each embedded image.
+    """Training image and version of each embedded image.
 
-    Each batch is embedded without a flip, then with each flip. With flips, the n-th embedded image
-    is therefore not the n-th training image.
+    Each batch is embedded as it is, then in each other version (`patchcore.augment`). With several
+    versions, the n-th embedded image is therefore not the n-th training image.
 
     Attributes:
         images: (n,) int64, the number of the training image.
-        flips: (n,) int64, 0 for no flip, f for the f-th flip.
+        versions: (n,) int64, the number of the version; 0 for the image itself.
     """
 
     images: np.ndarray
-    flips: np.ndarray
+    versions: np.ndarray
 
     @classmethod
-    def of(cls, num_images: int, num_flips: int, batch_size: int) -> "EmbeddingOrder":
+    def of(cls, num_images: int, num_versions: int, batch_size: int) -> "EmbeddingOrder":
         """Return the order for a number of training images.
 
         Args:
             num_images: Number of training images.
-            num_flips: Number of flips of each image.
+            num_versions: Number of versions of each image, with the image itself.
             batch_size: Number of training images in a batch.
         """
         numbers = np.arange(num_images, dtype=np.int64)
-        versions = range(num_flips + 1)
+        numbers_of_versions = range(num_versions)
         batches = np.split(numbers, range(batch_size, num_images, batch_size))
-        images = [batch for batch in batches for _ in versions]
-        flips = [np.full(len(batch), flip) for batch in batches for flip in versions]
-        return cls(np.concatenate(images), np.concatenate(flips))
+        images = [batch for batch in batches for _ in numbers_of_versions]
+        versions = [
+            np.full(len(batch), version) for batch in batches for version in numbers_of_versions
+        ]
+        return cls(np.concatenate(images), np.concatenate(versions))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -42,7 +44,7 @@ class EmbeddingOrder:
     def groups_of_copies(self, digests: np.ndarray) -> np.ndarray:
         """Number the groups of training images that share an embedded image.
 
-        With flips, a mirrored copy is a copy too: the embedded images are the same.
+        With flips among the versions, a mirrored copy is a copy too: an embedded image is the same.
 
         Args:
             digests: (n, 2) uint64, the digest of each embedded image.
@@ -70,17 +72,17 @@ class Origins:
 
     Attributes:
         names: The name of each training image, for example its file.
-        flips: The name of each version of an image: empty for no flip, then the model's flips.
+        versions: The name of each version of an image; empty for the image itself.
         image: (M,) int64, positions in `names`.
-        flip: (M,) int64, positions in `flips`.
+        version: (M,) int64, positions in `versions`.
         row: (M,) int64, row of the patch in the grid.
         column: (M,) int64, column of the patch in the grid.
     """
 
     names: tuple[str, ...]
-    flips: tuple[str, ...]
+    versions: tuple[str, ...]
     image: np.ndarray
-    flip: np.ndarray
+    version: np.ndarray
     row: np.ndarray
     column: np.ndarray
 
@@ -91,7 +93,7 @@ class Origins:
         grid: tuple[int, int],
         order: EmbeddingOrder,
         names: tuple[str, ...],
-        flips: tuple[str, ...],
+        versions: tuple[str, ...],
     ) -> "Origins":
         """Locate training patches.
 
@@ -100,14 +102,15 @@ class Origins:
             grid: (h, w).
             order: The order of embedding.
             names: The name of each training image; empty to number them.
-            flips: The model's flips.
+            versions: The name of each version of an image.
         """
         embedded, position = np.divmod(indices, grid[0] * grid[1])
         row, column = np.divmod(position, grid[1])
         names = names or tuple(f"image {number}" for number in range(order.images.max() + 1))
-        return cls(names, ("", *flips), order.images[embedded], order.flips[embedded], row, column)
+        images, numbers = order.images[embedded], order.versions[embedded]
+        return cls(names, versions, images, numbers, row, column)
 
     def first(self, size: int) -> "Origins":
         """Return the origins of the first ``size`` coreset patches."""
-        arrays = (self.image[:size], self.flip[:size], self.row[:size], self.column[:size])
-        return Origins(self.names, self.flips, *arrays)
+        arrays = (self.image[:size], self.version[:size], self.row[:size], self.column[:size])
+        return Origins(self.names, self.versions, *arrays)

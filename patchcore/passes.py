@@ -13,6 +13,10 @@ from patchcore.embedder import Embedder
 from patchcore.errors import PatchCoreError
 from patchcore.explain import cut_patches, cut_size
 from patchcore.observer import Observer
+from patchcore.scoring import Scorer
+
+# For each seed, the projections (N, P) of all training patches for each bank.
+Projections = dict[int, list[torch.Tensor]]
 
 
 class TrainingImages(Protocol):
@@ -102,7 +106,7 @@ class Reader:
         with self.observer.stage("embed"):
             for batch in self.observer.read(self._images.batches()):
                 first, count = count, count + len(batch)
-                for version in self.embedder.versions(batch):
+                for version in self.embedder.each_version(batch):
                     self._check(done, first, version)
                     yield done, version, self.embedder.embed(version).flatten(0, 2)
                     done += len(version)
@@ -181,36 +185,69 @@ class PatchCutter:
         )
 
 
+@dataclass(frozen=True)
+class FirstPass:
+    """What the first pass over the training images keeps.
+
+    Attributes:
+        points: The projections of each seed and bank.
+        rows: The embeddings of all patches; None if not kept.
+        crops: The batches of images, each with the number of images before it; empty if not kept.
+        features: (n, D) `Scorer.image_features` of each embedded image; None if images are not
+            compared by them.
+    """
+
+    points: Projections
+    rows: EmbeddingRows | None
+    crops: list[tuple[int, np.ndarray]]
+    features: torch.Tensor | None
+
+
 def first_pass(
-    reader: Reader, seeds: Sequence[int], *, keep_embeddings: bool, keep_images: bool
-) -> tuple[dict[int, torch.Tensor], EmbeddingRows | None, list[tuple[int, np.ndarray]]]:
+    reader: Reader,
+    seeds: Sequence[int],
+    scorer: Scorer,
+    *,
+    keep_embeddings: bool,
+    keep_images: bool,
+) -> "FirstPass":
     """Project all patches, and keep their embeddings and images on request.
 
     Args:
         reader: Reads and embeds the images.
         seeds: Seeds of the projections.
+        scorer: Defines the points that are projected.
         keep_embeddings: Whether to keep the embeddings of all patches.
-        keep_images: Whether to keep the images, with their flips.
+        keep_images: Whether to keep the images, in all versions.
 
-    Returns:
-        The projections (N, P) of each seed; the embeddings or None; the batches of images, each
-        with the number of images before it.
     """
-    embedder = reader.embedder
+    embedder, metric = reader.embedder, scorer.metric
     num_patches, device = embedder.num_patches(reader.num_images), embedder.device
-    points = {seed: torch.empty(num_patches, PROJECTION_DIM, device=device) for seed in seeds}
+    points = {
+        seed: [
+            torch.empty(num_patches, PROJECTION_DIM, device=device) for _ in range(metric.num_banks)
+        ]
+        for seed in seeds
+    }
     rows = torch.empty(num_patches, embedder.embed_dim, device=device) if keep_embeddings else None
-    crops = []
+    crops, features = [], []
     for start, version, embeddings in reader.read():
         first = start * embedder.patches_per_image
         here = slice(first, first + len(embeddings))
-        for seed, projected in points.items():
-            projected[here] = project(embeddings, seed)
+        batch_points = metric.points(embeddings)
+        if scorer.retrieves_images:
+            by_image = batch_points.unflatten(0, (-1, embedder.patches_per_image))
+            features.append(scorer.image_features(by_image))
+        parts = metric.parts(batch_points)
+        for seed, of_banks in points.items():
+            for projected, part in zip(of_banks, parts, strict=True):
+                projected[here] = project(part, seed)
         if rows is not None:
             rows[here] = embeddings
         if keep_images:
             crops.append((start, version))
-    return points, None if rows is None else EmbeddingRows(rows), crops
+    kept = None if rows is None else EmbeddingRows(rows)
+    return FirstPass(points, kept, crops, torch.cat(features) if features else None)
 
 
 def second_pass(reader: Reader, numbers: np.ndarray, cutter: PatchCutter | None) -> EmbeddingRows:

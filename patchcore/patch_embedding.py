@@ -17,6 +17,7 @@ from scipy import sparse
 from torch import nn
 
 from patchcore.errors import PatchCoreError
+from patchcore.settings import PER_LAYER, PLAIN, Settings
 
 # If outputs do not use the channels in order, a full convolution is faster than selecting channels
 # first, up to this number: 6 times for 24 channels at 28x28, 4 times for 40; half as fast for 96 at
@@ -48,15 +49,11 @@ class PatchEmbedding(nn.Module):
         layer_weights: Sequence[float] | None = None,
     ):
         super().__init__()
-        weights = [1.0] * len(channels) if layer_weights is None else list(layer_weights)
+        weights = _weights_of_layers(channels, layer_weights)
         if not channels or min(*channels, patch_size, layer_dim, embed_dim) < 1:
             raise PatchCoreError(
                 f"expected positive numbers, found channels {list(channels)}, patch_size "
                 f"{patch_size}, layer_dim {layer_dim} and embed_dim {embed_dim}"
-            )
-        if len(weights) != len(channels):
-            raise PatchCoreError(
-                f"expected one of layer_weights for each of {len(channels)} layers, found {weights}"
             )
         self.embed_dim = embed_dim
         joined = _pooling_matrix(len(channels) * layer_dim, embed_dim)  # (D, L * layer_dim)
@@ -98,6 +95,95 @@ class PatchEmbedding(nn.Module):
             joined.append(values[..., shared:])
             filled = layer.first_output + values.shape[3]
         return torch.cat(joined, dim=3).contiguous()
+
+
+class PlainEmbedding(nn.Module):
+    """The layers' features at each position, without neighbourhoods or pooling.
+
+    As in AnomalyDINO (Damm et al. 2024, section 3.1), which reads one layer. Maps of several layers
+    are resized to the first layer's grid and joined.
+
+    Args:
+        channels: C of each layer's map.
+        layer_weights: Factor for each layer's part; None for 1 each.
+
+    Raises:
+        PatchCoreError: the numbers of layers and weights differ.
+    """
+
+    def __init__(self, channels: Sequence[int], layer_weights: Sequence[float] | None = None):
+        super().__init__()
+        self.embed_dim = sum(channels)
+        self._weights = _weights_of_layers(channels, layer_weights)
+
+    def forward(self, maps: Mapping[str, torch.Tensor] | Sequence[torch.Tensor]) -> torch.Tensor:
+        """Embed each position of the first layer's grid, as `PatchEmbedding.forward`."""
+        values = list(maps.values()) if isinstance(maps, Mapping) else list(maps)
+        grid = values[0].shape[2:]
+        parts = [
+            _resize(value, grid).permute(0, 2, 3, 1) * weight
+            for value, weight in zip(values, self._weights, strict=True)
+        ]
+        return torch.cat(parts, dim=3).contiguous()  # (B, h, w, D)
+
+
+class SeparateEmbedding(nn.Module):
+    """An embedding of each layer by itself, for one memory bank per layer.
+
+    Args:
+        embeddings: The embedding of each layer alone; each is resized to the first layer's grid.
+
+    Attributes:
+        embed_dim: L times the largest length of a layer's embedding; shorter ones end with zeros,
+            which change no distance.
+    """
+
+    def __init__(self, embeddings: Sequence[nn.Module]):
+        super().__init__()
+        self.embeddings = nn.ModuleList(embeddings)
+        self._length = max(embedding.embed_dim for embedding in embeddings)
+        self.embed_dim = len(embeddings) * self._length
+
+    def forward(self, maps: Mapping[str, torch.Tensor] | Sequence[torch.Tensor]) -> torch.Tensor:
+        """Embed each position of the first layer's grid.
+
+        Args:
+            maps: The layers' maps in the order of the embeddings, each (B, C_l, h_l, w_l).
+
+        Returns:
+            (B, h, w, L * D), the parts of the layers one after another.
+        """
+        values = list(maps.values()) if isinstance(maps, Mapping) else list(maps)
+        grid, parts = None, []
+        for embedding, value in zip(self.embeddings, values, strict=True):
+            part = embedding([value]).permute(0, 3, 1, 2)  # (B, D_l, h_l, w_l)
+            grid = grid or part.shape[2:]
+            part = _resize(part, grid).permute(0, 2, 3, 1)  # (B, h, w, D_l)
+            parts.append(F.pad(part, (0, self._length - part.shape[3])))
+        return torch.cat(parts, dim=3)
+
+
+def make_embedding(channels: Sequence[int], settings: Settings) -> nn.Module:
+    """Return the embedding for layers of ``channels``, by the neighbourhood and the banks."""
+    if settings.banks == PER_LAYER:
+        weights = _weights_of_layers(channels, settings.layer_weights)
+        each = zip(channels, weights, strict=True)
+        return SeparateEmbedding([_joined(settings, [count], [weight]) for count, weight in each])
+    return _joined(settings, channels, settings.layer_weights)
+
+
+def _joined(
+    settings: Settings, channels: Sequence[int], layer_weights: Sequence[float] | None
+) -> nn.Module:
+    """Return one embedding of all given layers."""
+    if settings.neighbourhood == PLAIN:
+        return PlainEmbedding(channels, layer_weights)
+    return PatchEmbedding(
+        channels,
+        settings.patch_size,
+        embed_dim=settings.embed_dim,
+        layer_weights=layer_weights,
+    )
 
 
 class _LayerEmbedding(nn.Module):
@@ -153,6 +239,18 @@ class _LayerEmbedding(nn.Module):
         for channel in range(1, self.width):
             pooled = pooled + convolved[:, channel :: self.width]
         return pooled  # (B, outputs, h', w')
+
+
+def _weights_of_layers(
+    channels: Sequence[int], layer_weights: Sequence[float] | None
+) -> list[float]:
+    """Return the factor for each layer."""
+    weights = [1.0] * len(channels) if layer_weights is None else list(layer_weights)
+    if len(weights) != len(channels):
+        raise PatchCoreError(
+            f"expected one of layer_weights for each of {len(channels)} layers, found {weights}"
+        )
+    return weights
 
 
 def _resize(part: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:

@@ -17,12 +17,12 @@ class Prediction:
     """The prediction for B images: NumPy arrays, or tensors on the device.
 
     Attributes:
-        score: (B,) float32, the anomaly score, >= 0, in units of the embedding's distance. The
+        score: (B,) float32, the anomaly score, >= 0, in the unit of the setting ``distance``. The
             score of an ensemble is in standard deviations of normal patches and may be negative.
-        anomaly_map: (B, H, W) float32 in the same units, of the cropped image. Ignored pixels are
+        anomaly_map: (B, H, W) float32 in the same unit, of the cropped image. Ignored pixels are
             0, in an ensemble the value that it gives to distances of 0.
-        distance: (B, h, w, k) float32, Euclidean distances of each patch to its nearest coreset
-            patches, ascending.
+        distance: (B, h, w, k) float32, distances of each patch to its nearest coreset patches,
+            ascending for each bank; 0 for patches of the background.
         nearest: (B, h, w, k) int64, these coreset patches, as positions in `Coreset.indices`.
     """
 

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from patchcore.network_input import IMAGENET_MEAN, IMAGENET_STD
+from patchcore.settings import SHORTER_EDGE, STRETCH
 
 # Filters of Pillow; each averages over all pixels of the area that a pixel covers.
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -30,6 +31,11 @@ class Preprocess:
         interpolation: ``bilinear`` (antialiased, as the reference code), ``bicubic`` (antialiased,
             as many vision transformers are trained with) or ``area`` (each pixel is the mean of the
             area it covers, as in PatchCore-ex).
+        resize: ``stretch`` (both sides), or ``shorter_edge``: the aspect is kept and the shorter
+            edge is ``size_resize[0]`` pixels long, the longer one rounded down, as in AnomalyDINO
+            (Damm et al. 2024, section 4). All images of a category need one grid, so the centre of
+            ``size_crop`` is used, and a side that is shorter than it is extended by the border
+            pixels on both ends.
     """
 
     size_resize: tuple[int, int] = (256, 256)
@@ -37,6 +43,7 @@ class Preprocess:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     interpolation: str = "bilinear"
+    resize: str = STRETCH
 
     def crop_image(self, image: np.ndarray) -> np.ndarray:
         """Resize and crop the centre.
@@ -47,14 +54,30 @@ class Preprocess:
         Returns:
             (*size_crop, 3) uint8 RGB.
         """
+        height, width = self.resized(image.shape[:2])
+        top, left = self._crop_origin((height, width))
+        rows = _Window.of(top, self.size_crop[0], height)
+        columns = _Window.of(left, self.size_crop[1], width)
         if self.interpolation == "area":
-            resized = cv2.resize(image, self.size_resize[::-1], interpolation=cv2.INTER_AREA)
-            top, left = self._crop_origin()
-            return resized[top : top + self.size_crop[0], left : left + self.size_crop[1]]
-        return self._crop_antialiased(image)
+            resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+            crop = resized[rows.start : rows.stop, columns.start : columns.stop]
+        else:
+            crop = self._crop_antialiased(image, rows, columns)
+        missing = rows.missing, columns.missing, (0, 0)
+        return np.pad(crop, missing, mode="edge") if any(map(any, missing)) else crop
+
+    def resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the height and width to which an image of a size (H, W) is resized."""
+        if self.resize != SHORTER_EDGE:
+            return self.size_resize
+        edge, shorter = self.size_resize[0], min(size)
+        height, width = (edge * length // shorter for length in size)
+        return height, width
 
     def crop_box(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
         """Return the part of an image that the crop, and so the anomaly map, shows.
+
+        With ``shorter_edge`` it may extend beyond the image.
 
         Args:
             size: (H, W) in pixels of the image.
@@ -62,9 +85,10 @@ class Preprocess:
         Returns:
             (left, top, right, bottom) in pixels of the image, from its upper left corner.
         """
-        top, left = self._crop_origin()
+        height_resized, width_resized = self.resized(size)
+        top, left = self._crop_origin((height_resized, width_resized))
         bottom, right = top + self.size_crop[0], left + self.size_crop[1]
-        (height, width), (height_resized, width_resized) = size, self.size_resize
+        height, width = size
         # Divided last: without a crop, the box ends exactly at the image's border.
         return (
             left * width / width_resized,
@@ -80,12 +104,27 @@ class Preprocess:
             mask: (H, W) bool of any size.
 
         Returns:
-            size_crop bool.
+            size_crop bool; false where the crop extends beyond the image.
         """
-        top, left = self._crop_origin()
-        rows = _nearest(mask.shape[0], self.size_resize[0], top, self.size_crop[0])
-        columns = _nearest(mask.shape[1], self.size_resize[1], left, self.size_crop[1])
-        return mask[np.ix_(rows, columns)]
+        height, width = self.resized(mask.shape)
+        top, left = self._crop_origin((height, width))
+        rows = _Window.of(top, self.size_crop[0], height)
+        columns = _Window.of(left, self.size_crop[1], width)
+        row = _nearest(mask.shape[0], height, rows.start, rows.stop - rows.start)
+        column = _nearest(mask.shape[1], width, columns.start, columns.stop - columns.start)
+        return np.pad(mask[np.ix_(row, column)], (rows.missing, columns.missing))
+
+    def describe(self) -> str:
+        """Return resizing and cropping in words, as an exported file's user has to do them."""
+        (height, width), (crop_height, crop_width) = self.size_resize, self.size_crop
+        crop = f"then centre-cropped to {crop_height}x{crop_width}"
+        how = f"{'' if self.interpolation == 'area' else 'antialiased '}{self.interpolation}"
+        if self.resize == SHORTER_EDGE:
+            return (
+                f"resized to a shorter edge of {height} pixels (the aspect kept, {how}), {crop} "
+                "and extended by its border pixels where it is smaller"
+            )
+        return f"resized to {height}x{width} (height x width, {how}), {crop}"
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """Scale to [0, 1], subtract the mean, divide by the standard deviation.
@@ -100,23 +139,55 @@ class Preprocess:
         mean, std = (_filled(values, images.device) * 255 for values in (self.mean, self.std))
         return images.permute(0, 3, 1, 2).float().sub_(mean[:, None, None]).div_(std[:, None, None])
 
-    def _crop_antialiased(self, image: np.ndarray) -> np.ndarray:
+    def _crop_antialiased(
+        self, image: np.ndarray, rows: "_Window", columns: "_Window"
+    ) -> np.ndarray:
         """Resize with one of Pillow's antialiased filters, as the reference code does."""
         # Only the part of the source that the crop shows: Pillow computes no other pixels, and its
         # filter still reads those beyond this box, so the result is the same.
-        box = self.crop_box(image.shape[:2])
-        resized = Image.fromarray(image).resize(
-            self.size_crop[::-1], _FILTERS[self.interpolation], box=box
+        height, width = image.shape[:2]
+        height_resized, width_resized = self.resized((height, width))
+        # Divided last: without a crop, the box ends exactly at the image's border.
+        box = (
+            columns.start * width / width_resized,
+            rows.start * height / height_resized,
+            columns.stop * width / width_resized,
+            rows.stop * height / height_resized,
         )
+        size = columns.stop - columns.start, rows.stop - rows.start
+        resized = Image.fromarray(image).resize(size, _FILTERS[self.interpolation], box=box)
         return np.asarray(resized)
 
-    def _crop_origin(self) -> tuple[int, int]:
-        """Return (top, left) of the crop in the resized image, rounded as torchvision does."""
+    def _crop_origin(self, resized: tuple[int, int]) -> tuple[int, int]:
+        """Return (top, left) of the crop in the resized image, rounded as torchvision does.
+
+        A number is negative where the resized image is smaller than the crop.
+        """
         top, left = (
-            round((size - crop) / 2)
-            for size, crop in zip(self.size_resize, self.size_crop, strict=True)
+            round((size - crop) / 2) for size, crop in zip(resized, self.size_crop, strict=True)
         )
         return top, left
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The part of one axis of a resized image that its crop shows.
+
+    Attributes:
+        start: First pixel of the resized image.
+        stop: Pixel after the last.
+        missing: Number of pixels of the crop before and after the image.
+    """
+
+    start: int
+    stop: int
+    missing: tuple[int, int]
+
+    @classmethod
+    def of(cls, origin: int, count: int, length: int) -> "_Window":
+        """Return the window of ``count`` pixels from ``origin`` on, of a length of pixels."""
+        start, stop = max(origin, 0), min(origin + count, length)
+        return cls(start, stop, (start - origin, origin + count - stop))
 
 
 def _filled(values: tuple[float, float, float], device: torch.device) -> torch.Tensor:

@@ -28,7 +28,12 @@ class Region:
 
 
 def find_regions(
-    anomaly_map: np.ndarray, threshold: float, *, crop_box: CropBox, max_regions: int = 5
+    anomaly_map: np.ndarray,
+    threshold: float,
+    *,
+    crop_box: CropBox,
+    size: tuple[int, int] | None = None,
+    max_regions: int = 5,
 ) -> list[Region]:
     """Find the largest anomalous regions.
 
@@ -36,12 +41,16 @@ def find_regions(
         anomaly_map: (H, W) float32.
         threshold: Pixels of at least this value are anomalous.
         crop_box: The part of the image that the map shows, as `Preprocess.crop_box` returns it.
+        size: (H, W) of the image in pixels, if the map may extend beyond it; regions outside are
+            left out, and boxes end at the border. None if the map does not.
         max_regions: The largest number of regions to return.
 
     Returns:
         The regions by descending area.
     """
     marked = (anomaly_map >= threshold).astype(np.uint8)
+    if size is not None:
+        marked &= _is_inside(anomaly_map.shape, size, crop_box)
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(marked, connectivity=8)
     left, top, right, bottom = crop_box
     scale_x = (right - left) / anomaly_map.shape[1]
@@ -59,6 +68,8 @@ def find_regions(
             math.ceil(left + (x + width) * scale_x - ROUNDING),
             math.ceil(top + (y + height) * scale_y - ROUNDING),
         )
+        if size is not None:
+            box = (max(box[0], 0), max(box[1], 0), min(box[2], size[1]), min(box[3], size[0]))
         pixels = max(1, round(area * scale_x * scale_y))
         regions.append(Region(box, pixels, float(scores.max())))
     return regions
@@ -88,6 +99,14 @@ def _nearest_positions(
     centres = (np.arange(length) + 0.5 - first) / (last - first) * count
     inside = (centres >= 0) & (centres < count)
     return np.clip(centres, 0, count - 1).astype(np.int64), inside
+
+
+def _is_inside(shape: tuple[int, int], size: tuple[int, int], crop_box: CropBox) -> np.ndarray:
+    """Return (H, W) bool: the pixels of a map with their centre inside the image."""
+    left, top, right, bottom = crop_box
+    rows = top + (np.arange(shape[0]) + 0.5) * (bottom - top) / shape[0]
+    columns = left + (np.arange(shape[1]) + 0.5) * (right - left) / shape[1]
+    return np.outer((rows >= 0) & (rows < size[0]), (columns >= 0) & (columns < size[1]))
 
 
 def spread_map(anomaly_map: np.ndarray, size: tuple[int, int], *, crop_box: CropBox) -> np.ndarray:

@@ -10,12 +10,15 @@ from scipy.ndimage import gaussian_filter1d
 from torch import nn
 
 from patchcore.errors import PatchCoreError
+from patchcore.foreground import foreground_of
 from patchcore.ignored import Ignored, IgnoreMask
-from patchcore.memory_bank import MemoryBank, torch_nearest
+from patchcore.memory_bank import Bank, torch_nearest
+from patchcore.metric import Metric
+from patchcore.nearby import Places, SearchArea
 from patchcore.observer import NO_OBSERVER, Observer
 from patchcore.precision import float32_products
 from patchcore.prediction import Prediction
-from patchcore.settings import Settings
+from patchcore.settings import PCA, Settings
 
 # Least weight of judged patches at a judged pixel, where some are ignored.
 MIN_WEIGHT = 1e-6
@@ -28,6 +31,9 @@ class Scorer:
         k: Number of nearest coreset patches; their mean distance is the score of a patch.
         image_score: Name of the image score, a key of `IMAGE_SCORES`.
         num_reweight: b, size of the neighbourhood in equation 7.
+        top_share: Share of the values that `top_share` and `top_share_map` use.
+        metric: The distance of patches.
+        grid: (h, w) patches of an image.
         anomaly_map: Patch scores to maps.
 
     Args:
@@ -35,6 +41,7 @@ class Scorer:
         grid: (h, w) patches of an image.
         device: Device of the computation.
         mask: Pixels to ignore; None to judge all.
+        num_banks: Number of memory banks, L.
 
     Raises:
         PatchCoreError: the mask leaves no patch to judge.
@@ -46,10 +53,15 @@ class Scorer:
         grid: tuple[int, int],
         device: torch.device,
         mask: IgnoreMask | None = None,
+        num_banks: int = 1,
     ):
         self.k = settings.k
         self.image_score = settings.image_score
         self.num_reweight = settings.num_reweight
+        self.top_share = settings.top_share
+        self.metric = Metric(settings.distance, num_banks)
+        self.grid = grid
+        self._settings = settings
         self.anomaly_map = AnomalyMap(grid, settings.size_crop, settings.sigma, mask).to(device)
 
     @property
@@ -61,7 +73,7 @@ class Scorer:
     def predict(
         self,
         embeddings: torch.Tensor,
-        bank: MemoryBank,
+        bank: Bank,
         sizes: Sequence[int],
         observer: Observer = NO_OBSERVER,
         seed: int | None = None,
@@ -70,8 +82,8 @@ class Scorer:
 
         Args:
             embeddings: (B, h, w, D) float32.
-            bank: The coreset's embeddings.
-            sizes: Coreset sizes, ascending.
+            bank: The points of the coreset's embeddings.
+            sizes: Coreset sizes, ascending, of all banks together.
             observer: Observes the stages ``search`` and ``score``.
             seed: Seed of the selection, for the observer.
 
@@ -81,20 +93,62 @@ class Scorer:
         Raises:
             PatchCoreError: k is larger than the smallest size.
         """
-        shape = *embeddings.shape[:3], self.k
+        shape = *embeddings.shape[:3], self.metric.num_banks * self.k
         with observer.stage("search", seed, 0):
-            search = bank.begin(embeddings.flatten(0, 2), self.k)
+            foreground = self._foreground(embeddings)
+            points = self.metric.points(embeddings)
+            where = self._where(points) if bank.area is not None else None
+            search = bank.begin(points.flatten(0, 2), self.k, where)
         for part, size in enumerate(sizes):
             with observer.stage("search", seed, part):
-                distance, nearest = (found.view(shape) for found in search.extend_to(size))
+                euclidean, nearest = (found.view(shape) for found in search.extend_to(size))
             with observer.stage("score", seed, part):
-                prediction = self._score(embeddings, distance, nearest, bank.embeddings[:size])
+                distance = self.metric.distances(euclidean)
+                if foreground is not None:
+                    distance = distance * foreground[..., None]
+                prediction = self._score(points, distance, nearest, bank.embeddings[:size])
             yield prediction
+
+    @property
+    def retrieves_images(self) -> bool:
+        """Whether images are compared by `image_features`."""
+        return self._settings.retrieve_images > 0
+
+    def image_features(self, points: torch.Tensor) -> torch.Tensor:
+        """Return the features (B, D) by which images are compared, of points (B, h * w, D)."""
+        return self.metric.points(points.mean(1))
+
+    def area_of(
+        self, numbers: np.ndarray, features: torch.Tensor | None, device: torch.device
+    ) -> SearchArea | None:
+        """Return which coreset patches a patch is compared with; None for all.
+
+        Args:
+            numbers: (M,) int64, numbers of the coreset patches in the order of embedding.
+            features: (n, D), `image_features` of the embedded training images; None if images are
+                not compared.
+            device: Device of the search.
+        """
+        return SearchArea.of(
+            self._settings, Places.of_patches(numbers, self.grid, device, features)
+        )
+
+    def _where(self, points: torch.Tensor) -> Places:
+        """Return the places of all patches of points (B, h, w, D)."""
+        numbers = np.arange(points[..., 0].numel())
+        features = self.image_features(points.flatten(1, 2)) if self.retrieves_images else None
+        return Places.of_patches(numbers, self.grid, points.device, features)
+
+    def _foreground(self, embeddings: torch.Tensor) -> torch.Tensor | None:
+        """Return (B, h, w) bool, the patches of the object; None for all."""
+        if self._settings.foreground != PCA:
+            return None
+        return foreground_of(embeddings, self._settings.foreground_threshold)
 
     @float32_products()
     def _score(
         self,
-        embeddings: torch.Tensor,
+        points: torch.Tensor,
         distance: torch.Tensor,
         nearest: torch.Tensor,
         coreset: torch.Tensor,
@@ -105,22 +159,27 @@ class Scorer:
         scored = ScoredPatches(
             self.anomaly_map.judged_scores(patches),
             maps,
-            embeddings,
+            points,
             nearest[..., 0],
             coreset,
             neighbours=lambda rows: torch_nearest(coreset[rows], coreset, size),
+            metric=self.metric,
+            top_share=self.top_share,
         )
         return Prediction(IMAGE_SCORES[self.image_score](scored), maps, distance, nearest)
 
 
 def patch_scores(distances: torch.Tensor) -> torch.Tensor:
-    """Score each patch: its mean Euclidean distance to its k nearest coreset patches.
+    """Score each patch: its mean distance to its k nearest coreset patches.
+
+    With several banks, this is the mean of their patch scores. The map is linear in the patch
+    scores, so it is the mean of the banks' maps (SuperADD, Roming et al. 2026; RAD).
 
     Args:
-        distances: (..., k).
+        distances: (..., L * k).
 
     Returns:
-        (...), in units of the embedding's distance.
+        (...), in the unit of the distances.
     """
     return distances.mean(-1)
 
@@ -132,19 +191,23 @@ class ScoredPatches:
     Attributes:
         scores: (B, h, w) patch scores, -inf for ignored patches.
         maps: (B, H, W) anomaly maps, 0 at ignored pixels.
-        embeddings: (B, h, w, D), embeddings of the patches.
+        points: (B, h, w, D), points of the patches' embeddings.
         nearest: (B, h, w) int64, the nearest coreset patch of each patch.
-        coreset: (M, D), embeddings of the coreset.
+        coreset: (M, D), points of the coreset.
         neighbours: Maps coreset patches (B,) to the nearest coreset patches of each, (B, b) int64,
             including the patch itself.
+        metric: The distance of patches.
+        top_share: Share of the values that `top_share` and `top_share_map` use, in (0, 1].
     """
 
     scores: torch.Tensor
     maps: torch.Tensor
-    embeddings: torch.Tensor
+    points: torch.Tensor
     nearest: torch.Tensor
     coreset: torch.Tensor
     neighbours: Callable[[torch.Tensor], torch.Tensor]
+    metric: Metric
+    top_share: float = 1.0
 
 
 def max_patch(patches: ScoredPatches) -> torch.Tensor:
@@ -167,18 +230,50 @@ def reweighted(patches: ScoredPatches) -> torch.Tensor:
     s_star, position = patches.scores.flatten(1).max(1)  # (B,)
     # Not len(): exporters keep the batch size free in a shape only.
     images = torch.arange(s_star.shape[0], device=s_star.device)
-    m_test = patches.embeddings.flatten(1, 2)[images, position]  # (B, D)
+    m_test = patches.points.flatten(1, 2)[images, position]  # (B, D)
     m_star = patches.nearest.flatten(1)[images, position]  # (B,)
     neighbourhood = patches.coreset[patches.neighbours(m_star)]  # (B, b, D)
-    distances = (m_test[:, None] - neighbourhood).norm(dim=2)  # (B, b)
-    d_star = (m_test - patches.coreset[m_star]).norm(dim=1)  # (B,)
+    to_distances = patches.metric.distances
+    distances = to_distances((m_test[:, None] - neighbourhood).norm(dim=2))  # (B, b)
+    d_star = to_distances((m_test - patches.coreset[m_star]).norm(dim=1))  # (B,)
     # exp of a distance overflows, so the quotient is the exponential of a difference.
     weight = 1 - torch.exp(d_star - distances.logsumexp(1))
     return weight * s_star
 
 
+def top_share(patches: ScoredPatches) -> torch.Tensor:
+    """Return (B,) the mean of the largest patch scores of each image.
+
+    AnomalyDINO (Damm et al. 2024, section 3.2): the tail value at risk of the patch distances.
+    """
+    return _mean_of_largest(patches.scores.flatten(1), patches.top_share)
+
+
+def top_share_map(patches: ScoredPatches) -> torch.Tensor:
+    """Return (B,) the mean of the largest values of each smoothed anomaly map, as in RAD."""
+    return _mean_of_largest(patches.maps.flatten(1), patches.top_share)
+
+
+def _mean_of_largest(values: torch.Tensor, share: float) -> torch.Tensor:
+    """Return (B,) the mean of the ``int(n * share)`` largest, at least one, of values (B, n).
+
+    Those of ignored patches, -inf, are left out.
+    """
+    count = max(1, int(values.shape[1] * share))
+    largest = values.topk(count, dim=1).values
+    is_judged = largest > -torch.inf
+    total = torch.where(is_judged, largest, 0.0).sum(1)
+    return total / is_judged.sum(1)
+
+
 # The choices of the setting image_score.
-IMAGE_SCORES = {"max_patch": max_patch, "max_map": max_map, "reweighted": reweighted}
+IMAGE_SCORES = {
+    "max_patch": max_patch,
+    "max_map": max_map,
+    "reweighted": reweighted,
+    "top_share": top_share,
+    "top_share_map": top_share_map,
+}
 
 
 class AnomalyMap(nn.Module):

@@ -16,11 +16,22 @@ from types import MappingProxyType
 
 from patchcore.errors import PatchCoreError
 
-IMAGE_SCORES = ("max_patch", "max_map", "reweighted")
+EUCLIDEAN, COSINE = "euclidean", "cosine"
+DISTANCES = (EUCLIDEAN, COSINE)
+POOLED, PLAIN = "pooled", "plain"
+NEIGHBOURHOODS = (POOLED, PLAIN)
+NO_MASK, PCA = "none", "pca"
+FOREGROUNDS = (NO_MASK, PCA)
+JOINED, PER_LAYER = "joined", "per_layer"
+BANKS = (JOINED, PER_LAYER)
+IMAGE_SCORES = ("max_patch", "max_map", "reweighted", "top_share", "top_share_map")
+STRETCH, SHORTER_EDGE = "stretch", "shorter_edge"
+RESIZES = (STRETCH, SHORTER_EDGE)
 # Stands for the interpolation that the backbone was trained with.
 BACKBONE = "backbone"
 INTERPOLATIONS = (BACKBONE, "bilinear", "bicubic", "area")
-FLIPS = ("horizontal", "vertical")
+HORIZONTAL, VERTICAL, ROTATIONS, BRIGHTNESS = "horizontal", "vertical", "rotations", "brightness"
+AUGMENTATIONS = (HORIZONTAL, VERTICAL, ROTATIONS, BRIGHTNESS)
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 
 # Words that may stand in place of a weights file.
@@ -34,10 +45,17 @@ STORED_DTYPES = ("float32", "float16")
 EXPORT_FORMATS = ("onnx", "torch")
 
 # Presets: settings that differ from the defaults, which are those of the paper's reference code.
+# docs/method.md names the source of each, and what it leaves out.
 PROTOCOLS: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {
         "paper": {},
         "whole_image": {"size_crop": None},
+        "paper_320": {"size_resize": (366, 366), "size_crop": (320, 320)},
+        "high_resolution": {
+            "size_resize": (512, 512),
+            "size_crop": (448, 448),
+            "percentage_coreset": (0.01,),
+        },
         "patchcore_ex": {"interpolation": "area", "k": 5, "image_score": "max_map"},
         "anomalib_like": {
             "size_resize": (256, 256),
@@ -45,6 +63,43 @@ PROTOCOLS: Mapping[str, Mapping[str, object]] = MappingProxyType(
             "embed_dim": 1536,
             "image_score": "reweighted",
             "num_reweight": 9,
+        },
+        "anomalydino": {
+            "distance": COSINE,
+            "neighbourhood": PLAIN,
+            "percentage_coreset": (1.0,),
+            "image_score": "top_share",
+            "top_share": 0.01,
+            "resize": SHORTER_EDGE,
+            "size_resize": (448, 448),
+            "size_crop": (448, 448),
+            "augment": (ROTATIONS,),
+        },
+        "rad": {
+            "distance": COSINE,
+            "neighbourhood": PLAIN,
+            "banks": PER_LAYER,
+            "percentage_coreset": (1.0,),
+            "image_score": "top_share_map",
+            "top_share": 0.01,
+            "size_resize": (512, 512),
+            "size_crop": (448, 448),
+            "retrieve_images": 150,
+            "search_radius": 1,
+            # 1 pixel of a map of 256x256.
+            "sigma": 1.75,
+        },
+        "superadd": {
+            "neighbourhood": PLAIN,
+            "banks": PER_LAYER,
+            "image_score": "max_map",
+            "resize": SHORTER_EDGE,
+            "size_resize": (1280, 1280),
+            "size_crop": (1280, 1536),
+            "tile": 640,
+            "overlap": 256,
+            "augment": (BRIGHTNESS,),
+            "sigma": 0.0,
         },
     }
 )
@@ -144,7 +199,8 @@ class Settings:
         (0.1,),
         "method",
         "share of the training patches kept in the coreset, in (0, 1]; 0.1 is the middle setting "
-        "of the paper; several values share one embedding and one selection",
+        "of the paper; several values share one embedding and one selection; 1 keeps all without "
+        "a selection, for few images (as in AnomalyDINO)",
         metavar="P",
         bounds=dataclasses.replace(SHARE, example="0.1 for 10 %"),
     )
@@ -155,6 +211,13 @@ class Settings:
         "paper",
         metavar="N",
         bounds=Bounds(1),
+    )
+    distance: str = setting(
+        EUCLIDEAN,
+        "method",
+        "distance of two patches: euclidean as in the paper, or cosine (1 - cos, from 0 to 2) as "
+        "in AnomalyDINO and RAD; with cosine the coreset is selected among normalised embeddings",
+        choices=DISTANCES,
     )
     seed: int = setting(
         0,
@@ -167,9 +230,18 @@ class Settings:
         "max_patch",
         "method",
         "anomaly score of an image: the largest patch score (max_patch, as in the reference "
-        "code), the largest value of the smoothed anomaly map (max_map), or equation 7 of the "
-        "paper (reweighted)",
+        "code), the largest value of the smoothed anomaly map (max_map), equation 7 of the paper "
+        "(reweighted), or the mean of the largest patch scores (top_share, as in AnomalyDINO) or "
+        "map values (top_share_map, as in RAD)",
         choices=IMAGE_SCORES,
+    )
+    top_share: float = setting(
+        0.01,
+        "method",
+        "share of the patch scores or map values, at least one, that image_score top_share and "
+        "top_share_map use; 0.01 as in AnomalyDINO and RAD",
+        metavar="P",
+        bounds=SHARE,
     )
     num_reweight: int = setting(
         9,
@@ -177,6 +249,13 @@ class Settings:
         "number of neighbours b in equation 7, used by image_score reweighted; 9 as in anomalib",
         metavar="N",
         bounds=Bounds(2),
+    )
+    neighbourhood: str = setting(
+        POOLED,
+        "method",
+        "what a patch embedding holds: pooled neighbourhoods of patch_size, pooled to embed_dim "
+        "(the paper), or plain, the features at each position as they are (as in AnomalyDINO)",
+        choices=NEIGHBOURHOODS,
     )
     patch_size: int = setting(
         3,
@@ -198,6 +277,45 @@ class Settings:
         "factor for each layer's part of the embedding (default: 1 for each)",
         metavar="W",
     )
+    banks: str = setting(
+        JOINED,
+        "method",
+        "one memory bank of all layers joined (the paper), or one per_layer, each with its own "
+        "coreset, and the mean of their patch scores and maps (as in SuperADD and RAD)",
+        choices=BANKS,
+    )
+    search_radius: int = setting(
+        -1,
+        "method",
+        "compare a patch only with coreset patches at most this many rows and columns of the grid "
+        "away, for aligned objects (as in RAD); 0 for the same position, -1 for all",
+        metavar="N",
+        bounds=Bounds(-1),
+    )
+    retrieve_images: int = setting(
+        0,
+        "method",
+        "compare an image only with the coreset patches of this many training images, those with "
+        "the nearest mean embedding (RAD: nearest class token); 0 for all",
+        metavar="N",
+        bounds=Bounds(0),
+    )
+    foreground: str = setting(
+        NO_MASK,
+        "method",
+        "patches of the background score 0: none (the paper), or those that the first principal "
+        "component of the image's own patches tells from the object (pca, as in AnomalyDINO, which "
+        "uses it for objects in front of a plain background)",
+        choices=FOREGROUNDS,
+    )
+    foreground_threshold: float = setting(
+        10.0,
+        "method",
+        "threshold of the first principal component with foreground pca, in the unit of the "
+        "features; 10 as in AnomalyDINO, for the normalised tokens of DINOv2",
+        metavar="T",
+        bounds=Bounds(0),
+    )
     sigma: float = setting(
         4.0,
         "method",
@@ -205,6 +323,14 @@ class Settings:
         "paper, 0 for no smoothing",
         metavar="S",
         bounds=Bounds(0),
+    )
+    resize: str = setting(
+        STRETCH,
+        "preprocessing",
+        "how images reach size_resize: stretch both sides (the paper), or the shorter_edge with "
+        "the aspect kept (as in AnomalyDINO); of that, the centre of size_crop is used, and an "
+        "image that is smaller is extended by its border pixels",
+        choices=RESIZES,
     )
     size_resize: tuple[int, int] = setting(
         (256, 256),
@@ -224,6 +350,22 @@ class Settings:
         bounds=Bounds(1),
         max_values=2,
     )
+    tile: int = setting(
+        0,
+        "preprocessing",
+        "side in pixels of overlapping tiles that go through the backbone one by one, for large "
+        "images (as in SuperADD); 0 for the image as a whole",
+        metavar="N",
+        bounds=Bounds(0),
+    )
+    overlap: int = setting(
+        64,
+        "preprocessing",
+        "smallest overlap of neighbouring tiles in pixels, with tile; half of it should be as "
+        "large as the part of the image that a feature depends on",
+        metavar="N",
+        bounds=Bounds(0),
+    )
     interpolation: str = setting(
         BACKBONE,
         "preprocessing",
@@ -232,11 +374,13 @@ class Settings:
         "or area as in PatchCore-ex",
         choices=INTERPOLATIONS,
     )
-    flip: tuple[str, ...] = setting(
+    augment: tuple[str, ...] = setting(
         (),
         "preprocessing",
-        "also learn flipped training images: horizontal, vertical or both (default: neither)",
-        choices=FLIPS,
+        "also learn changed training images: horizontal and vertical flips, rotations by multiples "
+        "of 45 degrees (as in AnomalyDINO), brightness 0.8 and 1.2 (the range of SuperADD) "
+        "(default: none)",
+        choices=AUGMENTATIONS,
     )
     norm_tokens: bool = setting(
         False,
@@ -263,10 +407,53 @@ class Settings:
         if self.size_crop is None:
             object.__setattr__(self, "size_crop", self.size_resize)
         object.__setattr__(self, "percentage_coreset", tuple(sorted(set(self.percentage_coreset))))
-        if any(crop > size for crop, size in zip(self.size_crop, self.size_resize, strict=True)):
+        if self.resize == SHORTER_EDGE and len(set(self.size_resize)) > 1:
+            raise PatchCoreError(
+                f"expected one number as size_resize with resize {SHORTER_EDGE}, the length of the "
+                f"shorter edge, found {self.size_resize} (size_resize, resize)"
+            )
+        if self.resize == STRETCH and any(
+            crop > size for crop, size in zip(self.size_crop, self.size_resize, strict=True)
+        ):
             raise PatchCoreError(
                 f"expected size_crop at most size_resize, found size_crop {self.size_crop} and "
                 f"size_resize {self.size_resize}, as height and width (size_crop, size_resize)"
+            )
+        self._check_combinations()
+
+    @property
+    def size_network(self) -> tuple[int, int]:
+        """Height and width in pixels of what goes through the backbone: a tile or a crop."""
+        return (self.tile, self.tile) if self.tile else self.size_crop
+
+    def _check_combinations(self) -> None:
+        """Raise PatchCoreError for settings that have no effect, or no meaning, together."""
+        if self.neighbourhood == PLAIN:
+            reason = "which has no neighbourhoods to pool"
+            self._require_default("patch_size", "neighbourhood", reason)
+            self._require_default("embed_dim", "neighbourhood", reason)
+        if self.tile and not self.overlap < self.tile <= min(self.size_crop):
+            raise PatchCoreError(
+                f"expected tile larger than overlap and at most size_crop, found tile {self.tile}, "
+                f"overlap {self.overlap} and size_crop {self.size_crop} (tile, overlap, size_crop)"
+            )
+        if self.banks == PER_LAYER and self.image_score == "reweighted":
+            raise PatchCoreError(
+                "expected another image_score than reweighted with banks per_layer: equation 7 "
+                "weighs by the neighbours in one bank (image_score, banks)"
+            )
+        if self.banks == PER_LAYER and self.distance == COSINE:
+            reason = "where the length of a layer's features has no effect"
+            self._require_default("layer_weights", "distance", f"and banks {PER_LAYER}, {reason}")
+
+    def _require_default(self, name: str, other: str, reason: str) -> None:
+        """Raise PatchCoreError if a setting is given with a value of another that excludes it."""
+        default = type(self).__dataclass_fields__[name].default
+        found = getattr(self, name)
+        if found != default:
+            raise PatchCoreError(
+                f"expected {name} {default} with {other} {getattr(self, other)}, {reason}, found "
+                f"{found} ({name}, {other})"
             )
 
     def as_json(self) -> dict[str, object]:

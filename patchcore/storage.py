@@ -25,18 +25,20 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
+from patchcore.augment import versions_of
 from patchcore.backbone import Backbone
 from patchcore.coreset import PROJECTION_DIM, projection
-from patchcore.embedder import grid_of
+from patchcore.embedder import grid_of, num_banks_of
 from patchcore.errors import PatchCoreError
 from patchcore.held_out import PIXEL_RATES, HeldOutScores
 from patchcore.ignored import IgnoreMask
-from patchcore.memory_bank import Coreset, MemoryBank
+from patchcore.memory_bank import Coreset, make_bank
+from patchcore.nearby import Places, SearchArea
 from patchcore.origins import Origins
 from patchcore.record import FORMAT, FORMAT_VERSION, RECORD
-from patchcore.settings import STORED_DTYPES, Settings
+from patchcore.settings import PER_LAYER, STORED_DTYPES, Settings
 from patchcore.thresholds import BestThresholds, Threshold, Thresholds
-from patchcore.trained import Trained
+from patchcore.trained import Joined, Trained
 from patchcore.weights import digest, is_own_network, load_backbone
 
 TENSORS, INDEX = "model.safetensors", "index.faiss"
@@ -51,7 +53,7 @@ PACKAGES = (
     "opencv-python-headless",
 )
 # The arrays of `Origins`, by their names in the file of tensors.
-ORIGINS = ("image", "flip", "row", "column")
+ORIGINS = ("image", "version", "row", "column")
 
 
 def write_folder(
@@ -85,6 +87,11 @@ def write_folder(
         )
     contents = {TENSORS: save(_tensors(trained, DTYPES[dtype]))}
     if faiss_index:
+        if settings.banks == PER_LAYER:
+            raise PatchCoreError(
+                "expected no faiss index with banks per_layer, since it holds one bank "
+                "(save_index, banks)"
+            )
         index = faiss.IndexFlatL2(trained.coreset.bank.embeddings.shape[1])
         index.add(trained.coreset.bank.embeddings.cpu().numpy())
         contents[INDEX] = faiss.serialize_index(index).tobytes()
@@ -135,14 +142,14 @@ def read_backbone(
             f"the user's own ({found}), and no code is imported because a file says so"
         )
     if not isinstance(backbone, Backbone):
-        settings = record["settings"]
+        settings = Settings.from_json(record["settings"])
         backbone = load_backbone(
             recorded["name"] if backbone is None else backbone,
             recorded["layers"],
             recorded["weights"] if weights is None else weights,
-            size=tuple(settings["size_crop"]),
-            seed=settings["seed"],
-            norm_tokens=settings["norm_tokens"],
+            size=settings.size_network,
+            seed=settings.seed,
+            norm_tokens=settings.norm_tokens,
             # Found by a trial run at training; it does not apply to another network.
             layout=recorded["layout"] if backbone in (None, recorded["name"]) else None,
         )
@@ -172,6 +179,11 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
     expected |= {f"origin_{name}": (size,) for name in ORIGINS}
     if record["ignore_mask_size"] is not None:
         expected["ignored"] = tuple(record["settings"]["size_crop"])
+    if record["settings"]["retrieve_images"]:
+        versions = versions_of(record["settings"]["augment"])
+        num_embedded = len(record["training_images"]) * len(versions)
+        length = record["num_banks"] * record["embed_dim"]
+        expected["image_features"] = (num_embedded, length)
     if record["patch_pixels"] is not None:
         expected["patches"] = (size, *record["patch_pixels"], 3)
     if "held_out_images" in tensors:
@@ -181,19 +193,24 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
         if found != shape:
             raise PatchCoreError(f"expected {name} {shape} in {folder / TENSORS}, found {found}")
     arrays = {name: tensor.numpy() for name, tensor in tensors.items() if name != "embeddings"}
+    settings = Settings.from_json(record["settings"])
     origins = Origins(
         tuple(record["training_images"]),
-        ("", *record["settings"]["flip"]),
+        versions_of(record["settings"]["augment"]),
         *(arrays[f"origin_{name}"] for name in ORIGINS),
     )
     _check_numbers(record, arrays, origins, folder)
+    features = tensors["image_features"].to(device) if "image_features" in tensors else None
+    places = Places.of_patches(arrays["indices"], tuple(record["grid"]), device, features)
+    area = SearchArea.of(settings, places)
     coreset = Coreset(
         arrays["indices"],
         tuple(record["coreset_sizes"]),
-        MemoryBank(tensors["embeddings"].float().to(device)),
+        make_bank(tensors["embeddings"].float().to(device), record["num_banks"], area),
         record["settings"]["seed"],
         origins,
         arrays.get("patches"),
+        tuple(record["covering_radii"]),
     )
     held_out = None
     if "held_out_images" in arrays:
@@ -209,7 +226,20 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
         category=record["category"],
         value_range=record["value_range"],
         mask=_read_mask(record, arrays),
+        joined=_read_joined(record, arrays),
     )
+
+
+def _read_joined(record: Mapping, arrays: Mapping[str, np.ndarray]) -> Joined | None:
+    """Return the scores of the images that joined last; None if none did."""
+    joined = record["joined"]
+    if joined is None:
+        return None
+    thresholds = (_read_threshold(joined["thresholds"][kind]) for kind in ("image", "pixel"))
+    scores = HeldOutScores(
+        arrays["joined_images"], arrays["joined_pixels"], arrays["joined_numbers"]
+    )
+    return Joined(joined["num_images"], joined["num_added"], scores, Thresholds(*thresholds))
 
 
 def weights_digest(backbone: Backbone) -> str:
@@ -229,6 +259,8 @@ def _tensors(trained: Trained, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     arrays |= {f"origin_{name}": getattr(coreset.origins, name) for name in ORIGINS}
     if coreset.patches is not None:
         arrays["patches"] = coreset.patches
+    if coreset.bank.area is not None and coreset.bank.area.places.features is not None:
+        arrays["image_features"] = coreset.bank.area.places.features.cpu().numpy()
     if trained.held_out is not None:
         arrays["held_out_images"] = trained.held_out.image_scores
         arrays["held_out_numbers"] = trained.held_out.images
@@ -236,6 +268,10 @@ def _tensors(trained: Trained, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         arrays["held_out_pixel_rates"] = PIXEL_RATES
     if trained.mask is not None:
         arrays["ignored"] = trained.mask.pixels.astype(np.uint8)
+    if trained.joined is not None:
+        arrays["joined_images"] = trained.joined.scores.image_scores
+        arrays["joined_pixels"] = trained.joined.scores.pixel_scores
+        arrays["joined_numbers"] = trained.joined.scores.images
     tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
     tensors["embeddings"] = embeddings.to("cpu", dtype).contiguous()
     if embeddings.shape[1] != PROJECTION_DIM:  # the projection of the selection
@@ -266,19 +302,31 @@ def _record(
         "grid": list(grid),
         "coreset_size": len(coreset.bank),
         "coreset_sizes": list(coreset.sizes),
+        "num_banks": num_banks_of(backbone, settings),
+        "covering_radii": list(coreset.radii),
         "embed_dim": coreset.bank.embeddings.shape[1],
         "dtype": dtype,
         "training_images": list(coreset.origins.names),
         "patch_pixels": None if patches is None else list(patches.shape[1:3]),
         "ignore_mask_size": None if trained.mask is None else list(trained.mask.size),
-        "thresholds": {
-            kind: None if threshold is None else asdict(threshold)
-            for kind, threshold in (("image", thresholds.image), ("pixel", thresholds.pixel))
-        },
+        "thresholds": _thresholds_record(thresholds),
+        "joined": _joined_record(trained.joined),
         "f1_max": asdict(trained.best),
         "value_range": trained.value_range,
         "versions": _versions(),
     }
+
+
+def _thresholds_record(thresholds: Thresholds) -> dict[str, object]:
+    pairs = (("image", thresholds.image), ("pixel", thresholds.pixel))
+    return {kind: None if one is None else asdict(one) for kind, one in pairs}
+
+
+def _joined_record(joined: Joined | None) -> dict[str, object] | None:
+    if joined is None:
+        return None
+    numbers = {"num_images": joined.num_images, "num_added": joined.num_added}
+    return numbers | {"thresholds": _thresholds_record(joined.thresholds)}
 
 
 def _versions() -> dict[str, str]:
@@ -314,11 +362,11 @@ def _check_numbers(
 ) -> None:
     """Check that coreset patches and held-out scores belong to named training images."""
     grid, names = record["grid"], record["training_images"]
-    num_embedded = len(names) * len(origins.flips)
+    num_embedded = len(names) * len(origins.versions)
     limits = {
         "indices of training patches": (arrays["indices"], num_embedded * math.prod(grid)),
         "training images": (origins.image, len(names)),
-        "flips": (origins.flip, len(origins.flips)),
+        "versions": (origins.version, len(origins.versions)),
         "rows": (origins.row, grid[0]),
         "columns": (origins.column, grid[1]),
     }

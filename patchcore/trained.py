@@ -10,6 +10,23 @@ from patchcore.thresholds import BestThresholds, Thresholds
 
 
 @dataclass(frozen=True)
+class Joined:
+    """New normal images that joined a trained model.
+
+    Attributes:
+        num_images: Number of images.
+        num_added: Number of their patches that were added to the coreset.
+        scores: Their scores by the model before they joined.
+        thresholds: Thresholds by these scores alone.
+    """
+
+    num_images: int
+    num_added: int
+    scores: HeldOutScores
+    thresholds: Thresholds
+
+
+@dataclass(frozen=True)
 class Trained:
     """The coreset with its origins, and the scores of normal images.
 
@@ -23,6 +40,8 @@ class Trained:
         value_range: Record of how the program that read the training images mapped values above 8
             bits; None for images of 8 bits. Images for `PatchCore` have 8 bits always.
         mask: Pixels that were ignored at training; None for none.
+        joined: The images that joined last; None if none did. ``held_out`` and ``thresholds`` are
+            those of the first training.
     """
 
     coreset: Coreset
@@ -32,3 +51,4 @@ class Trained:
     category: str = ""
     value_range: Mapping[str, object] | None = None
     mask: IgnoreMask | None = None
+    joined: Joined | None = None

@@ -220,18 +220,15 @@ def _difference(found: np.ndarray, wanted: np.ndarray, min_score: float) -> floa
 def _describe(model: PatchCore, coreset: Coreset) -> dict[str, object]:
     """Describe how to use the file, in values that JSON can store."""
     preprocess = model.preprocess
-    resize, crop = preprocess.size_resize, preprocess.size_crop
-    kind = "" if preprocess.interpolation == "area" else "antialiased "
+    crop = preprocess.size_crop
     score, anomaly_map = OUTPUTS
     description = {
         "method": "PatchCore (Roth et al. 2022, arXiv 2106.08265)",
         "category": model.trained.category,
-        "input": f"{INPUT} (B, 3, {crop[0]}, {crop[1]}) uint8 RGB: resized to {resize[0]}x"
-        f"{resize[1]} (height x width, {kind}{preprocess.interpolation}), then centre-cropped to "
-        f"{crop[0]}x{crop[1]}; the file itself normalises by mean and std",
+        "input": f"{INPUT} (B, 3, {crop[0]}, {crop[1]}) uint8 RGB: {preprocess.describe()}; the "
+        f"file itself normalises by mean and std",
         "output": f"{score} (B,) float32; {anomaly_map} (B, {crop[0]}, {crop[1]}) float32; both in "
-        "units of the embedding's distance, 0 for patches of the memory bank"
-        + _describe_ignored(model),
+        "the unit of the distance, 0 for patches of the memory bank" + _describe_ignored(model),
         "mean": preprocess.mean,
         "std": preprocess.std,
         "backbone": model.backbone.name,

@@ -15,12 +15,19 @@ from patchcore.errors import PatchCoreError
 from patchcore.memory_bank import Coreset, torch_nearest
 from patchcore.model import PatchCore
 from patchcore.scoring import IMAGE_SCORES, ScoredPatches, patch_scores
+from patchcore.settings import Settings
 
 # Floats of a block of distances for each image: 16 MB.
 BLOCK_FLOATS = 1 << 22
 # Candidates in addition to the k nearest. In float32, |c|^2 - 2 x c may order nearly equal
 # distances wrongly; the true distances of a few more candidates correct that.
 SPARE = 3
+# Settings with steps that depend on the values of an image, and why they cannot be exported.
+NOT_EXPORTABLE = {
+    "foreground": "which patches belong to the object depends on the image",
+    "search_radius": "the file searches the whole memory bank",
+    "retrieve_images": "which part of the memory bank is searched depends on the image",
+}
 
 
 class TraceablePatchCore(nn.Module):
@@ -44,20 +51,28 @@ class TraceablePatchCore(nn.Module):
         self.size = model.preprocess.size_crop
         self.num_patches = model.embedder.patches_per_image
         self.k = model.scorer.k
+        self._metric = model.scorer.metric
+        self._top_share = model.scorer.top_share
         self._image_score = IMAGE_SCORES[model.scorer.image_score]
         self._normalise = model.preprocess.normalise
         self.network = trace(model.backbone)
+        self._tiling = model.embedder.tiling
         self.patch_embedding = copy.deepcopy(model.embedder.patch_embedding)
         self.anomaly_map = copy.deepcopy(model.scorer.anomaly_map)
-        bank = coreset.bank.embeddings.clone()
+        num_banks = self._metric.num_banks
+        embeddings = coreset.bank.embeddings
+        banks = [embeddings[bank::num_banks] for bank in range(num_banks)]
         # Centred vectors are shorter, so fewer digits are lost in their products.
-        centre = bank.mean(0)
-        self.register_buffer("centre", centre)  # (D,)
-        self.register_buffer("bank", bank - centre)  # (M, D)
-        self.register_buffer("squares", self.bank.square().sum(1))  # (M,)
+        centres = [bank.mean(0) for bank in banks]
+        self.register_buffer("centre", torch.cat(centres))  # (L * D,)
+        self.banks = nn.ModuleList(
+            TraceableBank(bank - centre, self.k, self.num_patches)
+            for bank, centre in zip(banks, centres, strict=True)
+        )
         if model.scorer.image_score == "reweighted":
             # The b nearest coreset patches of each coreset patch: no search at run time.
-            neighbours = torch_nearest(bank, bank, min(model.scorer.num_reweight, len(bank)))
+            count = min(model.scorer.num_reweight, len(embeddings))
+            neighbours = torch_nearest(embeddings, embeddings, count)
             self.register_buffer("neighbourhoods", neighbours)  # (M, b)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -67,27 +82,58 @@ class TraceablePatchCore(nn.Module):
             images: (B, 3, H, W) uint8 RGB, resized and cropped.
 
         Returns:
-            ``score`` (B,) and ``anomaly_map`` (B, H, W), float32, in units of the embedding's
-            distance.
+            ``score`` (B,) and ``anomaly_map`` (B, H, W), float32, in the unit of the distance.
         """
         normalised = self._normalise(images.permute(0, 2, 3, 1))  # (B, 3, H, W) float32
-        embeddings = self.patch_embedding(self.network(normalised))  # (B, h, w, D)
-        height, width, dim = embeddings.shape[1:]
-        queries = embeddings.reshape(-1, dim) - self.centre  # (B * h * w, D)
-        distances, nearest = self._search(queries)  # (B * h * w, k)
-        scores = patch_scores(distances).view(-1, height, width)
+        if self._tiling is None:
+            maps = self.network(normalised)
+        else:
+            maps = self._tiling.maps(self.network, normalised)
+        embeddings = self.patch_embedding(maps)  # (B, h, w, L * D)
+        height, width = embeddings.shape[1:3]
+        points = self._metric.points(embeddings)
+        queries = points.flatten(0, 2) - self.centre  # (B * h * w, L * D)
+        parts = zip(self.banks, self._metric.parts(queries), strict=True)
+        found = [bank(part) for bank, part in parts]
+        euclidean = torch.cat([distances for distances, _ in found], dim=1)  # (B * h * w, L * k)
+        scores = patch_scores(self._metric.distances(euclidean)).view(-1, height, width)
         maps = self.anomaly_map(scores)
         patches = ScoredPatches(
             self.anomaly_map.judged_scores(scores),
             maps,
-            queries.view(-1, height, width, dim),
-            nearest.view(-1, height, width),
-            self.bank,
+            queries.view(-1, height, width, queries.shape[1]),
+            found[0][1].view(-1, height, width),
+            self.banks[0].bank,
             self._neighbours,
+            self._metric,
+            self._top_share,
         )
         return self._image_score(patches), maps
 
-    def _search(self, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _neighbours(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the coreset patches (B, b) nearest to coreset patches (B,)."""
+        return self.neighbourhoods.index_select(0, rows)
+
+
+class TraceableBank(nn.Module):
+    """A bank that is searched in full.
+
+    Attributes:
+        bank: (M, D).
+
+    Args:
+        embeddings: (M, D), centred.
+        k: Number of neighbours.
+        num_patches: Number of patches of an image.
+    """
+
+    def __init__(self, embeddings: torch.Tensor, k: int, num_patches: int):
+        super().__init__()
+        self.k, self.num_patches = k, num_patches
+        self.register_buffer("bank", embeddings)  # (M, D)
+        self.register_buffer("squares", self.bank.square().sum(1))  # (M,)
+
+    def forward(self, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (Q, k) Euclidean distances, ascending, and (Q,) index of the nearest."""
         candidates = self._candidates(queries)  # (Q, k + SPARE)
         # From the differences, since |x|^2 - 2 x c + |c|^2 loses the digits of small distances.
@@ -100,10 +146,6 @@ class TraceablePatchCore(nn.Module):
         )
         found, order = distances.topk(self.k, dim=1, largest=False)  # ascending
         return found, candidates.gather(1, order[:, :1])[:, 0]
-
-    def _neighbours(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the coreset patches (B, b) nearest to coreset patches (B,)."""
-        return self.neighbourhoods.index_select(0, rows)
 
     def _candidates(self, queries: torch.Tensor) -> torch.Tensor:
         """Return (Q, c) rows of the bank, the nearest up to rounding."""
@@ -164,9 +206,20 @@ def _check(model: PatchCore) -> None:
             f"expected a model on the CPU to export, found one on {model.device} (device); the "
             "exported file runs anywhere"
         )
+    _check_exportable(model.settings)
     precision = model.settings.precision
     if precision != "float32":
         raise PatchCoreError(
             f"expected a model in float32 to export, found {precision} (precision): other programs "
             "do not reproduce its rounding"
         )
+
+
+def _check_exportable(settings: Settings) -> None:
+    """Raise PatchCoreError for a setting with steps that an exported file cannot express."""
+    for name, reason in NOT_EXPORTABLE.items():
+        value = getattr(settings, name)
+        if value != type(settings).__dataclass_fields__[name].default:
+            raise PatchCoreError(
+                f"expected a model without {name} to export, found {value} ({name}): {reason}"
+            )

@@ -29,9 +29,9 @@ def measure(quick: bool) -> list[Row]:
     image, mask = (np.ascontiguousarray(a[CROP]) for a in render("bottle_mouth", "crack", seed=3))
     train = np.stack([render("bottle_mouth", None, seed=seed)[0][CROP] for seed in range(4)])
     names = tuple(f"widget/train/good/{number:03d}.png" for number in range(len(train)))
-    order = EmbeddingOrder.of(len(train), 0, len(train))
+    order = EmbeddingOrder.of(len(train), 1, len(train))
     every_patch = np.arange(len(train) * GRID[0] * GRID[1])
-    origins = Origins.locate(every_patch, GRID, order, names, ())
+    origins = Origins.locate(every_patch, GRID, order, names, ("",))
     coreset_patches = explain.cut_patches(train, origins.image, origins.row, origins.column, GRID)
     rng = np.random.default_rng(0)
     nearest = rng.integers(0, len(coreset_patches), (*GRID, 1))
@@ -65,7 +65,7 @@ def measure(quick: bool) -> list[Row]:
         records = describe_patches(prediction, origins, image.shape[:2], 3)
         crops = crops_of_nearest(records, coreset_patches)
         explained = explained_patches(
-            image, records, crops, GRID, lambda file, flip: train[int(file[-7:-4])]
+            image, records, crops, GRID, lambda file, version: train[int(file[-7:-4])]
         )
         encode_image(draw_explanation(image, explained, title="crack", file_name="000.png"))
 

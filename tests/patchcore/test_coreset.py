@@ -14,6 +14,8 @@ from patchcore.coreset import (
     lower_distances_,
     project,
     select,
+    select_beyond,
+    select_sizes,
     squared_norms,
     starting_points,
 )
@@ -306,3 +308,79 @@ def test_leaves_the_random_state_of_a_gpu_alone():
     before = torch.cuda.get_rng_state()
     greedy_coreset(make_embeddings(50).cuda(), 10)
     assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+class TestAllPatches:
+    @pytest.fixture
+    def points(self):
+        return centre_(torch.randn(60, 16, generator=torch.Generator().manual_seed(2)), 0)
+
+    def test_all_are_taken_in_their_order_without_a_selection(self, points, monkeypatch):
+        monkeypatch.setattr("patchcore.coreset.select", None)
+        seen = []
+        found = select_sizes(points, [60], seed=0, progress=seen.append)
+        assert found.indices.tolist() == list(range(60))
+        assert seen == [60]
+
+    def test_a_smaller_coreset_stays_the_prefix(self, points):
+        found = select_sizes(points, [12, 60], seed=0).indices.tolist()
+        assert found[:12] == select(points, 12, seed=0).tolist()
+        assert found[12:] == [number for number in range(60) if number not in found[:12]]
+
+    def test_all_candidates(self, points):
+        candidates = torch.arange(60) % 3 != 0
+        found = select_sizes(points, [5, 40], seed=0, candidates=candidates).indices.tolist()
+        assert found[:5] == select(points, 5, seed=0, candidates=candidates).tolist()
+        assert sorted(found) == candidates.nonzero()[:, 0].tolist()
+
+    def test_other_sizes_are_selected(self, points):
+        expected = select(points, 59, seed=0).tolist()
+        assert select_sizes(points, [3, 59], seed=0).indices.tolist() == expected
+
+    def test_values_that_are_not_finite_are_refused(self, points):
+        points[7, 3] = torch.inf
+        with pytest.raises(PatchCoreError, match="expected finite embeddings"):
+            select_sizes(points, [60], seed=0)
+
+
+class TestCoveringRadius:
+    def test_no_patch_is_farther_from_the_selected_ones(self):
+        points = centre_(torch.randn(90, 16, generator=torch.Generator().manual_seed(5)), 0)
+        sizes = [4, 20, 50, 90]
+        found = select_sizes(points, sizes, seed=0, measures_radii=True)
+        for size, radius in zip(sizes, found.radii, strict=True):
+            chosen = points[found.indices[:size]].double()
+            expected = torch.cdist(points.double(), chosen).amin(1).max()
+            # At first, the selection uses the mean distance to the starting points if it is less.
+            assert radius == pytest.approx(float(expected), rel=1e-5, abs=1e-5) or size == 4
+            assert radius <= float(expected) * (1 + 1e-6)
+
+    def test_it_changes_no_selection_and_is_left_out_otherwise(self):
+        points = centre_(torch.randn(90, 16, generator=torch.Generator().manual_seed(5)), 0)
+        plain = select_sizes(points, [20, 50], seed=0)
+        assert plain.radii is None
+        measured = select_sizes(points, [20, 50], seed=0, measures_radii=True)
+        assert torch.equal(plain.indices, measured.indices)
+
+
+class TestSelectBeyond:
+    @pytest.mark.parametrize("radius", [0.0, 2.0, 3.5, 9.0])
+    @pytest.mark.parametrize("count", [5, 3000])
+    def test_is_the_greedy_selection_that_goes_on(self, radius, count):
+        """The slow twin, in float64: each was the farthest of all, but for rounding."""
+        generator = torch.Generator().manual_seed(7)
+        points = torch.randn(count, 8, generator=generator) + 3
+        kept = torch.randn(30, 8, generator=generator) + 3
+        found = select_beyond(points, kept, radius).tolist()
+        assert len(set(found)) == len(found)
+        distances = torch.cdist(points.double(), kept.double()).amin(1)
+        for number in found:
+            assert distances[number] >= max(float(distances.max()) * (1 - 1e-5), radius)
+            to_it = (points.double() - points[number].double()).norm(dim=1)
+            distances = torch.minimum(distances, to_it)
+        assert distances.max() <= radius + 1e-6
+
+    def test_patches_that_are_there_already_are_not_added(self):
+        kept = 100 + torch.randn(50, 8, generator=torch.Generator().manual_seed(7))
+        assert len(select_beyond(kept[10:30], kept, 0.0)) == 0
+        assert len(select_beyond(torch.cat([kept + 1, kept + 1]), kept, 0.0)) == 50

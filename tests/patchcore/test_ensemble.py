@@ -6,14 +6,20 @@ from patchcore import Prediction
 from patchcore.ensemble import NormalScores, combine, draw_sample, normal_scores
 from patchcore.memory_bank import Coreset, MemoryBank
 from patchcore.origins import EmbeddingOrder, Origins
+from patchcore.scoring import Scorer
+from patchcore.settings import Settings
 
 
 def make_coreset(embeddings, sizes, seed=0):
     order = np.random.RandomState(seed).permutation(len(embeddings))[: sizes[-1]]
     bank = MemoryBank(embeddings[torch.from_numpy(order)])
     # One patch an image.
-    origins = Origins.locate(order, (1, 1), EmbeddingOrder.of(len(embeddings), 0, 8), (), ())
+    origins = Origins.locate(order, (1, 1), EmbeddingOrder.of(len(embeddings), 1, 8), (), ("",))
     return Coreset(order, tuple(sizes), bank, seed, origins)
+
+
+def make_scorer(k, **options):
+    return Scorer(Settings(k=k, **options), (1, 1), torch.device("cpu"))
 
 
 def make_prediction(score):
@@ -28,7 +34,7 @@ def test_normal_scores_are_those_of_training_patches_without_themselves(k):
     embeddings = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
     coreset = make_coreset(embeddings, [20, 200])
     sample = draw_sample(200, seed=0)
-    found = normal_scores(embeddings[torch.from_numpy(sample)], sample, coreset, k)
+    found = normal_scores(embeddings[torch.from_numpy(sample)], sample, coreset, make_scorer(k))
     for size, result in zip(coreset.sizes, found, strict=True):
         members = coreset.indices[:size]
         scores = []
@@ -42,7 +48,8 @@ def test_normal_scores_are_those_of_training_patches_without_themselves(k):
 
 def test_normal_scores_of_equal_patches_can_still_divide():
     embeddings = torch.ones(50, 8)
-    (result,) = normal_scores(embeddings, np.arange(50), make_coreset(embeddings, [10]), 1)
+    coreset = make_coreset(embeddings, [10])
+    (result,) = normal_scores(embeddings, np.arange(50), coreset, make_scorer(1))
     assert result.mean == 0
     assert result.std > 0
 

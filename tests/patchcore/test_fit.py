@@ -53,7 +53,7 @@ def embed_in_order(model: PatchCore, images, batch_size=3) -> tuple[np.ndarray, 
     for start in range(0, len(images), batch_size):
         batch = np.stack(images[start : start + batch_size])
         versions.append(batch)
-        for flip in model.settings.flip:
+        for flip in model.settings.augment:
             versions.append(np.ascontiguousarray(np.flip(batch, 2 if flip == "horizontal" else 1)))
     embedded = torch.cat([model.embedder.embed(version).flatten(0, 2) for version in versions])
     return np.concatenate(versions), embedded
@@ -76,12 +76,12 @@ def two_passes(monkeypatch) -> None:
 
 
 class TestCoresets:
-    @pytest.mark.parametrize("flip", [(), ("horizontal",), ("vertical", "horizontal")])
+    @pytest.mark.parametrize("augment", [(), ("horizontal",), ("vertical", "horizontal")])
     @pytest.mark.parametrize("passes", [1, 2])
-    def test_are_the_greedy_ones_with_their_crops_and_origins(self, flip, passes, monkeypatch):
+    def test_are_the_greedy_ones_with_their_crops_and_origins(self, augment, passes, monkeypatch):
         if passes == 2:
             two_passes(monkeypatch)
-        model, images = make_model(percentage_coreset=(0.05, 0.3), flip=flip), make_images(7)
+        model, images = make_model(percentage_coreset=(0.05, 0.3), augment=augment), make_images(7)
         names = [f"{number}.png" for number in range(7)]
         found = fit_images(model, images, names, seeds=(3, 0), held_out=False)
         versions, embeddings = embed_in_order(model, images)
@@ -96,10 +96,10 @@ class TestCoresets:
             assert torch.equal(coreset.bank.embeddings, embeddings[expected])
             origins = coreset.origins
             for position, index in enumerate(coreset.indices):
-                image, flip_number = origins.image[position], origins.flip[position]
-                whole, axes = images[image], {"horizontal": 1, "vertical": 0}
-                if flip_number:
-                    whole = np.flip(whole, axes[origins.flips[flip_number]])
+                image, version = origins.image[position], origins.version[position]
+                whole, axes = images[image], {"horizontal flip": 1, "vertical flip": 0}
+                if version:
+                    whole = np.flip(whole, axes[origins.versions[version]])
                 np.testing.assert_array_equal(whole, versions[index // PATCHES])
                 assert (origins.row[position] * GRID + origins.column[position]) == index % PATCHES
                 assert origins.names[image] == names[image]
@@ -127,7 +127,7 @@ class TestTwoPasses:
 
     def test_everything_equals_one_pass_to_the_last_bit(self, monkeypatch):
         images = make_images(13)
-        model = make_model(percentage_coreset=(0.05, 0.2), flip=("vertical",), k=2)
+        model = make_model(percentage_coreset=(0.05, 0.2), augment=("vertical",), k=2)
         wanted = {"seeds": (5, 1), "normal": True}
         one = fit_images(model, images, **wanted)
         two_passes(monkeypatch)
@@ -166,7 +166,7 @@ class TestTwoPasses:
         import patchcore.fit as module
 
         monkeypatch.setattr(module, "plan_memory", plan)
-        model = make_model(percentage_coreset=(0.1, 0.5), flip=("vertical",))
+        model = make_model(percentage_coreset=(0.1, 0.5), augment=("vertical",))
         request = {"normal": normal, "patches": patches, "memory_budget": 7.0}
         fit_images(model, make_images(8), seeds=(0, 1), **request)
         ((needs, budget),) = seen
@@ -227,7 +227,7 @@ class TestHeldOutScores:
             np.testing.assert_allclose(result.image_scores, own, rtol=1e-4)
 
     def test_flips_of_a_held_out_image_are_held_out_with_it(self):
-        model = make_model(percentage_coreset=1.0, flip=["horizontal"])
+        model = make_model(percentage_coreset=1.0, augment=["horizontal"])
         # Each image is symmetric: its flip in the bank would make its distance 0.
         images = [np.concatenate([i[:, :16], i[:, 15::-1]], axis=1) for i in make_images(5)]
         (found,) = fit_images(model, images).held_out
@@ -235,16 +235,16 @@ class TestHeldOutScores:
         assert found.image_scores.min() > 0.1
 
     @pytest.mark.parametrize("passes", [1, 2])
-    @pytest.mark.parametrize("flip", [(), ("vertical",)])
-    def test_copies_are_never_in_different_folds(self, flip, passes, monkeypatch):
+    @pytest.mark.parametrize("augment", [(), ("vertical",)])
+    def test_copies_are_never_in_different_folds(self, augment, passes, monkeypatch):
         """Each image is scored as if its copies had not been among the training images."""
         if passes == 2:
             two_passes(monkeypatch)
-        model = make_model(percentage_coreset=1.0, flip=flip)
+        model = make_model(percentage_coreset=1.0, augment=augment)
         images = make_images(6)
         (alone,) = fit_images(model, images).held_out
         copies = images + [image.copy() for image in reversed(images)]
-        if flip:
+        if augment:
             copies += [np.ascontiguousarray(image[::-1]) for image in images]
         (found,) = fit_images(model, copies).held_out
         np.testing.assert_allclose(found.image_scores, alone.image_scores, rtol=1e-4)

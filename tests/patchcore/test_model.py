@@ -126,7 +126,7 @@ def test_refuses_no_images():
 
 def test_flips_are_learned_too():
     images = make_images(3, size=(36, 36))  # of size_resize: resizing changes nothing
-    model = make_model(percentage_coreset=1.0, flip=("horizontal", "vertical")).fit(images)
+    model = make_model(percentage_coreset=1.0, augment=("horizontal", "vertical")).fit(images)
     assert len(model.coreset.indices) == 3 * 3 * 64
     flipped = [image[:, ::-1] for image in images] + [image[::-1] for image in images]
     flipped_alone = make_model(percentage_coreset=1.0).fit(images).predict(flipped)
@@ -190,8 +190,11 @@ def test_layer_weights_and_interpolation_reach_the_embedding():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_score": "median"}, "image_score max_patch, max_map, reweighted, found 'median'"),
-        ({"flip": ("diagonal",)}, "flip horizontal, vertical, found 'diagonal'"),
+        ({"image_score": "median"}, "top_share_map, found 'median'"),
+        (
+            {"augment": ("diagonal",)},
+            "brightness, found 'diagonal'",
+        ),
         ({"interpolation": "cubic"}, "interpolation bilinear, area, found 'cubic'"),
         ({"num_reweight": 0}, "num_reweight of at least 2, found 0"),
     ],

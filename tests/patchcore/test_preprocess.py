@@ -142,3 +142,47 @@ class TestCropBox:
             centres = first + (np.arange(count) + 0.5) * (last - first) / count
             shown = pixels_shown(preprocess, size, axis)
             assert (np.abs(shown + 0.5 - centres) <= 0.5 + 1e-9).all()
+
+
+class TestShorterEdge:
+    """AnomalyDINO resizes the shorter edge by torchvision and crops to multiples of the patch."""
+
+    @pytest.mark.parametrize("size", [(60, 60), (60, 91), (123, 60), (31, 40)], ids=str)
+    @pytest.mark.parametrize("crop", [(32, 32), (24, 40), (48, 32)], ids=str)
+    def test_equals_torchvision_where_the_image_covers_the_crop(self, size, crop):
+        image = make_image(*size)
+        resized = np.asarray(transforms.Resize(32)(Image.fromarray(image)))
+        preprocess = Preprocess((32, 32), crop, resize="shorter_edge")
+        assert preprocess.resized(size) == resized.shape[:2]
+        padded = np.pad(resized, ((40, 40), (40, 40), (0, 0)), mode="edge")
+        top, left = (
+            round((length - count) / 2) + 40
+            for length, count in zip(resized.shape, crop, strict=False)
+        )
+        expected = padded[top : top + crop[0], left : left + crop[1]]
+        found = preprocess.crop_image(image)
+        assert found.shape == (*crop, 3)
+        assert np.abs(found.astype(int) - expected).max() <= 2  # the box is in float32
+
+    def test_masks_are_cropped_as_their_images_and_end_at_the_border(self):
+        preprocess = Preprocess((32, 32), (40, 32), resize="shorter_edge")
+        mask = np.zeros((64, 128), bool)
+        mask[:, 40:80] = True
+        found = preprocess.crop_mask(mask)
+        expected = np.zeros((40, 32), bool)
+        expected[4:36, 4:24] = True  # half the size, from column 16 and row -4 on
+        np.testing.assert_array_equal(found, expected)
+        assert preprocess.crop_box((64, 128)) == (32, -8, 96, 72)
+
+    def test_area(self):
+        image = make_image(64, 96)
+        preprocess = Preprocess((32, 32), (32, 32), interpolation="area", resize="shorter_edge")
+        blocks = image.reshape(32, 2, 48, 2, 3).mean((1, 3))[:, 8:40]
+        assert np.abs(preprocess.crop_image(image) - blocks).max() <= 0.5
+
+    def test_its_words(self):
+        text = Preprocess((32, 32), (40, 32), resize="shorter_edge").describe()
+        assert text == (
+            "resized to a shorter edge of 32 pixels (the aspect kept, antialiased bilinear), then "
+            "centre-cropped to 40x32 and extended by its border pixels where it is smaller"
+        )

@@ -198,3 +198,13 @@ def test_a_mask_is_spread_to_the_nearest_pixel(size):
         if 0 <= y < 16 and 0 <= x < 24:
             expected[row, column] = mask[int(y), int(x)]
     np.testing.assert_array_equal(found, expected)
+
+
+def test_regions_beyond_the_image_are_left_out_and_boxes_end_at_its_border():
+    anomaly_map = np.zeros((10, 10), np.float32)
+    anomaly_map[0, :] = 2  # the map begins two of its pixels above the image
+    anomaly_map[1:4, 8:] = 3
+    box = (0.0, -20.0, 100.0, 80.0)
+    (region,) = find_regions(anomaly_map, 1, crop_box=box, size=(80, 97))
+    assert region.box == (80, 0, 97, 20)
+    assert region.score == 3

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
 from patchcore import settings
+from patchcore.metric import Metric
 from patchcore.scoring import (
     IMAGE_SCORES,
     AnomalyMap,
@@ -44,7 +45,7 @@ def test_a_patch_is_scored_by_its_mean_distance():
 
 def scored(scores: torch.Tensor, maps: torch.Tensor) -> ScoredPatches:
     nothing = torch.empty(0)
-    return ScoredPatches(scores, maps, nothing, nothing, nothing, lambda rows: rows)
+    return ScoredPatches(scores, maps, nothing, nothing, nothing, lambda rows: rows, Metric())
 
 
 def test_an_image_is_scored_by_its_most_anomalous_patch_or_pixel():

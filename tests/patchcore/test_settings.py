@@ -35,8 +35,8 @@ class TestForm:
             ("size_crop", [64], (64, 64)),
             ("size_crop", (64, 96), (64, 96)),
             ("size_crop", np.int64(64), (64, 64)),
-            ("flip", "vertical", ("vertical",)),
-            ("flip", ["vertical", "horizontal"], ("vertical", "horizontal")),
+            ("augment", "vertical", ("vertical",)),
+            ("augment", ["vertical", "horizontal"], ("vertical", "horizontal")),
             ("layer_weights", None, None),
             ("layer_weights", (), None),
             ("layer_weights", [], None),
@@ -81,9 +81,15 @@ class TestForm:
             r"size_crop at most size_resize, found size_crop \(224, 257\) and size_resize "
             r"\(256, 256\), as height and width \(size_crop, size_resize\)",
         ),
-        ({"image_score": "mean"}, r"image_score max_patch, max_map, reweighted, found 'mean' \("),
+        (
+            {"image_score": "mean"},
+            r"image_score max_patch, max_map, reweighted, top_share, top_share_map, found 'mean'",
+        ),
         ({"interpolation": "cubic"}, r"interpolation backbone, bilinear, .*, found 'cubic' \("),
-        ({"flip": ("vertical", "up")}, r"flip horizontal, vertical, found 'vertical' 'up' \(flip"),
+        (
+            {"augment": ("vertical", "up")},
+            r"augment horizontal, vertical, rotations, brightness, found 'vertical' 'up' \(augment",
+        ),
         ({"precision": "int8"}, r"precision float32, tf32, bfloat16, float16, found 'int8' \("),
         ({"k": 1.5}, r"expected k of type int, found 1.5 \(k\)"),
         ({"k": "3"}, r"expected k of type int, found '3' \(k\)"),
@@ -95,6 +101,37 @@ class TestForm:
     ],
 )
 def test_a_value_that_is_not_allowed(given, message):
+    with pytest.raises(PatchCoreError, match=message):
+        Settings(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"neighbourhood": "plain", "patch_size": 5},
+            r"patch_size 3 with neighbourhood plain, which has no neighbourhoods to .*, found 5 "
+            r"\(patch_size, neighbourhood\)",
+        ),
+        (
+            {"neighbourhood": "plain", "embed_dim": 64},
+            r"embed_dim 1024 with neighbourhood plain, .*, found 64 \(embed_dim, neighbourhood\)",
+        ),
+        (
+            {"resize": "shorter_edge", "size_resize": (32, 48)},
+            r"one number as size_resize with resize shorter_edge, .*\(size_resize, resize\)",
+        ),
+        (
+            {"banks": "per_layer", "image_score": "reweighted"},
+            r"image_score than reweighted with banks per_layer.* \(image_score, banks\)",
+        ),
+        (
+            {"banks": "per_layer", "distance": "cosine", "layer_weights": (1.0, 2.0)},
+            r"layer_weights None with distance cosine, and banks per_layer, .*\(layer_weights, ",
+        ),
+    ],
+)
+def test_settings_that_exclude_one_another(given, message):
     with pytest.raises(PatchCoreError, match=message):
         Settings(**given)
 
@@ -112,14 +149,14 @@ class TestJson:
             seed=seed,
             sigma=sigma,
             layer_weights=layer_weights,
-            flip="vertical",
+            augment="vertical",
         )
         assert Settings.from_json(json.loads(json.dumps(settings.as_json()))) == settings
 
     def test_tuples_become_lists(self):
         record = Settings(size_crop=(32, 64), layer_weights=(1, 2)).as_json()
         assert (record["size_crop"], record["layer_weights"]) == ([32, 64], [1.0, 2.0])
-        assert (record["percentage_coreset"], record["flip"]) == ([0.1], [])
+        assert (record["percentage_coreset"], record["augment"]) == ([0.1], [])
         assert list(record) == [field.name for field in fields(Settings)]
 
     @pytest.mark.parametrize(

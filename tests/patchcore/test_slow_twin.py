@@ -47,7 +47,7 @@ class SlowTwin:
     """The method by plain loops, with the arguments and defaults of `PatchCore`.
 
     Attributes:
-        order: (image, flip) of each embedded image, in the order of embedding.
+        order: (image, version) of each embedded image, in the order of embedding.
         embedded: (n, h, w, D) float64, the embeddings of these images.
     """
 
@@ -60,7 +60,7 @@ class SlowTwin:
         k: int = 1,
         image_score: str = "max_patch",
         num_reweight: int = 9,
-        flip: tuple[str, ...] = (),
+        augment: tuple[str, ...] = (),
         embed_dim: int = 160,
         sigma: float = 4.0,
         seed: int = 0,
@@ -73,7 +73,7 @@ class SlowTwin:
         turns = {"": lambda i: i, "vertical": lambda i: i[::-1], "horizontal": lambda i: i[:, ::-1]}
         self.order, self.crops = [], []
         for first in range(0, len(images), batch_size):
-            for name in ("", *flip):
+            for name in ("", *augment):
                 for number in range(first, min(first + batch_size, len(images))):
                     self.order.append((number, name))
                     self.crops.append(turns[name](images[number][MARGIN:-MARGIN, MARGIN:-MARGIN]))
@@ -206,7 +206,7 @@ CASES = [
             "image_score": "reweighted",
             "num_reweight": 4,
             "percentage_coreset": (0.2, 0.05),
-            "flip": ("vertical",),
+            "augment": ("vertical",),
             "batch_size": 2,
         },
         id="reweighted",
@@ -215,7 +215,7 @@ CASES = [
         {
             "image_score": "max_map",
             "sigma": 1.5,
-            "flip": ("horizontal", "vertical"),
+            "augment": ("horizontal", "vertical"),
             "embed_dim": 128,
             "percentage_coreset": 0.05,
             "batch_size": 3,
@@ -316,13 +316,13 @@ def striped_images(count: int) -> list[np.ndarray]:
     ]
 
 
-@pytest.mark.parametrize("flip", [(), ("horizontal",), ("vertical", "horizontal")])
-def test_crops_of_coreset_patches_over_several_batches(flip):
-    """Each crop is cut from the image, and the flip, of its patch: five images, two a batch."""
+@pytest.mark.parametrize("augment", [(), ("horizontal",), ("vertical", "horizontal")])
+def test_crops_of_coreset_patches_over_several_batches(augment):
+    """Each crop is cut from the image, and the version, of its patch: five images, two a batch."""
     images = striped_images(5)
-    model = make_model(two_layers(), 32, percentage_coreset=0.3, flip=flip, batch_size=2)
+    model = make_model(two_layers(), 32, percentage_coreset=0.3, augment=augment, batch_size=2)
     model.fit(images)
-    twin = SlowTwin(two_layers(), images, flip=flip, batch_size=2)
+    twin = SlowTwin(two_layers(), images, augment=augment, batch_size=2)
     crops, origins = model.coreset.patches, model.coreset.origins
     assert len(crops) == len(model.coreset.indices)
     seen = set()
@@ -333,7 +333,8 @@ def test_crops_of_coreset_patches_over_several_batches(flip):
         top, left = 4 * row + 2, 4 * column + 2  # of 8x8 pixels around a field of 4x4
         np.testing.assert_array_equal(crops[place], mirrored[top : top + 8, left : left + 8])
         number, name = twin.order[embedded]
-        assert (origins.image[place], origins.flips[origins.flip[place]]) == (number, name)
+        version = origins.versions[origins.version[place]]
+        assert (origins.image[place], version) == (number, f"{name} flip" if name else "")
         assert (origins.row[place], origins.column[place]) == (row, column)
         seen.add((number, name))
     assert seen == set(twin.order)

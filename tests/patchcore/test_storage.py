@@ -49,7 +49,7 @@ def own_network(seed: int = 0) -> Backbone:
 def fitted() -> PatchCore:
     with one_thread():
         names = [f"{number:03d}.png" for number in range(9)]
-        return PatchCore(**SMALL, k=2, flip=("vertical",)).fit(make_images(9), names)
+        return PatchCore(**SMALL, k=2, augment=("vertical",)).fit(make_images(9), names)
 
 
 @pytest.fixture
@@ -97,14 +97,14 @@ class TestTheSameAgain:
     def test_everything_that_was_learned(self, fitted, folder):
         before, after = fitted.trained, PatchCore.load(folder).trained
         assert after.coreset.origins.names == before.coreset.origins.names
-        assert after.coreset.origins.flips == before.coreset.origins.flips
+        assert after.coreset.origins.versions == before.coreset.origins.versions
         assert after.thresholds == before.thresholds
         assert after.best == before.best
         assert after.category == before.category
         assert after.coreset.sizes == before.coreset.sizes
         assert after.coreset.seed == before.coreset.seed
         np.testing.assert_array_equal(after.coreset.indices, before.coreset.indices)
-        for name in ("image", "flip", "row", "column"):
+        for name in ("image", "version", "row", "column"):
             found, expected = (getattr(t.coreset.origins, name) for t in (after, before))
             np.testing.assert_array_equal(found, expected)
         np.testing.assert_array_equal(after.held_out.image_scores, before.held_out.image_scores)
@@ -118,10 +118,21 @@ class TestTheSameAgain:
             "k": 3,
             "image_score": "reweighted",
             "num_reweight": 4,
+            "distance": "cosine",
+            "top_share": 0.2,
+            "neighbourhood": "pooled",
+            "banks": "joined",
+            "search_radius": 3,
+            "retrieve_images": 2,
+            "foreground": "pca",
+            "foreground_threshold": 0.5,
+            "resize": "stretch",
+            "tile": 0,
+            "overlap": 16,
             "size_resize": (70, 80),
             "size_crop": (64, 72),
             "interpolation": "area",
-            "flip": ("horizontal", "vertical"),
+            "augment": ("horizontal", "vertical"),
             "patch_size": 5,
             "embed_dim": 100,
             "layer_weights": (1.0, 0.25),
@@ -320,7 +331,7 @@ class TestRefusals:
         [
             pytest.param("indices", "indices of training patches below 4050", id="indices"),
             pytest.param("origin_image", "training images below 9", id="images"),
-            pytest.param("origin_flip", "flips below 2", id="flips"),
+            pytest.param("origin_version", "versions below 2", id="versions"),
             pytest.param("origin_row", "rows below 15", id="rows"),
             pytest.param("origin_column", "columns below 15", id="columns"),
         ],

@@ -6,7 +6,7 @@ from torch import nn
 from patchcore import PatchCore, PatchCoreError
 from patchcore.backbone import Backbone
 from patchcore.export import traceable
-from patchcore.export.traceable import TraceablePatchCore, trace
+from patchcore.export.traceable import TraceableBank, TraceablePatchCore, trace
 from tests.patchcore.test_model import make_images, make_model
 from tests.support import one_thread
 
@@ -72,14 +72,11 @@ def test_searches_the_coreset_that_it_is_given():
 
 def test_equal_vectors_are_at_distance_zero_and_nearly_equal_ones_in_their_order():
     """By products of numbers of this size, distances below 0.1 cannot be told apart."""
-    model = make_model(percentage_coreset=1.0).fit(TRAIN)
-    module = TraceablePatchCore(model, model.coreset)
     generator = torch.Generator().manual_seed(0)
     steps = torch.tensor([0.0, 0.001, 0.002, 0.003])[:, None]
     points = 100 * torch.randn(60, 1, 24, generator=generator)
     bank = (points + steps).reshape(-1, 24)  # 60 groups of 4 that hardly differ
-    module.bank, module.squares = bank, bank.square().sum(1)
-    distances, nearest = module._search(bank)
+    distances, nearest = TraceableBank(bank, k=1, num_patches=64)(bank)
     assert (distances == 0).all()
     assert torch.equal(nearest, torch.arange(240))
 

@@ -346,6 +346,14 @@ class TestDestinations:
         assert torch.equal(weights[0], weights[1])
         assert not torch.equal(weights[0], weights[2])
 
+    def test_top_share(self):
+        flags = "--image_score top_share --top_share"
+        few, many = (self.run(f"{flags} {share}").prediction for share in (0.01, 0.5))
+        assert (few.score > many.score).all()
+        np.testing.assert_allclose(
+            many.score, np.sort(many.distance.reshape(6, -1))[:, -112:].mean(1), rtol=1e-5
+        )
+
     @pytest.mark.parametrize("choice", ["max_patch", "max_map", "reweighted"])
     def test_image_score(self, choice):
         prediction = self.run(f"--image_score {choice}").prediction
@@ -357,6 +365,13 @@ class TestDestinations:
         else:
             expected = largest_patch if choice == "max_patch" else largest_pixel
             np.testing.assert_allclose(prediction.score, expected, rtol=1e-6)
+
+    def test_distance(self):
+        euclidean, cosine = self.run(), self.run("--distance cosine")
+        lengths = [seen.bank.norm(dim=1) for seen in (euclidean, cosine)]
+        assert lengths[0].std() > 0.01
+        np.testing.assert_allclose(lengths[1], 1, rtol=1e-5)
+        assert cosine.prediction.score.max() < 2
 
     def test_num_reweight(self):
         few, many = (
@@ -414,6 +429,24 @@ class TestDestinations:
         assert larger.result.masks.shape == seen.result.masks.shape
         assert larger.result.masks.sum() != seen.result.masks.sum()
 
+    def test_resize(self):
+        flags = "--resize shorter_edge --size_resize 64 --size_crop 64 96"
+        seen = self.run(f"{flags} --pictures all")
+        assert seen.prediction.anomaly_map.shape[1:] == (64, 96)
+        crop = seen.result.images[0]
+        np.testing.assert_array_equal(crop[:, :16], np.repeat(crop[:, 16:17], 16, axis=1))
+
+    TILES = "--backbone formulanet --layers layer1 layer2 --weights default --tile 32 --overlap"
+
+    def test_tile(self):
+        seen = self.run(f"{self.TILES} 16")
+        assert seen.model.backbone.size == (32, 32)
+        assert seen.prediction.anomaly_map.shape[1:] == (64, 64)
+
+    def test_overlap(self):
+        few, many = (self.run(f"{self.TILES} {overlap}") for overlap in (0, 16))
+        assert not np.array_equal(few.prediction.score, many.prediction.score)
+
     def test_size_crop(self):
         seen = self.run("--size_crop 48 56")
         assert seen.prediction.anomaly_map.shape[1:] == (48, 56)
@@ -425,13 +458,13 @@ class TestDestinations:
         assert area.model.preprocess.interpolation == "area"
         assert not np.array_equal(bilinear.prediction.score, area.prediction.score)
 
-    def test_flip(self):
-        plain, flipped, both = (
-            self.run(flags) for flags in ("", "--flip vertical", "--flip vertical horizontal")
+    def test_augment(self):
+        plain, flipped, more = (
+            self.run(flags) for flags in ("", "--augment vertical", "--augment vertical brightness")
         )
-        for seen, versions in ((plain, 1), (flipped, 2), (both, 3)):
+        for seen, versions in ((plain, 1), (flipped, 2), (more, 4)):
             assert len(seen.coreset) == versions * NUM_TRAIN * NUM_PATCHES // 10
-        assert max(both.coreset) >= 2 * NUM_TRAIN * NUM_PATCHES
+        assert max(more.coreset) >= 3 * NUM_TRAIN * NUM_PATCHES
 
     @pytest.mark.parametrize("choice", ["bfloat16", "float16"])
     def test_precision(self, choice):
@@ -454,6 +487,36 @@ class TestDestinations:
         plain, short = self.run(), self.run("--memory_budget 0.0009")
         assert (plain.result.learned.plan.passes, short.result.learned.plan.passes) == (1, 2)
         np.testing.assert_array_equal(plain.prediction.score, short.prediction.score)
+
+    def test_neighbourhood(self):
+        seen = self.run("--neighbourhood plain --embed_dim 1024")
+        assert seen.bank.shape[1] == sum(seen.model.backbone.channels)
+
+    def test_banks(self):
+        joined, per_layer = self.run(), self.run("--banks per_layer --pictures defective")
+        assert len(per_layer.coreset) == 2 * len(joined.coreset)
+        assert per_layer.prediction.distance.shape[3] == 2
+
+    def test_search_radius(self):
+        far, near = self.run(), self.run("--search_radius 1")
+        assert (near.prediction.score > far.prediction.score).all()
+
+    def test_retrieve_images(self):
+        far, near = self.run(), self.run("--retrieve_images 1")
+        assert (near.prediction.distance >= far.prediction.distance).all()
+        assert (near.prediction.distance > far.prediction.distance).any()
+
+    def test_foreground(self):
+        whole = self.run().prediction
+        masked = self.run("--foreground pca --foreground_threshold 1").prediction
+        zero = masked.distance == 0
+        assert zero.any()
+        np.testing.assert_array_equal(masked.distance[~zero], whole.distance[~zero])
+
+    def test_foreground_threshold(self):
+        flags = "--foreground pca --foreground_threshold"
+        low, high = (self.run(f"{flags} {t}").prediction.distance for t in (0.1, 1))
+        assert (low == 0).sum() != (high == 0).sum()
 
     def test_patch_size(self):
         usual, wide, even = (self.run(f"--patch_size {size}") for size in (3, 5, 2))

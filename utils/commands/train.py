@@ -2,17 +2,20 @@
 
 import logging
 import sys
+from pathlib import Path
 
 from datasets.base import Category
 from datasets.layouts import layout_of
 from datasets.notes import Notes
 from datasets.training_images import read_training_images
+from patchcore.record import read_record
 from utils.options.method import parse_options
 from utils.options.train import DEFAULTS, TrainOptions
 from utils.pipeline.categories import category_names
 
 DESCRIPTION = """Fit models on normal images and save them, without test images: either on PATHs of
-normal images as one --category, or on the train/good images of the categories in --path_data."""
+normal images as one --category, or on the train/good images of the categories in --path_data. With
+--extend, normal images at PATHs join a trained model."""
 
 log = logging.getLogger(__name__)
 
@@ -23,11 +26,16 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
         arguments, DEFAULTS, command="train", description=DESCRIPTION, epilog=epilog
     )
     options.check_files()
+    if options.extend:
+        read_record(Path(options.extend))  # before torch is imported
     categories = read_categories(options)
 
-    from utils.pipeline.training import train
+    from utils.pipeline.training import extend_model, train
 
-    train(options, categories)
+    if options.extend:
+        extend_model(options, categories[0])
+    else:
+        train(options, categories)
 
 
 def read_categories(options: TrainOptions) -> list[Category]:

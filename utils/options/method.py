@@ -46,8 +46,11 @@ class ProtocolOptions(Flags):
         "paper",
         "method",
         "preset of method settings; explicit flags override it: paper (reference code), "
-        "whole_image (without crop; the default of train), patchcore_ex (area interpolation, k = "
-        "5, max_map) or anomalib_like (256x256 without crop, 1536 dimensions, reweighted)",
+        "whole_image (without crop; the default of train), "
+        "paper_320 (366/320 pixels), high_resolution (512/448 pixels, 1 percent), patchcore_ex "
+        "(area interpolation, k = 5, max_map), anomalib_like (256x256 without crop, 1536 "
+        "dimensions, reweighted), or anomalydino, rad and superadd (published methods for vision "
+        "transformers; docs/method.md lists what each sets and leaves out)",
         choices=tuple(PROTOCOLS),
     )
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchcore.settings import F1_MAX
+from patchcore.settings import F1_MAX, PROTOCOLS, Settings
 from utils.errors import UsageError
 from utils.options.fit import FitOptions
 from utils.options.flags import Flags, flag
@@ -29,6 +29,13 @@ class ImagesOptions(Flags):
         "also learn images with the same pixels as another one; by default each is learned once, "
         "except in published datasets",
     )
+    extend: str = flag(
+        "",
+        "input",
+        "folder of one trained model, with its model.json, that the images at PATHs join: only "
+        "patches that it does not cover are added; the settings are those of the model",
+        metavar="DIR",
+    )
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,9 @@ class TrainOptions(FitOptions, ImagesOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if bool(self.paths) != bool(self.category):
+        if self.extend:
+            self._check_extend()
+        elif bool(self.paths) != bool(self.category):
             raise UsageError("expected PATHs and their --category together, or neither")
         if Path(self.category).name != self.category or self.category.startswith("."):
             raise UsageError(f"expected a plain name as --category, found {self.category!r}")
@@ -52,6 +61,21 @@ class TrainOptions(FitOptions, ImagesOptions):
             raise UsageError(
                 f"expected one number of training images, found --shots "
                 f"{' '.join(map(str, self.shots))}; evaluate compares several"
+            )
+
+    def _check_extend(self) -> None:
+        """Check the flags beside ``--extend``."""
+        if not self.paths or self.category:
+            raise UsageError(
+                "expected PATHs of new images with --extend, and no --category: the model has one"
+            )
+        given = self.settings().as_json()
+        usual = Settings(**PROTOCOLS[DEFAULTS.protocol]).as_json()
+        changed = [name for name, value in usual.items() if given[name] != value]
+        if changed:
+            raise UsageError(
+                f"expected no --{changed[0]} with --extend: the settings are those of the model "
+                f"(--extend, --{changed[0]})"
             )
 
 

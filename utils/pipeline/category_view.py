@@ -114,6 +114,7 @@ class FigureSettings:
                 options.size("size_resize"),
                 options.size("size_crop"),
                 interpolation=interpolation,
+                resize=options.resize,
             ),
             decoding=view.decoding,
             ignored=ignored,

@@ -3,6 +3,7 @@
 import logging
 
 from patchcore.preprocess import Preprocess
+from patchcore.settings import SHORTER_EDGE
 
 log = logging.getLogger(__name__)
 
@@ -16,6 +17,15 @@ def report_crop(preprocess: Preprocess, advice: str = "") -> None:
             empty for a published benchmark, where the crop is part of the protocol.
     """
     (height, width), (crop_height, crop_width) = preprocess.size_resize, preprocess.size_crop
+    if preprocess.resize == SHORTER_EDGE:  # the share depends on the aspect of each image
+        log.info(
+            "of each image, resized to a shorter edge of %d pixels, the centre of %dx%d pixels "
+            "(width x height) is judged: what lies beyond it is not (--size_crop)",
+            height,
+            crop_width,
+            crop_height,
+        )
+        return
     share = 1 - crop_height * crop_width / (height * width)
     if not share:
         return

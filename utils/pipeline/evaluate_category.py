@@ -194,6 +194,7 @@ def _fit_shots(
             held_out=options.needs_held_out_scores and is_first,
             patches=options.needs_patch_images and is_first,
             normal=len(options.backbone) > 1,
+            radii=options.saves_models and is_first,
             memory_budget=options.memory_budget,
         )
         observer = RunObserver(category.name, model.device)

@@ -16,7 +16,7 @@ from datasets.base import DatasetError
 from datasets.depth import Decoding
 from datasets.images import read_image
 from patchcore import Prediction, explain
-from patchcore.embedder import flipped
+from patchcore.augment import changed
 from patchcore.origins import Origins
 from patchcore.preprocess import Preprocess
 from utils.plots import draw_explanation
@@ -110,7 +110,7 @@ def draw_patches(
         records,
         crops,
         grid,
-        lambda file, flip: read_training_image(root / file, flip, preprocess, decoding),
+        lambda file, version: read_training_image(root / file, version, preprocess, decoding),
     )
     return draw_explanation(image, patches, title=title, file_name=file_name)
 
@@ -142,12 +142,12 @@ def explained_patches(
         records: n records.
         crops: (n, k, ph, pw, 3) uint8.
         grid: (h, w).
-        read: Returns a training image, (H, W, 3) uint8, by its file and flip; None if the file
+        read: Returns a training image, (H, W, 3) uint8, by its file and version; None if the file
             cannot be read.
     """
     explained = []
     for record, crops_of_record in zip(records, crops, strict=True):
-        wholes = [read(near["file"], near["flip"]) for near in record["nearest"]]
+        wholes = [read(near["file"], near["version"]) for near in record["nearest"]]
         # All crops of a row have the same width, so that they can be compared.
         fields = 2 if any(whole is None for whole in wholes) else CONTEXT_FIELDS
         nearest = [
@@ -177,14 +177,14 @@ def explained_patches(
 
 @lru_cache(maxsize=TRAINING_IMAGES_KEPT)
 def read_training_image(
-    path: Path, flip: str, preprocess: Preprocess, decoding: Decoding
+    path: Path, version: str, preprocess: Preprocess, decoding: Decoding
 ) -> np.ndarray | None:
     """Return a cropped training image, (H, W, 3) uint8; None if it cannot be read."""
     try:
         image = preprocess.crop_image(read_image(path, decoding))
     except DatasetError:
         return None
-    return flipped(image, flip)
+    return changed(image[None], version)[0]
 
 
 def _describe_place(row: int, column: int, grid: tuple[int, int], size: tuple[int, int]) -> Record:
@@ -197,7 +197,7 @@ def _describe_origin(
     return {
         "coreset_index": index,
         "file": origins.names[origins.image[index]],
-        "flip": origins.flips[origins.flip[index]],
+        "version": origins.versions[origins.version[index]],
         **_describe_place(int(origins.row[index]), int(origins.column[index]), grid, size),
     }
 
@@ -227,4 +227,4 @@ def _place(record: Record) -> str:
 
 def _name(record: Record) -> str:
     name = record["file"].rpartition("/")[2]
-    return f"{name}, {record['flip']} flip" if record["flip"] else name
+    return f"{name}, {record['version']}" if record["version"] else name

@@ -96,10 +96,7 @@ def images_to_compare(model: PatchCore, paths: tuple[str, ...]) -> tuple[list[np
 def usage(model: PatchCore, path: Path, file_format: str) -> str:
     """Return the lines of Python that run an exported file."""
     preprocess = model.preprocess
-    (height, width), (crop_height, crop_width) = preprocess.size_resize, preprocess.size_crop
+    height, width = preprocess.size_crop
     return USAGE[file_format].format(
-        path=str(path),
-        height=crop_height,
-        width=crop_width,
-        what=f"RGB, resized to {height}x{width}, then centre-cropped to {crop_height}x{crop_width}",
+        path=str(path), height=height, width=width, what=f"RGB, {preprocess.describe()}"
     )

@@ -70,6 +70,6 @@ def fit_category(
         PatchCoreError: the category is too small for the request, or too large for the memory.
     """
     images = TrainingFiles(model, category, reading)
-    total = len(images) * (1 + len(model.embedder.flip))
+    total = len(images) * len(model.embedder.versions)
     with show_progress(total, f"{category.name}: embed", "image") as observer.bar:
         return fit(model.embedder, model.scorer, images, request, observer)

@@ -268,6 +268,7 @@ class Inference:
             anomaly_map if ignored is None else np.where(ignored.pixels, -np.inf, anomaly_map),
             self._thresholds.pixel.value,
             crop_box=crop_box,
+            size=image.shape[:2],
             max_regions=self._options.regions,
         )
         frame = {} if item.number is None else {"frame": item.number, "time": item.seconds}

@@ -75,7 +75,7 @@ def make_models(
             member.backbone,
             member.layers,
             member.weights,
-            size=settings.size_crop,
+            size=settings.size_network,
             seed=settings.seed,
             norm_tokens=settings.norm_tokens,
         )

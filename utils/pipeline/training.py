@@ -3,19 +3,30 @@
 import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from datasets.base import Category
 from datasets.shots import choose_shots
+from patchcore.extend import extend
 from patchcore.fit import FitRequest
+from patchcore.record import read_record
+from patchcore.settings import DEFAULT
 from patchcore.trained import Trained
 from utils.files import make_writable
+from utils.options.model_choice import ModelChoice
 from utils.options.train import TrainOptions
 from utils.pipeline.copies import without_copies
 from utils.pipeline.crop import report_crop
-from utils.pipeline.fit import fit_category
-from utils.pipeline.models import choose_device, describe_ignored, make_models, summarise
+from utils.pipeline.fit import TrainingFiles, fit_category
+from utils.pipeline.models import (
+    choose_device,
+    describe_ignored,
+    load_model,
+    make_models,
+    summarise,
+)
 from utils.pipeline.observer import RunObserver
-from utils.pipeline.reading import find_reading, log_notes
+from utils.pipeline.reading import Reading, find_reading, log_notes
 from utils.pipeline.saving import save_models
 from utils.pipeline.suspects import describe_suspects
 
@@ -55,6 +66,7 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
                 model.percentages,
                 (model.settings.seed,),
                 held_out=options.needs_held_out_scores,
+                radii=True,
                 memory_budget=options.memory_budget,
             )
             observer = RunObserver(category.name, model.device)
@@ -65,6 +77,45 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
                 _log_threshold(trained, time.perf_counter() - start)
                 log.info("%s", describe_suspects(trained))
         log_notes(reading.notes, category.name)
+
+
+def extend_model(options: TrainOptions, category: Category) -> None:
+    """Let the training images of a category join the model that ``--extend`` names.
+
+    Raises:
+        DatasetError, PatchCoreError, UsageError: User-fixable errors. The model is unchanged then.
+    """
+    folder = Path(options.extend)
+    member = options.members()[0]
+    choice = ModelChoice(
+        backbone=member.backbone if ":" in member.backbone else "",
+        weights="" if member.weights == DEFAULT else member.weights,
+    )
+    model = load_model(folder, choice, choose_device(options.device), options.batch_size)
+    start = time.perf_counter()
+    known = model.trained.coreset
+    reading = Reading.of_model(model.trained, options, options.max_megapixels)
+    new = category if options.keep_copies else without_copies(category, reading)
+    images = TrainingFiles(model, new, reading)
+    model.trained = extend(model.embedder, model.scorer, model.trained, images)
+    model.save(folder, dtype=read_record(folder)["dtype"], faiss_index=options.save_index)
+    log_notes(reading.notes, model.trained.category)
+    joined = model.trained.joined
+    log.info(
+        "%s: %d images joined, %d of their %d patches were added to %d, %.1f s",
+        model.trained.category,
+        joined.num_images,
+        joined.num_added,
+        model.embedder.num_patches(joined.num_images),
+        len(known.bank),
+        time.perf_counter() - start,
+    )
+    for what, threshold in (
+        ("of the first training", model.thresholds.image),
+        ("of the images that joined, scored before they did", joined.thresholds.image),
+    ):
+        if threshold is not None:
+            log.info("threshold %s: %.4g", what, threshold.value)
 
 
 def _log_threshold(trained: Trained, seconds: float) -> None:

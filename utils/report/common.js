@@ -116,9 +116,9 @@ function showPatches(image, within) {
       make(
         "td",
         {},
-        ...nearest.flatMap(([file, r, c, flip, distance], n) => [
+        ...nearest.flatMap(([file, r, c, version, distance], n) => [
           ...(n ? [make("br")] : []),
-          `${within(file)}${flip ? ` (${flip} flip)` : ""} at ${r}, ${c}; distance ${digits(distance)}`,
+          `${within(file)}${version ? ` (${version})` : ""} at ${r}, ${c}; distance ${digits(distance)}`,
         ]),
       ),
     ),

@@ -23,7 +23,7 @@ class ReportImage:
         localization: File of the localization figure; None if it was not drawn.
         explanation: File of the explanation figure; None if it was not drawn.
         patches: Records of the most anomalous patches: ``row``, ``column``, ``score`` and
-            ``nearest``, a list of records with ``file``, ``row``, ``column``, ``flip``,
+            ``nearest``, a list of records with ``file``, ``row``, ``column``, ``version``,
             ``distance``.
     """
 
@@ -89,7 +89,7 @@ def patches_record(patches: Sequence[Mapping[str, object]]) -> list[list[object]
         [
             *(patch["row"], patch["column"], _short(patch["score"])),
             [
-                [*(n[key] for key in ("file", "row", "column", "flip")), _short(n["distance"])]
+                [*(n[key] for key in ("file", "row", "column", "version")), _short(n["distance"])]
                 for n in patch["nearest"]
             ],
         ]

@@ -99,7 +99,7 @@ def test_onnx_is_written_under_the_models_name_and_the_lines_shown_run_it(export
         expected = model.predict_crops([np.zeros((1, 64, 64, 3), np.uint8)])
     np.testing.assert_allclose(left["score"], expected.score, rtol=1e-5)
     np.testing.assert_allclose(left["anomaly_map"], expected.anomaly_map, rtol=1e-4)
-    assert "RGB, resized to 72x72, then centre-cropped to 64x64" in export.out
+    assert "RGB, resized to 72x72 (height x width, antialiased bilinear), then" in export.out
     # The converters' logs, hundreds of lines, are left out.
     assert {record.name.partition(".")[0] for record in caplog.records} <= {"utils", "patchcore"}
 

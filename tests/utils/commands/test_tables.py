@@ -182,7 +182,7 @@ class TestApart:
 
     def test_settings_are_those_of_the_method_and_options_of_evaluate(self):
         options = {entry.name for entry in dataclasses.fields(EvaluateOptions)}
-        assert {"k", "sigma", "flip", "aupro_limit"} < set(method_settings()) < options
+        assert {"k", "sigma", "augment", "aupro_limit"} < set(method_settings()) < options
         assert {"percentage_coreset", "seed"}.isdisjoint(method_settings())
 
 

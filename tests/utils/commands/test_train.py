@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from datasets.base import GOOD, Category, Sample
+from datasets.images import read_image
+from main import WRONG_USAGE
 from patchcore import PatchCore
 from tests.support import (
     NUM_TRAIN,
@@ -263,3 +265,61 @@ def test_videos_are_not_learned(tmp_path, capsys):
     writer.release()
     train(path, "--category", "cap", trained=tmp_path / "kept", status=2)
     assert "expected images to learn, found a video" in capsys.readouterr().err
+
+
+class TestExtend:
+    @pytest.fixture
+    def folder(self, data, tmp_path):
+        """A model of the first images of a category."""
+        images = sorted((data / "widget/train/good").iterdir())
+        train(*images[:4], "--category", "cap", trained=tmp_path)
+        return tmp_path / "cap" / "squeezenet1_1_p0100_k01"
+
+    def extend(self, data, folder, *flags, status=0):
+        images = sorted((data / "widget/train/good").iterdir())[4:]
+        arguments = ("train", "--extend", folder, *flags, "--", *images)
+        assert call(*arguments) == status
+
+    def test_new_images_join_the_model(self, data, folder, caplog):
+        before = PatchCore.load(folder)
+        with caplog.at_level("INFO"):
+            self.extend(data, folder)
+        after = PatchCore.load(folder)
+        joined = after.trained.joined
+        assert joined.num_images == 2
+        assert 0 < joined.num_added == len(after.coreset.bank) - len(before.coreset.bank)
+        assert after.coreset.origins.names[4:] == tuple(
+            str(path) for path in sorted((data / "widget/train/good").iterdir())[4:]
+        )
+        assert after.thresholds == before.thresholds
+        assert after.trained.category == "cap"
+        assert f"cap: 2 images joined, {joined.num_added} of their 450 patches" in caplog.text
+        assert (
+            f"threshold of the first training: {before.thresholds.image.value:.4g}" in caplog.text
+        )
+
+    def test_it_is_what_the_library_does(self, data, folder):
+        model = PatchCore.load(folder)
+        self.extend(data, folder)
+        files = sorted((data / "widget/train/good").iterdir())[4:]
+        model.extend([read_image(file) for file in files])
+        np.testing.assert_array_equal(PatchCore.load(folder).coreset.indices, model.coreset.indices)
+
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            (("--k", "3"), "no --k with --extend: the settings are those of the model"),
+            (("--category", "cap"), "--extend, and no --category: the model has one"),
+        ],
+    )
+    def test_other_flags_are_refused(self, data, folder, capsys, flags, message):
+        self.extend(data, folder, *flags, status=WRONG_USAGE)
+        assert message in capsys.readouterr().err
+
+    def test_a_folder_without_a_model(self, data, tmp_path, capsys):
+        self.extend(data, tmp_path / "none", status=WRONG_USAGE)
+        assert "expected the folder of a trained model, cannot read" in capsys.readouterr().err
+
+    def test_without_images(self, folder, capsys):
+        assert call("train", "--extend", folder) == WRONG_USAGE
+        assert "expected PATHs of new images with --extend" in capsys.readouterr().err

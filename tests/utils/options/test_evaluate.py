@@ -45,17 +45,28 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "percentage_coreset": ("0.01 0.1 1", (0.01, 0.1, 1.0)),
     "k": ("9", 9),
     "seed": ("7 0", (7, 0)),
+    "distance": ("cosine", "cosine"),
     "image_score": ("reweighted", "reweighted"),
+    "top_share": ("0.05", 0.05),
+    "neighbourhood": ("plain", "plain"),
+    "banks": ("per_layer", "per_layer"),
+    "search_radius": ("2", 2),
+    "retrieve_images": ("5", 5),
+    "foreground": ("pca", "pca"),
+    "foreground_threshold": ("3.5", 3.5),
     "num_reweight": ("3", 3),
     "layer_weights": ("1 0.5", (1.0, 0.5)),
     "aupro_limit": ("0.05", 0.05),
     "backbone": ("resnet18 resnet34", ("resnet18", "resnet34")),
     "weights": ("file.pth", ("file.pth",)),
     "layers": ("features.6 features.13", (("features.6", "features.13"),)),
+    "resize": ("shorter_edge", "shorter_edge"),
+    "tile": ("96", 96),
+    "overlap": ("16", 16),
     "size_resize": ("320", (320,)),
     "size_crop": ("200 100", (200, 100)),
     "interpolation": ("area", "area"),
-    "flip": ("vertical horizontal", ("vertical", "horizontal")),
+    "augment": ("vertical horizontal", ("vertical", "horizontal")),
     "patch_size": ("5", 5),
     "embed_dim": ("384", 384),
     "sigma": ("2.5", 2.5),
@@ -66,6 +77,8 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "num_workers": ("0", 0),
     "device": ("cuda:1", "cuda:1"),
 }
+# Flags with examples that exclude those of others.
+EXCLUSIVE = {"neighbourhood", "banks"}
 
 
 def parse(text: str, defaults: EvaluateOptions | None = None) -> EvaluateOptions:
@@ -89,9 +102,10 @@ class TestParsing:
             assert [type(item) for item in found] == [type(item) for item in value]
 
     def test_all_flags_together(self):
-        text = " ".join(f"--{flag} {words}" for flag, (words, _) in EXAMPLES.items())
+        examples = {flag: e for flag, e in EXAMPLES.items() if flag not in EXCLUSIVE}
+        text = " ".join(f"--{flag} {words}" for flag, (words, _) in examples.items())
         assert parse(text) == EvaluateOptions(
-            **{flag: value for flag, (_, value) in EXAMPLES.items()}
+            **{flag: value for flag, (_, value) in examples.items()}
         )
 
     def test_what_is_not_given_takes_the_commands_own_default(self):
@@ -205,7 +219,7 @@ class TestMistakes:
             ("--size_crop big", "--size_crop: invalid int value: 'big'"),
             ("--pictures some", r"--pictures: invalid choice: '?some'? .*all.*defective.*none"),
             ("--protocol mine", r"--protocol: invalid choice: '?mine'? .*paper.*patchcore_ex"),
-            ("--flip up", r"--flip: invalid choice: '?up'? .*horizontal.*vertical"),
+            ("--augment up", r"--augment: invalid choice: '?up'? .*horizontal.*vertical"),
             ("--seed 0 one", "--seed: invalid int value: 'one'"),
             ("--categories", "--categories: expected at least one argument"),
             ("--backbone", "--backbone: expected at least one argument"),
@@ -292,13 +306,23 @@ class TestSettings:
         assert EvaluateOptions().settings() == Settings()
 
     def test_flags_set_them(self):
-        words = {f.name: EXAMPLES[f.name][0] for f in fields(Settings)}
+        names = [f.name for f in fields(Settings) if f.name not in EXCLUSIVE]
+        words = {name: EXAMPLES[name][0] for name in names}
         text = " ".join(f"--{name} {value}" for name, value in words.items())
         assert parse(text).settings() == Settings(
             percentage_coreset=(0.01, 0.1, 1.0),
             k=9,
             seed=7,  # the first
+            distance="cosine",
             image_score="reweighted",
+            top_share=0.05,
+            search_radius=2,
+            retrieve_images=5,
+            foreground="pca",
+            foreground_threshold=3.5,
+            resize="shorter_edge",
+            tile=96,
+            overlap=16,
             num_reweight=3,
             patch_size=5,
             embed_dim=384,
@@ -307,7 +331,7 @@ class TestSettings:
             size_resize=(320, 320),
             size_crop=(200, 100),
             interpolation="area",
-            flip=("vertical", "horizontal"),
+            augment=("vertical", "horizontal"),
             norm_tokens=True,
             precision="bfloat16",
         )
@@ -344,7 +368,7 @@ class TestModels:
         outputs = {field.name for field in fields(OutputOptions)}
         assert {"pictures", "aupro_limit", "path_result"} < outputs
         assert outputs == FLAGS - {field.name for field in fields(TrainOptions)}
-        assert {f.name for f in fields(TrainOptions)} - FLAGS == {"paths", "category"}
+        assert {f.name for f in fields(TrainOptions)} - FLAGS == {"paths", "category", "extend"}
 
     def test_a_missing_weights_file(self, tmp_path):
         parse("--backbone a b --weights default random").check_files()

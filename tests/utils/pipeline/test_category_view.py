@@ -78,9 +78,9 @@ def make_view(**changed) -> CategoryView:
     metrics = {"image_threshold": 3.0, "pixel_threshold": math.nan}
     origins = Origins(
         names=("data/nut/train/good/000.png", "data/nut/train/good/001.png"),
-        flips=("", "vertical"),
+        versions=("", "vertical flip"),
         image=np.arange(40) // 20,
-        flip=np.arange(40) % 2,
+        version=np.arange(40) % 2,
         row=np.arange(40) % 4,
         column=np.arange(40) // 4 % 4,
     )
@@ -132,17 +132,17 @@ def test_without_images_only_the_scores_are_described():
 
 def test_neighbours_are_named_relative_to_the_datasets_folder():
     view = make_view()
-    flips = set()
+    versions = set()
     for number, described in enumerate(describe_images(view, make_options())):
         (patch,) = described.patches
         expected = view.prediction.nearest[number, patch["row"], patch["column"]].tolist()
         assert [near["coreset_index"] for near in patch["nearest"]] == expected
         for near, index in zip(patch["nearest"], expected, strict=True):
             assert near["file"] == f"nut/train/good/{index // 20:03d}.png"
-            assert near["flip"] == ("vertical" if index % 2 else "")
+            assert near["version"] == ("vertical flip" if index % 2 else "")
             assert (near["row"], near["column"]) == (index % 4, index // 4 % 4)
-            flips.add(near["flip"])
-    assert flips == {"", "vertical"}
+            versions.add(near["version"])
+    assert versions == {"", "vertical flip"}
 
 
 @pytest.mark.parametrize("has_masks", [True, False])

@@ -25,3 +25,9 @@ def test_the_share_of_each_image_that_is_not_judged(caplog, resize, crop, advice
     caplog.set_level(logging.INFO)
     report_crop(Preprocess(resize, crop), advice)
     assert caplog.messages == ([] if message is None else [message])
+
+
+def test_the_centre_of_images_with_their_aspect_kept(caplog):
+    caplog.set_level(logging.INFO)
+    report_crop(Preprocess((448, 448), (448, 672), resize="shorter_edge"))
+    assert "a shorter edge of 448 pixels, the centre of 672x448 pixels" in caplog.text

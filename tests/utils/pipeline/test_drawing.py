@@ -25,7 +25,7 @@ from utils.pipeline.drawing import Drawing
 from utils.pipeline.explanations import read_training_image
 from utils.result_folder import ResultFolder
 
-FLAGS = "--pictures all --percentage_coreset 0.1 --flip vertical --k 2"
+FLAGS = "--pictures all --percentage_coreset 0.1 --augment vertical --k 2"
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_records_tell_files_places_and_distances(data, here):
             assert distances == sorted(distances)
             for near in patch["nearest"]:
                 assert (data / near["file"]).is_file()
-                assert near["flip"] in ("", "vertical")
+                assert near["version"] in ("", "vertical flip")
                 assert 0 <= near["row"] < height
                 assert 0 <= near["column"] < width
                 left, top, right, bottom = near["box"]
@@ -81,19 +81,19 @@ def test_records_tell_files_places_and_distances(data, here):
 
 
 def test_the_neighbours_place_is_where_its_crop_was_cut(data, tmp_path, monkeypatch):
-    """In files, flips and places nothing is mixed up on the way."""
+    """In files, versions and places nothing is mixed up on the way."""
     seen = []
 
     def spy(image, records, crops, grid, read):
         for record, crops_of_record in zip(records, crops, strict=True):
             for near, crop in zip(record["nearest"], crops_of_record, strict=True):
-                seen.append((crop, read(near["file"], near["flip"]), near))
+                seen.append((crop, read(near["file"], near["version"]), near))
         return original(image, records, crops, grid, read)
 
     original = explanations.explained_patches
     monkeypatch.setattr(explanations, "explained_patches", spy)
     evaluate(data, tmp_path / "result", f"{FLAGS} --num_workers 0 --batch_size 4")
-    assert {near["flip"] for *_, near in seen} == {"", "vertical"}
+    assert {near["version"] for *_, near in seen} == {"", "vertical flip"}
     for crop, whole, near in seen:
         height, width = crop.shape[:2]
         top = int((near["row"] + 0.5) * 64 / 15) - height // 2

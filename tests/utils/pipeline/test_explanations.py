@@ -50,7 +50,7 @@ def test_with_all_patches_in_the_coreset_a_training_image_explains_itself(model)
     for number in range(4):
         for record in describe_patches(prediction.of(number), model.coreset.origins, SIZE, 3):
             (nearest,) = record["nearest"]
-            assert (nearest["file"], nearest["flip"]) == (FILES[number], "")
+            assert (nearest["file"], nearest["version"]) == (FILES[number], "")
             assert (nearest["row"], nearest["column"]) == (record["row"], record["column"])
             assert nearest["box"] == record["box"]
             # In float32 the distance of a patch to itself is a rounding error of its norm.
@@ -73,7 +73,7 @@ def test_the_first_patch_is_the_one_that_scored_the_image(model):
 
 
 NEAREST = {
-    **{"distance": 2.0, "coreset_index": 1, "file": "w/train/good/007.png", "flip": ""},
+    **{"distance": 2.0, "coreset_index": 1, "file": "w/train/good/007.png", "version": ""},
     **{"row": 5, "column": 6, "box": [48, 40, 56, 48]},
 }
 RECORD = {
@@ -86,7 +86,7 @@ CORESET_PATCHES = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1
 def test_the_figure_shows_equally_much_around_both_patches():
     test, train = textures(2)
     crops = crops_of_nearest([RECORD], CORESET_PATCHES)
-    (patch,) = explained_patches(test, [RECORD], crops, (8, 8), lambda file, flip: train)
+    (patch,) = explained_patches(test, [RECORD], crops, (8, 8), lambda file, version: train)
     (nearest,) = patch.nearest
     assert patch.crop.shape == nearest.crop.shape == (8 * CONTEXT_FIELDS, 8 * CONTEXT_FIELDS, 3)
     left, top, right, bottom = patch.field
@@ -100,7 +100,7 @@ def test_the_figure_shows_equally_much_around_both_patches():
 def test_a_field_of_few_pixels(side):
     test, train = (image[: 8 * side, : 8 * side] for image in textures(2))
     crops = crops_of_nearest([RECORD], CORESET_PATCHES)
-    (patch,) = explained_patches(test, [RECORD], crops, (8, 8), lambda file, flip: train)
+    (patch,) = explained_patches(test, [RECORD], crops, (8, 8), lambda file, version: train)
     left, top, right, bottom = patch.field
     expected = test[4 * side : 5 * side, 3 * side : 4 * side]
     np.testing.assert_array_equal(patch.crop[top:bottom, left:right], expected)
@@ -108,10 +108,10 @@ def test_a_field_of_few_pixels(side):
 
 def test_without_one_training_image_all_crops_of_the_row_are_those_of_the_coreset():
     test, train = textures(2)
-    gone = NEAREST | {"coreset_index": 2, "file": "gone.png", "flip": "vertical"}
+    gone = NEAREST | {"coreset_index": 2, "file": "gone.png", "version": "vertical flip"}
     records = [RECORD | {"nearest": [NEAREST, gone]}]
     crops = crops_of_nearest(records, CORESET_PATCHES)
-    read = {("w/train/good/007.png", ""): train, ("gone.png", "vertical"): None}
+    read = {("w/train/good/007.png", ""): train, ("gone.png", "vertical flip"): None}
     (patch,) = explained_patches(test, records, crops, (8, 8), lambda *name: read[name])
     first, second = patch.nearest
     assert first.whole is train
@@ -129,10 +129,10 @@ def test_a_training_image_is_read_as_the_model_saw_it(tmp_path):
     crop = image[2:6, 3:9]
     np.testing.assert_array_equal(read_training_image(path, "", preprocess, Decoding()), crop)
     np.testing.assert_array_equal(
-        read_training_image(path, "vertical", preprocess, Decoding()), crop[::-1]
+        read_training_image(path, "vertical flip", preprocess, Decoding()), crop[::-1]
     )
     np.testing.assert_array_equal(
-        read_training_image(path, "horizontal", preprocess, Decoding()), crop[:, ::-1]
+        read_training_image(path, "horizontal flip", preprocess, Decoding()), crop[:, ::-1]
     )
     assert read_training_image(tmp_path / "none.png", "", preprocess, Decoding()) is None
 
