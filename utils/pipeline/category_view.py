@@ -42,7 +42,7 @@ class CategoryView:
         samples: The B test images.
         prediction: The prediction for these images.
         images: (B, H, W, 3) uint8, their crops; None to draw no images.
-        masks: (B, H, W) bool; None without ground truth.
+        masks: (B, H, W) bool, all False for images without ground truth; None if there is none.
         origins: The origins of the M coreset patches; None to draw no images.
         patches: (M, ph, pw, 3) uint8, the crops of the coreset patches; None to draw no images.
         decoding: How the training images were decoded.
@@ -226,7 +226,7 @@ def _describe_image(
     if view.images is None:
         return described
     tag = setting_tag(view.row.percentage_coreset, view.row.k, view.row.shots)
-    name = f"{view.row.category}_{sample.defect_type}_{sample.path.stem}_{tag}"
+    name = f"{view.row.category}_{sample.defect_type}_{sample.name}_{tag}"
     described = replace(described, thumbnail=f"{THUMBNAIL_FOLDER}/{name}.jpg")
     if max_patches is None:
         return described
@@ -273,11 +273,11 @@ def make_figures(
 
 
 def _mask(view: CategoryView, index: int) -> np.ndarray | None:
-    if view.masks is not None:
+    sample = view.samples[index]
+    if view.masks is not None and sample.has_ground_truth:
         return view.masks[index]
     # Even without ground truth, a good image is known to have no defect.
-    is_defective = view.samples[index].is_defective
-    return None if is_defective else np.zeros(view.images.shape[1:3], bool)
+    return None if sample.is_defective else np.zeros(view.images.shape[1:3], bool)
 
 
 def choose_images(

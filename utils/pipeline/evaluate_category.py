@@ -56,7 +56,8 @@ class CategoryResult:
         shots: Number of training images that was asked for; None for all.
         measurements: Measurements by seed, then by ascending percentage.
         predictions: Prediction for all test images of each measurement.
-        masks: (B, H, W) bool, cropped masks of the test images; None without masks.
+        masks: (B, H, W) bool, cropped masks of the test images, all False for images without ground
+            truth; None without masks.
         images: (B, H, W, 3) uint8, the cropped test images; None if no figures are drawn.
         learned: Result of the fit; of the first member for an ensemble.
         reading: How the files were read, and what was noticed.
@@ -316,10 +317,14 @@ class _TestImages:
             yield crops
 
     def masks(self) -> np.ndarray | None:
-        """Return the masks (B, H, W) bool of all images; None if one is missing."""
-        if not self.category.has_masks or any(mask is None for mask in self._masks):
+        """Return the masks (B, H, W) bool of all images, all False without ground truth.
+
+        None if the category has no masks.
+        """
+        if not self.category.has_masks:
             return None
-        return np.stack(self._masks)
+        size = self._preprocess.size_crop
+        return np.stack([np.zeros(size, bool) if mask is None else mask for mask in self._masks])
 
     def images(self) -> np.ndarray | None:
         """Return all images (B, H, W, 3) uint8; None if no figures are drawn."""
@@ -378,11 +383,13 @@ def _measure(
     types = np.array([sample.defect_type for sample in category.test])
     scores = prediction.score
     images = measure(scores, types != GOOD)
-    pixels = (
-        Metrics()
-        if masks is None
-        else measure_pixels(prediction.anomaly_map, masks, aupro_limit, device)
-    )
+    pixels = Metrics()
+    if masks is not None:
+        known = np.array([sample.has_ground_truth for sample in category.test])
+        maps, drawn = prediction.anomaly_map, masks
+        if not known.all():  # selecting copies the arrays
+            maps, drawn = maps[known], drawn[known]
+        pixels = measure_pixels(maps, drawn, aupro_limit, device)
     defects = {}
     for defect_type in dict.fromkeys(types[types != GOOD].tolist()):
         chosen = (types == GOOD) | (types == defect_type)
