@@ -117,7 +117,10 @@ def _find_image(source: Source, file_name: str) -> Path:
 def _sources(path: Path) -> list[Source]:
     """Return the files of annotations with their splits."""
     files = _find_files(path)
-    sources = [Source(f, split_in(f.stem) or split_in(f.parent.name)) for f in files]
+    sources = [
+        Source(f, split_in(f.stem) or (UNSPLIT if f.parent == path else split_in(f.parent.name)))
+        for f in files
+    ]
     if len(sources) == 1:
         return [Source(sources[0].path, UNSPLIT)]
     if unclear := [source.path for source in sources if not source.split]:

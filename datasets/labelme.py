@@ -68,7 +68,7 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
 
 
 def is_category(folder: Path) -> bool:
-    """Return whether a folder, or a subfolder of a split or of good images, has annotated images."""
+    """Return whether a folder, or its subfolder of a split or of good images, is annotated."""
     below = [f for f in list_folders(folder) if split_in(f.name) or is_good_name(f.name)]
     return any(map(_is_annotated, (folder, *below)))
 
