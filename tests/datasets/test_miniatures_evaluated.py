@@ -5,7 +5,8 @@ import math
 import pytest
 
 from tests.datasets.miniatures import MINIATURES
-from tests.support import evaluate, read_run, read_table
+from tests.support import evaluate, read_maps, read_run, read_table
+from utils.metrics import measure_pixels
 
 
 @pytest.mark.parametrize("name", MINIATURES)
@@ -25,3 +26,21 @@ def test_it_is_evaluated(name, tmp_path):
         assert math.isnan(float(row["pixel_auroc"] or "nan")) != has_masks
         for note in expected.notes:
             assert any(text.startswith(f"{category}: {note}") for text in notes)
+
+
+def test_pixels_are_measured_where_the_defects_are_known(tmp_path):
+    """One of the two defective images has no mask: as if it were not there."""
+    path = MINIATURES["folder"].write(tmp_path / "data")
+    flags = "--size_crop 64 --size_resize 64 --save_maps"
+    result = evaluate(path, tmp_path / "result", flags)
+    (row,) = read_table(result)
+    arrays = read_maps(result, row)
+    known = arrays["has_ground_truth"]
+    assert arrays["files"].tolist() == ["good/2.png", "bent_deep/b.png", "scratch/a.png"]
+    assert known.tolist() == [True, False, True]
+    assert not arrays["masks"][1].any()
+    measured = measure_pixels(arrays["anomaly_maps"][known], arrays["masks"][known])
+    assert float(row["pixel_auroc"]) == pytest.approx(measured.auroc, abs=1e-8)
+    assert float(row["pixel_aupro"]) == pytest.approx(measured.aupro, abs=1e-8)
+    others = measure_pixels(arrays["anomaly_maps"], arrays["masks"])
+    assert abs(others.auroc - measured.auroc) > 1e-4

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from datasets.base import GOOD, Category, Sample
+from datasets.regions import read_regions
 from datasets.shots import choose_shots
 from patchcore import PatchCore, Prediction
 from patchcore.ensemble import combine
@@ -28,6 +29,7 @@ from utils.pipeline.observer import RunObserver
 from utils.pipeline.reading import Reading, find_reading
 from utils.progress import show_progress
 from utils.results import ResultRow
+from utils.saturated_overlap import Region, au_spro
 
 ENSEMBLE = "ensemble"
 
@@ -48,6 +50,19 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class GroundTruth:
+    """Known defects of the B test images, cropped.
+
+    Attributes:
+        masks: (B, H, W) bool, all False for images without ground truth; None without masks.
+        regions: Defect regions; empty without saturation thresholds.
+    """
+
+    masks: np.ndarray | None
+    regions: tuple[Region, ...] = ()
+
+
+@dataclass(frozen=True)
 class CategoryResult:
     """One category with all seeds and percentages of one model, for one number of shots.
 
@@ -56,8 +71,7 @@ class CategoryResult:
         shots: Number of training images that was asked for; None for all.
         measurements: Measurements by seed, then by ascending percentage.
         predictions: Prediction for all test images of each measurement.
-        masks: (B, H, W) bool, cropped masks of the test images, all False for images without ground
-            truth; None without masks.
+        truth: The ground truth of the test images.
         images: (B, H, W, 3) uint8, the cropped test images; None if no figures are drawn.
         learned: Result of the fit; of the first member for an ensemble.
         reading: How the files were read, and what was noticed.
@@ -67,10 +81,15 @@ class CategoryResult:
     shots: int | None
     measurements: tuple[Measurement, ...]
     predictions: tuple[Prediction, ...]
-    masks: np.ndarray | None
+    truth: GroundTruth
     images: np.ndarray | None
     learned: FitResult
     reading: Reading
+
+    @property
+    def masks(self) -> np.ndarray | None:
+        """The masks of the test images as in `GroundTruth`."""
+        return self.truth.masks
 
     def of_first_seed(self) -> list[tuple[Measurement, Prediction]]:
         """Return the measurement and the prediction of each percentage of the first seed."""
@@ -139,13 +158,13 @@ def evaluate_category(
     groups = [_fit_shots(model, category, shots, reading, options) for shots in options.shot_counts]
     test = _TestImages(model, category, reading, keep_images=options.pictures != "none")
     predicted = _predict(model, test, [fit for fits in groups for fit in fits], observer)
-    masks, images = test.masks(), test.images()
+    truth, images = test.truth(), test.images()
     results = []
     for fits in groups:
         found = [
             pair
             for fit in fits
-            for pair in _measure_fit(model, name, fit, predicted.pop(0), masks, observer, options)
+            for pair in _measure_fit(model, name, fit, predicted.pop(0), truth, observer, options)
         ]
         measurements, predictions = zip(*found, strict=True)
         learned = _join_seeds([fit.learned for fit in fits])
@@ -156,7 +175,7 @@ def evaluate_category(
                 first.shots,
                 measurements,
                 predictions,
-                masks,
+                truth,
                 images,
                 learned,
                 reading,
@@ -207,7 +226,7 @@ def _measure_fit(
     name: str,
     fit: _Fit,
     collectors: dict[tuple[int, int], Collector],
-    masks: np.ndarray | None,
+    truth: GroundTruth,
     observer: RunObserver,
     options: EvaluateOptions,
 ) -> Iterator[tuple[Measurement, Prediction]]:
@@ -218,7 +237,7 @@ def _measure_fit(
         name: Name of the model in the tables.
         fit: The fit.
         collectors: Its predictions, by seed and position of the percentage.
-        masks: (B, H, W) bool, cropped masks of the test images; None without masks.
+        truth: The ground truth of the test images.
         observer: Measured the stages that all fits share.
         options: Options of the run.
 
@@ -230,7 +249,7 @@ def _measure_fit(
             prediction = collector.finish()
         with fit.observer.stage("metrics", seed, part):
             images, pixels, defects = _measure(
-                prediction, fit.category, masks, options.aupro_limit, model.device
+                prediction, fit.category, truth, options, model.device
             )
         seconds = fit.observer.seconds(seed, part)
         for stage, more in observer.seconds(seed, part).items():
@@ -263,9 +282,7 @@ def combine_members(members: Sequence[CategoryResult], options: EvaluateOptions)
             [member.predictions[number] for member in members],
             [member.learned.normal[row.seed][part] for member in members],
         )
-        images, pixels, defects = _measure(
-            prediction, first.category, first.masks, options.aupro_limit, CPU
-        )
+        images, pixels, defects = _measure(prediction, first.category, first.truth, options, CPU)
         rows = [member.measurements[number].row for member in members]
         stages = dict.fromkeys(stage for one in rows for stage in one.seconds)
         seconds = {s: sum(one.seconds.get(s, 0.0) for one in rows) for s in stages}
@@ -300,6 +317,7 @@ class _TestImages:
         self._reading = reading
         self._keep_images = keep_images
         self._masks: list[np.ndarray | None] = []
+        self._regions: list[list[tuple[np.ndarray, float]]] = []
         self._images: list[np.ndarray] = []
 
     def batches(self) -> Iterator[np.ndarray]:
@@ -310,30 +328,40 @@ class _TestImages:
         """
         samples = self.category.test
         for batch in self._reading.batches(self._read, samples, lambda sample: sample.path):
-            crops = np.stack([crop for crop, _ in batch])
-            self._masks.extend(mask for _, mask in batch)
+            crops = np.stack([crop for crop, _, _ in batch])
+            self._masks.extend(mask for _, mask, _ in batch)
+            self._regions.extend(regions for _, _, regions in batch)
             if self._keep_images:
                 self._images.append(crops)
             yield crops
 
-    def masks(self) -> np.ndarray | None:
-        """Return the masks (B, H, W) bool of all images, all False without ground truth.
-
-        None if the category has no masks.
-        """
+    def truth(self) -> GroundTruth:
+        """Return the ground truth of the images that were read."""
         if not self.category.has_masks:
-            return None
+            return GroundTruth(None)
         size = self._preprocess.size_crop
-        return np.stack([np.zeros(size, bool) if mask is None else mask for mask in self._masks])
+        masks = [np.zeros(size, bool) if mask is None else mask for mask in self._masks]
+        regions = [
+            Region(index, mask, share)
+            for index, regions in enumerate(self._regions)
+            for mask, share in regions
+        ]
+        return GroundTruth(np.stack(masks), tuple(regions))
 
     def images(self) -> np.ndarray | None:
         """Return all images (B, H, W, 3) uint8; None if no figures are drawn."""
         return np.concatenate(self._images) if self._images else None
 
-    def _read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
+    def _read(
+        self, sample: Sample
+    ) -> tuple[np.ndarray, np.ndarray | None, list[tuple[np.ndarray, float]]]:
+        """Return the cropped image, mask and regions of a sample."""
         image, mask = self._reading.sample(sample)
-        crop = self._preprocess.crop_image(image)
-        return crop, None if mask is None else self._preprocess.crop_mask(mask)
+        crop, crop_mask = self._preprocess.crop_image(image), self._preprocess.crop_mask
+        saturations = self.category.saturations
+        regions = read_regions(sample, saturations) if saturations else []
+        cropped = [(crop_mask(region), share) for region, share in regions]
+        return crop, None if mask is None else crop_mask(mask), cropped
 
 
 def _predict(
@@ -375,8 +403,8 @@ def _predict(
 def _measure(
     prediction: Prediction,
     category: Category,
-    masks: np.ndarray | None,
-    aupro_limit: float,
+    truth: GroundTruth,
+    options: EvaluateOptions,
     device: torch.device,
 ) -> tuple[Metrics, Metrics, dict[str, dict[str, float]]]:
     """Measure images, pixels, and the images of each defect type against the good ones."""
@@ -384,12 +412,16 @@ def _measure(
     scores = prediction.score
     images = measure(scores, types != GOOD)
     pixels = Metrics()
-    if masks is not None:
+    if truth.masks is not None:
         known = np.array([sample.has_ground_truth for sample in category.test])
-        maps, drawn = prediction.anomaly_map, masks
+        maps, drawn = prediction.anomaly_map, truth.masks
         if not known.all():  # selecting copies the arrays
             maps, drawn = maps[known], drawn[known]
-        pixels = measure_pixels(maps, drawn, aupro_limit, device)
+        pixels = measure_pixels(maps, drawn, options.aupro_limit, device)
+    if truth.regions:
+        limit = options.spro_limit
+        area = au_spro(prediction.anomaly_map, truth.masks, truth.regions, limit)
+        pixels = replace(pixels, au_spro=area, spro_limit=limit)
     defects = {}
     for defect_type in dict.fromkeys(types[types != GOOD].tolist()):
         chosen = (types == GOOD) | (types == defect_type)

@@ -189,8 +189,8 @@ def _data_difference(finished: FinishedCategory, category: Category) -> str:
 
 
 def digest_of_samples(category: Category) -> str:
-    """Return a digest of the images, their labels and masks, in order."""
-    return _digest(repr((category.train, category.test)))
+    """Return a digest of the images, their labels, masks and saturations, in order."""
+    return _digest(repr((category.train, category.test, *category.saturations)))
 
 
 def data_state(category: Category) -> dict[str, FileState]:
