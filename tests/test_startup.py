@@ -90,7 +90,6 @@ IMAGE = "data/widget/train/good/000.png"
         (f"--path_data {IMAGE}", "expected a folder, a CSV list or COCO annotations"),
         (f"{DATA} --dataset mvtek", "no dataset 'mvtek' (--dataset); there are: auto, autovi"),
         (f"{DATA} --dataset dagm", "expected --dataset dagm at data: it is not in this layout"),
-        (f"{DATA} --mask_dir masks", "expected --normal_dir with --abnormal_dir or --mask_dir"),
         (f"{DATA} --holdout 1", "expected holdout in (0, 0.9], found 1 (--holdout)"),
         (f"{DATA} --categories wigdet", "no category 'wigdet' under data"),
         (f"{DATA} --weights w.pth", "no weights file w.pth (--weights)"),

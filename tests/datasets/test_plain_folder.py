@@ -161,6 +161,11 @@ class TestNamedFolders:
         category = read(root, normal_dir="a")
         assert masks(category) == {"x.png": root / "masks/x.png", "y.png": None}
 
+    def test_the_folder_of_masks_alone(self, root):
+        touch(root, "drawn/a.png")
+        category = read(root, mask_dir="drawn")
+        assert masks(category) == {"a.png": root / "drawn/a.png", "b.png": None}
+
     def test_in_a_folder_of_categories(self, tmp_path):
         touch(tmp_path, "nut/a/0.png", "bolt/a/0.png", "other/b/0.png")
         dataset = open_dataset(tmp_path, options=ReadOptions(normal_dir="a"))

@@ -41,7 +41,8 @@ class DataOptions(Flags):
     normal_dir: str = flag(
         "",
         "input",
-        "folder of good images in each category of your own (default: a usual name, such as good)",
+        "folder of good images in each category of your own (default: a usual name, such as good); "
+        "with this or one of the next two flags, the layout is that of your own folders",
         metavar="DIR",
     )
     abnormal_dir: tuple[str, ...] = flag(
