@@ -148,6 +148,14 @@ class TestCoco:
             f"7 files left out: validation images (for example {category.left_out[1].path})",
         ]
 
+    def test_training_needs_no_test_images(self, write):
+        files = {**self.files("train/"), "train/a.json": COCO, "test/a.json": COCO}
+        dataset = open_dataset(write(files))
+        (name,) = dataset.find_categories()
+        assert len(dataset.read_training(name).train) == 6
+        with pytest.raises(DatasetError, match=r"expected the image 0.png, which .*test.a.json"):
+            dataset.read_category(name)
+
     def test_files_whose_split_is_unclear_are_refused(self, write):
         folder = write({**self.files(), "a.json": COCO, "b.json": COCO})
         with pytest.raises(DatasetError, match=r"expected train, test or val in the name .*a.json"):

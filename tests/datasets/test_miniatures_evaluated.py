@@ -1,5 +1,6 @@
 """The miniature of each layout is evaluated: categories, counts, and which metrics there are."""
 
+import json
 import math
 
 import pytest
@@ -44,3 +45,13 @@ def test_pixels_are_measured_where_the_defects_are_known(tmp_path):
     assert float(row["pixel_aupro"]) == pytest.approx(measured.aupro, abs=1e-8)
     others = measure_pixels(arrays["anomaly_maps"], arrays["masks"])
     assert abs(others.auroc - measured.auroc) > 1e-4
+
+
+def test_files_are_named_relative_to_the_folder_of_a_list(tmp_path):
+    path = MINIATURES["csv"].write(tmp_path / "data")
+    flags = "--size_crop 64 --size_resize 64 --pictures defective"
+    result = evaluate(path, tmp_path / "result", flags)
+    (file,) = result.glob("explanation_list_dent_long_1_*.json")
+    record = json.loads(file.read_text(encoding="utf-8"))
+    assert record["file"] == "b/1.png"
+    assert {near["file"][:2] for patch in record["patches"] for near in patch["nearest"]} == {"a/"}

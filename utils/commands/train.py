@@ -11,7 +11,7 @@ from utils.options.train import DEFAULTS, TrainOptions
 from utils.pipeline.categories import read_training
 
 DESCRIPTION = """Fit models on normal images and save them, without test images: either on PATHs of
-normal images as one --category, or on the train/good images of the categories in --path_data."""
+normal images as one --category, or on the good training images of the categories in --path_data."""
 
 log = logging.getLogger(__name__)
 

@@ -101,7 +101,7 @@ class FigureSettings:
             score_range=(0.0, high) if high else (float(maps.min()), float(maps.max())),
             image_threshold=view.threshold("image"),
             pixel_threshold=view.threshold("pixel"),
-            root=options.path_data,
+            root=options.data_root,
             preprocess=Preprocess(
                 options.size("size_resize"),
                 options.size("size_crop"),
@@ -210,7 +210,7 @@ def describe_images(view: CategoryView, options: EvaluateOptions) -> list[Report
     chosen = set(choose_images(view.samples, scores, threshold, options.pictures, limit))
     origins = None
     if view.origins is not None:
-        origins = with_relative_names(view.origins, options.path_data)
+        origins = with_relative_names(view.origins, options.data_root)
     return [
         _describe_image(view, index, origins, options.explain_top if index in chosen else None)
         for index in range(len(view.samples))
