@@ -16,6 +16,7 @@ from utils.pipeline.fit import fit_category
 from utils.pipeline.models import choose_device, describe_ignored, make_models, summarise
 from utils.pipeline.observer import RunObserver
 from utils.pipeline.reading import find_reading, log_notes
+from utils.pipeline.remarks import log_remarks
 from utils.pipeline.saving import save_models
 from utils.pipeline.suspects import describe_suspects
 
@@ -48,7 +49,8 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
         category = listed if keeps_all else without_copies(listed, reading)
         if shots is not None:
             category = choose_shots(category, shots, options.seed[0])
-        log.info("%s: %d training images", category.name, len(category.train))
+        log.info("%s: %s", category.name, category.describe())
+        log_remarks(category)
         for name, model in models.items():
             start = time.perf_counter()
             request = FitRequest(

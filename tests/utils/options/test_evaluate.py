@@ -23,6 +23,12 @@ from utils.options.train import TrainOptions
 FLAGS = {field.name for field in fields(EvaluateOptions)}
 EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the program gets
     "path_data": ("some/folder", Path("some/folder")),
+    "dataset": ("visa", "visa"),
+    "holdout": ("0.4", 0.4),
+    "normal_dir": ("a", "a"),
+    "abnormal_dir": ("b c", ("b", "c")),
+    "mask_dir": ("d", "d"),
+    "spro_limit": ("0.1", 0.1),
     "categories": ("wood bottle", ("wood", "bottle")),
     "shots": ("4 1", (4, 1)),
     "path_result": ("out", Path("out")),
