@@ -383,7 +383,7 @@ class _TestImages:
         """Return the ground truth of the images that were read."""
         if not self.category.has_masks:
             return GroundTruth(None)
-        size = self._preprocess.size_crop
+        size = self._model.preprocess.size_crop
         masks = [np.zeros(size, bool) if mask is None else mask for mask in self._masks]
         regions = [
             Region(index, mask, share)
