@@ -32,6 +32,9 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "categories": ("wood bottle", ("wood", "bottle")),
     "shots": ("4 1", (4, 1)),
     "path_result": ("out", Path("out")),
+    "fresh": ("", True),
+    "max_megapixels": ("40.5", 40.5),
+    "bit_depth": ("12", 12),
     "pictures": ("defective", "defective"),
     "pictures_limit": ("4", 4),
     "explain_top": ("2", 2),
@@ -350,7 +353,11 @@ class TestModels:
         outputs = {field.name for field in fields(OutputOptions)}
         assert {"pictures", "aupro_limit", "path_result"} < outputs
         assert outputs == FLAGS - {field.name for field in fields(TrainOptions)}
-        assert {f.name for f in fields(TrainOptions)} - FLAGS == {"paths", "category"}
+        assert {f.name for f in fields(TrainOptions)} - FLAGS == {
+            "paths",
+            "category",
+            "keep_copies",
+        }
 
     def test_a_missing_weights_file(self, tmp_path):
         parse("--backbone a b --weights default random").check_files()
