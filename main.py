@@ -16,6 +16,7 @@ COMMANDS = {
     "tables": "rebuild the tables of result folders: Markdown, CSV, LaTeX, README",
     "train": "fit on normal images alone and save the models",
     "infer": "judge images, folders, videos or a camera with a trained model",
+    "check": "check a dataset before it is used, or the training images of a model",
     "export": "write a trained model to one file, as ONNX or for torch.export",
     "datasets": "list published datasets: images, licence, paper, where to get them",
     "download": "download a published dataset, or unpack its archive",

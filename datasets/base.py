@@ -1,4 +1,4 @@
-"""Terms that all layouts share: a sample, its mask, a category, an image file, and the error."""
+"""Terms that all layouts share: sample, mask, category, file left out, and the error."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -28,8 +28,96 @@ class MaskFiles:
 
     paths: tuple[Path, ...]
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that are read."""
+        return self.paths
+
     def __str__(self) -> str:
         return ", ".join(map(str, self.paths))
+
+
+@dataclass(frozen=True)
+class Polygon:
+    """A region inside a closed line.
+
+    Attributes:
+        points: (x, y) of each corner in pixels, at least three; (0, 0) is the upper left corner of
+            the upper left pixel.
+    """
+
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Ellipse:
+    """A region inside an axis-parallel ellipse.
+
+    Attributes:
+        centre: (x, y) in pixels, as in `Polygon`.
+        radii: Horizontal and vertical radius in pixels.
+    """
+
+    centre: tuple[float, float]
+    radii: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class RunLengths:
+    """A region as run lengths: numbers of pixels outside and inside, alternately.
+
+    Attributes:
+        size: (height, width) of the image.
+        counts: Lengths of the runs down the columns, from left to right, beginning outside; or the
+            text that COCO compresses them to.
+    """
+
+    size: tuple[int, int]
+    counts: tuple[int, ...] | str
+
+
+@dataclass(frozen=True)
+class MaskShapes:
+    """The ground-truth mask of an image, as shapes in an annotation file.
+
+    Attributes:
+        source: The annotation file.
+        shapes: At least one defective region; they are joined.
+    """
+
+    source: Path
+    shapes: tuple[Polygon | Ellipse | RunLengths, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that are read."""
+        return (self.source,)
+
+    def __str__(self) -> str:
+        return f"{len(self.shapes)} shapes in {self.source}"
+
+
+@dataclass(frozen=True)
+class Saturation:
+    """How much of a defect region must be found (Bergmann et al. 2022, section 4.1).
+
+    The region is fully localized if at least this area of it is found.
+
+    Attributes:
+        defect: Name of the defect.
+        pixel_value: Value of the region's pixels in its mask file.
+        threshold: Area in pixels of the mask file, or share of the region's area, in (0, 1].
+        is_relative: Whether `threshold` is a share.
+    """
+
+    defect: str
+    pixel_value: int
+    threshold: float
+    is_relative: bool
+
+    def share(self, area: int) -> float:
+        """Return the share, in (0, 1], of a region of ``area`` pixels that must be found."""
+        return self.threshold if self.is_relative else min(self.threshold / area, 1.0)
 
 
 @dataclass(frozen=True)
@@ -54,18 +142,30 @@ class Sample:
         category: Name of the category, for example ``bottle``.
         defect_type: ``good``, or the name of the defect, for example ``broken_large``.
         mask: The ground-truth mask of a defective image; None for a good image, and for a
-            defective image of a category without masks.
+            defective image without a mask.
+        name: Name in the names of figures, different for the images of one defect type; the stem of
+            the file by default.
     """
 
     path: Path
     category: str
     defect_type: str
-    mask: MaskFiles | None = None
+    mask: MaskFiles | MaskShapes | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.path.stem)
 
     @property
     def is_defective(self) -> bool:
         """Whether the image shows a defect: the label for the metrics."""
         return self.defect_type != GOOD
+
+    @property
+    def has_ground_truth(self) -> bool:
+        """Whether the defective pixels are known; a good image has none."""
+        return not self.is_defective or self.mask is not None
 
 
 @dataclass(frozen=True)
@@ -76,9 +176,12 @@ class Category:
         name: Name of the category, as in the tables.
         train: Good samples only; never empty.
         test: Good and defective samples; empty only if the test images were not read.
-        has_masks: Whether the defective test samples have ground-truth masks (all or none).
+        has_masks: Whether any defective test sample has a ground-truth mask. Pixels are measured on
+            the samples with `Sample.has_ground_truth`.
         left_out: Files that were found with the images and are not used.
+        notes: What was assumed or cannot be measured, one sentence each.
         benchmark: Name of the published dataset that has this category; empty for other data.
+        saturations: Saturation thresholds of the mask files; empty without.
     """
 
     name: str
@@ -86,10 +189,24 @@ class Category:
     test: tuple[Sample, ...]
     has_masks: bool
     left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
     benchmark: str = ""
+    saturations: tuple[Saturation, ...] = ()
 
     def describe(self) -> str:
         """Return the counts, for example ``209 training, 83 test images (20 good, ...)``."""
         counts = Counter(sample.defect_type for sample in self.test)
         parts = ", ".join(f"{count} {name}" for name, count in counts.items())
-        return f"{len(self.train)} training, {len(self.test)} test images ({parts})"
+        tested = f", {len(self.test)} test images ({parts})" if self.test else " images"
+        return f"{len(self.train)} training{tested}"
+
+    def remarks(self) -> list[str]:
+        """Return the notes, and for each reason the number of files that are left out."""
+        reasons = Counter(left.reason for left in self.left_out)
+        first = {left.reason: left.path for left in reversed(self.left_out)}
+        files = [
+            f"{count} {'file' if count == 1 else 'files'} left out: {reason} "
+            f"({'' if count == 1 else 'for example '}{first[reason]})"
+            for reason, count in reasons.items()
+        ]
+        return [*self.notes, *files]

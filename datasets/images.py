@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.base import Sample
+from datasets.base import MaskShapes, Sample
 from datasets.decoding import ImageFile
 from datasets.depth import Decoding, RangeFinder, ValueRange, has_no_depth
 from datasets.header import HeaderError, read_header
 from datasets.masks import read_masks
 from datasets.notes import Notes
+from datasets.polygons import draw_mask
 
 CLIPPED = (
     "values beyond the range of the training images, {}, which are clipped (--bit_depth sets "
@@ -71,6 +72,8 @@ def read_sample(
         return image, np.zeros(image.shape[:2], dtype=bool)
     if sample.mask is None:
         return image, None
+    if isinstance(sample.mask, MaskShapes):
+        return image, draw_mask(sample.mask, image.shape[:2])
     return image, read_masks(sample.mask, file, image.shape[:2], decoding, notes)
 
 

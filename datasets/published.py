@@ -72,6 +72,14 @@ def benchmark_of(layout: str, category: Category) -> str:
     return ""
 
 
+def published_counts(category: Category) -> Counts | None:
+    """Return the published numbers of images of a category with a benchmark; None if unknown."""
+    for dataset in PUBLISHED:
+        if dataset.name == category.benchmark and category.name in dataset.categories:
+            return dataset.categories[category.name]
+    return None
+
+
 def _counts(table: str) -> dict[str, Counts | None]:
     """Return the counts in lines ``name train good defective``, or ``name``."""
     rows = [line.split() for line in table.strip().splitlines()]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from datasets.images import read_image
-from datasets.mvtec import read_category
+from datasets.layouts import open_dataset
 from patchcore import PatchCore
 from patchcore.export import export
 from utils.metrics import auroc
@@ -33,7 +33,7 @@ print(json.dumps(scores))
 
 
 def test_the_onnx_file_alone_gives_the_same_auroc(shared, tmp_path):
-    category = read_category(shared / "mvtec_anomaly_detection", "bottle")
+    category = open_dataset(shared / "mvtec_anomaly_detection").read_category("bottle")
     model = PatchCore(
         "mobilenet_v2",
         ["features.6", "features.13"],

@@ -78,6 +78,7 @@ class MetricColumn:
         limit: Key of the column with the largest false positive rate of the metric. Values with
             different limits are not comparable and have separate tables.
         paper: Column of ``paper_tables.csv``, without the percentage; empty if the paper has none.
+        is_optional: Whether ``results.csv`` has the column only if the metric was measured.
         bar_from: Value at which the bars in the report page begin; they end at 100. None for no
             bars.
     """
@@ -94,6 +95,7 @@ class MetricColumn:
     sum_of: tuple[str, ...] = ()
     limit: str = ""
     paper: str = ""
+    is_optional: bool = False
     bar_from: float | None = None
 
     def value(self, row: ResultRow) -> float:
@@ -110,6 +112,10 @@ METRICS = (
     MetricColumn("pixel_aupro", "AUPRO", "AUPRO", PERCENT, PIXEL, "aupro",
                  TABLE | PAGE | TILE | LOG, limit="aupro_limit", paper="pro", bar_from=0),
     MetricColumn("aupro_limit", "limit", "AUPRO limit", SCORE, PIXEL, "aupro_limit"),
+    MetricColumn("au_spro", "AU-sPRO", "AU-sPRO", PERCENT, PIXEL, "au_spro", TABLE,
+                 limit="spro_limit", is_optional=True),
+    MetricColumn("spro_limit", "limit", "AU-sPRO limit", SCORE, PIXEL, "spro_limit",
+                 is_optional=True),
     MetricColumn(SECONDS_TOTAL, "time", "Processing time", SECONDS, outputs=MAIN | PAGE | TILE,
                  page_title="Seconds", tile_title="Time per category"),
     MetricColumn("image_ap", "AP", "Image AP", PERCENT, IMAGE, "average_precision",

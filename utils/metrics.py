@@ -61,6 +61,9 @@ class Metrics:
             [0, 1], NaN for images. Bergmann et al. 2021, The MVTec Anomaly Detection Dataset,
             section 5.2.
         aupro_limit: False positive rate; NaN for images.
+        au_spro: Area under the saturated overlap of `utils.saturated_overlap` up to `spro_limit`,
+            divided by this limit; in [0, 1], NaN without saturation thresholds.
+        spro_limit: False positive rate; NaN without saturation thresholds.
         curve: Points of the curves.
     """
 
@@ -73,13 +76,16 @@ class Metrics:
     false_negatives: float = math.nan
     aupro: float = math.nan
     aupro_limit: float = math.nan
+    au_spro: float = math.nan
+    spro_limit: float = math.nan
     curve: Curve | None = None
 
 
 def metrics_record(images: Metrics, pixels: Metrics) -> dict[str, float]:
     """Return the metrics of a category by their columns in ``results.csv``."""
     sources = {IMAGE: images, PIXEL: pixels}
-    return {m.key: getattr(sources[m.items], m.attribute) for m in METRICS if m.attribute}
+    values = {m: getattr(sources[m.items], m.attribute) for m in METRICS if m.attribute}
+    return {m.key: v for m, v in values.items() if not (m.is_optional and math.isnan(v))}
 
 
 def defect_record(images: Metrics) -> dict[str, float]:
@@ -313,7 +319,7 @@ def _sweep(ordered: _SortedScores, areas: np.ndarray | None, fpr_limit: float) -
         true, false, in_defective, overlap = points
         area_roc += float(np.trapezoid(true, false))
         area_in_defective_images += float(np.trapezoid(true, in_defective))
-        area_pro += _area_up_to(false / num_normal, overlap, fpr_limit)
+        area_pro += area_up_to(false / num_normal, overlap, fpr_limit)
         precision_sum += float(np.diff(true) @ (true[1:] / (true[1:] + false[1:])))
         f1 = 2 * true[1:] / (true[1:] + false[1:] + num_defective)
         top = int(f1.argmax())
@@ -377,7 +383,7 @@ def _overlap_gain(areas: np.ndarray | None) -> np.ndarray:
     return gain
 
 
-def _area_up_to(x: np.ndarray, y: np.ndarray, limit: float) -> float:
+def area_up_to(x: np.ndarray, y: np.ndarray, limit: float) -> float:
     """Return the area under a curve through points, ascending in x, up to x = limit."""
     if x[0] >= limit:
         return 0.0

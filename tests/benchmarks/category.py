@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datasets.mvtec import read_category
+from datasets.layouts import open_dataset
 from patchcore.weights import load_backbone
 from tests.benchmarks.measure import Row, run_and_watch, time_once
 from tests.support import ROOT, make_category
@@ -27,7 +27,7 @@ def measure(quick: bool) -> list[Row]:
             make_category(data, name)
         else:
             data, name = REAL, "bottle"
-        category = read_category(data, name)
+        category = open_dataset(data).read_category(name)
         count = len(category.train) + len(category.test)
         # Before and after each run: what else the machine does meanwhile meets both.
         alone, runs = [time_backbone(count)], {}

@@ -4,41 +4,97 @@ from types import SimpleNamespace
 
 import pytest
 
-from datasets import mvtec
-from datasets.layouts import LAYOUTS, layout_of
+from datasets.base import DatasetError
+from datasets.entries import ReadOptions
+from datasets.layouts import GENERAL, LAYOUTS, open_dataset
+from datasets.published import PUBLISHED
 
 
-def layout(*, fits: bool) -> SimpleNamespace:
-    return SimpleNamespace(is_layout=lambda path: fits)
+def layout(match: str | None) -> SimpleNamespace:
+    return SimpleNamespace(match=lambda path: match)
 
 
 @pytest.fixture
 def dataset(tmp_path):
     (tmp_path / "data/widget/train").mkdir(parents=True)
+    (tmp_path / "data/widget/test").mkdir()
+    (tmp_path / "data/gadget/train").mkdir(parents=True)
     return tmp_path / "data"
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_layout_has_the_functions_of_the_protocol(name):
-    for function in ("is_layout", "find_categories", "read_category", "read_training"):
+    for function in ("match", "find_categories", "read_category"):
         assert callable(getattr(LAYOUTS[name], function))
 
 
-def test_a_dataset_in_the_layout_of_mvtec_ad(dataset):
-    assert mvtec.is_layout(dataset)
-    assert layout_of(dataset) is mvtec
+def test_every_published_dataset_has_a_layout_and_a_name_of_its_own():
+    assert {entry.layout for entry in PUBLISHED} <= set(LAYOUTS)
+    assert len({entry.key for entry in PUBLISHED}) == len(PUBLISHED)
 
 
-@pytest.mark.parametrize("folder", ["data/widget", "data/widget/train", "nowhere"])
-def test_no_layout_fits_and_the_default_reports_it(dataset, folder):
-    path = dataset.parent / folder
-    assert not mvtec.is_layout(path)
-    assert layout_of(path) is mvtec
-    assert layout_of(path, {"first": layout(fits=False), "mvtec": mvtec}) is not mvtec
+@pytest.mark.parametrize("name", ["auto", "mvtec", "mpdd", "visa_1cls"])
+def test_a_dataset_in_the_layout_of_mvtec_ad(dataset, name):
+    assert open_dataset(dataset, name).layout == "mvtec"
 
 
-def test_of_several_layouts_that_fit_the_last_one_is_used(dataset):
-    first, last, other = layout(fits=True), layout(fits=True), layout(fits=False)
-    layouts = {"mvtec": mvtec, "first": first, "last": last, "other": other}
-    assert layout_of(dataset, layouts) is last
-    assert layout_of(dataset, {"mvtec": mvtec, "other": other}) is mvtec
+@pytest.mark.parametrize("wrappers", [1, 2])
+def test_folders_that_an_archive_puts_around_a_dataset_are_looked_through(dataset, wrappers):
+    outer = dataset.parent / "outer" / "/".join("abc"[: wrappers - 1])
+    outer.mkdir(parents=True)
+    dataset = dataset.rename(outer / "data")
+    found = open_dataset(dataset.parents[wrappers - 1])
+    assert (found.layout, found.path) == ("mvtec", dataset)
+
+
+def test_no_layout_fits(tmp_path):
+    with pytest.raises(DatasetError, match=r"another layout of docs/datasets.md under .*none"):
+        open_dataset(tmp_path)
+
+
+def choose(dataset, **matches):
+    layouts = {name: layout(match) for name, match in matches.items()}
+    return open_dataset(dataset, layouts=layouts).layout
+
+
+def test_a_general_layout_is_used_only_if_no_other_fits(dataset):
+    assert GENERAL == ("mvtec", "folder")
+    assert choose(dataset, one=None, mvtec="", folder="") == "mvtec"
+    assert choose(dataset, one="", mvtec="", folder="") == "one"
+    assert choose(dataset, one=None, mvtec=None, folder="") == "folder"
+
+
+def test_if_several_fit_the_choices_are_named(dataset):
+    with pytest.raises(DatasetError, match="several that fit: choose --dataset one or two"):
+        choose(dataset, one="", two="", mvtec="")
+    layouts = {"one": layout(""), "two": layout("")}
+    assert open_dataset(dataset, "two", layouts=layouts).layout == "two"
+
+
+def test_what_a_layout_lacks_is_named_though_a_general_one_fits(dataset):
+    with pytest.raises(DatasetError, match=r"layout one in .*data, found no list.csv; .*--dataset"):
+        choose(dataset, one="list.csv", mvtec="", folder="")
+    assert choose(dataset, one="list.csv", two="", mvtec="") == "two"
+
+
+def test_what_a_named_layout_lacks(dataset):
+    layouts = {"one": layout("list.csv"), "two": layout(None)}
+    with pytest.raises(DatasetError, match=r"--dataset one at .*data: list.csv is missing"):
+        open_dataset(dataset, "one", layouts=layouts)
+    with pytest.raises(DatasetError, match=r"--dataset two at .*data: it is not in this layout"):
+        open_dataset(dataset, "two", layouts=layouts)
+
+
+def test_an_unknown_name_lists_the_known_ones(dataset):
+    with pytest.raises(
+        DatasetError, match=r"no dataset 'mvtek' \(--dataset\); .*, mvtec, mvtec_3d"
+    ):
+        open_dataset(dataset, "mvtek")
+
+
+def test_folders_that_are_named_mean_the_plain_layout(dataset):
+    options = ReadOptions(normal_dir="train")
+    found = open_dataset(dataset, options=options)
+    assert (found.layout, found.find_categories()) == ("folder", ["gadget", "widget"])
+    with pytest.raises(DatasetError, match="found --dataset mvtec"):
+        open_dataset(dataset, "mvtec", options)

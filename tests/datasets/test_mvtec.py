@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from datasets.base import DatasetError, MaskFiles
-from datasets.mvtec import find_categories, read_category, read_training
+from datasets.base import Category, DatasetError, LeftOut, MaskFiles
+from datasets.layouts import open_dataset
 
 FILES = (
     "train/good/001.png",
@@ -26,6 +26,18 @@ FILES = (
 def touch(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
+
+
+def find_categories(path: Path) -> list[str]:
+    return open_dataset(path, "mvtec").find_categories()
+
+
+def read_category(path: Path, name: str) -> Category:
+    return open_dataset(path, "mvtec").read_category(name)
+
+
+def read_training(path: Path, name: str) -> Category:
+    return open_dataset(path, "mvtec").read_training(name)
 
 
 @pytest.fixture
@@ -111,12 +123,35 @@ def test_images_of_every_usual_ending_are_listed(root):
     assert found == Counter({".png": 2} | {f".{ending}": 1 for ending in endings})
 
 
-@pytest.mark.parametrize("stray", ["._000.png", ".hidden.png", "Thumbs.db", "notes.txt"])
+@pytest.mark.parametrize("stray", ["._000.png", ".hidden.png", ".DS_Store"])
 @pytest.mark.parametrize("folder", ["train/good", "test/good", "test/crack", "ground_truth/crack"])
-def test_hidden_and_other_files_are_ignored(root, folder, stray):
+def test_hidden_files_are_ignored(root, folder, stray):
     expected = read_category(root, "widget")
     touch(root / "widget" / folder / stray)
     assert read_category(root, "widget") == expected
+
+
+@pytest.mark.parametrize("stray", ["Thumbs.db", "notes.txt"])
+@pytest.mark.parametrize("folder", ["train", "train/good", "test/good", "test/crack"])
+def test_other_files_are_left_out_and_counted(root, folder, stray):
+    expected = read_category(root, "widget")
+    file = root / "widget" / folder / stray
+    touch(file)
+    left_out = (LeftOut(file, "neither an image nor a video"),)
+    assert read_category(root, "widget") == replace(expected, left_out=left_out)
+
+
+@pytest.mark.parametrize("folder", ["train/good", "test/crack"])
+def test_content_decides_where_the_ending_is_unusual(root, folder):
+    name = "a.gif" if folder == "train/good" else "001.webm"
+    (root / "widget" / folder / name).write_bytes(
+        b"GIF89a" if name == "a.gif" else b"\x1a\x45\xdf\xa3"
+    )
+    category = read_category(root, "widget")
+    if name == "a.gif":
+        assert root / "widget" / folder / name in [sample.path for sample in category.train]
+    else:
+        assert category.left_out == (LeftOut(root / "widget" / folder / name, "a video"),)
 
 
 def test_hidden_folders_are_ignored(root):
@@ -137,6 +172,7 @@ def test_a_category_without_ground_truth_has_no_masks(root):
     shutil.rmtree(root / "widget/ground_truth")
     category = read_category(root, "widget")
     assert not category.has_masks
+    assert category.notes == ("no defective test image has a mask: there are no metrics of pixels",)
     assert [s.mask for s in category.test] == [None] * 4
     assert [s.is_defective for s in category.test] == [False, True, True, True]
 
@@ -153,18 +189,19 @@ class TestUnusableFolder:
 
     def test_a_file(self, tmp_path):
         touch(tmp_path / "file")
-        with pytest.raises(DatasetError, match=r"found a file at .*file \(--path_data\)"):
-            find_categories(tmp_path / "file")
+        with pytest.raises(DatasetError, match=r"another file: .*file \(--path_data\)"):
+            open_dataset(tmp_path / "file")
 
     def test_empty(self, tmp_path):
         with pytest.raises(DatasetError) as caught:
-            find_categories(tmp_path)
+            open_dataset(tmp_path)
         for part in ("<category>/train/good", str(tmp_path), "found none", "--path_data"):
             assert part in str(caught.value)
 
-    def test_a_category_in_place_of_the_folder_above_it(self, root):
-        with pytest.raises(DatasetError, match=r"folder above it.*--categories widget"):
-            find_categories(root / "widget")
+
+def test_the_folder_of_one_category_will_do(root):
+    assert find_categories(root / "widget") == ["widget"]
+    assert read_category(root / "widget", "widget") == read_category(root, "widget")
 
 
 class TestUnusableCategory:
@@ -182,7 +219,7 @@ class TestUnusableCategory:
         path = root / "widget/train/good"
         shutil.rmtree(path)
         touch(path / "notes.txt")
-        with pytest.raises(DatasetError, match=r"found no file ending in .*\.png"):
+        with pytest.raises(DatasetError, match=r"training images .* in .*train.good, found none"):
             read_category(root, "widget")
 
     def test_test_folder_without_defect_types(self, root):
@@ -217,6 +254,7 @@ class TestReadTraining:
     def test_the_training_samples_alone_in_order_of_names(self, root):
         category = read_training(root, "widget")
         assert category == replace(read_category(root, "widget"), test=(), has_masks=False)
+        assert category.notes == category.left_out == ()
         folder = root / "widget/train/good"
         assert [s.path for s in category.train] == [folder / "000.png", folder / "001.png"]
         assert not any(sample.is_defective for sample in category.train)
@@ -232,11 +270,10 @@ class TestReadTraining:
         for file in (root / "widget/train/good").iterdir():
             file.unlink()
         touch(root / "widget/train/good/._000.png")
-        with pytest.raises(DatasetError, match=r"training images without defects.*no file ending"):
-            read_training(root, "widget")
-        shutil.rmtree(root / "widget/train")
-        with pytest.raises(DatasetError, match=r"training images without defects.*no such folder"):
-            read_training(root, "widget")
+        for _ in range(2):
+            with pytest.raises(DatasetError, match=r"training images .* in .*good, found none"):
+                read_training(root, "widget")
+            shutil.rmtree(root / "widget/train", ignore_errors=True)
 
     @pytest.mark.parametrize("name", ["", "gone", "../data/widget", "widget/"])
     def test_what_is_no_categorys_name_is_told(self, root, name):

@@ -4,6 +4,7 @@
 """
 
 import json
+import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from datasets.reading_ahead import map_ahead
 from patchcore import PatchCore, PatchCoreError
 from patchcore.embedder import Embedder
 from patchcore.record import read_record
+from tests.datasets.miniatures import MINIATURES
 from tests.recomputed import check_against_saved_maps
 from tests.support import (
     DEFECT_TYPES,
@@ -44,6 +46,7 @@ from utils.pipeline import evaluation as evaluate_module
 from utils.pipeline import models as models_module
 from utils.pipeline.evaluate_category import CategoryResult
 from utils.plots import draw_localization
+from utils.saturated_overlap import au_spro
 
 
 @dataclass
@@ -163,6 +166,55 @@ class TestDestinations:
         ordinary = self.run().bank
         for flags, is_same in (("", True), ("--bit_depth 12", True), ("--bit_depth 16", False)):
             assert torch.equal(ordinary, self.run(f"{base} {flags}").bank) == is_same
+
+    def test_dataset(self, tmp_path):
+        folder = make_category(tmp_path, "widget")
+        shutil.copytree(folder / "train/good", folder / "ok")
+        both = f"--path_data {tmp_path} --percentage_coreset 0.1"
+        assert self.run(both).result.category.train[0].path.parent.name == "good"
+        found = self.run(f"{both} --dataset folder").result.category
+        assert found.train[0].path.parent == folder / "ok"
+
+    def test_holdout(self):
+        flags = "--normal_dir train/good --abnormal_dir test/hole"
+        categories = [
+            self.run(f"{flags} --holdout {share} --seed {seed}").result.category
+            for share, seed in ((0.5, 0), (0.5, 2), (0.2, 0))
+        ]
+        counts = [(len(c.train), sum(not s.is_defective for s in c.test)) for c in categories]
+        assert counts == [(3, 3), (3, 3), (5, 1)]
+        assert categories[0].train != categories[1].train
+
+    def test_spro_limit(self, tmp_path):
+        path = MINIATURES["mvtec_loco"].write(tmp_path / "loco")
+        for limit in (0.05, 0.5):
+            flags = f"--path_data {path} --categories pushpins --spro_limit {limit}"
+            (measurement,) = self.run(flags).result.measurements
+            metrics = measurement.row.metrics
+            assert metrics["spro_limit"] == limit
+            prediction, truth = self.seen[-1].prediction, self.seen[-1].result.truth
+            expected = au_spro(prediction.anomaly_map, truth.masks, truth.regions, limit)
+            assert metrics["au_spro"] == expected
+            assert [region.image for region in truth.regions] == [2, 2, 3]
+        assert "au_spro" not in self.run().result.measurements[0].row.metrics
+
+    def test_normal_dir(self):
+        category = self.run("--normal_dir test/good --holdout 0.5").result.category
+        assert {s.path.parent for s in category.train} == {self.data / "widget/test/good"}
+
+    def test_abnormal_dir(self):
+        flags = "--normal_dir train/good --abnormal_dir test/stain test/hole"
+        category = self.run(flags).result.category
+        assert {s.defect_type for s in category.test} == {"good", "test_hole", "test_stain"}
+
+    def test_mask_dir(self, tmp_path):
+        folder = make_category(tmp_path, "widget")
+        (folder / "ground_truth").rename(folder / "drawn")
+        flags = f"--path_data {tmp_path} --normal_dir train/good --abnormal_dir test/hole"
+        assert self.run(flags).result.masks is None
+        category = self.run(f"{flags} --mask_dir drawn").result.category
+        masks = {s.mask.paths[0].parent for s in category.test if s.is_defective}
+        assert masks == {folder / "drawn/hole"}
 
     def test_path_result(self, tmp_path):
         self.run(f"--path_result {tmp_path / 'elsewhere'}")

@@ -84,6 +84,13 @@ class TestValue:
 
 
 class TestRecords:
+    def test_an_optional_column_is_there_only_if_it_was_measured(self):
+        optional = {metric.key for metric in METRICS if metric.is_optional}
+        assert optional == {"au_spro", "spro_limit"}
+        without = set(metrics_record(Metrics(), Metrics()))
+        assert without == {metric.key for metric in STORED} - optional
+        assert set(metrics_record(Metrics(), Metrics(au_spro=0.5))) - without == {"au_spro"}
+
     def test_each_column_has_its_attribute_of_its_items(self):
         names = [f.name for f in dataclasses.fields(Metrics) if f.name != "curve"]
         images = Metrics(**{name: index for index, name in enumerate(names)})
@@ -93,6 +100,8 @@ class TestRecords:
             "pixel_auroc": pixels.auroc,
             "pixel_aupro": pixels.aupro,
             "aupro_limit": pixels.aupro_limit,
+            "au_spro": pixels.au_spro,
+            "spro_limit": pixels.spro_limit,
             "image_ap": images.average_precision,
             "image_f1_max": images.f1_max,
             "image_threshold": images.threshold,

@@ -4,7 +4,7 @@ from utils.options.evaluate import EvaluateOptions
 from utils.options.method import parse_options
 from utils.pipeline.categories import read_categories
 
-DESCRIPTION = """Evaluate PatchCore on the categories of a dataset in MVTec AD's layout: fit on the
+DESCRIPTION = """Evaluate PatchCore on the categories of a dataset in any known layout: fit on the
 training images, score the test images, measure, and draw figures."""
 
 

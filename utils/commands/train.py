@@ -5,17 +5,16 @@ import sys
 from pathlib import Path
 
 from datasets.base import Category
-from datasets.layouts import layout_of
 from datasets.notes import Notes
 from datasets.training_images import read_training_images
 from patchcore.record import read_record
 from utils.options.method import parse_options
 from utils.options.train import DEFAULTS, TrainOptions
-from utils.pipeline.categories import category_names
+from utils.pipeline.categories import read_training
 
 DESCRIPTION = """Fit models on normal images and save them, without test images: either on PATHs of
-normal images as one --category, or on the train/good images of the categories in --path_data. With
---extend, normal images at PATHs join a trained model."""
+normal images as one --category, or on the good training images of the categories in --path_data.
+With --extend, normal images at PATHs join a trained model."""
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +45,7 @@ def read_categories(options: TrainOptions) -> list[Category]:
             at the PATHs.
     """
     if not options.paths:
-        layout = layout_of(options.path_data)
-        return [layout.read_training(options.path_data, name) for name in category_names(options)]
+        return read_training(options)
     notes = Notes()
     category = read_training_images(options.paths, options.category, notes, sys.stdin)
     for note in notes.all():

@@ -66,6 +66,14 @@ class OutputOptions(Flags):
         metavar="R",
         bounds=SHARE,
     )
+    spro_limit: float = flag(
+        0.05,
+        "output",
+        "false-positive rate up to which AU-sPRO is integrated, for data with saturation "
+        "thresholds; 0.05 as in the MVTec LOCO AD benchmark",
+        metavar="R",
+        bounds=SHARE,
+    )
     save_maps: bool = flag(
         False, "output", "save scores, anomaly maps and masks as .npz, to evaluate them elsewhere"
     )

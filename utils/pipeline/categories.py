@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from datasets.base import Category, DatasetError
-from datasets.layouts import layout_of
+from datasets.entries import ReadOptions
+from datasets.layouts import Dataset, open_dataset
 from patchcore.settings import F1_MAX
-from utils.options.data import DataOptions
 from utils.options.evaluate import EvaluateOptions
+from utils.options.fit import FitOptions
 
 
 def read_categories(options: EvaluateOptions) -> list[Category]:
@@ -15,21 +16,46 @@ def read_categories(options: EvaluateOptions) -> list[Category]:
     Raises:
         DatasetError: A folder or mask is missing, or a threshold needs labels that do not exist.
     """
-    layout = layout_of(options.path_data)
-    categories = [layout.read_category(options.path_data, n) for n in category_names(options)]
+    dataset = open_data(options)
+    categories = [dataset.read_category(name) for name in category_names(options, dataset)]
     if options.saves_models:
         _check_thresholds(options, categories)
     return categories
 
 
-def category_names(options: DataOptions) -> list[str]:
+def read_training(options: FitOptions) -> list[Category]:
+    """List the training images of each category; no test image need exist.
+
+    Raises:
+        DatasetError: A folder is missing, or a category has no training images.
+    """
+    dataset = open_data(options)
+    return [dataset.read_training(name) for name in category_names(options, dataset)]
+
+
+def open_data(options: FitOptions) -> Dataset:
+    """Find the layout of ``--path_data``.
+
+    Raises:
+        DatasetError: The path is missing, or no layout fits.
+    """
+    reading = ReadOptions(
+        holdout=options.holdout,
+        seed=options.seed[0],
+        normal_dir=options.normal_dir,
+        abnormal_dir=options.abnormal_dir,
+        mask_dir=options.mask_dir,
+    )
+    return open_dataset(options.path_data, options.dataset, reading)
+
+
+def category_names(options: FitOptions, dataset: Dataset) -> list[str]:
     """Return the names of ``--categories``, without duplicates; by default of all in the dataset.
 
     Raises:
-        DatasetError: The folder is missing or has no category.
+        DatasetError: The dataset has no category.
     """
-    given = list(dict.fromkeys(options.categories))
-    return given or layout_of(options.path_data).find_categories(options.path_data)
+    return list(dict.fromkeys(options.categories)) or dataset.find_categories()
 
 
 def _check_thresholds(options: EvaluateOptions, categories: Sequence[Category]) -> None:

@@ -43,7 +43,7 @@ class CategoryView:
         samples: The B test images.
         prediction: The prediction for these images.
         images: (B, H, W, 3) uint8, their crops; None to draw no images.
-        masks: (B, H, W) bool; None without ground truth.
+        masks: (B, H, W) bool, all False for images without ground truth; None if there is none.
         origins: The origins of the M coreset patches; None to draw no images.
         patches: (M, ph, pw, 3) uint8, the crops of the coreset patches; None to draw no images.
         decoding: How the training images were decoded.
@@ -109,7 +109,7 @@ class FigureSettings:
             score_range=(0.0, high) if high else (float(maps.min()), float(maps.max())),
             image_threshold=view.threshold("image"),
             pixel_threshold=view.threshold("pixel"),
-            root=options.path_data,
+            root=options.data_root,
             preprocess=Preprocess(
                 options.size("size_resize"),
                 options.size("size_crop"),
@@ -227,7 +227,7 @@ def describe_images(view: CategoryView, options: EvaluateOptions) -> list[Report
     chosen = set(choose_images(view.samples, scores, threshold, options.pictures, limit))
     origins = None
     if view.origins is not None:
-        origins = with_relative_names(view.origins, options.path_data)
+        origins = with_relative_names(view.origins, options.data_root)
     return [
         _describe_image(view, index, origins, options.explain_top if index in chosen else None)
         for index in range(len(view.samples))
@@ -243,7 +243,7 @@ def _describe_image(
     if view.images is None:
         return described
     tag = setting_tag(view.row.percentage_coreset, view.row.k, view.row.shots)
-    name = f"{view.row.category}_{sample.defect_type}_{sample.path.stem}_{tag}"
+    name = f"{view.row.category}_{sample.defect_type}_{sample.name}_{tag}"
     described = replace(described, thumbnail=f"{THUMBNAIL_FOLDER}/{name}.jpg")
     if max_patches is None:
         return described
@@ -296,11 +296,11 @@ def make_figures(
 
 
 def _mask(view: CategoryView, index: int) -> np.ndarray | None:
-    if view.masks is not None:
+    sample = view.samples[index]
+    if view.masks is not None and sample.has_ground_truth:
         return view.masks[index]
     # Even without ground truth, a good image is known to have no defect.
-    is_defective = view.samples[index].is_defective
-    return None if is_defective else np.zeros(view.images.shape[1:3], bool)
+    return None if sample.is_defective else np.zeros(view.images.shape[1:3], bool)
 
 
 def choose_images(

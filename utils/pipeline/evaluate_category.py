@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from datasets.base import GOOD, Category, Sample
+from datasets.regions import read_regions
 from datasets.shots import choose_shots
 from patchcore import PatchCore, Prediction
 from patchcore.ensemble import combine
@@ -30,6 +31,7 @@ from utils.pipeline.observer import RunObserver
 from utils.pipeline.reading import Reading, find_reading
 from utils.progress import show_progress
 from utils.results import ResultRow
+from utils.saturated_overlap import Region, au_spro
 
 ENSEMBLE = "ensemble"
 
@@ -52,6 +54,19 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class GroundTruth:
+    """Known defects of the B test images, cropped.
+
+    Attributes:
+        masks: (B, H, W) bool, all False for images without ground truth; None without masks.
+        regions: Defect regions; empty without saturation thresholds.
+    """
+
+    masks: np.ndarray | None
+    regions: tuple[Region, ...] = ()
+
+
+@dataclass(frozen=True)
 class CategoryResult:
     """One category with all seeds and percentages of one model, for one number of shots.
 
@@ -60,7 +75,7 @@ class CategoryResult:
         shots: Number of training images that was asked for; None for all.
         measurements: Measurements by seed, then by ascending percentage.
         predictions: Prediction for all test images of each measurement.
-        masks: (B, H, W) bool, cropped masks of the test images; None without masks.
+        truth: The ground truth of the test images.
         images: (B, H, W, 3) uint8, the cropped test images; None if no figures are drawn.
         learned: Result of the fit; of the first member for an ensemble.
         reading: How the files were read, and what was noticed.
@@ -72,11 +87,16 @@ class CategoryResult:
     shots: int | None
     measurements: tuple[Measurement, ...]
     predictions: tuple[Prediction, ...]
-    masks: np.ndarray | None
+    truth: GroundTruth
     images: np.ndarray | None
     learned: FitResult
     reading: Reading
     ignored: Ignored | None = None
+
+    @property
+    def masks(self) -> np.ndarray | None:
+        """The masks of the test images as in `GroundTruth`."""
+        return self.truth.masks
 
     def of_first_seed(self) -> list[tuple[Measurement, Prediction]]:
         """Return the measurement and the prediction of each percentage of the first seed."""
@@ -146,14 +166,14 @@ def evaluate_category(
     groups = [_fit_shots(model, category, shots, reading, options) for shots in options.shot_counts]
     test = _TestImages(model, category, reading, keep_images=options.pictures != "none")
     predicted = _predict(model, test, [fit for fits in groups for fit in fits], observer)
-    masks, images, ignored = test.masks(), test.images(), model.scorer.ignored
-    _report_hidden_defects(category, masks, ignored)
+    truth, images, ignored = test.truth(), test.images(), model.scorer.ignored
+    _report_hidden_defects(category, truth.masks, ignored)
     results = []
     for fits in groups:
         found = [
             pair
             for fit in fits
-            for pair in _measure_fit(model, name, fit, predicted.pop(0), masks, observer, options)
+            for pair in _measure_fit(model, name, fit, predicted.pop(0), truth, observer, options)
         ]
         measurements, predictions = zip(*found, strict=True)
         learned = _join_seeds([fit.learned for fit in fits])
@@ -164,7 +184,7 @@ def evaluate_category(
                 first.shots,
                 measurements,
                 predictions,
-                masks,
+                truth,
                 images,
                 learned,
                 reading,
@@ -217,7 +237,7 @@ def _measure_fit(
     name: str,
     fit: _Fit,
     collectors: dict[tuple[int, int], Collector],
-    masks: np.ndarray | None,
+    truth: GroundTruth,
     observer: RunObserver,
     options: EvaluateOptions,
 ) -> Iterator[tuple[Measurement, Prediction]]:
@@ -228,7 +248,7 @@ def _measure_fit(
         name: Name of the model in the tables.
         fit: The fit.
         collectors: Its predictions, by seed and position of the percentage.
-        masks: (B, H, W) bool, cropped masks of the test images; None without masks.
+        truth: The ground truth of the test images.
         observer: Measured the stages that all fits share.
         options: Options of the run.
 
@@ -240,12 +260,7 @@ def _measure_fit(
             prediction = collector.finish()
         with fit.observer.stage("metrics", seed, part):
             images, pixels, defects = _measure(
-                prediction,
-                fit.category,
-                masks,
-                options.aupro_limit,
-                model.device,
-                model.scorer.ignored,
+                prediction, fit.category, truth, options, model.device, model.scorer.ignored
             )
         seconds = fit.observer.seconds(seed, part)
         for stage, more in observer.seconds(seed, part).items():
@@ -280,7 +295,7 @@ def combine_members(members: Sequence[CategoryResult], options: EvaluateOptions)
             [member.learned.normal[row.seed][part] for member in members],
         )
         images, pixels, defects = _measure(
-            prediction, first.category, first.masks, options.aupro_limit, CPU, ignored
+            prediction, first.category, first.truth, options, CPU, ignored
         )
         rows = [member.measurements[number].row for member in members]
         stages = dict.fromkeys(stage for one in rows for stage in one.seconds)
@@ -347,6 +362,7 @@ class _TestImages:
         self._reading = reading
         self._keep_images = keep_images
         self._masks: list[np.ndarray | None] = []
+        self._regions: list[list[tuple[np.ndarray, float]]] = []
         self._images: list[np.ndarray] = []
 
     def batches(self) -> Iterator[np.ndarray]:
@@ -357,26 +373,40 @@ class _TestImages:
         """
         samples = self.category.test
         for batch in self._reading.batches(self._read, samples, lambda sample: sample.path):
-            crops = np.stack([crop for crop, _ in batch])
-            self._masks.extend(mask for _, mask in batch)
+            crops = np.stack([crop for crop, _, _ in batch])
+            self._masks.extend(mask for _, mask, _ in batch)
+            self._regions.extend(regions for _, _, regions in batch)
             if self._keep_images:
                 self._images.append(crops)
             yield crops
 
-    def masks(self) -> np.ndarray | None:
-        """Return the masks (B, H, W) bool of all images; None if one is missing."""
-        if not self.category.has_masks or any(mask is None for mask in self._masks):
-            return None
-        return np.stack(self._masks)
+    def truth(self) -> GroundTruth:
+        """Return the ground truth of the images that were read."""
+        if not self.category.has_masks:
+            return GroundTruth(None)
+        size = self._model.preprocess.size_crop
+        masks = [np.zeros(size, bool) if mask is None else mask for mask in self._masks]
+        regions = [
+            Region(index, mask, share)
+            for index, regions in enumerate(self._regions)
+            for mask, share in regions
+        ]
+        return GroundTruth(np.stack(masks), tuple(regions))
 
     def images(self) -> np.ndarray | None:
         """Return all images (B, H, W, 3) uint8; None if no figures are drawn."""
         return np.concatenate(self._images) if self._images else None
 
-    def _read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
+    def _read(
+        self, sample: Sample
+    ) -> tuple[np.ndarray, np.ndarray | None, list[tuple[np.ndarray, float]]]:
+        """Return the cropped image, mask and regions of a sample."""
         image, mask = self._reading.sample(sample)
-        crop = self._model.crop(image)
-        return crop, None if mask is None else self._model.preprocess.crop_mask(mask)
+        crop, crop_mask = self._model.crop(image), self._model.preprocess.crop_mask
+        saturations = self.category.saturations
+        regions = read_regions(sample, saturations) if saturations else []
+        cropped = [(crop_mask(region), share) for region, share in regions]
+        return crop, None if mask is None else crop_mask(mask), cropped
 
 
 def _predict(
@@ -418,8 +448,8 @@ def _predict(
 def _measure(
     prediction: Prediction,
     category: Category,
-    masks: np.ndarray | None,
-    aupro_limit: float,
+    truth: GroundTruth,
+    options: EvaluateOptions,
     device: torch.device,
     ignored: Ignored | None,
 ) -> tuple[Metrics, Metrics, dict[str, dict[str, float]]]:
@@ -427,17 +457,17 @@ def _measure(
     types = np.array([sample.defect_type for sample in category.test])
     scores = prediction.score
     images = measure(scores, types != GOOD)
-    pixels = (
-        Metrics()
-        if masks is None
-        else measure_pixels(
-            prediction.anomaly_map,
-            masks,
-            aupro_limit,
-            device,
-            None if ignored is None else ignored.pixels,
-        )
-    )
+    hidden = None if ignored is None else ignored.pixels
+    pixels = Metrics()
+    if truth.masks is not None:
+        known = np.array([sample.has_ground_truth for sample in category.test])
+        maps, drawn = prediction.anomaly_map, truth.masks
+        if not known.all():  # selecting copies the arrays
+            maps, drawn = maps[known], drawn[known]
+        pixels = measure_pixels(maps, drawn, options.aupro_limit, device, hidden)
+    if truth.regions:
+        area = _au_spro(prediction.anomaly_map, truth, options.spro_limit, hidden)
+        pixels = replace(pixels, au_spro=area, spro_limit=options.spro_limit)
     defects = {}
     for defect_type in dict.fromkeys(types[types != GOOD].tolist()):
         chosen = (types == GOOD) | (types == defect_type)
@@ -445,3 +475,14 @@ def _measure(
         num_test = int((types == defect_type).sum())
         defects[defect_type] = {"num_test": num_test} | defect_record(found)
     return images, pixels, defects
+
+
+def _au_spro(
+    maps: np.ndarray, truth: GroundTruth, limit: float, hidden: np.ndarray | None
+) -> float:
+    """Return `au_spro` of the pixels that are not hidden."""
+    if hidden is None:
+        return au_spro(maps, truth.masks, truth.regions, limit)
+    seen = ~hidden
+    regions = [replace(region, mask=region.mask[seen]) for region in truth.regions]
+    return au_spro(maps[:, seen], truth.masks[:, seen], regions, limit)

@@ -37,6 +37,7 @@ from utils.pipeline.models import (
 )
 from utils.pipeline.pictures import draw_category, draw_curves
 from utils.pipeline.reading import log_notes
+from utils.pipeline.remarks import log_remarks
 from utils.pipeline.run import Run, identity_of, maps_name
 from utils.pipeline.saving import save_evaluated
 from utils.result_folder import ResultFolder
@@ -75,7 +76,7 @@ def evaluate(
         run = Run(
             options,
             folder,
-            _start_record(options, models, note),
+            _start_record(options, models, categories, note),
             [category.name for category in categories],
             list(models),
             identity_of(options, models),
@@ -112,6 +113,7 @@ def _evaluate_missing(
                 log.info("%s: finished by an earlier run", category.name)
                 continue
             log.info("%s: %s", category.name, category.describe())
+            log_remarks(category)
             results = _compute(run, models, category, missing)
             _draw(run, results, drawing)
             drawing.then(partial(run.keep, run.results[category.name]))
@@ -122,9 +124,13 @@ def _evaluate_missing(
 
 
 def _start_record(
-    options: EvaluateOptions, models: Mapping[str, PatchCore], note: str
+    options: EvaluateOptions,
+    models: Mapping[str, PatchCore],
+    categories: Sequence[Category],
+    note: str,
 ) -> dict[str, object]:
     notes = [note] if note else []
+    notes += [f"{category.name}: {text}" for category in categories for text in category.notes]
     if RANDOM in options.weights:
         notes.append(
             "RANDOM WEIGHTS: these results show that the program runs, and have no other meaning."
@@ -134,6 +140,7 @@ def _start_record(
     device = next(iter(models.values())).device
     return start_record(options, device) | {
         "notes": notes,
+        "remarks": {category.name: category.remarks() for category in categories},
         "weights_digest": {n: m.backbone.weights_digest for n, m in models.items()},
         "licence": {n: m.backbone.licence for n, m in models.items()},
         "patches_per_image": {
@@ -275,11 +282,14 @@ def _save_maps(
     arrays = {
         "scores": prediction.score,
         "labels": np.array([sample.is_defective for sample in samples]),
-        "files": np.array([f"{sample.defect_type}/{sample.path.name}" for sample in samples]),
+        "files": np.array([f"{s.defect_type}/{s.name}{s.path.suffix}" for s in samples]),
         "anomaly_maps": prediction.anomaly_map,
     }
     if result.masks is not None:
         arrays["masks"] = result.masks
     if result.ignored is not None:
         arrays["ignored"] = result.ignored.pixels
+        known = np.array([sample.has_ground_truth for sample in samples])
+        if not known.all():
+            arrays["has_ground_truth"] = known
     write_arrays(folder, maps_name(row.category, row.model, row.setting, row.k, row.seed), arrays)

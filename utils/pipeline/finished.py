@@ -189,8 +189,8 @@ def _data_difference(finished: FinishedCategory, category: Category) -> str:
 
 
 def digest_of_samples(category: Category) -> str:
-    """Return a digest of the images, their labels and masks, in order."""
-    return _digest(repr((category.train, category.test)))
+    """Return a digest of the images, their labels, masks and saturations, in order."""
+    return _digest(repr((category.train, category.test, *category.saturations)))
 
 
 def data_state(category: Category) -> dict[str, FileState]:
@@ -211,8 +211,8 @@ def data_state(category: Category) -> dict[str, FileState]:
 def files_of(category: Category) -> list[Path]:
     """Return the images and masks of a category."""
     samples = (*category.train, *category.test)
-    masks = [sample.mask.paths for sample in samples if sample.mask is not None]
-    return [*(sample.path for sample in samples), *(path for paths in masks for path in paths)]
+    masks = [path for s in samples if s.mask is not None for path in s.mask.files]
+    return list(dict.fromkeys([*(sample.path for sample in samples), *masks]))
 
 
 def in_order(

@@ -32,6 +32,7 @@ from utils.tables import describe_run, tables_text
 IRRELEVANT = frozenset(
     {
         *("path_data", "categories", "percentage_coreset", "seed", "shots"),
+        *("dataset", "holdout", "normal_dir", "abnormal_dir", "mask_dir"),  # the images count
         *("protocol", "weights", "ignore_mask"),  # settings and contents of the files count
         *("device", "batch_size", "num_workers", "memory_budget", "max_megapixels"),
         *("path_result", "fresh", "pictures", "pictures_limit", "explain_top", "score_max"),

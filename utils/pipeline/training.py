@@ -27,6 +27,7 @@ from utils.pipeline.models import (
 )
 from utils.pipeline.observer import RunObserver
 from utils.pipeline.reading import Reading, find_reading, log_notes
+from utils.pipeline.remarks import log_remarks
 from utils.pipeline.saving import save_models
 from utils.pipeline.suspects import describe_suspects
 
@@ -59,7 +60,8 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
         category = listed if keeps_all else without_copies(listed, reading)
         if shots is not None:
             category = choose_shots(category, shots, options.seed[0])
-        log.info("%s: %d training images", category.name, len(category.train))
+        log.info("%s: %s", category.name, category.describe())
+        log_remarks(category)
         for name, model in models.items():
             start = time.perf_counter()
             request = FitRequest(

@@ -23,9 +23,18 @@ from utils.options.train import TrainOptions
 FLAGS = {field.name for field in fields(EvaluateOptions)}
 EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the program gets
     "path_data": ("some/folder", Path("some/folder")),
+    "dataset": ("visa", "visa"),
+    "holdout": ("0.4", 0.4),
+    "normal_dir": ("a", "a"),
+    "abnormal_dir": ("b c", ("b", "c")),
+    "mask_dir": ("d", "d"),
+    "spro_limit": ("0.1", 0.1),
     "categories": ("wood bottle", ("wood", "bottle")),
     "shots": ("4 1", (4, 1)),
     "path_result": ("out", Path("out")),
+    "fresh": ("", True),
+    "max_megapixels": ("40.5", 40.5),
+    "bit_depth": ("12", 12),
     "pictures": ("defective", "defective"),
     "pictures_limit": ("4", 4),
     "explain_top": ("2", 2),
@@ -368,7 +377,12 @@ class TestModels:
         outputs = {field.name for field in fields(OutputOptions)}
         assert {"pictures", "aupro_limit", "path_result"} < outputs
         assert outputs == FLAGS - {field.name for field in fields(TrainOptions)}
-        assert {f.name for f in fields(TrainOptions)} - FLAGS == {"paths", "category", "extend"}
+        assert {f.name for f in fields(TrainOptions)} - FLAGS == {
+            "paths",
+            "category",
+            "keep_copies",
+            "extend",
+        }
 
     def test_a_missing_weights_file(self, tmp_path):
         parse("--backbone a b --weights default random").check_files()

@@ -1,0 +1,153 @@
+"""Annotations in COCO's format: one JSON file, or a folder with one file per split.
+
+FILE.json, with images beside it, in ``images/`` or in the folder above
+PATH/annotations/instances_train.json, instances_test.json, ..., PATH/train/..., PATH/test/...
+PATH/train/_annotations.coco.json, PATH/test/_annotations.coco.json
+
+Images without annotations are good. The names of the annotations' classes are the defect types.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets.base import GOOD, Category, DatasetError, MaskShapes, Polygon, RunLengths
+from datasets.entries import TRAIN, UNSPLIT, Entry, ReadOptions, make_category, split_in
+from datasets.json_files import read_json
+from datasets.listing import as_name, choose, is_good_name, list_folders
+
+# A folder with more JSON files than these has one per image.
+MAX_FILES = 9
+
+
+@dataclass(frozen=True)
+class Source:
+    """A JSON file of annotations, and the split of its images."""
+
+    path: Path
+    split: str
+
+
+def match(path: Path) -> str | None:
+    """Return an empty text if a file or folder is in this layout, else None."""
+    return "" if _find_files(path) else None
+
+
+def find_categories(path: Path, options: ReadOptions) -> list[str]:
+    """Return the name of the only category: that of the file or folder."""
+    return [_name(path)]
+
+
+def read_category(path: Path, name: str, options: ReadOptions) -> Category:
+    """List the annotated images.
+
+    Raises:
+        DatasetError: There is no such category, splits cannot be told, or an image is missing.
+    """
+    choose({_name(path): path}, name, path)
+    entries: list[Entry] = []
+    notes: list[str] = []
+    for source in _sources(path):
+        if not (options.training_only and source.split not in (TRAIN, UNSPLIT)):
+            entries += _read(source, notes)
+    return make_category(
+        path if path.is_dir() else path.parent, name, entries, options, notes=notes
+    )
+
+
+def _read(source: Source, notes: list[str]) -> list[Entry]:
+    content = read_json(source.path)
+    try:
+        classes = {record["id"]: str(record["name"]) for record in content.get("categories", ())}
+        annotations: dict[object, list[dict]] = {}
+        for record in content["annotations"]:
+            if not is_good_name(classes.get(record["category_id"], "")):
+                annotations.setdefault(record["image_id"], []).append(record)
+        entries = [
+            _entry(source, record["file_name"], annotations.get(record["id"], []), classes)
+            for record in content["images"]
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DatasetError(
+            f"expected annotations in COCO's format in {source.path}, found something else "
+            f"({error!r})"
+        ) from error
+    boxes = sum(not a.get("segmentation") for found in annotations.values() for a in found)
+    if boxes:
+        notes.append(f"{boxes} annotations in {source.path} have a box only, which is their mask")
+    return entries
+
+
+def _entry(
+    source: Source, file_name: str, annotations: list[dict], classes: dict[object, str]
+) -> Entry:
+    path = _find_image(source, file_name)
+    if not annotations:
+        return Entry(path, GOOD, source.split)
+    names = sorted({classes.get(a["category_id"], "defect") for a in annotations})
+    shapes = tuple(shape for annotation in annotations for shape in _shapes(annotation))
+    return Entry(path, as_name("+".join(names)), source.split, MaskShapes(source.path, shapes))
+
+
+def _shapes(annotation: dict) -> list[Polygon | RunLengths]:
+    """Return the shapes of an annotation; without a segmentation its box."""
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, dict):
+        counts = segmentation["counts"]
+        height, width = segmentation["size"]
+        return [RunLengths((height, width), counts if isinstance(counts, str) else tuple(counts))]
+    if segmentation:
+        return [Polygon(tuple(zip(line[::2], line[1::2], strict=True))) for line in segmentation]
+    x, y, width, height = annotation["bbox"]
+    return [Polygon(((x, y), (x + width, y), (x + width, y + height), (x, y + height)))]
+
+
+def _find_image(source: Source, file_name: str) -> Path:
+    """Return the file of an image: beside the JSON file, in ``images``, or in the folder above."""
+    here, above = source.path.parent, source.path.parent.parent
+    of_split = [f for f in list_folders(above) if source.split and split_in(f.name) == source.split]
+    for folder in (here, here / "images", above, above / "images", *of_split):
+        if (folder / file_name).is_file():
+            return folder / file_name
+    raise DatasetError(
+        f"expected the image {file_name}, which {source.path} lists, in {here}, {here / 'images'} "
+        f"or {above}, found none"
+    )
+
+
+def _sources(path: Path) -> list[Source]:
+    """Return the files of annotations with their splits."""
+    files = _find_files(path)
+    sources = [
+        Source(f, split_in(f.stem) or (UNSPLIT if f.parent == path else split_in(f.parent.name)))
+        for f in files
+    ]
+    if len(sources) == 1:
+        return [Source(sources[0].path, UNSPLIT)]
+    if unclear := [source.path for source in sources if not source.split]:
+        raise DatasetError(
+            f"expected train, test or val in the name of each annotation file, found {unclear[0]}; "
+            "give one file as --path_data"
+        )
+    return sources
+
+
+def _find_files(path: Path) -> list[Path]:
+    """Return the JSON files in COCO's format: the path, or those in a folder of a usual place."""
+    if path.is_file():
+        return [path] if path.suffix.lower() == ".json" and _is_coco(path) else []
+    folders = [path, path / "annotations"]
+    folders += [folder for folder in list_folders(path) if split_in(folder.name)]
+    found = []
+    for folder in folders:
+        files = sorted(folder.glob("*.json"))
+        found += [f for f in files if _is_coco(f)] if len(files) <= MAX_FILES else []
+    return found
+
+
+def _is_coco(path: Path) -> bool:
+    content = read_json(path)
+    return isinstance(content, dict) and {"images", "annotations"} <= set(content)
+
+
+def _name(path: Path) -> str:
+    return as_name(path.stem if path.is_file() else path.resolve().name)

@@ -1,0 +1,53 @@
+"""Images with a mask beside each: a good image has a mask without a defective pixel."""
+
+from pathlib import Path
+
+from datasets.base import GOOD, DatasetError, MaskFiles
+from datasets.entries import Entry
+from datasets.listing import list_files
+from datasets.type_folders import Found
+
+DEFECT = "defect"
+
+
+def read_beside(folder: Path, split: str, ending: str) -> Found:
+    """List the images of a folder whose masks have the same stem with an ending.
+
+    Args:
+        folder: The folder; its masks are opened to tell good images from defective ones.
+        split: Split of these images.
+        ending: End of the stems of masks, for example ``_GT``.
+
+    Raises:
+        DatasetError: A mask is missing or cannot be read.
+    """
+    listing = list_files(folder)
+    by_stem = {file.stem: file for file in listing.images}
+    entries = []
+    for stem, file in by_stem.items():
+        if stem.endswith(ending):
+            continue
+        mask = by_stem.get(stem + ending)
+        if mask is None:
+            raise DatasetError(f"expected the mask {stem}{ending} beside the image {file}")
+        if is_empty_mask(mask):
+            entries.append(Entry(file, GOOD, split))
+        else:
+            entries.append(Entry(file, DEFECT, split, MaskFiles((mask,))))
+    return Found(tuple(entries), listing.left_out)
+
+
+def is_empty_mask(path: Path) -> bool:
+    """Return whether all pixels of a mask file are 0.
+
+    Raises:
+        DatasetError: The file cannot be read.
+    """
+    # Pillow, because listing a dataset does not import OpenCV.
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB" if image.mode == "P" else image.mode).getbbox() is None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DatasetError(f"expected a mask, found a damaged or unknown file: {path}") from error

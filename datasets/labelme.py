@@ -1,0 +1,115 @@
+"""Polygons drawn with LabelMe: a JSON file beside each annotated image.
+
+PATH/001.jpg, PATH/001.json, ..., also in folders ``train`` and ``test``, or in any other folders
+PATH/<category>/001.jpg, ...
+
+Images without shapes are good. The labels of the shapes are the defect types.
+"""
+
+import math
+from collections import Counter
+from pathlib import Path
+
+from datasets.base import GOOD, Category, DatasetError, Ellipse, LeftOut, MaskShapes, Polygon
+from datasets.entries import TRAIN, UNSPLIT, Entry, ReadOptions, make_category, split_in
+from datasets.json_files import read_json
+from datasets.listing import (
+    as_name,
+    category_folder,
+    category_folders,
+    is_good_name,
+    list_below,
+    list_folders,
+)
+
+REASON = "shapes that enclose no area, or are none of polygon, rectangle and circle"
+
+
+def match(path: Path) -> str | None:
+    """Return an empty text if a folder is in this layout, else None."""
+    return "" if category_folders(path, is_category) else None
+
+
+def find_categories(path: Path, options: ReadOptions) -> list[str]:
+    """Return the names of the categories: folders with annotated images."""
+    return sorted(category_folders(path, is_category))
+
+
+def read_category(path: Path, name: str, options: ReadOptions) -> Category:
+    """List the images of a category.
+
+    Raises:
+        DatasetError: There is no such category, or an annotation file is not as expected.
+    """
+    root = category_folder(path, name, is_category)
+    listing = list_below(root)
+    entries, skipped, used = [], Counter(), set()
+    for file in listing.images:
+        split = next(filter(None, map(split_in, file.relative_to(root).parent.parts)), UNSPLIT)
+        if options.training_only and split not in (TRAIN, UNSPLIT):
+            continue
+        source = file.with_suffix(".json")
+        shapes = {}
+        if source.is_file():
+            used.add(source)
+            shapes = _read_shapes(source, skipped)
+        labels = [label for label in shapes if not is_good_name(label)]
+        if not labels:
+            entries.append(Entry(file, GOOD, split))
+            continue
+        found = tuple(shape for label in labels for shape in shapes[label])
+        defect_type = as_name("+".join(sorted(labels)))
+        entries.append(
+            Entry(file, defect_type, split, MaskShapes(source, found) if found else None)
+        )
+    left_out: list[LeftOut] = [left for left in listing.left_out if left.path not in used]
+    notes = [f"{count} {kind}: {REASON}" for kind, count in skipped.items()]
+    return make_category(root, name, entries, options, left_out=left_out, notes=notes)
+
+
+def is_category(folder: Path) -> bool:
+    """Return whether a folder, or its subfolder of a split or of good images, is annotated."""
+    below = [f for f in list_folders(folder) if split_in(f.name) or is_good_name(f.name)]
+    return any(map(_is_annotated, (folder, *below)))
+
+
+def _is_annotated(folder: Path) -> bool:
+    source = next(iter(sorted(folder.glob("*.json"))), None)
+    return source is not None and "shapes" in _mapping(source)
+
+
+def _mapping(source: Path) -> dict:
+    content = read_json(source)
+    return content if isinstance(content, dict) else {}
+
+
+def _read_shapes(source: Path, skipped: Counter[str]) -> dict[str, list[Polygon | Ellipse]]:
+    """Return the shapes by label; a label of shapes without an area has none."""
+    found: dict[str, list[Polygon | Ellipse]] = {}
+    try:
+        for record in _mapping(source)["shapes"]:
+            shapes = found.setdefault(str(record["label"]), [])
+            kind = record.get("shape_type") or "polygon"
+            shape = _shape(kind, [tuple(map(float, point)) for point in record["points"]])
+            if shape is None:
+                skipped[kind] += 1
+            else:
+                shapes.append(shape)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DatasetError(
+            f"expected shapes with label and points as in LabelMe in {source}, found something "
+            f"else ({error!r})"
+        ) from error
+    return found
+
+
+def _shape(kind: str, points: list[tuple[float, ...]]) -> Polygon | Ellipse | None:
+    if kind == "polygon" and len(points) > 2:
+        return Polygon(tuple(points))
+    if kind == "rectangle" and len(points) == 2:
+        (left, top), (right, bottom) = points
+        return Polygon(((left, top), (right, top), (right, bottom), (left, bottom)))
+    if kind == "circle" and len(points) == 2:
+        radius = math.dist(*points)
+        return Ellipse(points[0], (radius, radius))
+    return None

@@ -1,0 +1,99 @@
+"""Masks from shapes: polygons, ellipses and COCO's run lengths."""
+
+import numpy as np
+
+from datasets.base import DatasetError, Ellipse, MaskShapes, Polygon, RunLengths
+
+
+def draw_mask(mask: MaskShapes, size: tuple[int, int]) -> np.ndarray:
+    """Return the mask (H, W) bool of an image: pixels with their centre in any of the shapes.
+
+    A shape too thin to cover a centre marks the pixels of its corners, so that no defect is lost.
+
+    Args:
+        mask: The shapes.
+        size: (H, W) of the image.
+
+    Raises:
+        DatasetError: Run lengths are of another size, or do not add up to it.
+    """
+    joined = np.zeros(size, dtype=bool)
+    for shape in mask.shapes:
+        if isinstance(shape, RunLengths):
+            joined |= _from_runs(shape, size, mask)
+        elif isinstance(shape, Ellipse):
+            joined |= _in_ellipse(shape, size)
+        else:
+            joined |= _in_polygon(shape, size)
+    return joined
+
+
+def _in_polygon(polygon: Polygon, size: tuple[int, int]) -> np.ndarray:
+    """Return (H, W) bool, by the crossings of the line with each row of centres (even-odd rule)."""
+    height, width = size
+    inside = np.zeros(size, dtype=bool)
+    points = np.array(polygon.points, dtype=np.float64)  # (n, 2)
+    (x0, y0), (x1, y1) = points.T, np.roll(points, -1, axis=0).T
+    first, last = max(int(y0.min()), 0), min(int(np.ceil(y0.max())), height)
+    for row in range(first, last):
+        centre = row + 0.5
+        crossing = (y0 <= centre) != (y1 <= centre)
+        share = (centre - y0[crossing]) / (y1[crossing] - y0[crossing])
+        at = np.sort(x0[crossing] + share * (x1[crossing] - x0[crossing]))
+        columns = np.clip(np.ceil(at - 0.5), 0, width).astype(int)
+        for start, stop in columns.reshape(-1, 2):
+            inside[row, start:stop] = True
+    return inside if inside.any() else _at_points(points, size)
+
+
+def _in_ellipse(ellipse: Ellipse, size: tuple[int, int]) -> np.ndarray:
+    """Return (H, W) bool."""
+    rows, columns = np.ogrid[: size[0], : size[1]]
+    (x, y), (horizontal, vertical) = ellipse.centre, np.maximum(ellipse.radii, 1e-9)
+    inside = ((columns + 0.5 - x) / horizontal) ** 2 + ((rows + 0.5 - y) / vertical) ** 2 <= 1
+    return inside if inside.any() else _at_points(np.array([ellipse.centre]), size)
+
+
+def _at_points(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return (H, W) bool, the pixels at (n, 2) points x, y; those outside count at the border."""
+    marked = np.zeros(size, dtype=bool)
+    columns, rows = np.floor(points).astype(int).T
+    marked[np.clip(rows, 0, size[0] - 1), np.clip(columns, 0, size[1] - 1)] = True
+    return marked
+
+
+def _from_runs(runs: RunLengths, size: tuple[int, int], mask: MaskShapes) -> np.ndarray:
+    """Return (H, W) bool."""
+    if tuple(runs.size) != tuple(size):
+        raise DatasetError(
+            f"expected a mask of the size of its image, {size[0]}x{size[1]}, found "
+            f"{runs.size[0]}x{runs.size[1]} in {mask.source}"
+        )
+    counts = _decompress(runs.counts) if isinstance(runs.counts, str) else runs.counts
+    if min(counts, default=0) < 0 or sum(counts) != size[0] * size[1]:
+        raise DatasetError(
+            f"expected run lengths of {size[0] * size[1]} pixels, found {sum(counts)} in "
+            f"{mask.source}"
+        )
+    values = np.arange(len(counts)) % 2 == 1
+    return np.repeat(values, counts).reshape(size, order="F")
+
+
+def _decompress(text: str) -> tuple[int, ...]:
+    """Return the run lengths that COCO's text stands for.
+
+    Each character holds 5 bits of a signed number, lowest first, and whether more follow. From the
+    fourth number on it is the difference to the last but one.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text.encode("ascii", errors="replace"):
+        bits = character - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            if bits & 16:
+                value -= 1 << shift
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return tuple(counts)

@@ -1,0 +1,119 @@
+"""Folders with one subfolder per defect type, as in MVTec AD and datasets like it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets.base import GOOD, DatasetError, LeftOut, MaskFiles
+from datasets.entries import TRAIN, Entry
+from datasets.listing import find_mask, index_masks, is_good_name, list_files, list_folders
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in folders.
+
+    Attributes:
+        entries: Images.
+        left_out: Files that are not used.
+        notes: What was assumed.
+    """
+
+    entries: tuple[Entry, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __add__(self, other: "Found") -> "Found":
+        return Found(
+            self.entries + other.entries,
+            self.left_out + other.left_out,
+            self.notes + other.notes,
+        )
+
+
+def read_training(folder: Path, *, inside: str = "") -> Found:
+    """List the training images: those of the good folder, or images without subfolders.
+
+    Defective training images are listed too, as such.
+
+    Args:
+        folder: Folder with one subfolder per type.
+        inside: Path from the subfolder of a type to its images.
+
+    Raises:
+        DatasetError: There is no good training image.
+    """
+    found = Found()
+    for subfolder in list_folders(folder):
+        found += _read_type(subfolder, TRAIN, subfolder / inside)
+    direct = list_files(folder)
+    if direct.images and not any(entry.defect_type == GOOD for entry in found.entries):
+        note = f"the images in {folder} are taken as good: it has no subfolder {GOOD}"
+        entries = tuple(Entry(file, GOOD, TRAIN) for file in direct.images)
+        return found + Found(entries, direct.left_out, (note,))
+    if not any(entry.defect_type == GOOD for entry in found.entries):
+        raise DatasetError(
+            f"expected training images without defects in {folder / GOOD / inside}, found none"
+        )
+    beside = tuple(
+        LeftOut(file, "images beside the folder of good images") for file in direct.images
+    )
+    return found + Found(left_out=beside + direct.left_out)
+
+
+def read_types(
+    folder: Path,
+    split: str,
+    masks_of: Callable[[Path], Path | None] = lambda _: None,
+    *,
+    inside: str = "",
+) -> Found:
+    """List the images of all types, each with its mask.
+
+    Args:
+        folder: Folder with one subfolder per type.
+        split: Split of these images.
+        masks_of: Returns the folder of the masks of a type, given the type's folder; None if there
+            are no masks. It contains ``<stem>_mask`` or ``<stem>`` with any ending, or a folder
+            ``<stem>`` of one or several masks.
+        inside: Path from the subfolder of a type to its images.
+
+    Raises:
+        DatasetError: There is no type, a type has no image, or a mask is missing.
+    """
+    found = Found()
+    folders = [f for f in list_folders(folder) if f.name != "ground_truth"]
+    if not folders:
+        raise DatasetError(f"expected one folder per defect type in {folder}, found none")
+    for subfolder in folders:
+        below = _read_type(subfolder, split, subfolder / inside, masks_of(subfolder))
+        if not below.entries:
+            raise DatasetError(f"expected test images in {subfolder / inside}, found none")
+        found += below
+    good = [subfolder.name for subfolder in folders if is_good_name(subfolder.name)]
+    if len(good) > 1:
+        found += Found(notes=(f"{' and '.join(good)} in {folder} are both taken as good images",))
+    return found
+
+
+def _read_type(folder: Path, split: str, images: Path, masks: Path | None = None) -> Found:
+    """List the images of one type."""
+    listing = list_files(images)
+    if is_good_name(folder.name):
+        entries = tuple(Entry(file, GOOD, split) for file in listing.images)
+        return Found(entries, listing.left_out)
+    if masks is None:
+        entries = tuple(Entry(file, folder.name, split) for file in listing.images)
+        return Found(entries, listing.left_out)
+    single = index_masks(list_files(masks).images)
+    several = {subfolder.name: list_files(subfolder).images for subfolder in list_folders(masks)}
+    entries = []
+    for file in listing.images:
+        mask = find_mask(file.stem, single)
+        paths = several.get(file.stem) or (() if mask is None else (mask,))
+        if not paths:
+            raise DatasetError(
+                f"expected the mask {masks / file.stem}_mask.png of the defective image {file}"
+            )
+        entries.append(Entry(file, folder.name, split, MaskFiles(paths)))
+    return Found(tuple(entries), listing.left_out)

@@ -1,0 +1,271 @@
+"""Lists of images: CSV, COCO's and LabelMe's annotations, and how they may be written."""
+
+import json
+
+import numpy as np
+import pytest
+
+from datasets.base import DatasetError, Ellipse, MaskFiles, MaskShapes, Polygon, RunLengths
+from datasets.csv_files import read_rows
+from datasets.images import read_sample
+from datasets.layouts import open_dataset
+from tests.datasets.miniatures import BAD, BOX, COCO, LABELME, MASK, numbered, write_file
+
+LINES = "path,label,mask,split\n0.png,good,,\n1.png,ok,,\nb.png,dent,m.png,\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(files):
+        rng = np.random.default_rng(0)
+        for name, content in files.items():
+            write_file(tmp_path / name, content, rng)
+        return tmp_path
+
+    return write
+
+
+class TestCsv:
+    @pytest.fixture
+    def folder(self, write):
+        return write({**numbered("{}.png", 2), "b.png": BAD, "m.png": MASK})
+
+    def read(self, folder, content, name="list.csv"):
+        path = folder / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        dataset = open_dataset(path)
+        assert dataset.layout == "csv"
+        (only,) = dataset.find_categories()
+        return dataset.read_category(only)
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            LINES.encode("utf-8-sig"),
+            LINES.encode("utf-16"),
+            LINES.replace(",", ";").encode(),
+            LINES.replace(",", "\t").encode(),
+            LINES.replace("\n", "\r\n").encode() + b"\r\n,,,\r\n",
+            LINES.replace("path,label,mask,split", " Path , LABEL,Mask,SPLIT").encode(),
+            LINES.replace(",good", ", good ").encode(),
+        ],
+        ids=["BOM", "UTF-16", "semicolons", "tabs", "CRLF", "header", "spaces"],
+    )
+    def test_what_spreadsheets_write_is_read_alike(self, folder, content):
+        assert self.read(folder, content) == self.read(folder, LINES)
+
+    def test_other_encodings_are_read_as_latin_1_and_reported(self, folder):
+        (folder / "0.png").rename(folder / "\xe9.png")
+        category = self.read(folder, LINES.replace("0.png", "\xe9.png").encode("latin-1"))
+        assert folder / "\xe9.png" in [s.path for s in (*category.train, *category.test)]
+        assert category.notes[0] == f"{folder / 'list.csv'} is not UTF-8: read as Latin-1"
+
+    def test_only_the_path_is_needed(self, folder):
+        category = self.read(folder, "path\n0.png\n1.png\n")
+        assert {s.defect_type for s in (*category.train, *category.test)} == {"good"}
+        assert "has no column label: all images are taken as good" in category.notes[0]
+
+    def test_a_column_of_categories(self, folder):
+        path = folder / "list.csv"
+        lines = "path,category\n0.png,nut\n1.png,nut\nb.png,a/b\nm.png,a/b\n"
+        path.write_text(lines)
+        dataset = open_dataset(path)
+        assert dataset.find_categories() == ["a_b", "nut"]
+        assert [s.path.name for s in dataset.read_training("nut").train] == ["0.png", "1.png"]
+        with pytest.raises(DatasetError, match=r"no category 'bolt' .*there are: a_b, nut"):
+            dataset.read_category("bolt")
+
+    def test_columns_that_are_not_used_are_reported(self, folder):
+        category = self.read(folder, "path,label,operator\n0.png,good,x\n1.png,0,\nb.png,bad,\n")
+        assert category.notes[0].endswith("that are not used: operator")
+
+    def test_masks_of_good_images_are_not_used(self, folder):
+        category = self.read(
+            folder, "path,label,mask\n0.png,good,m.png\n1.png,ok,\nb.png,bad,m.png\n"
+        )
+        masks = {s.path.name: s.mask for s in category.test if s.mask}
+        assert masks == {"b.png": MaskFiles((folder / "m.png",))}
+
+    @pytest.mark.parametrize(
+        ("lines", "message"),
+        [
+            ("file,label\n0.png,good\n", r"expected columns path in .*list.csv, found file, label"),
+            ("", r"expected columns path .*found an empty file"),
+            ("path\n", r"expected images in the lines of .*list.csv, found none"),
+            ("path,label\n,good\n", r"expected a path in each line"),
+            ("path\n0.png,good\n", r"expected 1 values, found 2 in line 2 of .*list.csv"),
+            ("path\ngone.png\n", r"expected .*gone.png, which .*list.csv lists, found none"),
+            ("path,label,mask\nb.png,bad,gone.png\n", r"expected .*gone.png, which"),
+            ("path\n0.png\n0.png\n", r"expected each image once, found .*0.png twice"),
+            ("path,split\n0.png,tst\n", r"expected the split .*, found 'tst' in .*list.csv"),
+        ],
+    )
+    def test_mistakes(self, folder, lines, message):
+        with pytest.raises(DatasetError, match=message):
+            self.read(folder, lines)
+
+    def test_a_file_that_cannot_be_read(self, tmp_path):
+        with pytest.raises(DatasetError, match=r"cannot read .*gone.csv: No such file"):
+            read_rows(tmp_path / "gone.csv")
+
+
+class TestCoco:
+    def read(self, path, **options):
+        dataset = open_dataset(path)
+        assert dataset.layout == "coco"
+        (name,) = dataset.find_categories()
+        return dataset.read_category(name)
+
+    def files(self, folder="images/"):
+        return {**numbered(f"{folder}{{}}.png", 6), f"{folder}bad.png": BAD}
+
+    @pytest.mark.parametrize(
+        ("annotations", "images"),
+        [("a.json", ""), ("a.json", "images/"), ("annotations/a.json", ""),
+         ("annotations/a.json", "images/")],
+    )  # fmt: skip
+    def test_images_are_found_in_the_usual_places(self, write, annotations, images):
+        folder = write({**self.files(images), annotations: COCO})
+        category = self.read(folder)
+        assert len(category.train) + len(category.test) == 7
+
+    @pytest.mark.parametrize(
+        ("annotations", "images"),
+        [("annotations/instances_{}.json", "{}2017/"), ("{}/_annotations.coco.json", "{}/")],
+    )
+    def test_one_file_per_split(self, write, annotations, images):
+        files = {}
+        for split in ("train", "valid", "test"):
+            files |= self.files(images.format(split))
+            files[annotations.format(split)] = COCO
+        category = self.read(write(files))
+        assert len(category.train) == 6
+        assert len(category.test) == 7
+        assert [s.defect_type for s in category.test] == ["good"] * 6 + ["scratch"]
+        assert category.remarks() == [
+            "1 file left out: defective images of the training split "
+            f"({category.left_out[0].path})",
+            f"7 files left out: validation images (for example {category.left_out[1].path})",
+        ]
+
+    def test_training_needs_no_test_images(self, write):
+        files = {**self.files("train/"), "train/a.json": COCO, "test/a.json": COCO}
+        dataset = open_dataset(write(files))
+        (name,) = dataset.find_categories()
+        assert len(dataset.read_training(name).train) == 6
+        with pytest.raises(DatasetError, match=r"expected the image 0.png, which .*test.a.json"):
+            dataset.read_category(name)
+
+    def test_files_whose_split_is_unclear_are_refused(self, write):
+        folder = write({**self.files(), "a.json": COCO, "b.json": COCO})
+        with pytest.raises(DatasetError, match=r"expected train, test or val in the name .*a.json"):
+            self.read(folder)
+
+    def test_classes_are_defect_types_and_good_ones_are_none(self, write):
+        content = json.loads(json.dumps(COCO))
+        content["categories"].append({"id": 3, "name": "OK"})
+        box = content["annotations"][0]
+        content["annotations"] += [
+            {**box, "id": 2, "category_id": 2},
+            {**box, "id": 3, "image_id": 0, "category_id": 3},
+        ]
+        category = self.read(write({**self.files(), "a.json": content}))
+        defective = [s for s in category.test if s.is_defective]
+        assert [(s.path.name, s.defect_type) for s in defective] == [("bad.png", "dent+scratch")]
+        assert defective[0].mask == MaskShapes(
+            category.test[-1].mask.source, (Polygon(tuple(map(tuple, BOX))),) * 2
+        )
+
+    @pytest.mark.parametrize("segmentation", [None, []])
+    def test_a_box_alone_is_the_mask_and_reported(self, write, segmentation):
+        content = json.loads(json.dumps(COCO))
+        content["annotations"][0]["segmentation"] = segmentation
+        category = self.read(write({**self.files(), "a.json": content}))
+        _, mask = read_sample(category.test[-1])
+        assert mask.sum() == 24 * 16
+        assert mask[20:36, 16:40].all()
+        assert category.notes[0].startswith("1 annotations in")
+
+    @pytest.mark.parametrize("counts", [[5, 3, 4088], "53o0o3"])
+    def test_run_lengths(self, write, counts):
+        content = json.loads(json.dumps(COCO))
+        content["annotations"][0]["segmentation"] = {"size": [64, 64], "counts": counts}
+        category = self.read(write({**self.files(), "a.json": content}))
+        expected = counts if isinstance(counts, str) else tuple(counts)
+        assert category.test[-1].mask.shapes == (RunLengths((64, 64), expected),)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"images": [{"id": 1}]}, r"COCO's format in .*a.json.*'file_name'"),
+            ({"annotations": [3]}, r"COCO's format in .*a.json"),
+            ({"images": [{"id": 1, "file_name": "gone.png"}]}, r"image gone.png, which .*a.json"),
+        ],
+    )
+    def test_mistakes(self, write, change, message):
+        folder = write({**self.files(), "a.json": {**COCO, **change}})
+        with pytest.raises(DatasetError, match=message):
+            self.read(folder)
+
+    def test_what_is_no_json(self, write):
+        folder = write({**self.files(), "a.json": "{"})
+        with pytest.raises(DatasetError, match=r"expected JSON in .*a.json"):
+            open_dataset(folder)
+
+
+class TestLabelMe:
+    def read(self, folder):
+        dataset = open_dataset(folder)
+        assert dataset.layout == "labelme"
+        (name,) = dataset.find_categories()
+        return dataset.read_category(name)
+
+    def files(self, *shapes):
+        files = {**numbered("{}.png", 3), "bad.png": BAD}
+        return {**files, "bad.json": {"shapes": list(shapes)}, "0.json": {"shapes": []}}
+
+    @pytest.mark.parametrize(
+        ("kind", "points", "shape"),
+        [
+            ("polygon", BOX, Polygon(tuple(map(tuple, BOX)))),
+            (None, BOX, Polygon(tuple(map(tuple, BOX)))),
+            ("rectangle", [BOX[0], BOX[2]], Polygon(tuple(map(tuple, BOX)))),
+            ("circle", [[20, 30], [23, 34]], Ellipse((20, 30), (5, 5))),
+        ],
+    )
+    def test_shapes(self, write, kind, points, shape):
+        record = {"label": "dent", "points": points, "shape_type": kind}
+        category = self.read(write(self.files(record)))
+        (sample,) = [s for s in category.test if s.is_defective]
+        assert sample.defect_type == "dent"
+        assert sample.mask.shapes == (shape,)
+
+    def test_other_shapes_are_reported_and_leave_the_image_defective(self, write):
+        line = {"label": "crack", "points": [[1, 2], [5, 6]], "shape_type": "linestrip"}
+        category = self.read(write(self.files(line)))
+        (sample,) = [s for s in category.test if s.is_defective]
+        assert (sample.defect_type, sample.mask) == ("crack", None)
+        assert category.notes[0].startswith("1 linestrip: shapes that enclose no area")
+
+    def test_labels_that_mean_good_are_no_defect(self, write):
+        ok = {"label": "OK", "points": BOX, "shape_type": "polygon"}
+        dent = {**ok, "label": "dent"}
+        files = self.files(ok, dent, {**dent, "label": "a/b"})
+        category = self.read(write({**files, "1.json": {"shapes": [ok]}}))
+        (sample,) = [s for s in category.test if s.is_defective]
+        assert (sample.defect_type, len(sample.mask.shapes)) == ("a_b+dent", 2)
+
+    def test_a_file_without_an_image_is_left_out(self, write):
+        category = self.read(write({**self.files(LABELME["shapes"][0]), "gone.json": LABELME}))
+        assert [left.path.name for left in category.left_out] == ["gone.json"]
+
+    def test_mistakes(self, write):
+        with pytest.raises(DatasetError, match=r"label and points as in LabelMe in .*bad.json"):
+            self.read(write(self.files({"points": BOX})))
+
+
+def test_a_file_that_is_no_list(tmp_path):
+    path = tmp_path / "images.json"
+    path.write_text("[]")
+    with pytest.raises(DatasetError, match=r"found another file: .*images.json"):
+        open_dataset(path)

@@ -1,0 +1,122 @@
+"""A miniature of each layout is recognised, and read exactly."""
+
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from datasets.base import DatasetError, MaskShapes
+from datasets.images import read_sample
+from datasets.layouts import LAYOUTS, open_dataset
+from datasets.published import PUBLISHED
+from tests.datasets.miniatures import MINIATURES, SIDE, SQUARE
+
+EACH = pytest.mark.parametrize("name", MINIATURES)
+
+
+@pytest.fixture
+def written(name, tmp_path):
+    return MINIATURES[name], MINIATURES[name].write(tmp_path / "data")
+
+
+def test_there_is_a_miniature_of_each_layout():
+    # Kaputt is recognised and not read; MPDD's files are in the layout of MVTec AD.
+    keys = {entry.key for entry in PUBLISHED} - {"kaputt", "mpdd", "mvtec_ad"}
+    assert {miniature.layout for miniature in MINIATURES.values()} == set(LAYOUTS) - {"kaputt"}
+    assert keys <= set(MINIATURES)
+
+
+@EACH
+def test_it_is_recognised(written):
+    miniature, path = written
+    dataset = open_dataset(path)
+    assert dataset.layout == miniature.layout
+    assert dataset.find_categories() == sorted(miniature.categories)
+    assert open_dataset(path, miniature.layout) == dataset
+
+
+@EACH
+def test_it_is_read_exactly(written, tmp_path):
+    miniature, path = written
+    dataset = open_dataset(path)
+
+    def below(file):
+        return file.relative_to(tmp_path / "data").as_posix()
+
+    for name, expected in miniature.categories.items():
+        category = dataset.read_category(name)
+        assert category.name == name
+        assert {s.category for s in (*category.train, *category.test)} == {name}
+        assert {s.defect_type for s in category.train} == {"good"}
+        assert tuple(below(s.path) for s in category.train) == expected.train
+        assert tuple(_described(s, below) for s in category.test) == expected.test
+        assert category.has_masks == any(masks for _, _, masks in expected.test)
+        reasons = Counter(left.reason for left in category.left_out)
+        assert reasons == Counter(expected.left_out)
+        assert len(category.notes) == len(expected.notes)
+        for note, beginning in zip(category.notes, expected.notes, strict=True):
+            assert note.startswith(beginning)
+        assert category.benchmark == expected.benchmark
+
+
+def _described(sample, below):
+    masks = sample.mask
+    if isinstance(masks, MaskShapes):
+        return below(sample.path), sample.defect_type, (below(masks.source),)
+    return below(sample.path), sample.defect_type, masks and tuple(map(below, masks.paths))
+
+
+@EACH
+def test_its_masks_show_the_defects(written):
+    miniature, path = written
+    square = np.zeros((SIDE, SIDE), bool)
+    square[SQUARE] = True
+    dataset = open_dataset(path)
+    for name in miniature.categories:
+        for sample in dataset.read_category(name).test:
+            image, mask = read_sample(sample)
+            assert image.shape == (SIDE, SIDE, 3)
+            if sample.mask is None:
+                assert mask is None or not mask.any()
+            else:
+                np.testing.assert_array_equal(mask, square)
+
+
+@EACH
+def test_training_needs_no_test_images(written):
+    miniature, path = written
+    expected = open_dataset(path)
+    for name, of_category in miniature.categories.items():
+        category = expected.read_training(name)
+        read = [sample.path for sample in category.train]
+        split = [sample.path for sample in expected.read_category(name).train]
+        has_split = not any("held out" in note for note in of_category.notes)
+        assert read == split if has_split else set(read) > set(split)
+        assert category.test == ()
+        assert category.benchmark == of_category.benchmark
+
+
+@pytest.mark.parametrize("name", [name for name, one in MINIATURES.items() if one.lacks[0]])
+def test_what_is_missing_of_a_half_known_layout_is_told(written, tmp_path):
+    miniature, path = written
+    lacking, title = miniature.lacks
+    for file in (tmp_path / "data").glob(lacking):
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+    with pytest.raises(DatasetError) as caught:
+        open_dataset(path)
+    assert f"expected the layout {miniature.layout}" in str(caught.value)
+    assert f"found no {title}; " in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [e.key for e in PUBLISHED if e.key in MINIATURES])
+def test_its_name_is_that_of_the_published_dataset(written, name):
+    miniature, path = written
+    assert open_dataset(path, name).layout == miniature.layout
+
+
+def test_kaputt_is_recognised_and_what_to_do_is_told(tmp_path):
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets/query-train.parquet").touch()
+    with pytest.raises(DatasetError, match=r"found Parquet files .* path,label,mask,split"):
+        open_dataset(tmp_path).find_categories()

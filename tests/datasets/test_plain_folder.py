@@ -1,0 +1,208 @@
+"""Folders of one's own, with the names that people give."""
+
+import shutil
+
+import pytest
+
+from datasets.base import GOOD, DatasetError, LeftOut, MaskFiles
+from datasets.entries import ReadOptions
+from datasets.layouts import open_dataset
+from datasets.listing import GOOD_NAMES, as_name, is_good_name
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+@pytest.fixture
+def root(tmp_path):
+    return touch(tmp_path / "nut", "good/0.png", "good/1.png", "dent/a.png", "dent/b.png")
+
+
+def read(path, **options):
+    dataset = open_dataset(path, options=ReadOptions(**options))
+    assert dataset.layout == "folder"
+    (name,) = dataset.find_categories()
+    return dataset.read_category(name)
+
+
+def masks(category):
+    return {s.path.name: s.mask and s.mask.paths[0] for s in category.test if s.is_defective}
+
+
+@pytest.mark.parametrize(
+    "name", ["good", "OK", "Normal", "normals", "defect_free", "Defect-Free", "free", "no defects"]
+)
+@pytest.mark.parametrize("layout", ["folder", "mvtec"])
+def test_the_usual_names_of_good_folders(tmp_path, name, layout):
+    train, test = ("train/", "test/") if layout == "mvtec" else ("", "")
+    root = touch(tmp_path / "nut", f"{train}{name}/0.png", f"{train}{name}/1.png")
+    touch(root, f"{test}{name}/2.png", f"{test}dent/a.png")
+    category = open_dataset(root).read_category("nut")
+    assert {s.defect_type for s in category.train} == {GOOD}
+    assert [s.defect_type for s in category.test] == [GOOD, "dent"]
+
+
+@pytest.mark.parametrize("name", ["goods", "nok", "ok2", "not good", "freezing", "abnormal"])
+def test_other_names_are_defect_types(name):
+    assert not is_good_name(name)
+
+
+def test_good_names_are_in_their_plain_form():
+    assert all(is_good_name(name) and name.islower() for name in GOOD_NAMES)
+
+
+def test_two_good_folders_are_both_good_and_reported(root):
+    touch(root, "ok/2.png")
+    category = read(root, holdout=0.5)
+    assert len(category.train) + sum(not s.is_defective for s in category.test) == 3
+    assert category.notes[0] == f"good and ok in {root} are both taken as good images"
+
+
+def test_two_good_test_folders_in_the_layout_of_mvtec_ad(tmp_path):
+    root = touch(tmp_path / "nut", "train/good/0.png", "test/good/0.png", "test/OK/0.png")
+    touch(root, "test/dent/0.png")
+    category = open_dataset(root).read_category("nut")
+    assert [(s.defect_type, s.name) for s in category.test] == [
+        ("good", "test_OK_0"),
+        ("good", "test_good_0"),
+        ("dent", "0"),
+    ]
+    assert category.notes[0] == f"OK and good in {root / 'test'} are both taken as good images"
+
+
+@pytest.mark.parametrize("folder", ["masks", "mask", "ground_truth", "GT"])
+@pytest.mark.parametrize("inside", ["dent/", ""])
+@pytest.mark.parametrize("ending", ["_mask", ""])
+def test_masks_by_stem(root, folder, inside, ending):
+    touch(root, f"{folder}/{inside}a{ending}.bmp", f"{folder}/{inside}b{ending}.png")
+    category = read(root)
+    where = root / folder / inside
+    assert masks(category) == {"a.png": where / f"a{ending}.bmp", "b.png": where / f"b{ending}.png"}
+    assert category.has_masks
+
+
+def test_masks_beside_defective_images(root):
+    touch(root, "dent/a_mask.png")
+    assert masks(read(root)) == {"a.png": root / "dent/a_mask.png", "b.png": None}
+
+
+def test_masks_without_an_image_are_left_out(root):
+    touch(root, "masks/a.png", "masks/c.png")
+    category = read(root)
+    assert category.left_out == (LeftOut(root / "masks/c.png", "masks of no defective image"),)
+
+
+def test_masks_none_of_which_fits_are_refused(root):
+    touch(root, "masks/x1.png")
+    with pytest.raises(
+        DatasetError, match=r"for example a_mask.png, found .*x1.png \(--mask_dir\)"
+    ):
+        read(root)
+
+
+def test_a_mask_is_not_shared_by_two_images(root):
+    touch(root, "scratch/a.png", "masks/a.png")
+    with pytest.raises(DatasetError, match=r"a mask of its own for each image, found .*a.png for"):
+        read(root)
+
+
+@pytest.mark.parametrize("ending", ["_mask", "_GT", "_label"])
+def test_masks_among_good_images_are_refused(root, ending):
+    touch(root, f"good/1{ending}.png")
+    with pytest.raises(DatasetError, match=rf"found 1 with a mask, such as 1{ending}.png of 1.png"):
+        read(root)
+
+
+class TestImagesAlone:
+    def test_a_folder_of_images_is_one_category(self, tmp_path):
+        root = touch(tmp_path / "nut", *(f"{n}.jpg" for n in range(5)))
+        category = read(root)
+        assert (category.name, len(category.train), len(category.test)) == ("nut", 4, 1)
+        assert category.notes == (
+            f"the images in {root} are taken as good: it has no subfolder good",
+            "1 of 5 good images are held out for testing (--holdout 0.2, --seed 0)",
+            "no test image is defective: there are no metrics",
+        )
+
+    def test_with_defect_folders_and_masks(self, tmp_path):
+        root = touch(tmp_path / "nut", "0.png", "1.png", "dent/a.png", "mask/a.png")
+        assert masks(read(root)) == {"a.png": root / "mask/a.png"}
+
+    def test_a_folder_of_such_folders_has_several_categories(self, tmp_path):
+        touch(tmp_path, "nut/0.png", "nut/1.png", "bolt/good/0.png", "bolt/good/1.png", "a.txt")
+        dataset = open_dataset(tmp_path)
+        assert (dataset.layout, dataset.find_categories()) == ("folder", ["bolt", "nut"])
+
+    def test_images_beside_a_good_folder_are_left_out(self, root):
+        touch(root, "stray.png")
+        reason = "images beside the folder of good images"
+        assert read(root).left_out == (LeftOut(root / "stray.png", reason),)
+
+    def test_defective_images_alone_are_not_learned_as_good(self, root):
+        shutil.rmtree(root / "good")
+        (root / "dent").rename(root / "defects")
+        with pytest.raises(DatasetError, match="found no a folder of good images beside defects"):
+            open_dataset(root)
+
+
+class TestNamedFolders:
+    def test_names_that_differ(self, tmp_path):
+        root = touch(tmp_path / "nut", "a/0.png", "a/1.png", "b/x.png", "c/y.png", "d/x.png")
+        category = read(root, normal_dir="a", abnormal_dir=("b",), mask_dir="d")
+        assert masks(category) == {"x.png": root / "d/x.png"}
+        assert [s.defect_type for s in category.test] == [GOOD, "b"]
+
+    def test_by_default_all_other_folders_are_defective(self, tmp_path):
+        root = touch(tmp_path / "nut", "a/0.png", "a/1.png", "b/x.png", "c/y.png", "masks/x.png")
+        category = read(root, normal_dir="a")
+        assert masks(category) == {"x.png": root / "masks/x.png", "y.png": None}
+
+    def test_the_folder_of_masks_alone(self, root):
+        touch(root, "drawn/a.png")
+        category = read(root, mask_dir="drawn")
+        assert masks(category) == {"a.png": root / "drawn/a.png", "b.png": None}
+
+    def test_in_a_folder_of_categories(self, tmp_path):
+        touch(tmp_path, "nut/a/0.png", "bolt/a/0.png", "other/b/0.png")
+        dataset = open_dataset(tmp_path, options=ReadOptions(normal_dir="a"))
+        assert dataset.find_categories() == ["bolt", "nut"]
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"normal_dir": "x"}, r"expected categories .* --normal_dir"),
+            (
+                {"normal_dir": "good", "abnormal_dir": ("x",)},
+                r"the folder .*x, found none \(--abno",
+            ),
+            ({"normal_dir": "good", "mask_dir": "x"}, r"the folder .*x, found none .*--mask_dir"),
+        ],
+    )
+    def test_folders_that_are_missing(self, root, options, message):
+        with pytest.raises(DatasetError, match=message):
+            read(root, **options)
+
+
+def test_training_needs_the_good_folder_alone(root):
+    shutil.rmtree(root / "dent")
+    (root / "masks").mkdir()
+    category = open_dataset(root).read_training("nut")
+    assert len(category.train) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("a/b", "a_b"), ("  x ", "x"), ("..", "_"), ("a\\b:c\n", "a_b_c"), ("", "_"), ("é 1", "é 1")],
+)
+def test_labels_become_parts_of_file_names(text, name):
+    assert as_name(text) == name
+
+
+def test_a_mask_file_is_one_path(root):
+    touch(root, "masks/a.png")
+    (sample,) = [s for s in read(root).test if s.path.name == "a.png"]
+    assert sample.mask == MaskFiles((root / "masks/a.png",))

@@ -1,0 +1,107 @@
+"""Masks from shapes: against the test of each pixel's centre, and COCO's run lengths."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datasets.base import DatasetError, Ellipse, MaskShapes, Polygon, RunLengths
+from datasets.polygons import draw_mask
+
+SOURCE = Path("shapes.json")
+
+
+def draw(*shapes, size=(12, 16)):
+    return draw_mask(MaskShapes(SOURCE, shapes), size)
+
+
+def is_inside(x, y, points):
+    """Count the crossings of the line with a ray to the left."""
+    crossings = 0
+    for (x0, y0), (x1, y1) in zip(points, [*points[1:], points[0]], strict=True):
+        if (y0 <= y) != (y1 <= y):
+            crossings += x0 + (y - y0) / (y1 - y0) * (x1 - x0) <= x
+    return crossings % 2 == 1
+
+
+POINT = st.tuples(st.floats(-4, 20), st.floats(-4, 16))
+
+
+@given(st.lists(POINT, min_size=3, max_size=8))
+def test_a_polygon_is_the_pixels_with_their_centres_inside(points):
+    slow = np.array([[is_inside(x + 0.5, y + 0.5, points) for x in range(16)] for y in range(12)])
+    fast = draw(Polygon(tuple(points)))
+    if slow.any():
+        np.testing.assert_array_equal(fast, slow)
+    else:
+        assert 1 <= fast.sum() <= len(points)
+
+
+def test_a_rectangle():
+    expected = np.zeros((12, 16), bool)
+    expected[2:5, 3:7] = True
+    box = Polygon(((3, 2), (7, 2), (7, 5), (3, 5)))
+    np.testing.assert_array_equal(draw(box), expected)
+    other = Polygon(((10, 0), (12, 0), (12, 1), (10, 1)))
+    expected[0, 10:12] = True
+    np.testing.assert_array_equal(draw(box, other), expected)
+
+
+def test_a_shape_without_a_centre_marks_its_corners():
+    thin = draw(Polygon(((2.0, 3.1), (9.0, 3.1), (9.0, 3.2), (2.0, 3.2))))
+    assert thin[3, 2]
+    assert thin[3, 9]
+    assert thin.sum() == 2
+    assert np.argwhere(draw(Ellipse((40.0, 3.0), (0.1, 0.1)))).tolist() == [[3, 15]]
+
+
+def test_an_ellipse():
+    slow = [[math.dist((x + 0.5, y + 0.5), (7, 6)) <= 3.2 for x in range(16)] for y in range(12)]
+    np.testing.assert_array_equal(draw(Ellipse((7, 6), (3.2, 3.2))), slow)
+
+
+def compress(counts):
+    """Write run lengths as COCO does: 5 bits a character, differences from the fourth on."""
+    text = ""
+    for index, count in enumerate(counts):
+        value = count - counts[index - 2] if index > 2 else count
+        while True:
+            bits, value = value & 31, value >> 5
+            more = value != (-1 if bits & 16 else 0)
+            text += chr(48 + bits + 32 * more)
+            if not more:
+                break
+    return text
+
+
+@given(st.integers(0, 2**31), st.sampled_from([(5, 7), (40, 30)]))
+def test_run_lengths_go_down_the_columns(seed, size):
+    mask = np.random.default_rng(seed).random(size) < 0.3
+    flat = [False, *mask.T.reshape(-1)]
+    changes = np.flatnonzero(np.diff(flat)).tolist()
+    counts = tuple(np.diff([0, *changes, mask.size]).tolist())
+    for given_counts in (counts, compress(counts)):
+        found = draw(RunLengths(size, given_counts), size=size)
+        np.testing.assert_array_equal(found, mask)
+
+
+def test_compressed_run_lengths_of_the_format_description():
+    # A 3x3 image with its centre: 4 outside, 1 inside, 4 outside.
+    mask = draw(RunLengths((3, 3), "414"), size=(3, 3))
+    assert np.argwhere(mask).tolist() == [[1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        (RunLengths((3, 3), (9,)), r"of the size of its image, 2x4, found 3x3 in shapes.json"),
+        (RunLengths((2, 4), (3, 4)), r"run lengths of 8 pixels, found 7 in shapes.json"),
+        (RunLengths((2, 4), (9, -1)), r"run lengths of 8 pixels, found 8"),
+    ],
+)
+def test_run_lengths_that_do_not_fit(runs, message):
+    with pytest.raises(DatasetError, match=message):
+        draw(runs, size=(2, 4))

@@ -1,0 +1,59 @@
+"""Facts of published datasets: they add up to the totals of their papers."""
+
+from pathlib import Path
+
+import pytest
+
+from datasets.base import GOOD, Category, Sample
+from datasets.published import PUBLISHED, benchmark_of
+
+# Training, good test and defective test images, as the papers and archives state them.
+TOTALS = {
+    "mvtec_ad": (15, 3629, 467, 1258),
+    "mvtec_loco": (5, 1778, 575, 993),
+    "mvtec_3d": (10, 2656, 249, 948),
+    "visa": (12, 8659, 962, 1200),
+    "btad": (3, 1799, 451, 290),
+    "mpdd": (6, 888, 176, 282),
+    "kolektor_sdd2": (1, 2085, 894, 110),
+    "autovi": (6, 1523, 1521, 878),
+    "vad": (1, 2000, 1000, 1000),
+}
+
+
+@pytest.mark.parametrize("key", TOTALS)
+def test_counts_of_categories_add_up(key):
+    (dataset,) = [entry for entry in PUBLISHED if entry.key == key]
+    counts = dataset.categories.values()
+    found = [
+        sum(values)
+        for values in zip(*((c.train, c.good, c.defective) for c in counts), strict=True)
+    ]
+    assert (len(counts), *found) == TOTALS[key]
+    assert sum(found) <= dataset.images
+
+
+def test_numbers_of_categories_without_counts():
+    counts = {entry.key: len(entry.categories) for entry in PUBLISHED if entry.key not in TOTALS}
+    assert (counts["mvtec_ad_2"], counts["real_iad"], counts["dagm"]) == (8, 30, 10)
+
+
+def category(name, folder):
+    return Category(name, (Sample(Path(f"{name}/train/{folder}/0.png"), name, GOOD),), (), False)
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "folder", "benchmark"),
+    [
+        ("mvtec", "bottle", "good", "MVTec AD"),
+        ("mvtec", "tubes", "good", "MPDD"),
+        ("mvtec", "01", "ok", "BTAD"),
+        ("mvtec", "01", "good", ""),
+        ("mvtec", "widget", "good", ""),
+        ("folder", "bottle", "good", ""),
+        ("real_iad", "zipper", "OK", "Real-IAD"),
+        ("bmad", "Brain_AD", "good", "BMAD"),
+    ],
+)
+def test_a_category_of_a_published_dataset_is_known(layout, name, folder, benchmark):
+    assert benchmark_of(layout, category(name, folder)) == benchmark

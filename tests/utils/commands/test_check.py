@@ -1,0 +1,138 @@
+"""``check`` finds what would give wrong results, and its exit status tells."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.support import call, make_category, make_data, quick, truncate, write_image
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    return make_data(tmp_path / "data")
+
+
+def check(capsys, *arguments: object) -> tuple[int, str]:
+    status = call("check", *arguments)
+    captured = capsys.readouterr()
+    return status, captured.out + captured.err
+
+
+def test_a_dataset_without_fault(data, capsys):
+    status, text = check(capsys, data)
+    assert status == 0
+    assert text.startswith(f"{data}: layout mvtec, 2 categories\n")
+    assert "widget: 6 training, 6 test images (2 good, 2 hole, 2 stain)\n" in text
+    for fact in ("size: 64x64", "depth: 8 bits", "format: PNG", "masks: 4 of 4 defective images"):
+        assert text.count(f"    {fact}\n") == 2
+    assert text.endswith("nothing is remarkable\n")
+
+
+def test_chosen_categories(data, capsys):
+    _, text = check(capsys, "--path_data", data, "--categories", "gadget")
+    assert "gadget" in text
+    assert "widget" not in text
+
+
+def test_copies(data, capsys):
+    train, test = data / "widget/train/good", data / "widget/test"
+    shutil.copy(train / "000.png", train / "copy.png")
+    image = cv2.imread(str(train / "001.png"))
+    cv2.imwrite(str(test / "good/other.bmp"), image)  # the same pixels in another format
+    shutil.copy(test / "good/000.png", test / "hole/001.png")
+    status, text = check(capsys, data, "--categories", "widget")
+    assert status == 1
+    for line in (
+        f"1 training images are copies of others ({train}/copy.png of {train}/000.png)",
+        f"1 test images are copies of training images ({test}/good/other.bmp of {train}/001.png)",
+        f"1 test images are copies of others ({test}/hole/001.png of {test}/good/000.png)",
+        f"1 defective test images are copies of good ones ({test}/hole/001.png of "
+        f"{test}/good/000.png)",
+        "formats: PNG (13), BMP (1)",
+    ):
+        assert line in text
+    assert "nothing is remarkable" not in text
+
+
+def test_every_file_that_cannot_be_read_is_listed(data, capsys):
+    bad = [truncate(data / f"widget/{n}") for n in ("train/good/001.png", "test/stain/000.png")]
+    mask = truncate(data / "gadget/ground_truth/hole/000_mask.png")
+    status, text = check(capsys, data)
+    assert status == 2
+    errors = [line for line in text.splitlines() if line.startswith("  error: ")]
+    assert len(errors) == 3
+    for path in (*bad, mask):
+        assert any(str(path) in line for line in errors)
+
+
+def test_odd_masks_and_sizes(data, capsys):
+    folder = data / "widget"
+    write_image(folder / "ground_truth/hole/000_mask.png", np.zeros((64, 64), np.uint8))
+    write_image(folder / "ground_truth/hole/001_mask.png", np.full((64, 64), 255, np.uint8))
+    write_image(folder / "train/good/large.png", np.full((80, 96, 3), 120, np.uint8))
+    status, text = check(capsys, data, "--categories", "widget")
+    assert status == 1
+    assert "1 file: the mask of a defective image, which marks no pixel" in text
+    assert "1 file: a mask that marks the whole image" in text
+    assert "sizes: 64x64 (12), 96x80 (1)" in text
+
+
+def test_deep_values(tmp_path, capsys):
+    for index in range(3):
+        write_image(tmp_path / f"d/w/train/good/{index}.png", np.full((9, 9), 4000, np.uint16))
+    write_image(tmp_path / "d/w/test/good/0.png", np.full((9, 9), 900, np.uint16))
+    _, text = check(capsys, tmp_path / "d")
+    assert "depth: more than 8 bits" in text
+    assert "12 bits" in text
+
+
+def test_other_numbers_than_published(tmp_path, capsys):
+    make_category(tmp_path / "mvtec", "bottle")
+    status, text = check(capsys, tmp_path / "mvtec")
+    assert status == 1
+    assert (
+        "MVTec AD has 209 training images, 20 good and 63 defective test images as published, here "
+        "are 6, 2 and 4" in text
+    )
+
+
+def test_a_category_that_cannot_be_listed_does_not_end_the_check(data, capsys):
+    shutil.rmtree(data / "gadget/train")
+    status, text = check(capsys, data)
+    assert status == 2
+    assert "gadget:\n  error: expected" in text
+    assert "widget: 6 training" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("nowhere", "expected a dataset, found nothing at nowhere"),
+        ("a b", "expected one to 1 values for PATH, found 2"),
+        ("a --model b", "expected a dataset or a --model to check, found both"),
+        ("--model nowhere", "expected the folder of a trained model"),
+    ],
+)
+def test_mistakes(capsys, words, message):
+    status, text = check(capsys, *words.split())
+    assert status == 2
+    assert text.startswith("error: ")
+    assert message in text
+
+
+def test_a_model_lists_the_training_images_that_the_others_explain_least(data, tmp_path, capsys):
+    odd = data / "widget/train/good/odd.png"
+    shutil.copy(data / "widget/test/stain/000.png", odd)
+    flags = ["--path_data", data, "--categories", "widget", "--path_trained", tmp_path / "trained"]
+    kept = [word for word in quick() if word not in ("--pictures", "none")]
+    assert call("train", *kept, *flags) == 0
+    (folder,) = (tmp_path / "trained/widget").iterdir()
+    capsys.readouterr()
+    status, text = check(capsys, "--model", folder, "--num_suspects", 2)
+    assert status == 0
+    _, first, second = text.splitlines()
+    assert first.endswith(str(odd))
+    assert float(first.split()[0]) > float(second.split()[0])

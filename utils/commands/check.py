@@ -1,0 +1,38 @@
+"""`main.py check`: what is in a dataset, and what in it would give wrong results."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from patchcore.record import read_record
+from utils.options.check import CheckOptions
+from utils.options.flags import parse_flags
+from utils.pipeline.categories import category_names, open_data
+
+DESCRIPTION = """Check a dataset before it is used: layout, images of each category, sizes, bit
+depths, copies within and between training and test images, unreadable files, odd masks, files that
+are left out, and the published numbers of images. With --model, list the training images that the
+others explain least. Exit status: 0 if nothing is remarkable, 1 if something is, 2 if an image
+cannot be read or the dataset cannot be used. A part of a published dataset is no fault."""
+
+
+def main(arguments: list[str], *, epilog: str = "") -> int:
+    """Run the command; return its exit status."""
+    options = parse_flags(
+        arguments, CheckOptions(), command="check", description=DESCRIPTION, epilog=epilog
+    )
+    if options.model:
+        record = read_record(Path(options.model))
+
+        from patchcore.storage import read_trained
+        from utils.pipeline.suspects import describe_suspects
+
+        print(describe_suspects(read_trained(Path(options.model), record, "cpu"), options.num_suspects))
+        return 0
+    if options.paths:
+        options = replace(options, path_data=Path(options.paths[0]), paths=())
+    dataset = open_data(options)
+    names = category_names(options, dataset)
+
+    from utils.pipeline.checking import check_dataset
+
+    return check_dataset(dataset, names, options)

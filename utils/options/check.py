@@ -1,0 +1,56 @@
+"""Flags of ``check``."""
+
+from dataclasses import dataclass
+
+from patchcore.settings import Bounds
+from utils.errors import UsageError
+from utils.machine import usable_cores
+from utils.options.data import DataOptions
+from utils.options.flags import Flags, flag
+from utils.options.reading import DepthOptions
+
+
+@dataclass(frozen=True)
+class SubjectOptions(Flags):
+    """What is checked."""
+
+    paths: tuple[str, ...] = flag(
+        (),
+        "input",
+        "folder or file of a dataset, in place of --path_data",
+        metavar="PATH",
+        max_values=1,
+        positional=True,
+    )
+    model: str = flag(
+        "",
+        "input",
+        "folder of a trained model: list its training images with the largest held-out scores",
+        metavar="DIR",
+    )
+    num_suspects: int = flag(
+        20, "input", "number of training images that --model lists", metavar="N", bounds=Bounds(1)
+    )
+    seed: tuple[int, ...] = flag(
+        (0,),
+        "input",
+        "seed of --holdout",
+        metavar="N",
+        bounds=Bounds(0, 2**32 - 1),
+        max_values=1,
+    )
+
+
+@dataclass(frozen=True)
+class CheckOptions(SubjectOptions, DepthOptions, DataOptions):
+    """Options of a check."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.paths and self.model:
+            raise UsageError("expected a dataset or a --model to check, found both")
+
+    @property
+    def threads(self) -> int:
+        """Number of threads that read images."""
+        return usable_cores()
