@@ -108,7 +108,10 @@ def _embed(embedder: Embedder, scorer: Scorer, images: TrainingImages) -> _NewPa
     joined = torch.cat(embeddings)  # (n, h, w, D)
     features = None
     if scorer.retrieves_images:
-        features = scorer.image_features(scorer.metric.points(joined.flatten(1, 2)))
+        judged = judged_patches(embedder, scorer, order)
+        if judged is not None:
+            judged = judged.view(len(joined), -1)
+        features = scorer.image_features(scorer.metric.points(joined.flatten(1, 2)), judged)
     return _NewPatches(order, joined.flatten(0, 2), versions, features)
 
 

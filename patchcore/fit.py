@@ -20,6 +20,7 @@ from patchcore.ensemble import NUM_SAMPLES, NormalScores, draw_sample, normal_sc
 from patchcore.errors import PatchCoreError
 from patchcore.explain import cut_size
 from patchcore.held_out import Folds, HeldOutCollector, HeldOutScores
+from patchcore.ignored import IgnoreMask
 from patchcore.memory_bank import Bank, Coreset, make_bank
 from patchcore.memory_plan import MemoryPlan, Needs, plan_memory
 from patchcore.observer import NO_OBSERVER, Observer
@@ -147,6 +148,7 @@ def fit(
         reader,
         request.seeds,
         scorer,
+        judged,
         keep_embeddings=not two_passes,
         keep_images=request.patches and not two_passes,
     )
@@ -223,14 +225,23 @@ def judged_patches(
 def judged_versions(embedder: Embedder, scorer: Scorer) -> list[np.ndarray]:
     """Return (h, w) bool for each version of an image: the patches that are not ignored.
 
-    A patch of a rotated image is ignored if any of the patches that it is interpolated from is.
+    The mask changes as the image does. A pixel is ignored if it is interpolated from an ignored
+    one.
+
+    Raises:
+        PatchCoreError: no patch of a version is left.
     """
-    judged = ~scorer.ignored.patches
-    as_image = np.repeat(judged[None, ..., None], 3, axis=3).astype(np.uint8) * 255
-    return [
-        judged if is_same_place(version) else changed(as_image, version)[0, ..., 0] == 255
+    pixels = scorer.ignored.pixels
+    as_image = np.repeat(pixels[None, ..., None], 3, axis=3).astype(np.uint8) * 255
+    ignored = [
+        scorer.ignored.patches
+        if is_same_place(version)
+        else IgnoreMask(changed(as_image, version)[0, ..., 0] > 0, pixels.shape).patches(
+            scorer.grid
+        )
         for version in embedder.versions
     ]
+    return [~one for one in ignored]
 
 
 def _draw_samples(

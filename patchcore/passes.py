@@ -207,19 +207,20 @@ def first_pass(
     reader: Reader,
     seeds: Sequence[int],
     scorer: Scorer,
+    judged: torch.Tensor | None,
     *,
     keep_embeddings: bool,
     keep_images: bool,
-) -> "FirstPass":
+) -> FirstPass:
     """Project all patches, and keep their embeddings and images on request.
 
     Args:
         reader: Reads and embeds the images.
         seeds: Seeds of the projections.
         scorer: Defines the points that are projected.
+        judged: (N,) bool, the patches that are not ignored; None for all.
         keep_embeddings: Whether to keep the embeddings of all patches.
         keep_images: Whether to keep the images, in all versions.
-
     """
     embedder, metric = reader.embedder, scorer.metric
     num_patches, device = embedder.num_patches(reader.num_images), embedder.device
@@ -236,8 +237,9 @@ def first_pass(
         here = slice(first, first + len(embeddings))
         batch_points = metric.points(embeddings)
         if scorer.retrieves_images:
-            by_image = batch_points.unflatten(0, (-1, embedder.patches_per_image))
-            features.append(scorer.image_features(by_image))
+            shape = -1, embedder.patches_per_image
+            judged_here = None if judged is None else judged[here].view(shape)
+            features.append(scorer.image_features(batch_points.unflatten(0, shape), judged_here))
         parts = metric.parts(batch_points)
         for seed, of_banks in points.items():
             for projected, part in zip(of_banks, parts, strict=True):

@@ -31,10 +31,10 @@ class Scorer:
         k: Number of nearest coreset patches; their mean distance is the score of a patch.
         image_score: Name of the image score, a key of `IMAGE_SCORES`.
         num_reweight: b, size of the neighbourhood in equation 7.
-        top_share: Share of the values that `top_share` and `top_share_map` use.
         metric: The distance of patches.
         grid: (h, w) patches of an image.
         anomaly_map: Patch scores to maps.
+        top_counts: Numbers of patches and of pixels that `top_share` and `top_share_map` use.
 
     Args:
         settings: Settings of the method.
@@ -58,11 +58,11 @@ class Scorer:
         self.k = settings.k
         self.image_score = settings.image_score
         self.num_reweight = settings.num_reweight
-        self.top_share = settings.top_share
         self.metric = Metric(settings.distance, num_banks)
         self.grid = grid
         self._settings = settings
         self.anomaly_map = AnomalyMap(grid, settings.size_crop, settings.sigma, mask).to(device)
+        self.top_counts = self.anomaly_map.top_counts(settings.top_share)
 
     @property
     def ignored(self) -> Ignored | None:
@@ -114,9 +114,22 @@ class Scorer:
         """Whether images are compared by `image_features`."""
         return self._settings.retrieve_images > 0
 
-    def image_features(self, points: torch.Tensor) -> torch.Tensor:
-        """Return the features (B, D) by which images are compared, of points (B, h * w, D)."""
-        return self.metric.points(points.mean(1))
+    def image_features(
+        self, points: torch.Tensor, judged: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the features by which images are compared.
+
+        Args:
+            points: (B, h * w, D), points of the patches.
+            judged: (B, h * w) bool, the patches that are not ignored; None for all.
+
+        Returns:
+            (B, D), the mean of each image's judged points, as a point.
+        """
+        if judged is None:
+            return self.metric.points(points.mean(1))
+        total = points.masked_fill(~judged[..., None], 0).sum(1)
+        return self.metric.points(total / judged.sum(1, keepdim=True))
 
     def area_of(
         self, numbers: np.ndarray, features: torch.Tensor | None, device: torch.device
@@ -136,14 +149,24 @@ class Scorer:
     def _where(self, points: torch.Tensor) -> Places:
         """Return the places of all patches of points (B, h, w, D)."""
         numbers = np.arange(points[..., 0].numel())
-        features = self.image_features(points.flatten(1, 2)) if self.retrieves_images else None
+        features = None
+        if self.retrieves_images:
+            judged = self._judged_patches()
+            if judged is not None:
+                judged = judged.flatten().expand(len(points), -1)
+            features = self.image_features(points.flatten(1, 2), judged)
         return Places.of_patches(numbers, self.grid, points.device, features)
 
     def _foreground(self, embeddings: torch.Tensor) -> torch.Tensor | None:
         """Return (B, h, w) bool, the patches of the object; None for all."""
         if self._settings.foreground != PCA:
             return None
-        return foreground_of(embeddings, self._settings.foreground_threshold)
+        threshold = self._settings.foreground_threshold
+        return foreground_of(embeddings, threshold, self._judged_patches())
+
+    def _judged_patches(self) -> torch.Tensor | None:
+        """Return (h, w) bool, the patches that are not ignored; None for all."""
+        return None if self.ignored is None else ~self.anomaly_map.ignored_patches
 
     @float32_products()
     def _score(
@@ -164,7 +187,7 @@ class Scorer:
             coreset,
             neighbours=lambda rows: torch_nearest(coreset[rows], coreset, size),
             metric=self.metric,
-            top_share=self.top_share,
+            top_counts=self.top_counts,
         )
         return Prediction(IMAGE_SCORES[self.image_score](scored), maps, distance, nearest)
 
@@ -197,7 +220,7 @@ class ScoredPatches:
         neighbours: Maps coreset patches (B,) to the nearest coreset patches of each, (B, b) int64,
             including the patch itself.
         metric: The distance of patches.
-        top_share: Share of the values that `top_share` and `top_share_map` use, in (0, 1].
+        top_counts: Numbers of patches and of pixels that `top_share` and `top_share_map` use.
     """
 
     scores: torch.Tensor
@@ -207,7 +230,7 @@ class ScoredPatches:
     coreset: torch.Tensor
     neighbours: Callable[[torch.Tensor], torch.Tensor]
     metric: Metric
-    top_share: float = 1.0
+    top_counts: tuple[int, int] = (1, 1)
 
 
 def max_patch(patches: ScoredPatches) -> torch.Tensor:
@@ -246,24 +269,20 @@ def top_share(patches: ScoredPatches) -> torch.Tensor:
 
     AnomalyDINO (Damm et al. 2024, section 3.2): the tail value at risk of the patch distances.
     """
-    return _mean_of_largest(patches.scores.flatten(1), patches.top_share)
+    return _mean_of_largest(patches.scores.flatten(1), patches.top_counts[0])
 
 
 def top_share_map(patches: ScoredPatches) -> torch.Tensor:
     """Return (B,) the mean of the largest values of each smoothed anomaly map, as in RAD."""
-    return _mean_of_largest(patches.maps.flatten(1), patches.top_share)
+    return _mean_of_largest(patches.maps.flatten(1), patches.top_counts[1])
 
 
-def _mean_of_largest(values: torch.Tensor, share: float) -> torch.Tensor:
-    """Return (B,) the mean of the ``int(n * share)`` largest, at least one, of values (B, n).
+def _mean_of_largest(values: torch.Tensor, count: int) -> torch.Tensor:
+    """Return (B,) the mean of the ``count`` largest of values (B, n).
 
-    Those of ignored patches, -inf, are left out.
+    There are at least as many judged ones, and none of these is below an ignored one.
     """
-    count = max(1, int(values.shape[1] * share))
-    largest = values.topk(count, dim=1).values
-    is_judged = largest > -torch.inf
-    total = torch.where(is_judged, largest, 0.0).sum(1)
-    return total / is_judged.sum(1)
+    return values.topk(count, dim=1).values.mean(1)
 
 
 # The choices of the setting image_score.
@@ -334,6 +353,20 @@ class AnomalyMap(nn.Module):
         if self.ignored is None:
             return scores
         return scores.masked_fill(self.ignored_patches, -torch.inf)
+
+    def top_counts(self, share: float) -> tuple[int, int]:
+        """Return the numbers of judged patches and pixels that are a share of them, at least 1."""
+        if self.ignored is None:
+            counts = (
+                self.rows.shape[1] * self.columns.shape[1],
+                self.rows.shape[0] * self.columns.shape[0],
+            )
+        else:
+            counts = tuple(
+                int((~ignored).sum()) for ignored in (self.ignored.patches, self.ignored.pixels)
+            )
+        patches, pixels = (max(1, int(count * share)) for count in counts)
+        return patches, pixels
 
     def _ignore(self, mask: IgnoreMask, grid: tuple[int, int]) -> None:
         patches = mask.patches(grid)

@@ -186,8 +186,9 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
         expected["image_features"] = (num_embedded, length)
     if record["patch_pixels"] is not None:
         expected["patches"] = (size, *record["patch_pixels"], 3)
-    if "held_out_images" in tensors:
-        expected["held_out_numbers"] = tuple(tensors["held_out_images"].shape)
+    for kind in ("held_out", "joined"):
+        if f"{kind}_images" in tensors:
+            expected[f"{kind}_numbers"] = tuple(tensors[f"{kind}_images"].shape)
     for name, shape in expected.items():
         found = tuple(tensors[name].shape) if name in tensors else "nothing"
         if found != shape:
@@ -372,6 +373,9 @@ def _check_numbers(
     }
     if "held_out_numbers" in arrays:
         limits["training images of held-out scores"] = (arrays["held_out_numbers"], len(names))
+    if "joined_numbers" in arrays:
+        num_joined = record["joined"]["num_images"]
+        limits["images of the scores of joined images"] = (arrays["joined_numbers"], num_joined)
     for what, (numbers, limit) in limits.items():
         low, high = int(numbers.min()), int(numbers.max())
         if low < 0 or high >= limit:

@@ -52,7 +52,7 @@ class TraceablePatchCore(nn.Module):
         self.num_patches = model.embedder.patches_per_image
         self.k = model.scorer.k
         self._metric = model.scorer.metric
-        self._top_share = model.scorer.top_share
+        self._top_counts = model.scorer.top_counts
         self._image_score = IMAGE_SCORES[model.scorer.image_score]
         self._normalise = model.preprocess.normalise
         self.network = trace(model.backbone)
@@ -106,7 +106,7 @@ class TraceablePatchCore(nn.Module):
             self.banks[0].bank,
             self._neighbours,
             self._metric,
-            self._top_share,
+            self._top_counts,
         )
         return self._image_score(patches), maps
 

@@ -8,12 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from scipy.ndimage import rotate
 
 from patchcore import PatchCore, PatchCoreError
 from patchcore.coreset import centre_, greedy_coreset
 from patchcore.ensemble import draw_sample, normal_scores
 from patchcore.explain import find_most_anomalous
 from patchcore.export import export
+from patchcore.fit import judged_versions
 from patchcore.held_out import NUM_FOLDS
 from patchcore.ignored import IgnoreMask
 from patchcore.preprocess import Preprocess
@@ -58,11 +60,11 @@ def masked_model(**options) -> PatchCore:
     return make_model(ignore_mask=make_mask(), **options)
 
 
-def judged_numbers(num_versions: int, flips=("",)) -> np.ndarray:
-    """Return the numbers of the judged patches, all images in the order of ``flips``."""
+def judged_numbers(num_embedded: int, augment=()) -> np.ndarray:
+    """Return the numbers of the judged patches; each image is followed by its flips."""
     axes = {"horizontal": 1, "vertical": 0}
-    masks = [~np.flip(IGNORED, axes[flip]) if flip else ~IGNORED for flip in flips]
-    repeated = [masks[number % len(flips)].ravel() for number in range(num_versions)]
+    masks = [~IGNORED, *(~np.flip(IGNORED, axes[flip]) for flip in augment)]
+    repeated = [masks[number % len(masks)].ravel() for number in range(num_embedded)]
     return np.flatnonzero(np.concatenate(repeated))
 
 
@@ -164,28 +166,46 @@ class TestMask:
 
 class TestFit:
     @pytest.mark.parametrize("passes", [1, 2])
-    @pytest.mark.parametrize("flip", [(), ("horizontal", "vertical")])
-    def test_the_coreset_is_that_of_the_other_patches(self, flip, passes, monkeypatch):
+    @pytest.mark.parametrize("augment", [(), ("horizontal", "vertical")])
+    def test_the_coreset_is_that_of_the_other_patches(self, augment, passes, monkeypatch):
         if passes == 2:
             two_passes(monkeypatch)
-        model = masked_model(percentage_coreset=(0.1, 0.4), flip=flip)
+        model = masked_model(percentage_coreset=(0.1, 0.4), augment=augment)
         images = make_images(5)
         found = fit_images(model, images, batch_size=1, seeds=(3, 0), held_out=False)
         _, embeddings = embed_in_order(model, images, batch_size=1)
-        judged = judged_numbers(len(embeddings) // PATCHES, ("", *flip))
+        judged = judged_numbers(len(embeddings) // PATCHES, augment)
         rest = embeddings[judged]
-        assert len(rest) == 5 * (1 + len(flip)) * (PATCHES - 3)
+        assert len(rest) == 5 * (1 + len(augment)) * (PATCHES - 3)
         for seed, coreset in found.coresets.items():
             expected = greedy_coreset(rest, int(len(rest) * 0.4), seed=seed).numpy()
             np.testing.assert_array_equal(coreset.indices, judged[expected])
             assert coreset.sizes == (int(len(rest) * 0.1), int(len(rest) * 0.4))
         origins = found.first.origins
-        ignored = [
-            np.flip(IGNORED, [0, 1][flip == "horizontal"]) if flip else IGNORED
-            for flip in origins.flips
-        ]
-        places = zip(origins.flip, origins.row, origins.column, strict=True)
-        assert not any(ignored[f][r, c] for f, r, c in places)
+        ignored = [IGNORED, IGNORED[:, ::-1], IGNORED[::-1]]
+        places = zip(origins.version, origins.row, origins.column, strict=True)
+        assert not any(ignored[v][r, c] for v, r, c in places)
+
+    def test_rotations_ignore_what_a_rotated_mask_does(self):
+        model = masked_model(percentage_coreset=1.0, augment=("rotations", "brightness"))
+        found = dict(
+            zip(model.embedder.versions, judged_versions(model.embedder, model.scorer), strict=True)
+        )
+        for turns in range(4):
+            version = f"rotated {90 * turns}" if turns else ""
+            np.testing.assert_array_equal(found[version], ~np.rot90(IGNORED, turns))
+        for version in ("brightness 0.8", "brightness 1.2"):
+            np.testing.assert_array_equal(found[version], ~IGNORED)
+        for angle in range(45, 360, 90):
+            turned = rotate(make_mask() * 1.0, angle, reshape=False, order=1, mode="mirror") > 1e-3
+            share = turned.reshape(GRID, CELL, GRID, CELL).mean((1, 3))
+            np.testing.assert_array_equal(found[f"rotated {angle}"], share < 0.5)
+        images = make_images(2)
+        origins = model.fit(images).coreset.origins
+        judged = [found[version] for version in origins.versions]
+        assert len(origins.row) == len(images) * sum(int(one.sum()) for one in judged)
+        places = zip(origins.version, origins.row, origins.column, strict=True)
+        assert all(judged[v][r, c] for v, r, c in places)
 
     def test_scores_of_training_patches_are_those_of_the_other_patches(self):
         model, images = masked_model(percentage_coreset=0.3), make_images(5)
@@ -193,7 +213,9 @@ class TestFit:
         _, embeddings = embed_in_order(model, images)
         judged = judged_numbers(5)
         sample = judged[draw_sample(len(judged), 0)]
-        assert found.normal[0] == normal_scores(embeddings[sample], sample, found.first, 1)
+        assert found.normal[0] == normal_scores(
+            embeddings[sample], sample, found.first, model.scorer
+        )
         assert len(sample) == 5 * (PATCHES - 3)
 
     def test_held_out_images_are_scored_without_them(self):
@@ -246,7 +268,7 @@ class TestPredict:
     @pytest.mark.parametrize("image_score", IMAGE_SCORES)
     def test_against_deleting_patches_by_hand(self, image_score, k):
         options = {"percentage_coreset": 0.5, "image_score": image_score, "k": k}
-        options |= {"num_reweight": 4, "sigma": 3.0}
+        options |= {"num_reweight": 4, "sigma": 3.0, "top_share": 0.9}
         model, images = masked_model(**options), make_images(4)
         found = model.fit(images).predict(make_images(5, seed=1))
         bank = model.coreset.bank.embeddings
@@ -256,7 +278,14 @@ class TestPredict:
             expected = map_by_loops(scores, (SIDE, SIDE), 3.0)
             np.testing.assert_allclose(found.anomaly_map[number], expected, rtol=1e-4, atol=1e-6)
             judged = scores.ravel()[~IGNORED.ravel()]
-            value = {"max_patch": judged.max(), "max_map": expected.max()}.get(image_score)
+            pixels = expected[~make_mask()]
+            values = {
+                "max_patch": judged.max(),
+                "max_map": expected.max(),
+                "top_share": np.sort(judged)[-int(13 * 0.9) :].mean(),
+                "top_share_map": np.sort(pixels)[-int(len(pixels) * 0.9) :].mean(),
+            }
+            value = values.get(image_score)
             if image_score == "reweighted":
                 at = np.flatnonzero(~IGNORED.ravel())[judged.argmax()]
                 distances = (bank - embedded[at]).norm(dim=1)
@@ -264,9 +293,14 @@ class TestPredict:
                 value = judged.max() * float(1 - torch.softmax(distances[near], 0)[0])
             assert found.score[number] == pytest.approx(value, rel=1e-4)
 
-    def test_what_is_ignored_changes_nothing_else(self):
+    @pytest.mark.parametrize(
+        "options",
+        [{}, {"retrieve_images": 1}, {"foreground": "pca", "foreground_threshold": 0.3}],
+        ids=["default", "retrieve_images", "foreground"],
+    )
+    def test_what_is_ignored_changes_nothing_else(self, options):
         """Of a network of which each patch sees its cell alone."""
-        options = {"percentage_coreset": 0.5, "patch_size": 1}
+        options = {"percentage_coreset": 0.5, "patch_size": 1} | options
         model, images = masked_model(**options), make_images(4)
         changed = [image.copy() for image in images]
         for number, image in enumerate(changed):
@@ -278,7 +312,12 @@ class TestPredict:
         found = again.predict(changed[:2])
         np.testing.assert_array_equal(found.score, expected.score)
         np.testing.assert_array_equal(found.anomaly_map, expected.anomaly_map)
-        assert not np.array_equal(found.distance, expected.distance)
+        if "foreground" in options:
+            judged = expected.distance[:, ~IGNORED]
+            assert (judged == 0).any()
+            assert (judged > 0).any()
+        else:
+            assert not np.array_equal(found.distance, expected.distance)
         assert (found.anomaly_map[:, make_mask()] == 0).all()
         assert (found.anomaly_map[:, ~make_mask()] > 0).any()
 
@@ -342,10 +381,12 @@ class TestStorage:
         image[:CELL, :CELL] = 255
         assert (masked.predict([image]).anomaly_map[:, make_mask()] == 0).all()
 
-    @pytest.mark.parametrize("image_score", ["max_patch", "reweighted"])
+    @pytest.mark.parametrize(
+        "image_score", ["max_patch", "reweighted", "top_share", "top_share_map"]
+    )
     def test_an_exported_file_ignores_it_too(self, tmp_path, image_score):
         """`export` compares the file's scores and maps with the model's."""
-        model = make_small_model(image_score=image_score).fit(make_images(4))
+        model = make_small_model(image_score=image_score, top_share=1.0).fit(make_images(4))
         path = tmp_path / "model.pt2"
         assert export(model, path, "torch").difference < 1e-4
         program = torch.export.load(path).module()

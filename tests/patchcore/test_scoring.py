@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
 from patchcore import settings
+from patchcore.ignored import IgnoreMask
 from patchcore.metric import Metric
 from patchcore.scoring import (
     IMAGE_SCORES,
@@ -53,6 +54,15 @@ def test_an_image_is_scored_by_its_most_anomalous_patch_or_pixel():
     patches = scored(scores, scores / 2)
     assert torch.equal(max_patch(patches), torch.tensor([5.0, 0.5]))
     assert torch.equal(max_map(patches), torch.tensor([2.5, 0.25]))
+
+
+def test_a_share_counts_judged_patches_and_pixels():
+    assert AnomalyMap((5, 4), (50, 40)).top_counts(0.1) == (2, 200)
+    assert AnomalyMap((5, 4), (50, 40)).top_counts(1e-9) == (1, 1)
+    mask = np.zeros((50, 40), bool)
+    mask[:20] = True  # with a sharp map, no other pixel depends on the first two rows alone
+    judged = AnomalyMap((5, 4), (50, 40), 0.0, IgnoreMask(mask, mask.shape))
+    assert judged.top_counts(0.25) == (3, 300)
 
 
 def test_every_choice_of_the_setting_has_its_score():

@@ -1,6 +1,9 @@
 """A trained model goes to a folder of plain files and comes back the same, or not at all."""
 
+import hashlib
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -364,3 +367,49 @@ class TestRefusals:
         record = json.loads((folder / "model.json").read_text())
         change_record(folder, settings=record["settings"] | {"hidden": 1})
         self.check(folder, "unknown: hidden")
+
+
+class TestEveryTensor:
+    """A file with all tensors that there are: a mask, features of images, images that joined."""
+
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory) -> Path:
+        mask = np.zeros((70, 80), bool)
+        mask[:20, :20] = True
+        with one_thread():
+            model = PatchCore(**SMALL, ignore_mask=mask, retrieve_images=2)
+            model.fit(make_images(5)).extend(make_images(2, seed=1))
+        folder = tmp_path_factory.mktemp("models") / "one"
+        model.save(folder)
+        return folder
+
+    def test_the_docs_name_each_with_its_type_and_axes(self, folder):
+        page = (ROOT / "docs/models.md").read_text().split("## `model.safetensors`")[1]
+        table = page.split("\n## ")[0]
+        documented = {}
+        for row in table.splitlines():
+            if row.startswith("| `"):
+                names, shape, dtype, _ = (cell.strip() for cell in row.strip("|").split("|"))
+                shapes = re.findall(r"\(([^)]*)\)", shape)
+                found = re.findall(r"`(\w+)`", names)
+                for name, axes in zip(found, shapes * len(found), strict=False):
+                    documented[name] = len([a for a in axes.split(",") if a.strip()]), dtype
+        tensors = load_file(folder / "model.safetensors")
+        assert documented.keys() == tensors.keys()
+        for name, tensor in tensors.items():
+            axes, dtypes = documented[name]
+            assert axes == tensor.ndim, name
+            assert str(tensor.dtype).removeprefix("torch.") in dtypes.split(" or "), name
+
+    def test_numbers_of_joined_images_are_checked(self, folder, tmp_path):
+        changed = shutil.copytree(folder, tmp_path / "model")
+        tensors = load_file(changed / "model.safetensors")
+        tensors["joined_numbers"] += 1
+        save_file(tensors, changed / "model.safetensors")
+        record = json.loads((changed / "model.json").read_text())
+        content = (changed / "model.safetensors").read_bytes()
+        record["digests"]["model.safetensors"] = hashlib.sha256(content).hexdigest()
+        (changed / "model.json").write_text(json.dumps(record))
+        message = "images of the scores of joined images below 2 .*, found 1 to 2"
+        with pytest.raises(PatchCoreError, match=message):
+            PatchCore.load(changed)
