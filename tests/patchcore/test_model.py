@@ -195,7 +195,7 @@ def test_layer_weights_and_interpolation_reach_the_embedding():
             {"augment": ("diagonal",)},
             "brightness, found 'diagonal'",
         ),
-        ({"interpolation": "cubic"}, "interpolation bilinear, area, found 'cubic'"),
+        ({"interpolation": "cubic"}, "backbone, bilinear, bicubic, area, found 'cubic'"),
         ({"num_reweight": 0}, "num_reweight of at least 2, found 0"),
     ],
 )

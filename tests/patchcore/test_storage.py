@@ -369,21 +369,21 @@ class TestRefusals:
         self.check(folder, "unknown: hidden")
 
 
+@pytest.fixture(scope="module")
+def full_folder(tmp_path_factory) -> Path:
+    """Save a model with all tensors: a mask, features of images, images that joined."""
+    mask = np.zeros((70, 80), bool)
+    mask[:20, :20] = True
+    with one_thread():
+        model = PatchCore(**SMALL, ignore_mask=mask, retrieve_images=2)
+        model.fit(make_images(5)).extend(make_images(2, seed=1))
+    folder = tmp_path_factory.mktemp("models") / "one"
+    model.save(folder)
+    return folder
+
+
 class TestEveryTensor:
-    """A file with all tensors that there are: a mask, features of images, images that joined."""
-
-    @pytest.fixture(scope="class")
-    def folder(self, tmp_path_factory) -> Path:
-        mask = np.zeros((70, 80), bool)
-        mask[:20, :20] = True
-        with one_thread():
-            model = PatchCore(**SMALL, ignore_mask=mask, retrieve_images=2)
-            model.fit(make_images(5)).extend(make_images(2, seed=1))
-        folder = tmp_path_factory.mktemp("models") / "one"
-        model.save(folder)
-        return folder
-
-    def test_the_docs_name_each_with_its_type_and_axes(self, folder):
+    def test_the_docs_name_each_with_its_type_and_axes(self, full_folder):
         page = (ROOT / "docs/models.md").read_text().split("## `model.safetensors`")[1]
         table = page.split("\n## ")[0]
         documented = {}
@@ -394,15 +394,15 @@ class TestEveryTensor:
                 found = re.findall(r"`(\w+)`", names)
                 for name, axes in zip(found, shapes * len(found), strict=False):
                     documented[name] = len([a for a in axes.split(",") if a.strip()]), dtype
-        tensors = load_file(folder / "model.safetensors")
+        tensors = load_file(full_folder / "model.safetensors")
         assert documented.keys() == tensors.keys()
         for name, tensor in tensors.items():
             axes, dtypes = documented[name]
             assert axes == tensor.ndim, name
             assert str(tensor.dtype).removeprefix("torch.") in dtypes.split(" or "), name
 
-    def test_numbers_of_joined_images_are_checked(self, folder, tmp_path):
-        changed = shutil.copytree(folder, tmp_path / "model")
+    def test_numbers_of_joined_images_are_checked(self, full_folder, tmp_path):
+        changed = shutil.copytree(full_folder, tmp_path / "model")
         tensors = load_file(changed / "model.safetensors")
         tensors["joined_numbers"] += 1
         save_file(tensors, changed / "model.safetensors")
