@@ -26,7 +26,11 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
         from patchcore.storage import read_trained
         from utils.pipeline.suspects import describe_suspects
 
-        print(describe_suspects(read_trained(Path(options.model), record, "cpu"), options.num_suspects))
+        print(
+            describe_suspects(
+                read_trained(Path(options.model), record, "cpu"), options.num_suspects
+            )
+        )
         return 0
     if options.paths:
         options = replace(options, path_data=Path(options.paths[0]), paths=())
