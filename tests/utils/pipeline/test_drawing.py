@@ -285,8 +285,9 @@ from utils.result_folder import ResultFolder
 if __name__ == "__main__":
     drawing = Drawing(ResultFolder(Path(sys.argv[1])), 1)
     drawing._start_pool()
-    for function, *arguments in ((os.getpid,), (os.nice, 0), (cv2.getNumThreads,)):
-        print(drawing._pool.submit(function, *arguments).result(), flush=True)
+    calls = ((os.getpid,), (os.nice, 0), (cv2.getNumThreads,), (signal.getsignal, signal.SIGINT))
+    for function, *arguments in calls:
+        print(int(drawing._pool.submit(function, *arguments).result()), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -304,7 +305,8 @@ def test_processes_stay_in_the_background_and_end_with_a_killed_parent(tmp_path)
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
     assert parent.returncode == -signal.SIGKILL, output.read_text()
-    pid, niceness, num_threads = map(int, output.read_text().split())
+    pid, niceness, num_threads, on_interrupt = map(int, output.read_text().split())
+    assert on_interrupt == signal.SIG_IGN  # Ctrl-C reaches all processes of a terminal
     assert niceness == drawing_module.NICENESS
     assert num_threads == 1
     deadline = time.monotonic() + 10

@@ -142,6 +142,7 @@ class TestKept:
         [
             ("--threshold f1_max", "test/good", "good and defective test images of widget"),
             ("--threshold_pixel f1_max", "ground_truth", "masks of defective images of widget"),
+            ("--threshold_pixel f1_max", "test/hole", "masks of defective images of widget"),
         ],
     )
     def test_f1_max_without_labels_is_told_before_anything_is_computed(
