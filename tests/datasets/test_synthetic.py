@@ -198,7 +198,10 @@ def test_images_of_a_generator_version_stay_as_they_are(tmp_path):
     expected = cv2.imread(str(SHEET), cv2.IMREAD_COLOR_RGB)
     sheet = draw_sheet(tmp_path)
     assert sheet.shape == expected.shape
-    assert np.abs(sheet.astype(int) - expected).max() <= 2
+    # Another processor may round a few pixels otherwise.
+    difference = np.abs(sheet.astype(int) - expected)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.001
 
 
 def test_no_image_is_there_twice(tmp_path):
