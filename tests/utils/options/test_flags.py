@@ -119,6 +119,7 @@ def test_help_shows_every_text_and_no_percent_sign_twice(capsys):
     with pytest.raises(SystemExit):
         parse("--help")
     shown = capsys.readouterr().out
+    assert shown.startswith("usage: python main.py try ")
     assert shown.count("50 %") == shown.count("100 % less") == shown.count("100 % more") == 1
 
 
