@@ -1,5 +1,6 @@
 """Test images are drawn here or by other processes, with the same result."""
 
+import contextlib
 import functools
 import json
 import os
@@ -11,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -231,6 +233,26 @@ def test_the_caller_goes_on_while_images_are_drawn_until_it_waits(tmp_path):
         assert len(drawn_by(tmp_path)) < 4
         drawing.wait()
         assert len(drawn_by(tmp_path)) == 8
+
+
+@pytest.mark.usefixtures("threads")
+def test_the_bar_counts_what_is_left_to_draw(tmp_path, monkeypatch):
+    bars = []
+
+    @contextlib.contextmanager
+    def show(total, text, unit):
+        bars.append(SimpleNamespace(total=total, text=text, n=0))
+        bars[-1].update = lambda count: setattr(bars[-1], "n", bars[-1].n + count)
+        yield bars[-1]
+
+    monkeypatch.setattr(drawing_module, "show_progress", show)
+    with Drawing(ResultFolder(tmp_path), 1) as drawing:
+        for name in "ab":
+            drawing.draw(lambda n, name=name: Figure(f"{name}{n}", seconds=0.15), 3, name)
+            drawing.wait()
+    assert [(bar.total, bar.text) for bar in bars] == [(3, "draw"), (3, "draw"), (0, "draw")]
+    assert all(0 <= bar.n <= bar.total for bar in bars)
+    assert bars[0].n > 0
 
 
 @pytest.mark.usefixtures("threads")
