@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from patchcore import PatchCoreError, lower_bounds, memory_bank
-from patchcore.distances import faiss_nearest
+from patchcore.distances import faiss_nearest, fixed_blocks
 from patchcore.lower_bounds import LowerBounds
 from patchcore.memory_bank import MemoryBank, search_method, torch_nearest
 
@@ -60,6 +60,27 @@ def test_of_many_equal_distances_the_lowest_row_comes_first():
     for size, (_, indices) in zip([30, 60], found, strict=True):
         expected = nearest_by_loops(queries, embeddings[:size], 30)[1]
         np.testing.assert_array_equal(indices, expected)
+
+
+@pytest.mark.parametrize(("has_gpu", "k"), [(False, 3), (True, 2049)])
+def test_torch_searches_on_a_gpu_where_faiss_cannot(monkeypatch, has_gpu, k):
+    monkeypatch.setattr(memory_bank, "_faiss_has_gpu", lambda: has_gpu)
+    monkeypatch.setattr(memory_bank, "torch_nearest", lambda *given: given)
+    given = SimpleNamespace(is_cuda=True), torch.empty(9, 2), k
+    assert memory_bank._search_in_full(*given) == given
+
+
+def test_blocks_have_one_shape_and_hold_each_row_once():
+    vectors = make_points(2500, dim=5)
+    taken = torch.arange(2499, -1, -1)
+    for order in (None, taken):
+        rows, blocks = zip(*fixed_blocks(vectors, order), strict=True)
+        assert rows == (slice(0, 1024), slice(1024, 2048), slice(2048, 2500))
+        assert all(block.shape == (1024, 16) for block in blocks)
+        joined = torch.cat(blocks)
+        assert torch.equal(joined[:2500, :5], vectors if order is None else vectors[order])
+        assert not joined[:, 5:].any()
+        assert not joined[2500:].any()
 
 
 def test_prefixes_of_the_same_size_are_the_same(monkeypatch):
