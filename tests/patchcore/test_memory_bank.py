@@ -42,6 +42,13 @@ def test_finds_the_nearest(k):
     np.testing.assert_allclose(distances, expected_distances, rtol=1e-6)
 
 
+def test_rows_that_are_not_contiguous_become_so():
+    across = make_points(24, dim=40)
+    bank = MemoryBank(across.T)
+    assert bank.embeddings.is_contiguous()
+    assert torch.equal(bank.embeddings, across.T)
+
+
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_a_prefix_is_searched_as_a_bank_of_its_own(k):
     queries, embeddings = make_points(57, seed=1), make_points(200, seed=2)
