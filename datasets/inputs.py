@@ -67,7 +67,7 @@ def find_items(
         if path == STANDARD_INPUT:
             for text in read_paths(listed, search.notes):
                 yield from search.find_path(text)
-        elif _is_camera(path):
+        elif is_camera(path):
             yield from read_camera(int(path), frame_stride)
         elif _is_pattern(path):
             yield from search.find_matches(path)
@@ -123,7 +123,7 @@ def path_fault(text: str) -> str:
     Args:
         text: Path as `find_items` takes it.
     """
-    if text == STANDARD_INPUT or _is_camera(text):
+    if text == STANDARD_INPUT or is_camera(text):
         return ""
     if _is_pattern(text):
         return "" if has_match(text) else f"expected files that match {text}, found none"
@@ -216,7 +216,8 @@ class _Search:
             yield Item(name, path)
 
 
-def _is_camera(text: str) -> bool:
+def is_camera(text: str) -> bool:
+    """Return whether a path is the number of a camera, and no file."""
     # OpenCV gives numbers from 100 on other meanings.
     is_number = text.isascii() and text.isdecimal() and len(text) <= 2
     return is_number and not os.path.lexists(text)

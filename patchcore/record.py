@@ -1,6 +1,8 @@
 """``model.json``, the record of a saved model: read without loading the model."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from patchcore.errors import PatchCoreError
@@ -9,11 +11,17 @@ RECORD = "model.json"
 FORMAT, FORMAT_VERSION = "patchcore", 3
 
 
+def record_digest(record: Mapping[str, object]) -> str:
+    """Return the digest of a record's content, without its entry ``digest``."""
+    content = {name: value for name, value in record.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def read_record(folder: Path) -> dict:
     """Read ``model.json`` of a saved model.
 
     Raises:
-        PatchCoreError: the file cannot be read, or has another format or version.
+        PatchCoreError: the file cannot be read, has another format or version, or was changed.
     """
     path = folder / RECORD
     try:
@@ -33,5 +41,9 @@ def read_record(folder: Path) -> dict:
             f"expected format_version {FORMAT_VERSION} in {path}, found "
             f"{record.get('format_version')!r}: train again, or use the version of the program "
             "that wrote it"
+        )
+    if record.get("digest") != record_digest(record):
+        raise PatchCoreError(
+            f"expected the record as it was written, found a damaged or changed one: {path}"
         )
     return record

@@ -35,7 +35,7 @@ from patchcore.ignored import IgnoreMask
 from patchcore.memory_bank import Coreset, make_bank
 from patchcore.nearby import Places, SearchArea
 from patchcore.origins import Origins
-from patchcore.record import FORMAT, FORMAT_VERSION, RECORD
+from patchcore.record import FORMAT, FORMAT_VERSION, RECORD, record_digest
 from patchcore.settings import PER_LAYER, STORED_DTYPES, Settings
 from patchcore.thresholds import BestThresholds, Threshold, Thresholds
 from patchcore.trained import Joined, Trained
@@ -97,6 +97,7 @@ def write_folder(
         contents[INDEX] = faiss.serialize_index(index).tobytes()
     record = _record(trained, settings, backbone, dtype)
     record["digests"] = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    record["digest"] = record_digest(record)
     contents[RECORD] = (json.dumps(record, indent=2) + "\n").encode()
     try:
         _replace_folder(folder, contents)
@@ -113,7 +114,7 @@ def checked(folder: Path) -> Iterator[None]:
         yield
     except PatchCoreError:
         raise
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+    except Exception as error:  # a value of the wrong type may cause an error of any type
         raise PatchCoreError(
             f"expected a complete trained model in {folder}, cannot make sense of its {RECORD} "
             f"({type(error).__name__}: {error})"

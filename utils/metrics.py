@@ -103,7 +103,6 @@ def measure(scores: np.ndarray, labels: np.ndarray) -> Metrics:
     Raises:
         ValueError: the shapes differ, or a score is NaN.
     """
-    scores, labels = np.asarray(scores), np.asarray(labels).astype(bool)
     if scores.shape != labels.shape:
         raise ValueError(f"expected labels of shape {scores.shape}, found {labels.shape}")
     tags = np.where(labels.reshape(-1), np.uint32(REGION), np.uint32(NORMAL))

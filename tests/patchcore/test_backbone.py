@@ -303,6 +303,12 @@ def test_names_missing_and_misshapen_weights(toy):
         backbone.load(state)
     with pytest.raises(PatchCoreError, match=r"stem\.bias of shape \(4,\), found \(7,\)"):
         backbone.load(state | {"stem.bias": torch.zeros(7)})
+    needed = list(backbone.network.state_dict())
+    for num_missing, more in ((3, ""), (4, " and 1 more")):
+        found = {name: torch.zeros(1) for name in needed[num_missing:]}
+        message = rf" {', '.join(needed[:3])}{more} not among the {len(found)} found \("
+        with pytest.raises(PatchCoreError, match=message):
+            backbone.load(found)
 
 
 NETWORKS = [

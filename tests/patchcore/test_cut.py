@@ -104,7 +104,8 @@ def test_a_part_that_another_method_uses_stays():
     assert isinstance(backbone.network.wrapped.head, nn.Identity)
 
 
-def test_a_part_whose_call_came_to_its_end_stays_whole():
+@pytest.mark.parametrize("last_layer", ["0", "1"])
+def test_a_part_whose_call_came_to_its_end_stays_whole(last_layer):
     """Its weights belong to the digest of saved models."""
 
     class TwoOfThree(nn.Module):
@@ -116,7 +117,7 @@ def test_a_part_whose_call_came_to_its_end_stays_whole():
             return self.parts[1](self.parts[0](images))
 
     network = nn.Sequential(TwoOfThree(), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
-    backbone = Backbone(network, ["1"], (32, 32))
+    backbone = Backbone(network, [last_layer], (32, 32))
     assert [type(part) for part in backbone.network[0].parts] == [nn.Conv2d] * 3
     assert isinstance(backbone.network[2], nn.Identity)
 

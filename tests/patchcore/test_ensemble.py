@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from patchcore import Prediction
-from patchcore.ensemble import NormalScores, combine, draw_sample, normal_scores
+from patchcore.ensemble import NUM_SAMPLES, NormalScores, combine, draw_sample, normal_scores
 from patchcore.memory_bank import Coreset, MemoryBank
 from patchcore.origins import EmbeddingOrder, Origins
 from patchcore.scoring import Scorer
@@ -44,6 +44,15 @@ def test_normal_scores_are_those_of_training_patches_without_themselves(k):
             scores.append(float(distances.sort().values[:k].mean()))
         assert result.mean == pytest.approx(np.mean(scores), rel=1e-5)
         assert result.std == pytest.approx(np.std(scores), rel=1e-5)
+
+
+def test_a_sample_is_of_all_patches_without_repetition_and_seeded():
+    assert sorted(draw_sample(7, seed=1)) == list(range(7))
+    first, again, other = (draw_sample(3 * NUM_SAMPLES, seed) for seed in (0, 0, 1))
+    assert len(np.unique(first)) == len(first) == NUM_SAMPLES
+    assert 2 * NUM_SAMPLES < first.max() < 3 * NUM_SAMPLES
+    assert (first == again).all()
+    assert (first != other).any()
 
 
 def test_normal_scores_of_equal_patches_can_still_divide():

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import patchcore.export
 from patchcore import PatchCore, PatchCoreError
 from patchcore.backbone import Backbone
 from patchcore.export import compare, export
@@ -134,6 +135,13 @@ def test_the_torch_file_loads_without_this_package_and_without_pickled_objects(f
     image = np.arange(3 * 32 * 32).reshape(3, 32, 32).astype(np.uint8).transpose(1, 2, 0)
     expected = model.predict_crops([np.ascontiguousarray(image)[None]]).score[0]
     assert float(found.stdout) == pytest.approx(expected, rel=1e-5)
+
+
+def test_noise_has_all_values_and_is_always_the_same():
+    first, second = (np.stack(patchcore.export._noise((32, 48), 3)) for _ in range(2))
+    assert first.shape == (3, 32, 48, 3)
+    assert len(np.unique(first)) == 256
+    np.testing.assert_array_equal(first, second)
 
 
 def test_a_smaller_percentage_and_noise_to_compare_on(model, tmp_path):

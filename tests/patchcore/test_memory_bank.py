@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from patchcore import PatchCoreError, lower_bounds, memory_bank
-from patchcore.distances import faiss_nearest
+from patchcore.distances import faiss_nearest, fixed_blocks
+from patchcore.lower_bounds import LowerBounds
 from patchcore.memory_bank import MemoryBank, search_method, torch_nearest
 
 
@@ -41,6 +42,13 @@ def test_finds_the_nearest(k):
     np.testing.assert_allclose(distances, expected_distances, rtol=1e-6)
 
 
+def test_rows_that_are_not_contiguous_become_so():
+    across = make_points(24, dim=40)
+    bank = MemoryBank(across.T)
+    assert bank.embeddings.is_contiguous()
+    assert torch.equal(bank.embeddings, across.T)
+
+
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_a_prefix_is_searched_as_a_bank_of_its_own(k):
     queries, embeddings = make_points(57, seed=1), make_points(200, seed=2)
@@ -50,6 +58,36 @@ def test_a_prefix_is_searched_as_a_bank_of_its_own(k):
         alone = MemoryBank(embeddings[:size]).search(queries, k)
         assert torch.equal(distances, alone[0])
         assert torch.equal(indices, alone[1])
+
+
+def test_of_many_equal_distances_the_lowest_row_comes_first():
+    """More than 16 values are sorted by a method that does not keep the order of equal ones."""
+    queries, embeddings = make_points(9, seed=1), make_points(6, seed=2).repeat(10, 1)
+    found = MemoryBank(embeddings).search_prefixes(queries, 30, [30, 60])
+    for size, (_, indices) in zip([30, 60], found, strict=True):
+        expected = nearest_by_loops(queries, embeddings[:size], 30)[1]
+        np.testing.assert_array_equal(indices, expected)
+
+
+@pytest.mark.parametrize(("has_gpu", "k"), [(False, 3), (True, 2049)])
+def test_torch_searches_on_a_gpu_where_faiss_cannot(monkeypatch, has_gpu, k):
+    monkeypatch.setattr(memory_bank, "_faiss_has_gpu", lambda: has_gpu)
+    monkeypatch.setattr(memory_bank, "torch_nearest", lambda *given: given)
+    given = SimpleNamespace(is_cuda=True), torch.empty(9, 2), k
+    assert memory_bank._search_in_full(*given) == given
+
+
+def test_blocks_have_one_shape_and_hold_each_row_once():
+    vectors = make_points(2500, dim=5)
+    taken = torch.arange(2499, -1, -1)
+    for order in (None, taken):
+        rows, blocks = zip(*fixed_blocks(vectors, order), strict=True)
+        assert rows == (slice(0, 1024), slice(1024, 2048), slice(2048, 2500))
+        assert all(block.shape == (1024, 16) for block in blocks)
+        joined = torch.cat(blocks)
+        assert torch.equal(joined[:2500, :5], vectors if order is None else vectors[order])
+        assert not joined[:, 5:].any()
+        assert not joined[2500:].any()
 
 
 def test_prefixes_of_the_same_size_are_the_same(monkeypatch):
@@ -215,6 +253,21 @@ def is_bounded(bank, queries, k=1):
     """Tell whether a search of the whole bank is one by bounds."""
     short = bank._bounds.shorten(queries)
     return bank._bounds.nearest(queries, short, 0, len(bank), k) is not None
+
+
+def test_bounds_begin_at_these_sizes(small_bounds):
+    """Two searches of one size must take the same way: it decides what rounding does."""
+
+    def is_shortened(rows, dim, count):
+        return LowerBounds(make_points(rows, dim)).shorten(make_points(count, dim)) is not None
+
+    assert is_shortened(8, 9, 16)
+    assert not any(is_shortened(*sizes) for sizes in ((7, 9, 16), (8, 8, 16), (8, 9, 15)))
+    bounds = LowerBounds(make_points(16, 9))
+    short = bounds.shorten(queries := make_points(16, 9))
+    for stop, k, is_prepared in ((7, 1, False), (8, 1, True), (11, 3, False), (12, 3, True)):
+        bounds.nearest(queries, short, 0, stop, k)
+        assert ((0, stop) in bounds._parts) == is_prepared
 
 
 def test_bounds_that_avoid_no_work_are_not_used():

@@ -213,6 +213,11 @@ def test_the_signature_shows_every_setting_with_its_default():
         make_model(hidden=1)
 
 
+def test_a_network_by_name_is_laid_out_for_the_crop():
+    model = PatchCore("formulanet", size_resize=(36, 52), size_crop=(32, 48))
+    assert model.backbone.size == (32, 48)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("image_score", IMAGE_SCORES)
 @pytest.mark.parametrize("k", [1, 3])

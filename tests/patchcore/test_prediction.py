@@ -43,3 +43,11 @@ def test_keeps_nothing_after_it_has_finished():
     assert len(collector.finish().score) == 2
     with pytest.raises(PatchCoreError, match="at least one image"):
         collector.finish()
+
+
+def test_one_image_of_several():
+    whole = make_prediction(3, 0)
+    for number in range(3):
+        one = whole.of(number)
+        for name in NAMES:
+            assert torch.equal(getattr(one, name), getattr(whole, name)[[number]])

@@ -41,6 +41,15 @@ def regions_by_walking(anomaly_map, threshold):
 
 
 class TestFindRegions:
+    def test_of_equal_areas_the_upper_ones_come_first(self):
+        anomaly_map = np.zeros((24, 32), np.float32)
+        anomaly_map[::4, ::4] = anomaly_map[::4, 1::8] = 1.0  # two pixels and one in turn
+        found = find_regions(anomaly_map, 1.0, crop_box=whole(anomaly_map), max_regions=ALL)
+        corners = [region.box[:2] for region in found]
+        assert corners == [
+            (x, y) for first in (0, 4) for y in range(0, 24, 4) for x in range(first, 32, 8)
+        ]
+
     def test_by_hand(self):
         anomaly_map = np.zeros((8, 10), np.float32)
         anomaly_map[0, 0] = 2.0  # exactly at the threshold, at a corner

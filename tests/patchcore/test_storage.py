@@ -1,6 +1,5 @@
 """A trained model goes to a folder of plain files and comes back the same, or not at all."""
 
-import hashlib
 import json
 import re
 import shutil
@@ -12,10 +11,13 @@ import faiss
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from patchcore import PatchCore, PatchCoreError, storage
 from patchcore.backbone import Backbone
+from patchcore.record import record_digest
 from patchcore.settings import Settings
 from tests.support import ROOT, one_thread
 
@@ -29,6 +31,20 @@ SMALL = {
     "embed_dim": 200,
     "percentage_coreset": 0.1,
 }
+
+
+# Values that a forged record may have anywhere.
+FORGED = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 3),
+    st.sampled_from([129, 2**31, 2**63, 10**30, -(10**30)]),
+    st.floats(),
+    st.text(max_size=3),
+    st.just([]),
+    st.just({}),
+    st.lists(st.integers(-2, 300), max_size=3),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -62,9 +78,13 @@ def folder(fitted, tmp_path) -> Path:
 
 
 def change_record(folder: Path, **changes: object) -> None:
-    path = folder / "model.json"
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps(record | changes))
+    write_record(folder, json.loads((folder / "model.json").read_text()) | changes)
+
+
+def write_record(folder: Path, record: dict) -> None:
+    """Write a record with the digest that belongs to it."""
+    text = json.dumps(record | {"digest": record_digest(record)})
+    (folder / "model.json").write_text(text)
 
 
 def change_tensors(folder: Path, **changes: torch.Tensor) -> None:
@@ -356,8 +376,70 @@ class TestRefusals:
     def test_a_record_with_an_entry_missing(self, folder, entry):
         record = json.loads((folder / "model.json").read_text())
         del record[entry]
-        (folder / "model.json").write_text(json.dumps(record))
+        write_record(folder, record)
         self.check(folder, "expected a complete trained model")
+
+    @pytest.mark.parametrize("change", ["digit", "gone", "digest"])
+    def test_a_record_that_was_changed(self, folder, change):
+        path = folder / "model.json"
+        record = json.loads(path.read_text())
+        if change == "digit":
+            record["thresholds"]["image"]["value"] += 0.001
+        elif change == "gone":
+            del record["settings"]["size_resize"]
+        else:
+            del record["digest"]
+        path.write_text(json.dumps(record))
+        self.check(folder, "expected the record as it was written, found a damaged or changed one")
+
+    def test_white_space_in_a_record_is_no_change(self, folder):
+        path = folder / "model.json"
+        path.write_text(json.dumps(json.loads(path.read_text())))
+        PatchCore.load(folder)
+
+    @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.data())
+    def test_a_forged_record_is_loaded_or_refused(self, folder, data):
+        """With a digest that fits: any entry may have any value."""
+        original = (folder / "model.json").read_text()
+        record = json.loads(original)
+        place = record
+        while True:
+            keys = sorted(place) if isinstance(place, dict) else list(range(len(place)))
+            key = data.draw(st.sampled_from(keys))
+            value = place[key]
+            if not (isinstance(value, dict | list) and value and data.draw(st.booleans())):
+                break
+            place = value
+        place[key] = data.draw(FORGED)
+        write_record(folder, record)
+        try:
+            PatchCore.load(folder)
+        except PatchCoreError:
+            pass
+        finally:
+            (folder / "model.json").write_text(original)
+
+    @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.data())
+    def test_forged_tensors_are_loaded_or_refused(self, folder, data):
+        """With a digest that fits: the header may have any bytes."""
+        path = folder / "model.safetensors"
+        original, record = path.read_bytes(), (folder / "model.json").read_text()
+        forged = bytearray(original)
+        for _ in range(data.draw(st.integers(1, 4))):
+            forged[data.draw(st.integers(0, 800))] = data.draw(st.integers(0, 255))
+        forged = forged[: data.draw(st.sampled_from([len(forged), 0, 7, 300]))]
+        path.write_bytes(forged)
+        digest = storage.hashlib.sha256(forged).hexdigest()
+        change_record(folder, digests={"model.safetensors": digest})
+        try:
+            PatchCore.load(folder)
+        except PatchCoreError:
+            pass
+        finally:
+            path.write_bytes(original)
+            (folder / "model.json").write_text(record)
 
     def test_the_former_format(self, folder):
         change_record(folder, format_version=2)
@@ -403,13 +485,8 @@ class TestEveryTensor:
 
     def test_numbers_of_joined_images_are_checked(self, full_folder, tmp_path):
         changed = shutil.copytree(full_folder, tmp_path / "model")
-        tensors = load_file(changed / "model.safetensors")
-        tensors["joined_numbers"] += 1
-        save_file(tensors, changed / "model.safetensors")
-        record = json.loads((changed / "model.json").read_text())
-        content = (changed / "model.safetensors").read_bytes()
-        record["digests"]["model.safetensors"] = hashlib.sha256(content).hexdigest()
-        (changed / "model.json").write_text(json.dumps(record))
+        numbers = load_file(changed / "model.safetensors")["joined_numbers"]
+        change_tensors(changed, joined_numbers=numbers + 1)
         message = "images of the scores of joined images below 2 .*, found 1 to 2"
         with pytest.raises(PatchCoreError, match=message):
             PatchCore.load(changed)

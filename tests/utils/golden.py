@@ -3,6 +3,8 @@
 `python -m tests.utils.golden` draws them anew: look at every one of them before committing it.
 """
 
+import json
+from importlib.metadata import version
 from pathlib import Path
 
 import cv2
@@ -23,6 +25,7 @@ from utils.plots import (
 from utils.plots.explanation import ExplainedPatch, NormalPatch
 
 FOLDER = Path(__file__).with_name("golden_pictures")
+RELEASES = FOLDER / "releases.json"  # of the libraries that drew them
 # Stored and compared at a third of the size: what a person sees from some distance stays, and how
 # one release of a library smooths the edge of a letter does not.
 REDUCTION = 3
@@ -122,6 +125,13 @@ def reduce(picture: np.ndarray) -> np.ndarray:
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
+def releases() -> dict[str, str]:
+    """Return the installed release of each library that draws."""
+    names = ("matplotlib", "numpy", "opencv-python-headless", "pillow")
+    return {name: version(name) for name in names}
+
+
 if __name__ == "__main__":
     for picture_name, draw in PICTURES.items():
         print(write_image(FOLDER / f"{picture_name}.png", reduce(draw())))
+    RELEASES.write_text(json.dumps(releases(), indent=2) + "\n")

@@ -324,17 +324,22 @@ class TestDestinations:
 
     def test_threshold(self):
         _, record = self.keep("--threshold f1_max")
-        (row,) = read_table(self.folder)
-        assert record["thresholds"]["image"]["method"] == "f1_max"
-        assert record["thresholds"]["image"]["value"] == pytest.approx(
-            float(row["image_threshold"]), rel=1e-6
-        )
+        assert record["thresholds"]["image"] == self.f1_max("image_threshold")
         assert record["thresholds"]["pixel"]["method"] == "train_quantile"
 
     def test_threshold_pixel(self):
         _, record = self.keep("--threshold_pixel 1.25")
         assert record["thresholds"]["pixel"] == {"value": 1.25, "method": "given", "rate": None}
         assert record["thresholds"]["image"]["method"] == "train_quantile"
+        _, record = self.keep("--threshold_pixel f1_max")
+        assert record["thresholds"]["pixel"] == self.f1_max("pixel_threshold")
+        assert record["thresholds"]["image"]["method"] == "train_quantile"
+
+    def f1_max(self, column: str) -> dict:
+        """Return the record of the threshold that the last run measured on its test images."""
+        (row,) = read_table(self.folder)
+        value = pytest.approx(float(row[column]), rel=1e-6)
+        return {"value": value, "method": "f1_max", "rate": None}
 
     def test_nominal_fpr(self):
         strict, loose = (self.keep(f"--nominal_fpr {r}")[1]["thresholds"] for r in (0.01, 0.6))

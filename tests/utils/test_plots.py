@@ -226,6 +226,11 @@ def test_odd_maps_have_exact_colours(changed, outside, inside):
     assert (panel(picture, MASK) == 255).mean() == 1 / 16
 
 
+def test_the_panel_of_a_line_has_a_pixel_across():
+    assert loc.panel_size(1, 9000) == (3 * PANEL, 1)
+    assert loc.panel_size(9000, 1) == (1, 3 * PANEL)
+
+
 def test_an_image_of_one_row_is_drawn():
     picture = draw(anomaly_map=square(LOW, HIGH, 1, 900), threshold=2.0)  # its square is empty
     width, height = loc.panel_size(1, 900)

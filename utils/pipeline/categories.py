@@ -67,7 +67,7 @@ def _check_thresholds(options: EvaluateOptions, categories: Sequence[Category]) 
                 f"expected good and defective test images of {category.name} for --threshold "
                 f"{F1_MAX}, found one kind only; give train_quantile or a number"
             )
-        if options.threshold_pixel == F1_MAX and not (category.has_masks and True in kinds):
+        if options.threshold_pixel == F1_MAX and not category.has_masks:
             raise DatasetError(
                 f"expected masks of defective images of {category.name} for --threshold_pixel "
                 f"{F1_MAX}, found none; give train_quantile or a number"

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from datasets.base import DatasetError
-from datasets.inputs import find_items, watch_folder
+from datasets.inputs import find_items, is_camera, watch_folder
 from datasets.items import Item
 from datasets.notes import Notes
 from patchcore import PatchCore, PatchCoreError, Prediction
 from patchcore.regions import find_regions
 from patchcore.settings import TRAIN_QUANTILE
 from patchcore.thresholds import Thresholds, choose_thresholds
-from utils.errors import UsageError
+from utils.errors import UsageError, describe_end
+from utils.locks import lock_folder
 from utils.machine import now, start_record
 from utils.options.infer import AS_TRAINED, THRESHOLDS, InferOptions
 from utils.options.thresholds import read_threshold
@@ -56,29 +57,38 @@ def infer(options: InferOptions, path: Path) -> int:
         log.info("the model has no held-out scores: the p-value of each score is left empty")
     report_crop(model.preprocess, "train again with")
     folder = ResultFolder(options.path_result)
-    folder.move_earlier_run(OUTPUTS)
-    record = start_record(options, model.device) | {
-        "category": model.trained.category,
-        "weights_digest": model.backbone.weights_digest,
-        "licence": model.backbone.licence,
-        "thresholds": asdict(thresholds),
-    }
-    folder.write_run(record)
-    inference = Inference(model, thresholds, options, folder, record)
+    with lock_folder(folder.path, "--path_result"):
+        folder.move_earlier_run(OUTPUTS)
+        record = start_record(options, model.device) | {
+            "category": model.trained.category,
+            "weights_digest": model.backbone.weights_digest,
+            "licence": model.backbone.licence,
+            "thresholds": asdict(thresholds),
+        }
+        folder.write_run(record)
+        inference = Inference(model, thresholds, options, folder, record)
+        _judge_all(inference, options, folder, record)
+    return inference.status
+
+
+def _judge_all(
+    inference: "Inference", options: InferOptions, folder: ResultFolder, record: dict[str, object]
+) -> None:
+    """Judge all images, and record how that ended."""
+    # Only a signal ends a watched folder and a camera.
+    is_endless = bool(options.watch) or any(map(is_camera, options.paths))
     state = "complete"
     try:
         for items in _groups(options, inference.notes):
             inference.run(items)
-    except KeyboardInterrupt:  # the end of watching and of a camera
-        log.info("interrupted")
     except BaseException as error:
-        state = f"stopped: {str(error) or type(error).__name__}"
-        raise
+        if not (isinstance(error, KeyboardInterrupt) and is_endless):
+            state = describe_end(error)
+            raise
     finally:
         inference.close()
         result = {"verdicts": inference.counts, "file_notes": inference.notes.as_json()}
         folder.write_run(record | {"state": state, "end": now()} | result)
-    return inference.status
 
 
 def _log_ignored(model: PatchCore, options: InferOptions) -> None:
@@ -136,7 +146,7 @@ def _groups(options: InferOptions, notes: Notes) -> Iterator[Iterable[Item]]:
         yield find_items(options.paths, frame_stride=stride, listed=sys.stdin, notes=notes)
         return
     folder = Path(options.watch)
-    log.info("watching %s; Ctrl-C ends it", folder)
+    log.info("watching %s; Ctrl-C or SIGTERM ends it", folder)
     watched = watch_folder(folder, frame_stride=stride, notes=notes)
     while True:
         yield iter(lambda: next(watched), None)

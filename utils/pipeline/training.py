@@ -2,17 +2,19 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from datasets.base import Category
 from datasets.shots import choose_shots
+from patchcore import PatchCore
 from patchcore.extend import extend
 from patchcore.fit import FitRequest
 from patchcore.record import read_record
 from patchcore.settings import DEFAULT
 from patchcore.trained import Trained
 from utils.files import make_writable
+from utils.locks import lock_folder
 from utils.options.model_choice import ModelChoice
 from utils.options.train import TrainOptions
 from utils.pipeline.copies import without_copies
@@ -53,32 +55,42 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
     make_writable(options.path_trained, "trained models", "--path_trained")
     is_own = any(not category.benchmark for category in categories)
     report_crop(next(iter(models.values())).preprocess, "use" if is_own else "")
+    for category in categories:
+        folder = options.path_trained / category.name
+        make_writable(folder, "trained models", "--path_trained")
+        with lock_folder(folder, "--path_trained"):
+            _train_category(models, category, options)
+
+
+def _train_category(
+    models: Mapping[str, PatchCore], listed: Category, options: TrainOptions
+) -> None:
+    """Fit and save a category's model of each backbone and percentage."""
+    reading = find_reading(listed, options, options)
+    keeps_all = options.keep_copies or listed.benchmark
+    category = listed if keeps_all else without_copies(listed, reading)
     (shots,) = options.shot_counts
-    for listed in categories:
-        reading = find_reading(listed, options, options)
-        keeps_all = options.keep_copies or listed.benchmark
-        category = listed if keeps_all else without_copies(listed, reading)
-        if shots is not None:
-            category = choose_shots(category, shots, options.seed[0])
-        log.info("%s: %s", category.name, category.describe())
-        log_remarks(category)
-        for name, model in models.items():
-            start = time.perf_counter()
-            request = FitRequest(
-                model.percentages,
-                (model.settings.seed,),
-                held_out=options.needs_held_out_scores,
-                radii=True,
-                memory_budget=options.memory_budget,
-            )
-            observer = RunObserver(category.name, model.device)
-            learned = fit_category(model, category, request, reading, observer)
-            for trained in save_models(
-                model, name, category, learned, reading.decoding, options, shots=shots
-            ):
-                _log_threshold(trained, time.perf_counter() - start)
-                log.info("%s", describe_suspects(trained))
-        log_notes(reading.notes, category.name)
+    if shots is not None:
+        category = choose_shots(category, shots, options.seed[0])
+    log.info("%s: %s", category.name, category.describe())
+    log_remarks(category)
+    for name, model in models.items():
+        start = time.perf_counter()
+        request = FitRequest(
+            model.percentages,
+            (model.settings.seed,),
+            held_out=options.needs_held_out_scores,
+            radii=True,
+            memory_budget=options.memory_budget,
+        )
+        observer = RunObserver(category.name, model.device)
+        learned = fit_category(model, category, request, reading, observer)
+        for trained in save_models(
+            model, name, category, learned, reading.decoding, options, shots=shots
+        ):
+            _log_threshold(trained, time.perf_counter() - start)
+            log.info("%s", describe_suspects(trained))
+    log_notes(reading.notes, category.name)
 
 
 def extend_model(options: TrainOptions, category: Category) -> None:
@@ -88,6 +100,12 @@ def extend_model(options: TrainOptions, category: Category) -> None:
         DatasetError, PatchCoreError, UsageError: User-fixable errors. The model is unchanged then.
     """
     folder = Path(options.extend)
+    with lock_folder(folder.resolve().parent, "--extend"):
+        _extend_model(folder, options, category)
+
+
+def _extend_model(folder: Path, options: TrainOptions, category: Category) -> None:
+    """Read, extend and save a model."""
     member = options.members()[0]
     choice = ModelChoice(
         backbone=member.backbone if ":" in member.backbone else "",

@@ -100,6 +100,11 @@ def test_onnx_is_written_under_the_models_name_and_the_lines_shown_run_it(export
     np.testing.assert_allclose(left["score"], expected.score, rtol=1e-5)
     np.testing.assert_allclose(left["anomaly_map"], expected.anomaly_map, rtol=1e-4)
     assert "RGB, resized to 72x72 (height x width, antialiased bilinear), then" in export.out
+    folder = trained / "widget" / f"{NETWORK}_p0100_k01"
+    assert [r.getMessage() for r in caplog.records if r.name.startswith("utils")] == [
+        f"model: {folder}",
+        f"writing {name} and comparing it with the model on training images, and noise",
+    ]
     # The converters' logs, hundreds of lines, are left out.
     assert {record.name.partition(".")[0] for record in caplog.records} <= {"utils", "patchcore"}
 

@@ -36,6 +36,7 @@ from tests.support import (
     write_image,
 )
 from tests.utils.report.test_page import data_of
+from utils.locks import lock_folder
 from utils.options.infer import InferOptions
 from utils.pipeline import inference as infer_module
 
@@ -260,7 +261,8 @@ class TestFlags:
         assert [r["time"] for r in records[5:8]] == [0.0, 0.25, 0.5]
 
     @pytest.mark.usefixtures("heeds_ctrl_c")
-    def test_watch(self, kept, data, tmp_path):
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_watch(self, kept, data, tmp_path, number):
         folder = shutil.copytree(data / "widget/test/good", tmp_path / "inbox")
         words = ["--path_trained", str(kept / "trained"), "--percentage_coreset", "0.1"]
         words += ["--path_result", str(tmp_path / "result"), "--json"]
@@ -275,7 +277,7 @@ class TestFlags:
             first = [json.loads(process.stdout.readline())["verdict"] for _ in range(2)]
             shutil.copy(data / "widget/test/hole/000.png", folder / "late.png")
             late = json.loads(process.stdout.readline())
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             _, err = process.communicate(timeout=60)
         finally:
             process.kill()
@@ -648,6 +650,29 @@ class TestFaults:
         assert [r["verdict"] for r in records] == ["error", "normal"]
         path = data / "widget/test/good/000.png"
         assert records[0]["error"] == f"cannot read {path}: {type(error).__name__}: {error}"
+
+    def test_an_interruption_is_no_verdict(self, infer, data, monkeypatch, caplog):
+        """The status 0 would mean that every image is normal."""
+        judge, done = infer_module.Inference._judge, []
+
+        def interrupted(inference, batch):
+            if done:
+                raise KeyboardInterrupt(signal.SIGTERM)
+            done.append(batch)
+            return judge(inference, batch)
+
+        monkeypatch.setattr(infer_module.Inference, "_judge", interrupted)
+        folder = data / "widget/test/good"
+        records = infer(folder, "--batch_size", 1, status=128 + signal.SIGTERM)
+        assert [r["verdict"] for r in records] == ["normal"]
+        record = json.loads((infer.folder / "run.json").read_text())
+        assert record["state"] == "interrupted"
+        assert record["verdicts"] == {"anomaly": 0, "normal": 1, "error": 0}
+
+    def test_a_second_run_into_the_same_folder(self, infer, data):
+        infer.folder.mkdir()
+        with lock_folder(infer.folder, "--path_result"):
+            assert infer(data / "widget/test/good", status=2) == []
 
     def test_a_video_that_is_cut_short(self, infer, video, tmp_path):
         content = video.read_bytes()

@@ -6,7 +6,11 @@ import pytest
 
 from patchcore.settings import SHARE, Bounds
 from utils.errors import UsageError
+from utils.options.evaluate import EvaluateOptions
+from utils.options.export import ExportOptions
 from utils.options.flags import Flags, flag, flags_as_markdown, parse_flags
+from utils.options.infer import InferOptions
+from utils.options.train import TrainOptions
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ def test_help_shows_every_text_and_no_percent_sign_twice(capsys):
     with pytest.raises(SystemExit):
         parse("--help")
     shown = capsys.readouterr().out
+    assert shown.startswith("usage: python main.py try ")
     assert shown.count("50 %") == shown.count("100 % less") == shown.count("100 % more") == 1
 
 
@@ -122,3 +127,11 @@ def test_the_table_shows_positional_ones_without_dashes():
     assert "| `P` |  | at most 50 % of them |\n| `--count` | `1` | how many |" in flags_as_markdown(
         Everything()
     )
+
+
+@pytest.mark.parametrize("options", [EvaluateOptions, TrainOptions, InferOptions, ExportOptions])
+def test_help_names_the_value_of_each_flag(options):
+    for entry in fields(options):
+        details = entry.metadata
+        has_value = entry.type not in (bool, "bool")
+        assert bool(details["metavar"] or details["choices"]) == has_value, entry.name

@@ -167,7 +167,7 @@ def test_figures_hold_the_arrays_of_their_own_image_alone(masked):
         if masked and (index in masked or TYPES[index] == "good"):
             np.testing.assert_array_equal(figures.mask, view.masks[index])
         elif TYPES[index] == "good":
-            assert not figures.mask.any()
+            np.testing.assert_array_equal(figures.mask, np.zeros((8, 8), bool), strict=True)
         else:
             assert figures.mask is None
     settings = figures.settings

@@ -1,5 +1,6 @@
 """Test images are drawn here or by other processes, with the same result."""
 
+import contextlib
 import functools
 import json
 import os
@@ -11,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -234,6 +236,26 @@ def test_the_caller_goes_on_while_images_are_drawn_until_it_waits(tmp_path):
 
 
 @pytest.mark.usefixtures("threads")
+def test_the_bar_counts_what_is_left_to_draw(tmp_path, monkeypatch):
+    bars = []
+
+    @contextlib.contextmanager
+    def show(total, text, unit):
+        bars.append(SimpleNamespace(total=total, text=text, n=0))
+        bars[-1].update = lambda count: setattr(bars[-1], "n", bars[-1].n + count)
+        yield bars[-1]
+
+    monkeypatch.setattr(drawing_module, "show_progress", show)
+    with Drawing(ResultFolder(tmp_path), 1) as drawing:
+        for name in "ab":
+            drawing.draw(lambda n, name=name: Figure(f"{name}{n}", seconds=0.15), 3, name)
+            drawing.wait()
+    assert [(bar.total, bar.text) for bar in bars] == [(3, "draw"), (3, "draw"), (0, "draw")]
+    assert all(0 <= bar.n <= bar.total for bar in bars)
+    assert bars[0].n > 0
+
+
+@pytest.mark.usefixtures("threads")
 def test_an_interruption_ends_the_drawing(tmp_path):
     def interrupt_while_drawing():
         with Drawing(ResultFolder(tmp_path), 1) as drawing:
@@ -285,8 +307,9 @@ from utils.result_folder import ResultFolder
 if __name__ == "__main__":
     drawing = Drawing(ResultFolder(Path(sys.argv[1])), 1)
     drawing._start_pool()
-    for function, *arguments in ((os.getpid,), (os.nice, 0), (cv2.getNumThreads,)):
-        print(drawing._pool.submit(function, *arguments).result(), flush=True)
+    calls = ((os.getpid,), (os.nice, 0), (cv2.getNumThreads,), (signal.getsignal, signal.SIGINT))
+    for function, *arguments in calls:
+        print(int(drawing._pool.submit(function, *arguments).result()), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -304,7 +327,8 @@ def test_processes_stay_in_the_background_and_end_with_a_killed_parent(tmp_path)
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
     assert parent.returncode == -signal.SIGKILL, output.read_text()
-    pid, niceness, num_threads = map(int, output.read_text().split())
+    pid, niceness, num_threads, on_interrupt = map(int, output.read_text().split())
+    assert on_interrupt == signal.SIG_IGN  # Ctrl-C reaches all processes of a terminal
     assert niceness == drawing_module.NICENESS
     assert num_threads == 1
     deadline = time.monotonic() + 10

@@ -1,5 +1,7 @@
 """Seconds of a run: what counts for which seed and percentage."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -68,3 +70,38 @@ def test_waiting_for_batches_and_the_rest_of_a_stage_add_up(observer):
         assert list(observer.read([1, 2])) == [1, 2]
     # Three looks for a batch, the last in vain, of a second each; four between them.
     assert observer.seconds(0, 0) == {"embed": 4.0, "read": 3.0}
+
+
+class Bar:
+    """Records how far a progress bar was moved each time."""
+
+    def __init__(self):
+        self.moves = []
+
+    @property
+    def n(self) -> int:
+        return sum(self.moves)
+
+    def update(self, count: int) -> None:
+        self.moves.append(count)
+
+
+def test_bars_move_by_what_was_done_since_the_last_time(observer, monkeypatch):
+    observer.advance(2)  # without a bar
+    observer.bar = Bar()
+    for count in (4, 3):
+        observer.advance(count)
+    assert observer.bar.moves == [4, 3]
+    shown = []
+
+    @contextmanager
+    def show(total, text, unit):
+        shown.append((total, text, unit))
+        yield bar
+
+    monkeypatch.setattr("utils.pipeline.observer.show_progress", show)
+    bar = Bar()
+    with observer.selection(3, (10, 30)) as on_progress:
+        for done in (5, 10, 30):
+            on_progress(done)
+    assert (shown, bar.moves) == ([(30, "nut: select", "patch")], [5, 5, 20])

@@ -140,15 +140,21 @@ class TestKept:
     @pytest.mark.parametrize(
         ("flags", "missing", "message"),
         [
-            ("--threshold f1_max", "test/good", "good and defective test images of widget"),
-            ("--threshold_pixel f1_max", "ground_truth", "masks of defective images of widget"),
+            ("--threshold f1_max", ["test/good"], "good and defective test images of widget"),
+            ("--threshold_pixel f1_max", ["ground_truth"], "masks of defective images of widget"),
+            (
+                "--threshold_pixel f1_max",
+                ["test/hole", "test/stain"],
+                "masks of defective images of widget",
+            ),
         ],
     )
     def test_f1_max_without_labels_is_told_before_anything_is_computed(
         self, tmp_path, capsys, flags, missing, message
     ):
         folder = make_category(tmp_path / "data")
-        shutil.rmtree(folder / missing)
+        for name in missing:
+            shutil.rmtree(folder / name)
         arguments = f"--path_data {tmp_path / 'data'} --path_result {tmp_path / 'result'} {flags}"
         assert call(*quick(*arguments.split(), "--path_trained", str(tmp_path / "kept"))) == 2
         assert message in capsys.readouterr().err
