@@ -127,6 +127,17 @@ def test_a_loaded_model_grows_as_the_one_in_memory(tmp_path, options):
     assert grown.trained.joined.num_added == 0
 
 
+def test_ignored_patches_do_not_join():
+    mask = np.zeros(NEW[0].shape[:2], bool)
+    mask[:20] = True  # the first 4 of 8 rows of patches
+    model = make(ignore_mask=mask).fit(TRAIN)
+    known = len(model.coreset.bank)
+    white = np.full_like(NEW[0], 255)
+    white[:20] = 0
+    assert model.extend([white]).num_added > 0
+    assert model.coreset.origins.row[known:].min() == 4
+
+
 def test_what_cannot_be_extended():
     with pytest.raises(PatchCoreError, match="fitted PatchCore to extend"):
         make().extend(NEW)

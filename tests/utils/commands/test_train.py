@@ -24,6 +24,7 @@ from tests.support import (
     truncate,
     write_image,
 )
+from utils.locks import lock_folder
 from utils.options.method import parse_options
 from utils.options.train import DEFAULTS, TrainOptions
 from utils.pipeline.suspects import find_suspects
@@ -319,6 +320,12 @@ class TestExtend:
     def test_a_folder_without_a_model(self, data, tmp_path, capsys):
         self.extend(data, tmp_path / "none", status=WRONG_USAGE)
         assert "expected the folder of a trained model, cannot read" in capsys.readouterr().err
+
+    def test_one_run_at_a_time(self, data, folder, capsys):
+        with lock_folder(folder.parent, "--path_trained"):
+            self.extend(data, folder, status=WRONG_USAGE)
+        assert "in use by process" in capsys.readouterr().err
+        assert PatchCore.load(folder).trained.joined is None
 
     def test_without_images(self, folder, capsys):
         assert call("train", "--extend", folder) == WRONG_USAGE
