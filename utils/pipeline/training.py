@@ -3,13 +3,17 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from datasets.base import Category
+from datasets.notes import Notes
 from datasets.shots import choose_shots
 from patchcore import PatchCore
 from patchcore.fit import FitRequest
 from patchcore.trained import Trained
-from utils.files import make_writable
+from utils.encoding import encode_image
+from utils.files import make_writable, replace_file
 from utils.locks import lock_folder
 from utils.options.train import TrainOptions
 from utils.pipeline.copies import without_copies
@@ -17,10 +21,11 @@ from utils.pipeline.crop import report_crop
 from utils.pipeline.fit import fit_category
 from utils.pipeline.models import choose_device, describe_ignored, make_models, summarise
 from utils.pipeline.observer import RunObserver
-from utils.pipeline.reading import find_reading, log_notes
+from utils.pipeline.reading import Reading, find_reading, log_notes
 from utils.pipeline.remarks import log_remarks
 from utils.pipeline.saving import save_models
-from utils.pipeline.suspects import describe_suspects
+from utils.pipeline.suspects import SUSPECTS_FILE, describe_suspects, draw_suspects
+from utils.pipeline.trained_models import model_folder
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +78,23 @@ def _train_category(
         )
         observer = RunObserver(category.name, model.device)
         learned = fit_category(model, category, request, reading, observer)
-        for trained in save_models(
-            model, name, category, learned, reading.decoding, options, shots=shots
-        ):
+        saved = save_models(model, name, category, learned, reading.decoding, options, shots=shots)
+        for trained, percentage in zip(saved, model.percentages, strict=True):
             _log_threshold(trained, time.perf_counter() - start)
-            log.info("%s", describe_suspects(trained))
+            k = model.settings.k
+            folder = model_folder(options.path_trained, category.name, name, percentage, k, shots)
+            _report_suspects(trained, reading, folder)
     log_notes(reading.notes, category.name)
+
+
+def _report_suspects(trained: Trained, reading: Reading, folder: Path) -> None:
+    """List and draw the training images that the others explain least."""
+    log.info("%s", describe_suspects(trained))
+    # They were read before, and what was noticed then is not noticed again.
+    figure = draw_suspects(trained, replace(reading, notes=Notes()))
+    if figure is not None:
+        path = replace_file(folder / SUSPECTS_FILE, encode_image(figure))
+        log.info("these images: %s", path)
 
 
 def _log_threshold(trained: Trained, seconds: float) -> None:
