@@ -23,14 +23,15 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
     if options.model:
         record = read_record(Path(options.model))
 
-        from patchcore.storage import read_trained
-        from utils.pipeline.suspects import describe_suspects
+        from patchcore.storage import checked, read_trained
+        from utils.pipeline.suspects import SUSPECTS_FILE, describe_suspects
 
-        print(
-            describe_suspects(
-                read_trained(Path(options.model), record, "cpu"), options.num_suspects
-            )
-        )
+        with checked(Path(options.model)):
+            trained = read_trained(Path(options.model), record, "cpu")
+        print(describe_suspects(trained, options.num_suspects))
+        figure = Path(options.model) / SUSPECTS_FILE
+        if figure.is_file():
+            print(f"the first of these images: {figure}")
         return 0
     if options.paths:
         options = replace(options, path_data=Path(options.paths[0]), paths=())

@@ -1,10 +1,19 @@
 """Training images with the largest held-out scores: a defect among the normal images is there."""
 
 from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
 
 from patchcore.trained import Trained
+from utils.pipeline.reading import Reading
+from utils.plots.panel_grid import Panel, compose_panels
 
 NUM_SUSPECTS = 5
+# The figure of them, in the folder of the model.
+SUSPECTS_FILE = "suspects.png"
+SIDE, NUM_COLUMNS = 340, 5
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,37 @@ def describe_suspects(trained: Trained, count: int = NUM_SUSPECTS) -> str:
             *lines,
         ]
     )
+
+
+def draw_suspects(trained: Trained, reading: Reading) -> np.ndarray | None:
+    """Draw the images of `find_suspects`, the most suspicious first.
+
+    Args:
+        trained: What a model learned.
+        reading: Reads the training images.
+
+    Returns:
+        (H, W, 3) uint8 RGB; None without held-out scores.
+
+    Raises:
+        DatasetError: An image cannot be read any more.
+    """
+    panels = []
+    for suspect in find_suspects(trained):
+        subtitle = f"held-out score {suspect.score:.4g}{_ratio_text(suspect.ratio)}"
+        image = _fitted(reading.image(Path(suspect.name)))
+        panels.append(Panel(image, Path(suspect.name).name, subtitle))
+    return compose_panels(panels, NUM_COLUMNS) if panels else None
+
+
+def _fitted(image: np.ndarray) -> np.ndarray:
+    """Return an image within a white square of `SIDE` pixels."""
+    scale = SIDE / max(image.shape[:2])
+    height, width = (max(1, round(length * scale)) for length in image.shape[:2])
+    canvas = np.full((SIDE, SIDE, 3), 255, np.uint8)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    canvas[:height, :width] = cv2.resize(image, (width, height), interpolation=interpolation)
+    return canvas
 
 
 def _ratio_text(ratio: float | None) -> str:

@@ -3,17 +3,21 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from datasets.base import Category
+from datasets.notes import Notes
 from datasets.shots import choose_shots
 from patchcore import PatchCore
 from patchcore.extend import extend
 from patchcore.fit import FitRequest
 from patchcore.record import read_record
 from patchcore.settings import DEFAULT
+from patchcore.storage import INDEX
 from patchcore.trained import Trained
-from utils.files import make_writable
+from utils.encoding import encode_image
+from utils.files import make_writable, replace_file
 from utils.locks import lock_folder
 from utils.options.model_choice import ModelChoice
 from utils.options.train import TrainOptions
@@ -31,7 +35,8 @@ from utils.pipeline.observer import RunObserver
 from utils.pipeline.reading import Reading, find_reading, log_notes
 from utils.pipeline.remarks import log_remarks
 from utils.pipeline.saving import save_models
-from utils.pipeline.suspects import describe_suspects
+from utils.pipeline.suspects import SUSPECTS_FILE, describe_suspects, draw_suspects
+from utils.pipeline.trained_models import model_folder
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +90,23 @@ def _train_category(
         )
         observer = RunObserver(category.name, model.device)
         learned = fit_category(model, category, request, reading, observer)
-        for trained in save_models(
-            model, name, category, learned, reading.decoding, options, shots=shots
-        ):
+        saved = save_models(model, name, category, learned, reading.decoding, options, shots=shots)
+        for trained, percentage in zip(saved, model.percentages, strict=True):
             _log_threshold(trained, time.perf_counter() - start)
-            log.info("%s", describe_suspects(trained))
+            k = model.settings.k
+            folder = model_folder(options.path_trained, category.name, name, percentage, k, shots)
+            _report_suspects(trained, reading, folder)
     log_notes(reading.notes, category.name)
+
+
+def _report_suspects(trained: Trained, reading: Reading, folder: Path) -> None:
+    """List and draw the training images that the others explain least."""
+    log.info("%s", describe_suspects(trained))
+    # They were read before, and what was noticed then is not noticed again.
+    figure = draw_suspects(trained, replace(reading, notes=Notes()))
+    if figure is not None:
+        path = replace_file(folder / SUSPECTS_FILE, encode_image(figure))
+        log.info("these images: %s", path)
 
 
 def extend_model(options: TrainOptions, category: Category) -> None:
@@ -118,7 +134,7 @@ def _extend_model(folder: Path, options: TrainOptions, category: Category) -> No
     new = category if options.keep_copies else without_copies(category, reading)
     images = TrainingFiles(model, new, reading)
     model.trained = extend(model.embedder, model.scorer, model.trained, images)
-    model.save(folder, dtype=read_record(folder)["dtype"], faiss_index=options.save_index)
+    _save_extended(model, folder, save_index=options.save_index)
     log_notes(reading.notes, model.trained.category)
     joined = model.trained.joined
     log.info(
@@ -136,6 +152,16 @@ def _extend_model(folder: Path, options: TrainOptions, category: Category) -> No
     ):
         if threshold is not None:
             log.info("threshold %s: %.4g", what, threshold.value)
+
+
+def _save_extended(model: PatchCore, folder: Path, *, save_index: bool) -> None:
+    """Save a model in its former folder, with the other files that the folder had."""
+    index, figure = folder / INDEX, folder / SUSPECTS_FILE
+    drawn = figure.read_bytes() if figure.is_file() else None
+    dtype = read_record(folder)["dtype"]
+    model.save(folder, dtype=dtype, faiss_index=save_index or index.is_file())
+    if drawn is not None:  # of the first training, as are the held-out scores
+        replace_file(figure, drawn)
 
 
 def _log_threshold(trained: Trained, seconds: float) -> None:

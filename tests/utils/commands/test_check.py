@@ -133,6 +133,9 @@ def test_a_model_lists_the_training_images_that_the_others_explain_least(data, t
     capsys.readouterr()
     status, text = check(capsys, "--model", folder, "--num_suspects", 2)
     assert status == 0
-    _, first, second = text.splitlines()
+    _, first, second, figure = text.splitlines()
+    assert figure == f"the first of these images: {folder / 'suspects.png'}"
+    drawn = cv2.imread(str(folder / "suspects.png"))
+    assert drawn.shape[1] > 5 * 340  # five of the seven training images
     assert first.endswith(str(odd))
     assert float(first.split()[0]) > float(second.split()[0])

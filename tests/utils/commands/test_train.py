@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import cv2
+import faiss
 import numpy as np
 import pytest
 
@@ -27,7 +28,7 @@ from tests.support import (
 from utils.locks import lock_folder
 from utils.options.method import parse_options
 from utils.options.train import DEFAULTS, TrainOptions
-from utils.pipeline.suspects import find_suspects
+from utils.pipeline.suspects import SUSPECTS_FILE, find_suspects
 from utils.pipeline.training import train as pipeline_train
 
 
@@ -305,6 +306,14 @@ class TestExtend:
         files = sorted((data / "widget/train/good").iterdir())[4:]
         model.extend([read_image(file) for file in files])
         np.testing.assert_array_equal(PatchCore.load(folder).coreset.indices, model.coreset.indices)
+
+    def test_the_files_of_the_folder_stay(self, data, folder):
+        self.extend(data, folder, "--save_index")
+        drawn = (folder / SUSPECTS_FILE).read_bytes()
+        self.extend(data, folder)
+        assert (folder / SUSPECTS_FILE).read_bytes() == drawn
+        index = faiss.read_index(str(folder / "index.faiss"))
+        assert index.ntotal == len(PatchCore.load(folder).coreset.bank)
 
     @pytest.mark.parametrize(
         ("flags", "message"),
