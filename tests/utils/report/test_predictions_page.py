@@ -24,7 +24,7 @@ from utils.result_folder import ResultFolder
 REGION = {"box": [1, 2, 30, 40], "area": 500, "score": 3.25}
 PATCH = {
     **{"row": 3, "column": 4, "score": 2.5},
-    "nearest": [{"file": "a/b.png", "row": 1, "column": 2, "flip": "", "distance": 2.5}],
+    "nearest": [{"file": "a/b.png", "row": 1, "column": 2, "version": "", "distance": 2.5}],
 }
 
 
