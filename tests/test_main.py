@@ -98,8 +98,9 @@ class TestResults:
         others |= {"index.html"}
         assert others < names(folder)
         # distribution and maps of each category, curves, of each percentage; localization,
-        # explanation and its record of each image; the thumbnails' folder
-        assert len(list(folder.iterdir())) == len(others) + 2 * (2 + 2 + 3) + 3 * images + 1
+        # explanation and its record of each image; the folders of thumbnails and of finished
+        # categories, and the lock
+        assert len(list(folder.iterdir())) == len(others) + 2 * (2 + 2 + 3) + 3 * images + 3
 
     def test_pictures_can_be_opened(self, finished):
         for path in finished[0].glob("*.png"):
@@ -285,7 +286,7 @@ def test_percentages_of_one_run_are_those_of_separate_runs(finished, data, run, 
     together = metrics(finished[0])
     assert len(together) == 4
     for percentage in ("0.02", "0.1"):
-        alone = metrics(run(data, f"--percentage_coreset {percentage}"))
+        alone = metrics(run(data, f"--percentage_coreset {percentage} --fresh"))
         assert alone == {key: row for key, row in together.items() if key[1] == percentage}
 
 

@@ -107,7 +107,7 @@ class TestDestinations:
 
     def run(self, text: str = "", status: int = 0) -> Seen:
         """Evaluate one category (or those that the flags name) with these flags."""
-        base = f"--path_data {self.data} --path_result {self.folder} --categories widget"
+        base = f"--path_data {self.data} --path_result {self.folder} --categories widget --fresh"
         assert call(*quick(*base.split(), *text.split())) == status
         return self.seen[-1]
 
@@ -385,6 +385,14 @@ class TestDestinations:
         assert (three.prediction.score > one.prediction.score).all()
         assert all("_k03_" in name for name in self.names_like("*_p0100_*"))
         assert self.names_like("pred-dist_*_k03_*")
+
+    def test_fresh(self):
+        self.run()
+        arguments = quick("--path_data", str(self.data), "--path_result", str(self.folder))
+        assert call(*arguments, "--categories", "widget") == 0
+        assert len(self.seen) == 1  # the second run computed nothing
+        self.run("--fresh")
+        assert len(self.seen) == 2
 
     def test_seed(self, weights_file):
         # Weights from a file: only the selection is left to chance.
