@@ -1,6 +1,7 @@
 """`main.py export`: the file, what is said of it, and that every flag does its part."""
 
 import importlib.util
+import json
 import logging
 import shutil
 from dataclasses import fields
@@ -16,6 +17,7 @@ from datasets.images import read_image
 from patchcore import PatchCore
 from patchcore import export as export_module
 from patchcore.export import Exported
+from patchcore.record import record_digest
 from tests.support import call, evaluate, make_category, names, one_thread, truncate
 from utils.options.export import ExportOptions
 from utils.pipeline import exporting as export_command
@@ -112,9 +114,9 @@ def test_onnx_is_written_under_the_models_name_and_the_lines_shown_run_it(export
 def test_says_when_there_is_only_noise_to_compare_on(export, asked, data, trained, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(trained / "widget", moved)
-    for record in moved.rglob("model.json"):
-        text = record.read_text().replace(str(data), str(tmp_path / "elsewhere"))
-        record.write_text(text)
+    for path in moved.rglob("model.json"):
+        record = json.loads(path.read_text().replace(str(data), str(tmp_path / "elsewhere")))
+        path.write_text(json.dumps(record | {"digest": record_digest(record)}))
     export(path_trained=moved)
     assert asked.images == []
     assert "(noise alone, since the training images no longer exist: --images" in export.out
