@@ -287,9 +287,9 @@ def _save_maps(
     }
     if result.masks is not None:
         arrays["masks"] = result.masks
-    if result.ignored is not None:
-        arrays["ignored"] = result.ignored.pixels
         known = np.array([sample.has_ground_truth for sample in samples])
         if not known.all():
             arrays["has_ground_truth"] = known
+    if result.ignored is not None:
+        arrays["ignored"] = result.ignored.pixels
     write_arrays(folder, maps_name(row.category, row.model, row.setting, row.k, row.seed), arrays)
