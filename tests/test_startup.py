@@ -31,6 +31,8 @@ try:
 except SystemExit as ended:
     print(json.dumps([ended.code, [name for name in {HEAVY} if name in sys.modules]]))
 """
+# A shell makes its background jobs, and so the processes of the tests, ignore SIGINT.
+HEED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 # Does something when a module is about to be imported, before the program starts.
 AT_IMPORT = """
 import importlib.abc, os, signal, sys
@@ -53,7 +55,7 @@ def folder(tmp_path_factory) -> Path:
 
 def run(folder: Path, text: str, code: str = RUN) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-c", code, *text.split()],
+        [sys.executable, "-c", HEED + code, *text.split()],
         capture_output=True,
         text=True,
         check=False,
@@ -205,7 +207,7 @@ sys.exit(main.run_script([]))
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_changes_nothing(folder, number, delay):
     process = subprocess.run(
-        [sys.executable, "-c", ENDING, str(int(number)), delay],
+        [sys.executable, "-c", HEED + ENDING, str(int(number)), delay],
         check=False,
         cwd=folder,
         capture_output=True,

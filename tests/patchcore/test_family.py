@@ -427,6 +427,7 @@ class TestTiling:
         assert found == expected
         assert sum(stop - start for _, start, stop in found) == length
 
+    @pytest.mark.slow  # exports of tiled images take 10 s
     def test_goes_through_fit_save_load_and_export(self, tmp_path):
         images = make_images(4, 64)
         model = self.make((64, 64), 32, 16).fit(images)

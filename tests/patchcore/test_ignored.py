@@ -386,7 +386,14 @@ class TestStorage:
         assert (masked.predict([image]).anomaly_map[:, make_mask()] == 0).all()
 
     @pytest.mark.parametrize(
-        "image_score", ["max_patch", "reweighted", "top_share", "top_share_map"]
+        "image_score",
+        [
+            *("max_patch", "top_share"),
+            *(
+                pytest.param(name, marks=pytest.mark.slow)
+                for name in ("reweighted", "top_share_map")
+            ),
+        ],
     )
     def test_an_exported_file_ignores_it_too(self, tmp_path, image_score):
         """`export` compares the file's scores and maps with the model's."""

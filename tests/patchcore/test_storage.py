@@ -397,7 +397,7 @@ class TestRefusals:
         path.write_text(json.dumps(json.loads(path.read_text())))
         PatchCore.load(folder)
 
-    @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.data())
     def test_a_forged_record_is_loaded_or_refused(self, folder, data):
         """With a digest that fits: any entry may have any value."""
@@ -420,7 +420,7 @@ class TestRefusals:
         finally:
             (folder / "model.json").write_text(original)
 
-    @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.data())
     def test_forged_tensors_are_loaded_or_refused(self, folder, data):
         """With a digest that fits: the header may have any bytes."""

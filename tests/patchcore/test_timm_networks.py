@@ -145,7 +145,7 @@ def test_layers_without_tokens_have_no_final_norm():
 class TestSize:
     """Position embeddings are resampled by timm's own rules; the digest stays that of the file."""
 
-    @pytest.mark.parametrize("size", [(448, 448), (64, 96)])
+    @pytest.mark.parametrize("size", [pytest.param((448, 448), marks=pytest.mark.slow), (64, 96)])
     def test_another_size_gives_what_timm_gives_at_that_size(self, vit_file, size):
         backbone = load_vit(vit_file, size)
         network = timm.create_model(
