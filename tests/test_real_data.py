@@ -47,6 +47,7 @@ def test_mobilenet_v2(measure, mobilenet):
     check_aurocs(rows, image=0.995, pixel=0.970)
 
 
+@pytest.mark.slow
 def test_a_network_that_torchvision_does_not_have(measure, shared, monkeypatch):
     monkeypatch.syspath_prepend(shared / "backbones")
     network = "--backbone resnet50_v2:resnet50_v2 --layers layer2 layer3"

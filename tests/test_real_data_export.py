@@ -32,6 +32,7 @@ print(json.dumps(scores))
 """
 
 
+@pytest.mark.slow
 def test_the_onnx_file_alone_gives_the_same_auroc(shared, tmp_path):
     category = open_dataset(shared / "mvtec_anomaly_detection").read_category("bottle")
     model = PatchCore(

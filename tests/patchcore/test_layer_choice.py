@@ -26,7 +26,7 @@ SIZE = (64, 96)
         # Its classifier has maps too.
         ("squeezenet1_1", ("features.7", "features.12")),
         ("swin_t", ("features.3", "features.5")),
-        ("vgg11", ("features.14", "features.19")),
+        pytest.param("vgg11", ("features.14", "features.19"), marks=pytest.mark.slow),
     ],
 )
 def test_stages_of_stride_8_and_16(name, layers):

@@ -255,8 +255,11 @@ def _is_unchanged(path: Path, before: FileState) -> bool:
 
 
 def _content_digest(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _digest(text: str) -> str:

@@ -261,7 +261,9 @@ class TestFlags:
         assert [r["time"] for r in records[5:8]] == [0.0, 0.25, 0.5]
 
     @pytest.mark.usefixtures("heeds_ctrl_c")
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize(
+        "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+    )
     def test_watch(self, kept, data, tmp_path, number):
         folder = shutil.copytree(data / "widget/test/good", tmp_path / "inbox")
         words = ["--path_trained", str(kept / "trained"), "--percentage_coreset", "0.1"]
