@@ -125,7 +125,7 @@ def test_a_forked_process_predicts_if_torch_has_one_thread():
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("num_models", [1, 2])
+@pytest.mark.parametrize("num_models", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_96_requests_of_bottle(shared, num_models):
     bottle = shared / "mvtec_anomaly_detection/bottle"
     train, test = (
