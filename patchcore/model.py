@@ -1,8 +1,9 @@
 """PatchCore: an Embedder, a Scorer and the result of training, as one model."""
 
+import copy
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 
@@ -105,6 +106,17 @@ class PatchCore:
         return cls(
             backbone, device=device, batch_size=batch_size, ignore_mask=ignore_mask, **values
         )
+
+    def with_percentages(self, percentages: Sequence[float]) -> "PatchCore":
+        """Return a model, not fitted, that differs in the coreset percentages alone.
+
+        Raises:
+            PatchCoreError: a percentage is out of bounds.
+        """
+        model = copy.copy(self)  # neither the embedder nor the scorer depends on percentages
+        model.settings = replace(self.settings, percentage_coreset=tuple(percentages))
+        model.trained = None
+        return model
 
     @property
     def backbone(self) -> Backbone:

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import main
@@ -24,6 +25,7 @@ from tests.support import (
     read_run,
     read_table,
     truncate,
+    write_image,
 )
 from utils.pipeline import evaluation as evaluation_module
 from utils.result_folder import ResultFolder
@@ -128,6 +130,16 @@ def test_more_categories_percentages_seeds_and_shots_add_rows(tmp_path, data, co
     assert len(rows) == 1
     assert len(read_table(folder)) == 2 * 2 * 2 * 2
     assert not (folder / "earlier").exists()
+
+
+def test_rows_that_are_added_ignore_the_same_pixels(tmp_path, data):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:, :32] = 255
+    flags = f"--ignore_mask {write_image(tmp_path / 'mask.png', mask)} --percentage_coreset"
+    folder = evaluate(data, tmp_path / "apart", f"{flags} 0.1")
+    evaluate(data, folder, f"{flags} 0.1 0.2")
+    together = evaluate(data, tmp_path / "together", f"{flags} 0.1 0.2")
+    assert contents(folder) == contents(together)
 
 
 def test_rows_are_in_the_order_of_the_command(data, folder):

@@ -7,7 +7,7 @@ from utils.errors import UsageError
 from utils.machine import usable_cores
 from utils.options.data import DataOptions
 from utils.options.flags import Flags, flag
-from utils.options.reading import DepthOptions
+from utils.options.reading import ReadingOptions
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class SubjectOptions(Flags):
 
 
 @dataclass(frozen=True)
-class CheckOptions(SubjectOptions, DepthOptions, DataOptions):
+class CheckOptions(SubjectOptions, ReadingOptions, DataOptions):
     """Options of a check."""
 
     def __post_init__(self) -> None:

@@ -57,6 +57,17 @@ class DataOptions(Flags):
         "folder of masks there (default: ground_truth, masks or mask)",
         metavar="DIR",
     )
+
+    @property
+    def data_root(self) -> Path:
+        """Folder that contains the data: ``path_data``, or the folder of this file."""
+        return self.path_data.parent if self.path_data.is_file() else self.path_data
+
+
+@dataclass(frozen=True)
+class ShotOptions(Flags):
+    """Few-shot results."""
+
     shots: tuple[int, ...] = flag(
         (),
         "input",
@@ -70,8 +81,3 @@ class DataOptions(Flags):
     def shot_counts(self) -> tuple[int | None, ...]:
         """The numbers of training images, ascending and without duplicates; None for all."""
         return tuple(sorted(set(self.shots))) or (None,)
-
-    @property
-    def data_root(self) -> Path:
-        """Folder that contains the data: ``path_data``, or the folder of this file."""
-        return self.path_data.parent if self.path_data.is_file() else self.path_data

@@ -6,7 +6,7 @@ from pathlib import Path
 from patchcore.settings import STORED_DTYPES, TRAIN_QUANTILE, Bounds
 from utils.options.backbone import BackboneOptions
 from utils.options.computing import ComputingOptions
-from utils.options.data import DataOptions
+from utils.options.data import DataOptions, ShotOptions
 from utils.options.flags import Flags, flag
 from utils.options.ignoring import IgnoringOptions
 from utils.options.method import MethodOptions
@@ -71,6 +71,7 @@ class FitOptions(
     SavingOptions,
     DepthOptions,
     IgnoringOptions,
+    ShotOptions,
     DataOptions,
 ):
     """Options of a fit: its images, its settings, and the models to save."""

@@ -1,7 +1,5 @@
 """Check of a dataset: every file is read once, as an evaluation would read it."""
 
-import hashlib
-import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from datasets.layouts import Dataset
 from datasets.notes import Notes
 from datasets.published import Counts, published_counts
 from utils.options.check import CheckOptions
+from utils.pipeline.copies import image_digest
 from utils.pipeline.reading import Reading
 from utils.progress import show_progress
 
@@ -23,8 +22,6 @@ NOTHING_REMARKABLE, REMARKABLE, UNUSABLE = 0, 1, 2
 BATCH_SIZE = 8
 # Sizes and pairs that are listed.
 NUM_LISTED = 3
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -80,7 +77,7 @@ def check_dataset(dataset: Dataset, names: Sequence[str], options: CheckOptions)
         options: Options of the check.
     """
     print(f"{dataset.path}: layout {dataset.layout}, {_count(len(names), 'category')}")
-    worst, remarkable = NOTHING_REMARKABLE, 0
+    worst = NOTHING_REMARKABLE
     for name in names:
         try:
             found = check_category(dataset.read_category(name), options)
@@ -89,7 +86,6 @@ def check_dataset(dataset: Dataset, names: Sequence[str], options: CheckOptions)
             worst = UNUSABLE
             continue
         print("\n".join(found.lines()), flush=True)
-        remarkable += bool(found.findings or found.faults)
         worst = max(worst, UNUSABLE if found.faults else REMARKABLE if found.findings else 0)
     if worst == NOTHING_REMARKABLE:
         print("nothing is remarkable")
@@ -126,7 +122,9 @@ def _find_decoding(category: Category, options: CheckOptions, check: CategoryChe
     except DatasetError:  # reported with the file, which is read later
         return limits
     if found is not None:
-        check.facts.append(f"values of {found}, by the training images (--bit_depth)")
+        check.facts.append(
+            f"values of {found}, by the training images (--bit_depth of evaluate and train)"
+        )
     return Decoding(options.max_megapixels, found)
 
 
@@ -150,10 +148,9 @@ def _read_file(sample: Sample, reading: Reading) -> _File:
             header = read_header(file)
     except (DatasetError, HeaderError, OSError) as error:
         return _File(sample, error=str(error))
-    digest = hashlib.blake2b(image.tobytes() + str(image.shape).encode(), digest_size=16)
     height, width = image.shape[:2]
     depth = "more than 8 bits" if header.is_deep else "8 bits"
-    return _File(sample, (header.format, f"{width}x{height}", depth), digest.digest())
+    return _File(sample, (header.format, f"{width}x{height}", depth), image_digest(image))
 
 
 def _describe(title: str, counts: Counter[str]) -> str:

@@ -58,7 +58,9 @@ def _digests(samples: Sequence[Sample], reading: Reading) -> list[bytes]:
     for file, sample in zip(files, samples, strict=True):
         paths.setdefault(file, sample.path)
     apart = replace(reading, notes=Notes())  # the fit reads the images again, and notes them
-    batches = apart.batches(lambda path: _digest(apart.image(path)), paths.values(), lambda p: p)
+    batches = apart.batches(
+        lambda path: image_digest(apart.image(path)), paths.values(), lambda p: p
+    )
     decoded = [digest for batch in batches for digest in batch]
     digest_of_file = dict(zip(paths, decoded, strict=True))
     return [digest_of_file[file] for file in files]
@@ -73,8 +75,8 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _digest(image: np.ndarray) -> bytes:
-    """Return the digest of an image (H, W, 3) uint8."""
+def image_digest(image: np.ndarray) -> bytes:
+    """Return the digest of the pixels and the size of an image (H, W, 3) uint8."""
     digest = hashlib.blake2b(image.tobytes(), digest_size=16)
     digest.update(str(image.shape).encode())
     return digest.digest()

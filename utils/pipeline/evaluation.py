@@ -215,16 +215,7 @@ def _restrict(
     shots = tuple({setting.shots for setting, _ in missing} - {None})
     seeds = tuple(dict.fromkeys(seed for _, seed in missing))
     options = replace(options, percentage_coreset=percentages, shots=shots, seed=seeds)
-    return options, {
-        name: model
-        if model.percentages == options.settings().percentage_coreset
-        else PatchCore.of(
-            model.backbone,
-            replace(model.settings, percentage_coreset=percentages),
-            device=model.device,
-        )
-        for name, model in models.items()
-    }
+    return options, {name: m.with_percentages(percentages) for name, m in models.items()}
 
 
 def _draw(run: Run, results: Sequence[Sequence[CategoryResult]], drawing: Drawing) -> None:

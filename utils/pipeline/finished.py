@@ -15,6 +15,7 @@ import cattrs
 import numpy as np
 
 from datasets.base import Category
+from datasets.transport import file_digest
 from utils.errors import UsageError
 from utils.output_names import FINISHED_FOLDER
 from utils.pipeline.evaluate_category import Measurement
@@ -240,7 +241,7 @@ def in_order(
 
 def _state(path: Path) -> FileState:
     status = path.stat()
-    return status.st_size, status.st_mtime_ns, _content_digest(path)
+    return status.st_size, status.st_mtime_ns, file_digest(path)
 
 
 def _is_unchanged(path: Path, before: FileState) -> bool:
@@ -249,17 +250,9 @@ def _is_unchanged(path: Path, before: FileState) -> bool:
         status = path.stat()
         if status.st_size != before[0]:
             return False
-        return status.st_mtime_ns == before[1] or _content_digest(path) == before[2]
+        return status.st_mtime_ns == before[1] or file_digest(path) == before[2]
     except OSError:
         return False
-
-
-def _content_digest(path: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _digest(text: str) -> str:
