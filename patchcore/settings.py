@@ -73,6 +73,8 @@ PROTOCOLS: Mapping[str, Mapping[str, object]] = MappingProxyType(
             "resize": SHORTER_EDGE,
             "size_resize": (448, 448),
             "size_crop": (448, 448),
+            "interpolation": "bicubic",
+            "norm_tokens": True,
             "augment": (ROTATIONS,),
         },
         "rad": {
@@ -84,6 +86,8 @@ PROTOCOLS: Mapping[str, Mapping[str, object]] = MappingProxyType(
             "top_share": 0.01,
             "size_resize": (512, 512),
             "size_crop": (448, 448),
+            "interpolation": "bilinear",
+            "norm_tokens": True,
             "retrieve_images": 150,
             "search_radius": 1,
             # 1 pixel of a map of 256x256.
@@ -96,11 +100,27 @@ PROTOCOLS: Mapping[str, Mapping[str, object]] = MappingProxyType(
             "resize": SHORTER_EDGE,
             "size_resize": (1280, 1280),
             "size_crop": (1280, 1536),
+            "interpolation": "bicubic",
             "tile": 640,
             "overlap": 256,
             "augment": (BRIGHTNESS,),
             "sigma": 0.0,
         },
+    }
+)
+
+# The backbone and the layers that a protocol was published with.
+PROTOCOL_BACKBONES: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "anomalydino": ("timm:vit_small_patch14_dinov2.lvd142m", ("blocks.11",)),
+        "rad": (
+            "timm:vit_base_patch16_dinov3.lvd1689m",
+            ("blocks.3", "blocks.6", "blocks.9", "blocks.11"),
+        ),
+        "superadd": (
+            "timm:vit_huge_plus_patch16_dinov3.lvd1689m",
+            ("blocks.7", "blocks.15", "blocks.23", "blocks.31"),
+        ),
     }
 )
 

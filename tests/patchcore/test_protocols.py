@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from patchcore import PatchCore
 from patchcore.backbone import Backbone
-from patchcore.settings import PROTOCOLS
+from patchcore.settings import PROTOCOL_BACKBONES, PROTOCOLS
 from tests.patchcore.family_twin import MEAN, STD, FamilyTwin
 from tests.patchcore.test_slow_twin import MARGIN, make_images, two_layers
 from tests.support import one_thread
@@ -33,6 +33,7 @@ def fit(protocol, layers=("0", "1"), tile=None, **changed):
     side = tile or SIDE
     sizes = {"size_resize": SIDE + 2 * MARGIN, "size_crop": SIDE}
     sizes |= {"tile": tile} if tile else {}
+    sizes["norm_tokens"] = False  # the features are those of a convolutional network
     backbone = Backbone(two_layers(), list(layers), (side, side))
     return PatchCore(backbone, **PROTOCOLS[protocol] | sizes | changed).fit(TRAIN)
 
@@ -193,6 +194,17 @@ def test_the_sizes_of_the_larger_ones():
         assert PROTOCOLS[name]["size_crop"] == (size,) * 2
 
 
+@pytest.mark.parametrize("name", PROTOCOL_BACKBONES)
+def test_the_networks_and_layers_exist(name):
+    timm = pytest.importorskip("timm")
+    network, layers = PROTOCOL_BACKBONES[name]
+    name, _, tag = network.removeprefix("timm:").partition(".")
+    assert f"{name}.{tag}" in timm.list_pretrained(f"{name}*")
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    assert set(layers) <= {module for module, _ in model.named_modules()}
+
+
 def test_what_the_originals_use():
     dino, rad, superadd = (PROTOCOLS[name] for name in ("anomalydino", "rad", "superadd"))
     assert dino["top_share"] == rad["top_share"] == 0.01
@@ -200,4 +212,6 @@ def test_what_the_originals_use():
     assert (rad["retrieve_images"], rad["search_radius"]) == (150, 1)
     assert (rad["size_resize"], rad["size_crop"]) == ((512, 512), (448, 448))
     assert (superadd["tile"], superadd["overlap"], superadd["sigma"]) == (640, 256, 0)
+    assert [p.get("norm_tokens", False) for p in (dino, rad, superadd)] == [True, True, False]
+    assert [p["interpolation"] for p in (dino, rad, superadd)] == ["bicubic", "bilinear", "bicubic"]
     assert dino["percentage_coreset"] == rad["percentage_coreset"] == (1.0,)

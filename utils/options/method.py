@@ -3,10 +3,9 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from patchcore.settings import PROTOCOLS, Settings
+from patchcore.settings import PROTOCOL_BACKBONES, PROTOCOLS, Settings
 from utils.options.flags import AnyFlags, CommandParser, Flags, flag, parse_flags, usage_errors
 
 # Settings of one number in the library that may have several on the command line.
@@ -49,8 +48,9 @@ class ProtocolOptions(Flags):
         "whole_image (without crop; the default of train), "
         "paper_320 (366/320 pixels), high_resolution (512/448 pixels, 1 percent), patchcore_ex "
         "(area interpolation, k = 5, max_map), anomalib_like (256x256 without crop, 1536 "
-        "dimensions, reweighted), or anomalydino, rad and superadd (published methods for vision "
-        "transformers; docs/method.md lists what each sets and leaves out)",
+        "dimensions, reweighted), or anomalydino, rad and superadd (published methods, with "
+        "their backbones and layers unless a backbone is given; docs/method.md lists what each "
+        "sets and leaves out)",
         choices=tuple(PROTOCOLS),
     )
 
@@ -93,19 +93,24 @@ def parse_options(
     epilog: str = "",
 ) -> AnyFlags:
     """Read the flags of a command as `parse_flags`; ``--protocol`` sets the method's defaults."""
-    preset = {n: _as_flag(value) for n, value in _preset(arguments, defaults.protocol).items()}
     return parse_flags(
         arguments,
-        dataclasses.replace(defaults, **preset),
+        dataclasses.replace(defaults, **_preset(arguments, defaults.protocol)),
         command=command,
         description=description,
         epilog=epilog,
     )
 
 
-def _preset(arguments: list[str], default: str) -> Mapping[str, object]:
-    """Return the preset of ``--protocol``, which is read before all other flags."""
+def _preset(arguments: list[str], default: str) -> dict[str, object]:
+    """Return the defaults by ``--protocol``, which is read before all other flags."""
     parser = CommandParser("", add_help=False)
     parser.add_argument("--protocol", default=default)
-    name = parser.parse_known_args(arguments)[0].protocol
-    return PROTOCOLS.get(name, {})  # an unknown name is reported with all other flags
+    parser.add_argument("--backbone", nargs="*")
+    found = parser.parse_known_args(arguments)[0]
+    # An unknown name is reported with all other flags.
+    preset = {n: _as_flag(value) for n, value in PROTOCOLS.get(found.protocol, {}).items()}
+    if found.backbone is None and found.protocol in PROTOCOL_BACKBONES:
+        name, layers = PROTOCOL_BACKBONES[found.protocol]
+        preset |= {"backbone": (name,), "layers": (layers,)}
+    return preset

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import main
-from patchcore.settings import PROTOCOLS, Settings
+from patchcore.settings import PROTOCOL_BACKBONES, PROTOCOLS, Settings
 from patchcore.weights import default_layers
 from utils.errors import UsageError
 from utils.options.backbone import Member
@@ -177,7 +177,23 @@ class TestProtocol:
         options = parse(f"--protocol {name}")
         assert options.settings() == Settings(**PROTOCOLS[name])
         settings = {field.name: getattr(options, field.name) for field in fields(Settings)}
-        assert options == replace(EvaluateOptions(), protocol=name, **settings)
+        backbone, layers = PROTOCOL_BACKBONES.get(name, ("wide_resnet50_2", ()))
+        network = {"backbone": (backbone,), "layers": (layers,) if layers else ()}
+        assert options == replace(EvaluateOptions(), protocol=name, **network, **settings)
+
+    @pytest.mark.parametrize("text", ["--backbone timm:x", "--backbone=timm:x"])
+    def test_a_backbone_that_is_given_has_its_own_layers(self, text):
+        options = parse(f"{text} --protocol anomalydino")
+        assert (options.backbone, options.layers) == (("timm:x",), ())
+        assert options.norm_tokens
+
+    def test_a_setting_that_is_on_can_be_turned_off(self):
+        assert not parse("--protocol anomalydino --no-norm_tokens").norm_tokens
+
+    def test_layers_that_are_given_replace_the_protocols(self):
+        options = parse("--protocol anomalydino --layers blocks.8 blocks.11")
+        assert options.backbone == ("timm:vit_small_patch14_dinov2.lvd142m",)
+        assert options.layers == (("blocks.8", "blocks.11"),)
 
     def test_the_papers_is_the_default(self):
         assert parse("--protocol paper") == EvaluateOptions()
