@@ -1,6 +1,6 @@
 """Images -> patch embeddings: crop, augment, backbone, patch embedding."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from patchcore.errors import PatchCoreError
 from patchcore.patch_embedding import make_embedding
 from patchcore.precision import PRECISIONS, float32_products, warn_if_emulated
 from patchcore.preprocess import Preprocess
+from patchcore.scales import Maps, Scales
 from patchcore.settings import BACKBONE, PER_LAYER, Settings
 from patchcore.tiling import Tiling
 
@@ -26,6 +27,7 @@ class Embedder:
         grid: (h, w) patches of an image.
         num_banks: Number of memory banks, L: 1, or one for each layer.
         tiling: How images are divided into tiles; None for no tiles.
+        scales: The sizes at which images go through the backbone; None for one.
 
     Args:
         backbone: The cut network. It is not changed, so that several models can share it.
@@ -49,8 +51,10 @@ class Embedder:
         self.preprocess = preprocess_of(backbone, settings)
         self._precision = PRECISIONS[settings.precision]
         self.backbone = backbone.converted(device, self._precision.dtype)
-        self.patch_embedding = make_embedding(backbone.channels, settings).to(device)
+        channels = backbone.channels * len(settings.scales)
+        self.patch_embedding = make_embedding(channels, settings).to(device)
         self.tiling = tiling_of(backbone, settings)
+        self.scales = scales_of(backbone, settings)
         self.grid = grid_of(backbone, settings)
         self.num_banks = num_banks_of(backbone, settings)
 
@@ -91,12 +95,23 @@ class Embedder:
         images = self.preprocess.normalise(_upload(batch, self.device))
         images = images.to(self._precision.dtype)
         with float32_products(self._precision.tensor_float):
-            if self.tiling is None:
-                maps = list(self.backbone(images).values())
-            else:
-                maps = self.tiling.maps(self.backbone, images)
+            maps = layer_maps(self.backbone, images, self.tiling, self.scales)
         with float32_products():
             return self.patch_embedding([layer_map.float() for layer_map in maps])
+
+
+def layer_maps(
+    network: Callable[[torch.Tensor], Maps],
+    images: torch.Tensor,
+    tiling: Tiling | None,
+    scales: Scales | None,
+) -> list[torch.Tensor]:
+    """Return the maps (B, C, h, w) of images (B, 3, H, W), in tiles or at several scales."""
+    parts = tiling or scales
+    if parts is not None:
+        return parts.maps(network, images)
+    found = network(images)
+    return list(found.values() if isinstance(found, Mapping) else found)
 
 
 def preprocess_of(backbone: Backbone, settings: Settings) -> Preprocess:
@@ -128,9 +143,16 @@ def tiling_of(backbone: Backbone, settings: Settings) -> Tiling | None:
     return Tiling(settings.size_crop, settings.tile, settings.overlap, backbone.grids)
 
 
+def scales_of(backbone: Backbone, settings: Settings) -> Scales | None:
+    """Return the sizes at which images go through the backbone; None for one."""
+    if len(settings.scales) == 1:
+        return None
+    return Scales.of(settings.size_crop, settings.scales, backbone)
+
+
 def num_banks_of(backbone: Backbone, settings: Settings) -> int:
     """Return the number of memory banks."""
-    return len(backbone.layers) if settings.banks == PER_LAYER else 1
+    return len(backbone.layers) * len(settings.scales) if settings.banks == PER_LAYER else 1
 
 
 def _upload(array: np.ndarray, device: torch.device) -> torch.Tensor:

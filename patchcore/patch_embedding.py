@@ -164,12 +164,19 @@ class SeparateEmbedding(nn.Module):
 
 
 def make_embedding(channels: Sequence[int], settings: Settings) -> nn.Module:
-    """Return the embedding for layers of ``channels``, by the neighbourhood and the banks."""
+    """Return the embedding for layers of ``channels``, by the neighbourhood and the banks.
+
+    Args:
+        channels: C of each layer's map, at each scale.
+        settings: Settings of the method; their weights are those of the layers at one scale.
+    """
+    num_scales = len(settings.scales)
+    of_one_scale = channels[: len(channels) // num_scales]
+    weights = _weights_of_layers(of_one_scale, settings.layer_weights) * num_scales
     if settings.banks == PER_LAYER:
-        weights = _weights_of_layers(channels, settings.layer_weights)
         each = zip(channels, weights, strict=True)
         return SeparateEmbedding([_joined(settings, [count], [weight]) for count, weight in each])
-    return _joined(settings, channels, settings.layer_weights)
+    return _joined(settings, channels, weights)
 
 
 def _joined(

@@ -370,6 +370,14 @@ class Settings:
         bounds=Bounds(1),
         max_values=2,
     )
+    scales: tuple[float, ...] = setting(
+        (1.0,),
+        "preprocessing",
+        "factors of size_crop at which images go through a convolutional backbone; with smaller "
+        "ones beside 1, a patch embedding holds details and their surroundings",
+        metavar="F",
+        bounds=SHARE,
+    )
     tile: int = setting(
         0,
         "preprocessing",
@@ -452,6 +460,14 @@ class Settings:
             reason = "which has no neighbourhoods to pool"
             self._require_default("patch_size", "neighbourhood", reason)
             self._require_default("embed_dim", "neighbourhood", reason)
+        scales = tuple(sorted(set(self.scales), reverse=True))
+        if scales[0] != 1:
+            raise PatchCoreError(
+                f"expected 1 among the scales, found {' '.join(map(str, scales))} (scales)"
+            )
+        object.__setattr__(self, "scales", scales)
+        if self.tile:
+            self._require_default("scales", "tile", "each tile has one size")
         if self.tile and not self.overlap < self.tile <= min(self.size_crop):
             raise PatchCoreError(
                 f"expected tile larger than overlap and at most size_crop, found tile {self.tile}, "

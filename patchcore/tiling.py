@@ -93,11 +93,6 @@ class Tiling:
         return slice(start, stop)
 
 
-def _joined(parts: Sequence[Sequence[torch.Tensor]], dim: int) -> list[torch.Tensor]:
-    """Join each layer's maps of several parts of an image along an axis."""
-    return [torch.cat(of_layer, dim=dim) for of_layer in zip(*parts, strict=True)]
-
-
 def _spread(length: int, tile: int, overlap: int) -> list[tuple[int, int, int]]:
     """Spread tiles evenly over one axis, in units of the largest stride.
 

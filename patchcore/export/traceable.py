@@ -11,6 +11,7 @@ from torch import fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from patchcore.backbone import Backbone
+from patchcore.embedder import layer_maps
 from patchcore.errors import PatchCoreError
 from patchcore.memory_bank import Coreset, torch_nearest
 from patchcore.model import PatchCore
@@ -57,6 +58,7 @@ class TraceablePatchCore(nn.Module):
         self._normalise = model.preprocess.normalise
         self.network = trace(model.backbone)
         self._tiling = model.embedder.tiling
+        self._scales = model.embedder.scales
         self.patch_embedding = copy.deepcopy(model.embedder.patch_embedding)
         self.anomaly_map = copy.deepcopy(model.scorer.anomaly_map)
         num_banks = self._metric.num_banks
@@ -85,10 +87,7 @@ class TraceablePatchCore(nn.Module):
             ``score`` (B,) and ``anomaly_map`` (B, H, W), float32, in the unit of the distance.
         """
         normalised = self._normalise(images.permute(0, 2, 3, 1))  # (B, 3, H, W) float32
-        if self._tiling is None:
-            maps = self.network(normalised)
-        else:
-            maps = self._tiling.maps(self.network, normalised)
+        maps = layer_maps(self.network, normalised, self._tiling, self._scales)
         embeddings = self.patch_embedding(maps)  # (B, h, w, L * D)
         height, width = embeddings.shape[1:3]
         points = self._metric.points(embeddings)

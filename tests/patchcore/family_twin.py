@@ -44,8 +44,10 @@ class FamilyTwin:
         embed_dim: int = 160,
         sigma: float = 4.0,
         layer_weights: tuple[float, ...] = (1.0, 1.0),
+        scales: tuple[float, ...] = (1.0,),
         seed: int = 0,
     ):
+        self.scales = scales
         self.network = network
         self.layer_weights = layer_weights
         self.cosine, self.plain = distance == "cosine", neighbourhood == "plain"
@@ -62,21 +64,24 @@ class FamilyTwin:
     def embed(self, crop: np.ndarray) -> list[torch.Tensor]:
         """Return the features of each bank."""
         scaled = torch.from_numpy(crop.copy()).permute(2, 0, 1)[None] / 255
-        value = (scaled - MEAN[:, None, None]) / STD[:, None, None]
+        image = (scaled - MEAN[:, None, None]) / STD[:, None, None]
         maps, grid = [], None
-        for layer in self.network:
-            with torch.no_grad():
-                value = layer(value)
-            patches = value.double()
-            if not self.plain:
-                patches = F.unfold(patches, 3, padding=1).view(1, -1, *value.shape[2:])
-            if grid is None:
-                grid = patches.shape[2:]
-            else:
-                patches = F.interpolate(patches, grid, mode="bilinear", align_corners=False)
-            if not self.plain:
-                patches = self.pool(patches, 1024)
-            maps.append(patches * self.layer_weights[len(maps)])
+        for scale in self.scales:
+            size = [round(length * scale) for length in image.shape[2:]]
+            value = F.interpolate(image, size, mode="bilinear", antialias=True)
+            for layer, weight in zip(self.network, self.layer_weights, strict=True):
+                with torch.no_grad():
+                    value = layer(value)
+                patches = value.double()
+                if not self.plain:
+                    patches = F.unfold(patches, 3, padding=1).view(1, -1, *value.shape[2:])
+                if grid is None:
+                    grid = patches.shape[2:]
+                else:
+                    patches = F.interpolate(patches, grid, mode="bilinear", align_corners=False)
+                if not self.plain:
+                    patches = self.pool(patches, 1024)
+                maps.append(patches * weight)
         parts = [torch.cat(maps, dim=1)] if self.joined else maps
         if not self.plain:
             parts = [self.pool(part, self.embed_dim) for part in parts]

@@ -12,6 +12,7 @@ from patchcore.ensemble import normal_scores
 from patchcore.export import export
 from patchcore.foreground import first_component, foreground_of
 from patchcore.patch_embedding import PlainEmbedding
+from patchcore.settings import Settings
 from patchcore.tiling import _spread as spread
 from tests.patchcore.family_twin import FamilyTwin
 from tests.patchcore.test_fit import two_passes
@@ -455,3 +456,56 @@ class TestTiling:
     def test_sizes_that_do_not_fit(self, size, tile, overlap, message):
         with pytest.raises(PatchCoreError, match=message):
             self.make(size, tile, overlap)
+
+
+class TestScales:
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"scales": (1, 0.5)},
+            {"scales": (1, 0.75, 0.5), "neighbourhood": "plain", "layer_weights": (1, 0.5)},
+            {"scales": (1, 0.5), "banks": "per_layer"},
+        ],
+        ids=str,
+    )
+    def test_matches_the_twin(self, tmp_path, options):
+        model, _ = check_setting(tmp_path, exports=options == {"scales": (1, 0.5)}, **options)
+        assert model.grid == (8, 8)
+
+    def test_a_smaller_scale_sees_more_of_the_surroundings(self):
+        """A changed pixel reaches more patches."""
+        image = TEST[0].copy()
+        image[SIDE // 2 + MARGIN, SIDE // 2 + MARGIN] ^= 255
+        reached = []
+        for scales in ((1,), (1, 0.5)):
+            embedder = make_model(two_layers(), SIDE, scales=scales).embedder
+            before, after = (embedder.embed(crop(i)[None]) for i in (TEST[0], image))
+            reached.append(int((before != after).any(-1).sum()))
+        assert reached[0] < reached[1]
+
+    def test_the_order_and_repetitions_have_no_effect(self):
+        assert Settings(scales=(0.5, 1, 0.5)).scales == (1, 0.5)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"scales": (0.5,)}, r"expected 1 among the scales, found 0\.5 \(scales\)"),
+            ({"scales": (1, 2)}, r"scales in \(0, 1\], found 1 2 \(scales\)"),
+            ({"scales": (1, 0.5), "tile": 16, "overlap": 8}, r"scales \(1\.0,\) with tile 16"),
+            ({"scales": (1, 0.01)}, r"cannot take images of 0x0 pixels: .* \(scales, size_crop\)"),
+        ],
+    )
+    def test_bad_values(self, options, message):
+        with pytest.raises(PatchCoreError, match=message):
+            make_model(two_layers(), SIDE, **options)
+
+    def test_a_vision_transformer_has_one_size(self):
+        with pytest.raises(PatchCoreError, match="built for one size of images, found 2 scales"):
+            PatchCore(
+                "timm:vit_tiny_patch16_224",
+                ["blocks.1"],
+                weights="random",
+                size_resize=32,
+                size_crop=32,
+                scales=(1, 0.5),
+            )

@@ -150,6 +150,7 @@ class TestTheSameAgain:
             "foreground": "pca",
             "foreground_threshold": 0.5,
             "resize": "stretch",
+            "scales": (1.0, 0.5),
             "tile": 0,
             "overlap": 16,
             "size_resize": (70, 80),
@@ -294,7 +295,7 @@ class TestRefusals:
 
     def test_another_version(self, folder):
         change_record(folder, format_version=99)
-        self.check(folder, "expected format_version 3 .* found 99: train again")
+        self.check(folder, "expected format_version 4 .* found 99: train again")
 
     @pytest.mark.parametrize("name", ["model.safetensors"])
     def test_a_damaged_file(self, folder, name):
@@ -442,8 +443,8 @@ class TestRefusals:
             (folder / "model.json").write_text(record)
 
     def test_the_former_format(self, folder):
-        change_record(folder, format_version=2)
-        self.check(folder, "expected format_version 3 .* found 2: train again")
+        change_record(folder, format_version=3)
+        self.check(folder, "expected format_version 4 .* found 3: train again")
 
     def test_unknown_settings(self, folder):
         record = json.loads((folder / "model.json").read_text())

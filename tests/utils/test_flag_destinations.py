@@ -501,6 +501,11 @@ class TestDestinations:
         crop = seen.result.images[0]
         np.testing.assert_array_equal(crop[:, :16], np.repeat(crop[:, 16:17], 16, axis=1))
 
+    def test_scales(self):
+        plain, scaled = self.run(), self.run("--scales 1 0.5")
+        assert scaled.model.embedder.scales.sizes == ((64, 64), (32, 32))
+        assert not np.array_equal(plain.prediction.score, scaled.prediction.score)
+
     TILES = "--backbone formulanet --layers layer1 layer2 --weights default --tile 32 --overlap"
 
     def test_tile(self):

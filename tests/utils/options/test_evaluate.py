@@ -70,6 +70,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "weights": ("file.pth", ("file.pth",)),
     "layers": ("features.6 features.13", (("features.6", "features.13"),)),
     "resize": ("shorter_edge", "shorter_edge"),
+    "scales": ("1 0.5", (1.0, 0.5)),
     "tile": ("96", 96),
     "overlap": ("16", 16),
     "size_resize": ("320", (320,)),
@@ -87,7 +88,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "device": ("cuda:1", "cuda:1"),
 }
 # Flags with examples that exclude those of others.
-EXCLUSIVE = {"neighbourhood", "banks"}
+EXCLUSIVE = {"neighbourhood", "banks", "scales"}
 
 
 def parse(text: str, defaults: EvaluateOptions | None = None) -> EvaluateOptions:
