@@ -110,7 +110,7 @@ def _is_inside(shape: tuple[int, int], size: tuple[int, int], crop_box: CropBox)
 
 
 def spread_map(anomaly_map: np.ndarray, size: tuple[int, int], *, crop_box: CropBox) -> np.ndarray:
-    """Resize an anomaly map to its whole image.
+    """Resize an anomaly map bilinearly to its whole image.
 
     Args:
         anomaly_map: (h, w) float32.
@@ -121,19 +121,34 @@ def spread_map(anomaly_map: np.ndarray, size: tuple[int, int], *, crop_box: Crop
         (H, W) float32; 0 outside of the crop.
     """
     left, top, right, bottom = crop_box
-    scale_x = (right - left) / anomaly_map.shape[1]
-    scale_y = (bottom - top) / anomaly_map.shape[0]
-    # Centres of pixels are at halves: pixel u of the map maps to left + (u + 1/2) scale - 1/2.
-    to_image = np.array(
-        [
-            [scale_x, 0, left + (scale_x - 1) / 2],
-            [0, scale_y, top + (scale_y - 1) / 2],
-        ]
-    )
-    spread = cv2.warpAffine(
-        anomaly_map, to_image, size[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    rows, columns = np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5
-    spread[(rows < top) | (rows > bottom)] = 0
-    spread[:, (columns < left) | (columns > right)] = 0
+    window = crop_window(size, crop_box)
+    rows = _interpolated(anomaly_map, window[0], top, bottom)
+    spread = np.zeros(size, np.float32)
+    spread[window] = _interpolated(rows.T, window[1], left, right).T
     return spread
+
+
+def crop_window(size: tuple[int, int], crop_box: CropBox) -> tuple[slice, slice]:
+    """Return the rows and columns of an image (H, W) with their centres in the crop."""
+    left, top, right, bottom = crop_box
+    ranges = ((size[0], top, bottom), (size[1], left, right))
+    rows, columns = (
+        slice(max(math.ceil(first - 0.5), 0), min(math.floor(last - 0.5) + 1, length))
+        for length, first, last in ranges
+    )
+    return rows, columns
+
+
+def _interpolated(values: np.ndarray, pixels: slice, first: float, last: float) -> np.ndarray:
+    """Interpolate rows (n, m) linearly at the centres of pixels of the image.
+
+    The rows extend from ``first`` to ``last``. Beyond the centres of the outermost ones, these
+    rows go on.
+    """
+    count = len(values)
+    position = (np.arange(pixels.start, pixels.stop) + 0.5 - first) * count / (last - first) - 0.5
+    position = position.clip(0, count - 1)
+    low = position.astype(np.int64)
+    share = (position - low).astype(np.float32)[:, None]
+    below, above = values[low], values[np.minimum(low + 1, count - 1)]
+    return below + share * (above - below)

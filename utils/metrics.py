@@ -5,7 +5,7 @@ addition to their sorted keys. A metric is NaN if it is not defined (one class, 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -110,11 +110,11 @@ def measure(scores: np.ndarray, labels: np.ndarray) -> Metrics:
 
 
 def measure_pixels(
-    maps: np.ndarray,
-    masks: np.ndarray,
+    maps: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
     fpr_limit: float = FPR_LIMIT,
     device: torch.device = CPU,
-    ignored: np.ndarray | None = None,
+    ignored: Sequence[np.ndarray] | np.ndarray | None = None,
 ) -> Metrics:
     """Measure the pixels of all anomaly maps together.
 
@@ -122,53 +122,79 @@ def measure_pixels(
     pixels belong to no region and are not counted; they may divide a region into several.
 
     Args:
-        maps: (B, H, W) float, higher means more anomalous.
-        masks: (B, H, W) bool, True where defective.
+        maps: (B, H, W) float, or B maps (H, W) of different sizes; higher means more anomalous.
+        masks: Of the same shapes, bool, True where defective.
         fpr_limit: Largest false positive rate of the area `Metrics.aupro`, in (0, 1].
         device: Device that sorts the pixels; a GPU is 100 times as fast, including the copies.
-        ignored: (H, W) bool, pixels that are not measured in any image; None to measure all.
+        ignored: Pixels that are not measured: (H, W) bool for all images, or one for each; None to
+            measure all.
 
     Raises:
         ValueError: the shapes differ, a score is NaN, or the limit is outside (0, 1].
     """
-    maps, masks = np.asarray(maps), np.asarray(masks).astype(bool, copy=False)
-    if maps.shape != masks.shape or maps.ndim != 3:
+    shapes = [[np.shape(one) for one in values] for values in (maps, masks)]
+    if shapes[0] != shapes[1] or any(len(shape) != 2 for shape in shapes[0]):
         raise ValueError(
-            f"expected maps and masks (B, H, W), found shapes {maps.shape} and {masks.shape}"
+            f"expected maps and masks (B, H, W), found shapes {_describe_shapes(maps)} and "
+            f"{_describe_shapes(masks)}"
         )
     if not 0 < fpr_limit <= 1:
         raise ValueError(f"expected fpr_limit in (0, 1], found {fpr_limit}")
+    masks = [np.asarray(mask).astype(bool, copy=False) for mask in masks]
     if ignored is not None:
-        masks = masks & ~ignored
+        hidden = [ignored] * len(masks) if np.ndim(ignored[0]) == 1 else ignored
+        masks = [mask & ~away for mask, away in zip(masks, hidden, strict=True)]
     tags, areas = tag_regions(masks)
+    scores = _flat(maps)
     if ignored is not None:
-        maps, tags = maps[:, ~ignored], tags[:, ~ignored]
-        areas = np.bincount(tags.reshape(-1), minlength=len(areas))
-    ordered = _SortedScores(maps.reshape(-1), tags.reshape(-1), device)
+        seen = ~_flat(hidden)
+        scores, tags = scores[seen], tags[seen]
+        areas = np.bincount(tags, minlength=len(areas))
+    ordered = _SortedScores(scores, tags, device)
     del tags
     return _sweep(ordered, areas, fpr_limit)
 
 
-def tag_regions(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _flat(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the values of all arrays one after another, of a single array without a copy."""
+    if isinstance(arrays, np.ndarray):
+        return arrays.reshape(-1)
+    return np.concatenate([array.reshape(-1) for array in arrays]) if len(arrays) else np.empty(0)
+
+
+def _describe_shapes(arrays: Sequence[np.ndarray]) -> str:
+    if isinstance(arrays, np.ndarray):
+        return str(arrays.shape)
+    return ", ".join(str(np.shape(array)) for array in arrays)
+
+
+def tag_regions(masks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Number the defect regions of all masks.
 
     Args:
-        masks: (B, H, W) bool.
+        masks: (B, H, W) bool, or B masks (H, W) of different sizes.
 
     Returns:
-        (B, H, W) uint32, the tag of each pixel: NORMAL in images without defects,
-        NORMAL_IN_DEFECTIVE_IMAGE around defects, else the number of the region from REGION on.
-        (REGION + regions,) int64, the number of pixels with each tag.
+        (n,) uint32, the tag of each pixel, of one mask after another: NORMAL in images without
+        defects, NORMAL_IN_DEFECTIVE_IMAGE around defects, else the number of the region from REGION
+        on. (REGION + regions,) int64, the number of pixels with each tag.
     """
-    tags = np.zeros(masks.shape, dtype=np.uint32)
-    following = REGION
-    for index in np.flatnonzero(masks.any(axis=(1, 2))):
-        found, labels = cv2.connectedComponents(masks[index].astype(np.uint8), connectivity=8)
-        tags[index] = np.where(labels > 0, labels + (following - 1), NORMAL_IN_DEFECTIVE_IMAGE)
+    tags = np.zeros(sum(np.size(mask) for mask in masks), dtype=np.uint32)
+    following, start = REGION, 0
+    of_masks = []
+    for mask in masks:
+        tag = tags[start : start + mask.size]
+        of_masks.append(tag)
+        start += mask.size
+        if not mask.any():
+            continue
+        found, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+        labels = labels.reshape(-1)
+        tag[:] = np.where(labels > 0, labels + (following - 1), NORMAL_IN_DEFECTIVE_IMAGE)
         following += found - 1
     areas = np.zeros(following, dtype=np.int64)
-    for image in tags:  # one at a time, since bincount converts its input to 8-byte integers
-        areas += np.bincount(image.reshape(-1), minlength=following)
+    for tag in of_masks:  # one at a time, since bincount converts its input to 8-byte integers
+        areas += np.bincount(tag, minlength=following)
     return tags, areas
 
 

@@ -28,8 +28,8 @@ class Region:
 
 
 def au_spro(
-    maps: np.ndarray,
-    masks: np.ndarray,
+    maps: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
     regions: Sequence[Region],
     fpr_limit: float = SPRO_LIMIT,
 ) -> float:
@@ -39,15 +39,15 @@ def au_spro(
     a share of 1 this is the per-region overlap of AUPRO.
 
     Args:
-        maps: (B, H, W) float, higher means more anomalous.
-        masks: (B, H, W) bool, True where any region is.
+        maps: (B, H, W) float, or B maps of different shapes; higher means more anomalous.
+        masks: Of the same shapes, bool, True where any region is.
         regions: The regions; those without a pixel do not count.
         fpr_limit: Largest false positive rate, in (0, 1].
 
     Returns:
         Area in [0, 1]; NaN without normal pixels or without regions.
     """
-    normal = maps[~masks]
+    normal = np.concatenate([one[~mask] for one, mask in zip(maps, masks, strict=True)])
     regions = [region for region in regions if region.mask.any()]
     if not len(normal) or not regions:
         return math.nan

@@ -298,6 +298,11 @@ class TestDestinations:
         np.testing.assert_array_equal(saved["anomaly_maps"], seen.prediction.anomaly_map)
         np.testing.assert_array_equal(saved["masks"], seen.result.masks)
 
+    def test_map_size(self):
+        crop, original = self.run(), self.run("--map_size original")
+        assert not crop.result.truth.originals
+        assert len(original.result.truth.originals) == len(original.result.category.test)
+
     def keep(self, flags: str = "") -> tuple[Path, dict]:
         """Evaluate and keep the model; return its folder and its record."""
         self.run(f"--path_trained {self.folder / 'kept'} {flags}")

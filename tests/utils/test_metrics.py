@@ -1,5 +1,6 @@
 import math
 import tracemalloc
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -323,6 +324,28 @@ def test_ignored_pixels_are_measured_as_if_they_were_not_there():
     assert found.auroc_defective == measure(pixels[:2], labels[:2]).auroc
     by_hand = aupro_of_judged(maps, masks & ~ignored, ~ignored, 0.3)
     assert found.aupro == pytest.approx(by_hand, rel=1e-9)
+
+
+def test_maps_of_different_sizes():
+    """As larger maps with borders that are ignored, each its own."""
+    rng = np.random.default_rng(0)
+    maps = rng.random((4, 12, 10)).astype(np.float32)
+    masks = rng.random((4, 12, 10)) < 0.2
+    masks[3] = False
+    hidden = np.ones(maps.shape, bool)
+    windows = [np.s_[:9, :7], np.s_[2:, 3:], np.s_[:, :], np.s_[4:6, 1:9]]
+    for index, window in enumerate(windows):
+        hidden[index][window] = False
+    expected = measure_pixels(maps, masks, ignored=list(hidden))
+    cut = [[one[w] for one, w in zip(of, windows, strict=True)] for of in (maps, masks)]
+    found = measure_pixels(*cut)
+    for field in fields(metrics.Metrics):
+        if field.name != "curve":
+            assert getattr(found, field.name) == pytest.approx(
+                getattr(expected, field.name), rel=1e-12, nan_ok=True
+            )
+    with pytest.raises(ValueError, match=r"found shapes \(9, 7\), .* and \(10, 7\)"):
+        measure_pixels(cut[0], [cut[1][1], *cut[1][1:]])
 
 
 def aupro_of_judged(maps, masks, judged, fpr_limit):

@@ -9,6 +9,8 @@ from utils.options.fit import FitOptions
 from utils.options.flags import Flags, flag
 
 PICTURES = ("all", "defective", "worst", "none")
+CROP, ORIGINAL = "crop", "original"
+MAP_SIZES = (CROP, ORIGINAL)
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,14 @@ class OutputOptions(Flags):
         "thresholds; 0.05 as in the MVTec LOCO AD benchmark",
         metavar="R",
         bounds=SHARE,
+    )
+    map_size: str = flag(
+        CROP,
+        "output",
+        "size of masks and maps for the metrics of pixels and for save_maps: that of the crop (as "
+        "in the paper), or that of each image as it was given (original, as in AnomalyDINO), to "
+        "which the map is enlarged; pixels outside of the crop do not count",
+        choices=MAP_SIZES,
     )
     save_maps: bool = flag(
         False, "output", "save scores, anomaly maps and masks as .npz, to evaluate them elsewhere"

@@ -24,9 +24,10 @@ from utils.metrics import (
     measure_pixels,
     metrics_record,
 )
-from utils.options.evaluate import EvaluateOptions
+from utils.options.evaluate import ORIGINAL, EvaluateOptions
 from utils.pipeline.category_view import CategoryView
 from utils.pipeline.fit import fit_category
+from utils.pipeline.ground_truth import GroundTruth, OriginalTruth, without_pixels
 from utils.pipeline.observer import RunObserver
 from utils.pipeline.reading import Reading, find_reading
 from utils.progress import show_progress
@@ -51,19 +52,6 @@ class Measurement:
     row: ResultRow
     images: Metrics
     pixels: Metrics
-
-
-@dataclass(frozen=True)
-class GroundTruth:
-    """Known defects of the B test images, cropped.
-
-    Attributes:
-        masks: (B, H, W) bool, all False for images without ground truth; None without masks.
-        regions: Defect regions; empty without saturation thresholds.
-    """
-
-    masks: np.ndarray | None
-    regions: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,7 +152,13 @@ def evaluate_category(
     with observer.stage("embed"), observer.stage("read"):
         reading = find_reading(category, options, options)
     groups = [_fit_shots(model, category, shots, reading, options) for shots in options.shot_counts]
-    test = _TestImages(model, category, reading, keep_images=options.pictures != "none")
+    test = _TestImages(
+        model,
+        category,
+        reading,
+        keep_images=options.pictures != "none",
+        at_original_size=options.map_size == ORIGINAL,
+    )
     predicted = _predict(model, test, [fit for fits in groups for fit in fits], observer)
     truth, images, ignored = test.truth(), test.images(), model.scorer.ignored
     _report_hidden_defects(category, truth.masks, ignored)
@@ -352,15 +346,24 @@ class _TestImages:
         category: Samples of the category.
         reading: Reads the files.
         keep_images: Whether to keep the cropped images, for figures.
+        at_original_size: Whether to keep masks at the size of the images, for the metrics.
     """
 
     def __init__(
-        self, model: PatchCore, category: Category, reading: Reading, *, keep_images: bool
+        self,
+        model: PatchCore,
+        category: Category,
+        reading: Reading,
+        *,
+        keep_images: bool,
+        at_original_size: bool,
     ):
         self.category = category
         self._model = model
         self._reading = reading
         self._keep_images = keep_images
+        self._at_original_size = at_original_size
+        self._originals: list[OriginalTruth] = []
         self._masks: list[np.ndarray | None] = []
         self._regions: list[list[tuple[np.ndarray, float]]] = []
         self._images: list[np.ndarray] = []
@@ -373,9 +376,10 @@ class _TestImages:
         """
         samples = self.category.test
         for batch in self._reading.batches(self._read, samples, lambda sample: sample.path):
-            crops = np.stack([crop for crop, _, _ in batch])
-            self._masks.extend(mask for _, mask, _ in batch)
-            self._regions.extend(regions for _, _, regions in batch)
+            crops = np.stack([one.crop for one in batch])
+            self._masks.extend(one.mask for one in batch)
+            self._regions.extend(one.regions for one in batch)
+            self._originals.extend(one.original for one in batch if one.original is not None)
             if self._keep_images:
                 self._images.append(crops)
             yield crops
@@ -383,7 +387,7 @@ class _TestImages:
     def truth(self) -> GroundTruth:
         """Return the ground truth of the images that were read."""
         if not self.category.has_masks:
-            return GroundTruth(None)
+            return GroundTruth(None, originals=tuple(self._originals))
         size = self._model.preprocess.size_crop
         masks = [np.zeros(size, bool) if mask is None else mask for mask in self._masks]
         regions = [
@@ -391,22 +395,36 @@ class _TestImages:
             for index, regions in enumerate(self._regions)
             for mask, share in regions
         ]
-        return GroundTruth(np.stack(masks), tuple(regions))
+        return GroundTruth(np.stack(masks), tuple(regions), tuple(self._originals))
 
     def images(self) -> np.ndarray | None:
         """Return all images (B, H, W, 3) uint8; None if no figures are drawn."""
         return np.concatenate(self._images) if self._images else None
 
-    def _read(
-        self, sample: Sample
-    ) -> tuple[np.ndarray, np.ndarray | None, list[tuple[np.ndarray, float]]]:
-        """Return the cropped image, mask and regions of a sample."""
+    def _read(self, sample: Sample) -> "_TestImage":
         image, mask = self._reading.sample(sample)
-        crop, crop_mask = self._model.crop(image), self._model.preprocess.crop_mask
-        saturations = self.category.saturations
+        preprocess, saturations = self._model.preprocess, self.category.saturations
         regions = read_regions(sample, saturations) if saturations else []
-        cropped = [(crop_mask(region), share) for region, share in regions]
-        return crop, None if mask is None else crop_mask(mask), cropped
+        original = None
+        if self._at_original_size:
+            size = image.shape[:2]
+            original = OriginalTruth.of(size, preprocess.crop_box(size), mask, regions)
+        return _TestImage(
+            self._model.crop(image),
+            None if mask is None else preprocess.crop_mask(mask),
+            [(preprocess.crop_mask(region), share) for region, share in regions],
+            original,
+        )
+
+
+@dataclass(frozen=True)
+class _TestImage:
+    """A test image, its mask and its regions, cropped, and its truth at the image's own size."""
+
+    crop: np.ndarray
+    mask: np.ndarray | None
+    regions: list[tuple[np.ndarray, float]]
+    original: OriginalTruth | None
 
 
 def _predict(
@@ -461,13 +479,18 @@ def _measure(
     pixels = Metrics()
     if truth.masks is not None:
         known = np.array([sample.has_ground_truth for sample in category.test])
-        maps, drawn = prediction.anomaly_map, truth.masks
-        if not known.all():  # selecting copies the arrays
-            maps, drawn = maps[known], drawn[known]
-        pixels = measure_pixels(maps, drawn, options.aupro_limit, device, hidden)
-    if truth.regions:
-        area = _au_spro(prediction.anomaly_map, truth, options.spro_limit, hidden)
-        pixels = replace(pixels, au_spro=area, spro_limit=options.spro_limit)
+        judged = truth.pixels(prediction.anomaly_map, hidden)
+        pixels = measure_pixels(
+            _chosen(judged.maps, known),
+            _chosen(judged.masks, known),
+            options.aupro_limit,
+            device,
+            judged.hidden if judged.hidden is hidden else _chosen(judged.hidden, known),
+        )
+        if judged.regions:
+            seen = without_pixels(judged)
+            area = au_spro(seen.maps, seen.masks, seen.regions, options.spro_limit)
+            pixels = replace(pixels, au_spro=area, spro_limit=options.spro_limit)
     defects = {}
     for defect_type in dict.fromkeys(types[types != GOOD].tolist()):
         chosen = (types == GOOD) | (types == defect_type)
@@ -477,12 +500,10 @@ def _measure(
     return images, pixels, defects
 
 
-def _au_spro(
-    maps: np.ndarray, truth: GroundTruth, limit: float, hidden: np.ndarray | None
-) -> float:
-    """Return `au_spro` of the pixels that are not hidden."""
-    if hidden is None:
-        return au_spro(maps, truth.masks, truth.regions, limit)
-    seen = ~hidden
-    regions = [replace(region, mask=region.mask[seen]) for region in truth.regions]
-    return au_spro(maps[:, seen], truth.masks[:, seen], regions, limit)
+def _chosen(arrays: Sequence[np.ndarray], chosen: np.ndarray) -> Sequence[np.ndarray]:
+    """Return the chosen ones of a stack or a list of arrays, without a copy if all are."""
+    if chosen.all():
+        return arrays
+    if isinstance(arrays, np.ndarray):
+        return arrays[chosen]
+    return [array for array, is_chosen in zip(arrays, chosen, strict=True) if is_chosen]

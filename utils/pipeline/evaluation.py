@@ -274,13 +274,30 @@ def _save_maps(
         "scores": prediction.score,
         "labels": np.array([sample.is_defective for sample in samples]),
         "files": np.array([f"{s.defect_type}/{s.name}{s.path.suffix}" for s in samples]),
-        "anomaly_maps": prediction.anomaly_map,
     }
+    arrays |= _saved_pixels(prediction.anomaly_map, result)
     if result.masks is not None:
-        arrays["masks"] = result.masks
         known = np.array([sample.has_ground_truth for sample in samples])
         if not known.all():
             arrays["has_ground_truth"] = known
-    if result.ignored is not None:
-        arrays["ignored"] = result.ignored.pixels
     write_arrays(folder, maps_name(row.category, row.model, row.setting, row.k, row.seed), arrays)
+
+
+def _saved_pixels(maps: np.ndarray, result: CategoryResult) -> dict[str, np.ndarray]:
+    """Return maps, masks and ignored pixels: stacks, or an array per image of several sizes."""
+    ignored = None if result.ignored is None else result.ignored.pixels
+    pixels = result.truth.pixels(maps, ignored)
+    named = {"anomaly_maps": pixels.maps}
+    if result.masks is not None:
+        named["masks"] = pixels.masks
+    arrays: dict[str, np.ndarray] = {}
+    if pixels.hidden is ignored:
+        arrays |= {} if ignored is None else {"ignored": ignored}
+    else:
+        named["ignored"] = pixels.hidden
+    for name, values in named.items():
+        if isinstance(values, np.ndarray) or len({value.shape for value in values}) == 1:
+            arrays[name] = np.asarray(values)
+        else:
+            arrays |= {f"{name}_{index:04d}": value for index, value in enumerate(values)}
+    return arrays

@@ -47,6 +47,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "threshold_pixel": ("2.5", "2.5"),
     "nominal_fpr": ("0.05", 0.05),
     "nominal_fpr_pixel": ("0.02", 0.02),
+    "map_size": ("original", "original"),
     "save_maps": ("", True),
     "profile": ("", True),
     "summary": ("", True),
