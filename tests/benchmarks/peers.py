@@ -38,10 +38,18 @@ from utils.metrics import measure, measure_pixels
 SHARED = ROOT.parent / "shared"
 PEER = Path(__file__).with_name("peer_anomalib.py")
 SIZE_RESIZE, SIZE_CROP, BATCH = 256, 224, 8
-# Vision transformers for the methods that need one: name, layers, crop in pixels, and the images.
+# Vision transformers for the methods that need one: name, layers, crop in pixels, and settings. The
+# crops are of sizes at which position embeddings are not resampled, which anomalib does otherwise.
+# Versions of training images are left out, since anomalib has none; the smoothing of RAD is that of
+# its maps of 256 pixels.
 TRANSFORMERS = {
-    "anomalydino": ("vit_small_patch14_dinov2", ("blocks.11",), 252),
-    "rad": ("vit_small_patch16_dinov3", ("blocks.3", "blocks.6", "blocks.9", "blocks.11"), 256),
+    "anomalydino": ("vit_small_patch14_dinov2", ("blocks.11",), 518, {"augment": ()}),
+    "rad": (
+        "vit_small_patch16_dinov3",
+        ("blocks.3", "blocks.6", "blocks.9", "blocks.11"),
+        256,
+        {"sigma": 1.0},
+    ),
 }
 NUM_TRAIN, NUM_TEST = 8, 6
 
@@ -153,7 +161,7 @@ def compare_transformer(name: str, options: argparse.Namespace, folder: Path) ->
     """Print how far the scores and maps of a method for vision transformers are apart."""
     import timm
 
-    network, layers, side = TRANSFORMERS[name]
+    network, layers, side, changed = TRANSFORMERS[name]
     torch.manual_seed(0)
     weights = folder / f"{name}.pth"
     torch.save(timm.create_model(network).state_dict(), weights)
@@ -161,7 +169,7 @@ def compare_transformer(name: str, options: argparse.Namespace, folder: Path) ->
         f"timm:{network}",
         layers,
         weights=str(weights),
-        **PROTOCOLS[name] | {"size_resize": side, "size_crop": side, "augment": ()},
+        **PROTOCOLS[name] | {"size_resize": side, "size_crop": side} | changed,
     )
     category = open_dataset(options.path_data).read_category(options.category)
     train, test = (
