@@ -1,8 +1,9 @@
 """Evaluation of PatchCore on the categories of a dataset: metrics, tables and figures."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -14,12 +15,13 @@ from patchcore import PatchCore, Prediction
 from patchcore.memory_bank import search_method
 from patchcore.weights import RANDOM
 from utils.encoding import write_arrays
-from utils.errors import describe_end
+from utils.errors import UsageError, describe_end
 from utils.files import make_writable
 from utils.locks import lock_folder
 from utils.machine import start_record
+from utils.options.engine import RAY
 from utils.options.evaluate import EvaluateOptions
-from utils.output_names import REPORT_FILE, TABLES_FILE
+from utils.output_names import REPORT_FILE, RESULTS_FILE, TABLES_FILE
 from utils.pipeline.crop import report_crop
 from utils.pipeline.drawing import Drawing
 from utils.pipeline.evaluate_category import (
@@ -27,7 +29,7 @@ from utils.pipeline.evaluate_category import (
     combine_members,
     evaluate_category,
 )
-from utils.pipeline.finished import FinishedCategory, data_state, digest_of_samples
+from utils.pipeline.finished import FileState, FinishedCategory, data_state, digest_of_samples
 from utils.pipeline.models import (
     choose_device,
     describe_ignored,
@@ -40,11 +42,31 @@ from utils.pipeline.reading import log_notes
 from utils.pipeline.remarks import log_remarks
 from utils.pipeline.run import Run, identity_of, maps_name
 from utils.pipeline.saving import save_evaluated
+from utils.pipeline.sweep import Failure, describe_failures, sweep
 from utils.result_folder import ResultFolder
 from utils.results import ResultRow, Setting, shots_text
 from utils.tables import log_line, main_tables, stage_table
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The results of a category that are not written yet.
+
+    Attributes:
+        category: Samples of the category.
+        options: The options that computed what was missing.
+        samples: Digest of the samples.
+        data: The state of each file.
+        results: For each number of shots, the results of all models and of their ensemble.
+    """
+
+    category: Category
+    options: EvaluateOptions
+    samples: str
+    data: Mapping[str, FileState]
+    results: Sequence[Sequence[CategoryResult]]
 
 
 def evaluate(
@@ -64,7 +86,8 @@ def evaluate(
         DatasetError, PatchCoreError, UsageError: User-fixable errors. Results of categories that
             were finished before are kept.
     """
-    device = choose_device(options.device)
+    # The nodes of Ray have the devices; the models here only describe the run.
+    device = choose_device("cpu" if options.engine == RAY else options.device)
     folder = ResultFolder(options.path_result)
     models = make_models(options, device, categories)
     options = with_layers(options, models)
@@ -83,7 +106,8 @@ def evaluate(
         )
         run.take_over(categories)
         run.folder.write_run(run.record)
-        log.info("on %s; neighbours: %s", run.record["device"], search_method(device))
+        if options.engine != RAY:
+            log.info("on %s; neighbours: %s", run.record["device"], search_method(device))
         is_own = any(not category.benchmark for category in categories)
         report_crop(next(iter(models.values())).preprocess, "use" if is_own else "")
         try:
@@ -106,21 +130,51 @@ def _evaluate_missing(
     run: Run, models: Mapping[str, PatchCore], categories: Sequence[Category]
 ) -> None:
     """Evaluate what earlier runs have not finished, and draw the curves of everything."""
-    with logging_redirect_tqdm(), Drawing(run.folder, run.options.threads) as drawing:
-        for category in categories:
-            missing = run.missing(category)
-            if not missing:
-                log.info("%s: finished by an earlier run", category.name)
+    failed = []
+    with (
+        logging_redirect_tqdm(),
+        Drawing(run.folder, run.options.threads) as drawing,
+        closing(_evaluate_each(run, models, categories)) as found,
+    ):
+        for evaluated in found:
+            if isinstance(evaluated, Failure):
+                failed.append(evaluated)
                 continue
-            log.info("%s: %s", category.name, category.describe())
-            log_remarks(category)
-            results = _compute(run, models, category, missing)
+            results = _add_results(run, models, evaluated)
             _draw(run, results, drawing)
-            drawing.then(partial(run.keep, run.results[category.name]))
+            drawing.then(partial(run.keep, run.results[evaluated.category.name]))
         for setting in run.settings_drawn():
             measurements = run.drawn(setting)
             if measurements:
                 run.curves[setting] = draw_curves(measurements, run.folder, run.options.aupro_limit)
+    if failed:
+        raise UsageError(describe_failures(failed, len(categories)))
+
+
+def _evaluate_each(
+    run: Run, models: Mapping[str, PatchCore], categories: Sequence[Category]
+) -> Iterator[Evaluated | Failure]:
+    """Evaluate what is missing: one category after another here, or all as tasks of Ray."""
+    tasks = _missing_tasks(run, categories)
+    if run.options.engine == RAY:
+        yield from sweep(run, models, list(tasks), evaluate_one)
+        return
+    for category, options in tasks:
+        yield evaluate_one(models, category, options)
+
+
+def _missing_tasks(
+    run: Run, categories: Sequence[Category]
+) -> Iterator[tuple[Category, EvaluateOptions]]:
+    """Yield the categories that earlier runs have not finished, with the options to compute."""
+    for category in categories:
+        missing = run.missing(category)
+        if not missing:
+            log.info("%s: finished by an earlier run", category.name)
+            continue
+        log.info("%s: %s", category.name, category.describe())
+        log_remarks(category)
+        yield category, _restrict(run.options, missing)
 
 
 def _start_record(
@@ -151,71 +205,87 @@ def _start_record(
     }
 
 
-def _compute(
-    run: Run,
-    models: Mapping[str, PatchCore],
-    category: Category,
-    missing: Sequence[tuple[Setting, int]],
-) -> list[list[CategoryResult]]:
-    """Evaluate a category, and write and log the results.
+def evaluate_one(
+    models: Mapping[str, PatchCore], category: Category, options: EvaluateOptions
+) -> Evaluated:
+    """Evaluate a category with all models, and write nothing.
 
     Args:
-        run: The run.
         models: The models by name.
         category: Samples of the category.
-        missing: Settings and seeds to compute.
+        options: Options of the run, with the percentages, shots and seeds to compute.
+
+    Raises:
+        DatasetError: a file cannot be read.
+        PatchCoreError: the category is too small for the request, or too large for the memory.
+    """
+    data, samples = data_state(category), digest_of_samples(category)
+    by_model = [
+        evaluate_category(
+            model.with_percentages(options.percentage_coreset), name, category, options
+        )
+        for name, model in models.items()
+    ]
+    by_shots = zip(*by_model, strict=True)  # each: one result of each model
+    results = [
+        [_of_first_seed(one) for one in _with_ensemble(members, options)] for members in by_shots
+    ]
+    return Evaluated(category, options, samples, data, results)
+
+
+def _add_results(
+    run: Run, models: Mapping[str, PatchCore], evaluated: Evaluated
+) -> Sequence[Sequence[CategoryResult]]:
+    """Write and log the results of a category.
 
     Returns:
-        For each number of shots, the results of all models and of their ensemble.
+        The results whose figures are drawn: all, or none if they are of other seeds.
     """
-    options, models = _restrict(run.options, models, missing)
-    state, samples = data_state(category), digest_of_samples(category)
-    by_model = [evaluate_category(model, name, category, options) for name, model in models.items()]
+    category, options, results = evaluated.category, evaluated.options, evaluated.results
     # All models read the same files.
-    notes = log_notes(by_model[0][0].reading.notes, category.name)
-    by_shots = list(zip(*by_model, strict=True))  # each: one result of each model
-    results = [_with_ensemble(members, options) for members in by_shots]
+    notes = log_notes(results[0][0].reading.notes, category.name)
     is_first = options.seed[0] == run.options.seed[0]  # figures and models are of the first seed
     run.add(
         FinishedCategory(
             category.name,
             run.identity,
-            samples,
-            state,
+            evaluated.samples,
+            evaluated.data,
             rows=tuple(m.row for group in results for one in group for m in one.measurements),
             # Curves and figures show the ensemble, if there is one.
             measurements=tuple(m for group in results for m in group[-1].measurements),
             files=run.files_of(category.name),
-            record=_describe_fits(run.options, list(models), category, by_shots)
+            record=_describe_fits(run.options, list(models), category, results)
             | {"file_notes": notes},
         )
     )
     if options.saves_models and is_first:
-        for members in by_shots:
-            for name, member in zip(models, members, strict=True):
-                save_evaluated(models[name], name, member, options)
+        for group in results:
+            for (name, model), member in zip(models.items(), group, strict=False):
+                save_evaluated(model, name, member, options)
+    num_rows = sum(len(one.measurements) for group in results for one in group)
+    is_brief = options.engine == RAY and num_rows > 1  # a line for a category
     for result in (result for group in results for result in group):
         for measurement, prediction in zip(result.measurements, result.predictions, strict=True):
-            log.info(log_line(measurement.row))
+            if not is_brief:
+                log.info(log_line(measurement.row))
             if options.save_maps:
                 _save_maps(measurement.row, prediction, result, run.folder)
+    if is_brief:
+        last = results[-1][-1].measurements[-1].row
+        log.info("%s; %d more rows in %s", log_line(last), num_rows - 1, RESULTS_FILE)
     return results if is_first else []
 
 
-def _restrict(
-    options: EvaluateOptions,
-    models: Mapping[str, PatchCore],
-    missing: Sequence[tuple[Setting, int]],
-) -> tuple[EvaluateOptions, dict[str, PatchCore]]:
-    """Return the options and models that compute what is missing, and as little more as possible.
+def _restrict(options: EvaluateOptions, missing: Sequence[tuple[Setting, int]]) -> EvaluateOptions:
+    """Return the options that compute what is missing, and as little more as possible.
 
     All combinations of the missing percentages, numbers of shots and seeds are computed.
     """
     percentages = tuple(dict.fromkeys(setting.percentage for setting, _ in missing))
     shots = tuple({setting.shots for setting, _ in missing} - {None})
     seeds = tuple(dict.fromkeys(seed for _, seed in missing))
-    options = replace(options, percentage_coreset=percentages, shots=shots, seed=seeds)
-    return options, {name: m.with_percentages(percentages) for name, m in models.items()}
+    return replace(options, percentage_coreset=percentages, shots=shots, seed=seeds)
 
 
 def _draw(run: Run, results: Sequence[Sequence[CategoryResult]], drawing: Drawing) -> None:
@@ -238,11 +308,18 @@ def _with_ensemble(
     return [*members, combine_members(members, options)] if len(members) > 1 else [*members]
 
 
+def _of_first_seed(result: CategoryResult) -> CategoryResult:
+    """Return a result without the coresets of later seeds, which nothing shows or saves."""
+    learned = result.learned
+    first = {learned.first.seed: learned.first}
+    return replace(result, learned=replace(learned, coresets=first, normal={}))
+
+
 def _describe_fits(
     options: EvaluateOptions,
     names: Sequence[str],
     category: Category,
-    by_shots: Sequence[Sequence[CategoryResult]],
+    results: Sequence[Sequence[CategoryResult]],
 ) -> dict[str, dict[str, object]]:
     """Describe how memory was used and, if a few training images were chosen, which ones."""
     record: dict[str, dict[str, object]] = {
@@ -250,8 +327,8 @@ def _describe_fits(
             name if member.shots is None else f"{name}, {shots_text(member.shots)}": (
                 member.learned.plan.describe()
             )
-            for members in by_shots
-            for name, member in zip(names, members, strict=True)
+            for group in results
+            for name, member in zip(names, group, strict=False)  # without the ensemble
         }
     }
     if options.shots:
