@@ -274,7 +274,7 @@ def _tensors(trained: Trained, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         arrays["joined_images"] = trained.joined.scores.image_scores
         arrays["joined_pixels"] = trained.joined.scores.pixel_scores
         arrays["joined_numbers"] = trained.joined.scores.images
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
+    tensors = {name: torch.from_numpy(np.require(a, None, "CW")) for name, a in arrays.items()}
     tensors["embeddings"] = embeddings.to("cpu", dtype).contiguous()
     if embeddings.shape[1] != PROJECTION_DIM:  # the projection of the selection
         tensors["projection"] = projection(embeddings.shape[1], PROJECTION_DIM, coreset.seed)

@@ -45,7 +45,7 @@ ray.init(address=sys.argv[1], log_to_driver=False, logging_level="CRITICAL")
 
 @contextmanager
 def connected(address: str, packages: tuple[Path, ...]) -> Iterator[None]:
-    """Connect to a cluster within a block.
+    """Connect to a cluster within a block, unless this process is connected to one already.
 
     Args:
         address: ``HOST:PORT``, or ``auto`` for the cluster that runs on this machine; empty to
@@ -56,6 +56,9 @@ def connected(address: str, packages: tuple[Path, ...]) -> Iterator[None]:
     Raises:
         UsageError: nothing answers at the address, or Ray cannot be started.
     """
+    if _is_connected():
+        yield
+        return
     os.environ.update(QUIET if address else {**QUIET, **LOOPBACK})
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     handlers = _signal_handlers()
@@ -92,10 +95,15 @@ def _init(**arguments: object) -> None:
     ray.init(log_to_driver=False, configure_logging=False, logging_level="CRITICAL", **arguments)
 
 
-def _shut_down() -> None:
+def _is_connected() -> bool:
     ray = sys.modules.get("ray")
-    if ray is not None and hasattr(ray, "shutdown"):  # its import may have been interrupted
-        ray.shutdown()
+    # Its import may have been interrupted.
+    return hasattr(ray, "is_initialized") and ray.is_initialized()
+
+
+def _shut_down() -> None:
+    if _is_connected():
+        sys.modules["ray"].shutdown()
 
 
 def _runtime_env(packages: tuple[Path, ...]) -> dict[str, object]:

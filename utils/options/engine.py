@@ -40,28 +40,25 @@ class EngineOptions(Flags):
         bounds=Bounds(0),
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("address", "task_cpus"):
-            if getattr(self, name) and self.engine != RAY:
-                raise UsageError(f"expected --{name} with --engine {RAY} alone")
-        if "://" in self.address:
-            raise UsageError(
-                f"expected auto or HOST:PORT, found {self.address!r} (--address): run this program "
-                "on a node of the cluster"
-            )
-
     def check_engine(self, device: str) -> None:
-        """Check that Ray is there and can provide the device, if it is the engine.
+        """Check the flags of Ray, and that it is installed if it is the engine.
 
         Args:
             device: Value of ``--device``.
 
         Raises:
-            UsageError: Ray is not installed, or the device is none that it assigns.
+            UsageError: Ray is not installed, or flags do not fit together.
         """
         if self.engine != RAY:
+            for name in ("address", "task_cpus"):
+                if getattr(self, name):
+                    raise UsageError(f"expected --{name} only with --engine {RAY}")
             return
+        if "://" in self.address:
+            raise UsageError(
+                f"expected auto or HOST:PORT, found {self.address!r} (--address): run this program "
+                "on a node of the cluster"
+            )
         if device not in RAY_DEVICES:
             raise UsageError(
                 f"expected --device {', '.join(RAY_DEVICES)} with --engine {RAY}, which chooses "

@@ -273,7 +273,7 @@ def _add_results(
                 _save_maps(measurement.row, prediction, result, run.folder)
     if is_brief:
         last = results[-1][-1].measurements[-1].row
-        log.info("%s; %d more rows in %s", log_line(last), num_rows - 1, RESULTS_FILE)
+        log.info("%s (one of %d rows in %s)", log_line(last), num_rows, RESULTS_FILE)
     return results if is_first else []
 
 

@@ -5,7 +5,8 @@ drawing processes have nothing else to do, and nodes then need no folder that ot
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def sweep(
     run: Run,
     models: Mapping[str, PatchCore],
     tasks: Sequence[tuple[Category, EvaluateOptions]],
-    evaluate: "object",
+    evaluate: Callable[..., object],
 ) -> Iterator[object]:
     """Evaluate categories on the nodes of a Ray cluster.
 
@@ -77,17 +78,22 @@ def sweep(
         return
     with connected(run.options.address, PACKAGES):
         nodes = list_nodes()
-        uses_gpu = _uses_gpu(run.options.device, nodes)
-        expected = Expected.of(run.options, [category for category, _ in tasks], uses_gpu=uses_gpu)
+        on_gpu = uses_gpu(run.options.device, nodes)
+        expected = Expected.of(run.options, [category for category, _ in tasks], uses_gpu=on_gpu)
         reports = inspect_nodes(nodes, expected)
-        usable = [node for node in nodes if node.gpus or not uses_gpu]
+        usable = [node for node in nodes if node.gpus or not on_gpu]
         gpu_memory = min((r.gpu_memory for r in reports if r.gpu), default=0.0)
         demands = demands_of(models, tasks, usable, gpu_memory)
-        _record(run, reports, demands, uses_gpu=uses_gpu)
+        _record(run, reports, demands, uses_gpu=on_gpu)
         yield from _stream(run.options, models, tasks, demands, evaluate, expected)
 
 
-def _uses_gpu(device: str, nodes: Sequence[Node]) -> bool:
+def uses_gpu(device: str, nodes: Sequence[Node]) -> bool:
+    """Return whether tasks compute on GPUs, by the value of ``--device``.
+
+    Raises:
+        UsageError: no node has one.
+    """
     has_gpu = any(node.gpus for node in nodes)
     if device == "cuda" and not has_gpu:
         raise UsageError(
@@ -110,9 +116,9 @@ def _record(
         "nodes": [{"host": r.host, "cpu": r.cpu, "gpu": r.gpu or None} for r in reports],
     }
     run.folder.write_run(run.record)
-    share = f", {max(demand.gpus for demand in demands):g} GPU" if uses_gpu else ""
+    share = f", GPU: {max(demand.gpus for demand in demands):g}" if uses_gpu else ""
     log.info(
-        "Ray: %d tasks on %d nodes; each has %d CPUs%s and up to %.2g GB (--task_cpus)",
+        "Ray: tasks: %d, nodes: %d; of each task: CPUs: %d (--task_cpus)%s, memory: up to %.2g GB",
         len(demands),
         len(reports),
         cpus,
@@ -126,7 +132,7 @@ def _stream(
     models: Mapping[str, PatchCore],
     tasks: Sequence[tuple[Category, EvaluateOptions]],
     demands: Sequence[Demand],
-    evaluate: "object",
+    evaluate: Callable[..., object],
     expected: Expected,
 ) -> Iterator[object]:
     """Submit all tasks, and yield what comes of them."""
@@ -143,6 +149,7 @@ def _stream(
     remote = ray.remote(max_retries=MAX_RETRIES)(run_task)
     pending = {}
     for (category, own), demand in zip(tasks, demands, strict=True):
+        # A future of Python's: signals interrupt waiting for it at once, with their number.
         task = remote.options(
             num_cpus=demand.cpus, num_gpus=demand.gpus, memory=int(demand.memory * 1e9)
         ).remote(
@@ -156,11 +163,11 @@ def _stream(
             ),
             demand.cpus,
         )
-        pending[task] = category.name, demand
+        pending[task.future()] = category.name, demand
     waited = 0.0
     with show_progress(len(tasks), "sweep", "category") as bar:
         while pending:
-            ready, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
+            ready, _ = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
             waited = 0.0 if ready else _check_nodes(pending.values(), waited)
             for task in ready:
                 name, _ = pending.pop(task)
@@ -171,12 +178,12 @@ def _stream(
                 yield found
 
 
-def _outcome(task: "object", name: str) -> object:
+def _outcome(task: Future, name: str) -> object:
     """Fetch what came of a task, and show what it has logged."""
     import ray
 
     try:
-        outcome = ray.get(task)
+        outcome = task.result()
     except ray.exceptions.RayTaskError:  # a mistake of the program
         raise
     except ray.exceptions.RayError as error:
@@ -190,7 +197,7 @@ def _outcome(task: "object", name: str) -> object:
     return Failure(name, outcome.error) if outcome.error else outcome.evaluated
 
 
-def _check_nodes(pending: "object", waited: float) -> float:
+def _check_nodes(pending: Iterable[tuple[str, Demand]], waited: float) -> float:
     """Check that the nodes that are left can compute what is pending.
 
     Returns:

@@ -77,19 +77,21 @@ def run_task(
     enter(circumstances.folder)
     # Tensors travel in the host's memory, whatever device the driver has.
     ray.util.register_serializer(torch.Tensor, serializer=_to_host, deserializer=_from_host)
-    evaluated, error = None, ""
-    with _log_lines(circumstances.level) as lines, _threads(cpus):
-        try:
+    evaluated, error, lines = None, "", []
+    try:
+        with _threads(cpus):
             models = _load_models(circumstances.options)
             _check_weights(models, circumstances.digests)
-            evaluated = circumstances.evaluate(models, category, options)
-        except (DatasetError, PatchCoreError, UsageError) as found:
-            error = str(found)
-        except (MemoryError, RuntimeError) as found:
-            if not is_out_of_memory(found):
-                raise
-            reason = str(found).strip().partition("\n")[0]
-            error = f"the memory is full (--batch_size, --memory_budget): {reason}"
+            # What loading logs, the driver has logged before.
+            with _log_lines(lines, circumstances.level):
+                evaluated = circumstances.evaluate(models, category, options)
+    except (DatasetError, PatchCoreError, UsageError) as found:
+        error = str(found)
+    except (MemoryError, RuntimeError) as found:
+        if not is_out_of_memory(found):
+            raise
+        reason = str(found).strip().partition("\n")[0]
+        error = f"the memory is full (--batch_size, --memory_budget): {reason}"
     return Outcome(evaluated, error, tuple(lines), platform.node())
 
 
@@ -118,9 +120,8 @@ def _threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def _log_lines(level: int) -> Iterator[list[tuple[str, int, str]]]:
+def _log_lines(lines: list[tuple[str, int, str]], level: int) -> Iterator[None]:
     """Collect what this program logs, for the driver to show."""
-    lines: list[tuple[str, int, str]] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append((record.name, record.levelno, record.getMessage()))
     loggers = [logging.getLogger(name) for name in LOGGERS]
@@ -128,7 +129,7 @@ def _log_lines(level: int) -> Iterator[list[tuple[str, int, str]]]:
         logger.setLevel(level)
         logger.addHandler(handler)
     try:
-        yield lines
+        yield
     finally:
         for logger in loggers:
             logger.removeHandler(handler)

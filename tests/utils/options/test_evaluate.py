@@ -15,6 +15,7 @@ from patchcore.settings import PROTOCOL_BACKBONES, PROTOCOLS, Settings
 from patchcore.weights import default_layers
 from utils.errors import UsageError
 from utils.options.backbone import Member
+from utils.options.engine import EngineOptions
 from utils.options.evaluate import EvaluateOptions, OutputOptions
 from utils.options.method import SEVERAL, parse_options
 from utils.options.train import DEFAULTS as TRAINING
@@ -87,6 +88,9 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "batch_size": ("32", 32),
     "num_workers": ("0", 0),
     "device": ("cuda:1", "cuda:1"),
+    "engine": ("ray", "ray"),
+    "address": ("auto", "auto"),
+    "task_cpus": ("3", 3),
 }
 # Flags with examples that exclude those of others.
 EXCLUSIVE = {"neighbourhood", "banks", "scales"}
@@ -394,7 +398,8 @@ class TestModels:
         assert TRAINING.path_trained == Path("trained")
         outputs = {field.name for field in fields(OutputOptions)}
         assert {"pictures", "aupro_limit", "path_result"} < outputs
-        assert outputs == FLAGS - {field.name for field in fields(TrainOptions)}
+        engine = {field.name for field in fields(EngineOptions)}
+        assert outputs | engine == FLAGS - {field.name for field in fields(TrainOptions)}
         assert {f.name for f in fields(TrainOptions)} - FLAGS == {
             "paths",
             "category",
