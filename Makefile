@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # pytest markers to select, e.g. MARKERS="not slow" for the real data too; see pyproject.toml
 MARKERS ?=
 
-.PHONY: demo test bench assets flags lint format clean
+.PHONY: demo test test-ray bench assets flags lint format clean
 
 demo: $(VENV)/installed
 	$(BIN)/python main.py demo
@@ -13,6 +13,10 @@ demo: $(VENV)/installed
 # A process for each core, with one thread each: small data leave threads waiting for one another.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(if $(MARKERS),-m "$(MARKERS)")
+
+# Sweeps and selections on Ray, also over two nodes of this machine: some minutes
+test-ray: $(VENV)/installed-tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray
 
 bench: $(VENV)/installed-tests
 	$(BIN)/python -m tests.benchmarks --json bench.json

@@ -1,8 +1,11 @@
 """Sweeps on a Ray cluster of two workers: results as without it, whatever happens to a worker."""
 
+import contextlib
 import importlib.util
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,6 +14,7 @@ import pytest
 
 import main
 from tests.support import (
+    ROOT,
     call,
     evaluate,
     make_category,
@@ -54,8 +58,8 @@ def alone(data, tmp_path_factory) -> Path:
     return evaluate(data, folder / "result", f"{FLAGS} {OUTPUTS} --path_trained {folder}/trained")
 
 
-def processes(name: str) -> list[int]:
-    """Return the processes with this name that descend from this one."""
+def processes(name: str, root: int = 0) -> list[int]:
+    """Return the processes with this name that descend from another one, by default this one."""
     parents, found = {}, []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -67,7 +71,7 @@ def processes(name: str) -> list[int]:
 
     def is_ours(number: int) -> bool:
         parent = parents.get(number, 0)
-        return parent == os.getpid() or (parent > 1 and is_ours(parent))
+        return parent == (root or os.getpid()) or (parent > 1 and is_ours(parent))
 
     return [number for number in found if is_ours(number)]
 
@@ -152,3 +156,39 @@ def test_damaged_data_fail_once_and_the_others_go_on(cluster, tmp_path, capsys, 
     evaluate(data, folder, RAY)
     assert "widget: finished by an earlier run" in caplog.text
     assert [row["category"] for row in read_table(folder)] == ["gadget", "widget"]
+
+
+@pytest.mark.slow
+def test_a_lost_node_changes_nothing(cluster, tmp_path):
+    """Its task runs again on another node; the program connects to the cluster by its address."""
+    import ray
+
+    data, folder = make_data(tmp_path / "data"), tmp_path / "result"
+    for number, name in enumerate(("bolt", "nut")):
+        make_category(data, name, seed=10 + number)
+    alone = evaluate(data, tmp_path / "alone", FLAGS)
+    address = ray.get_runtime_context().gcs_address
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}"]
+    start += ["--node-ip-address=127.0.0.2", "--num-cpus=1", "--block"]
+    arguments = quick("--path_data", str(data), "--path_result", str(folder), *FLAGS.split())
+    command = [sys.executable, str(ROOT / "main.py"), *arguments, *RAY.split()]
+    node = subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    lost = []
+    try:
+        while sum(one["Alive"] for one in ray.nodes()) < 2:
+            assert node.poll() is None
+            time.sleep(0.1)
+        run = subprocess.Popen([*command, "--address", address], cwd=tmp_path)
+        while not processes("ray::run_task", node.pid) and run.poll() is None:
+            time.sleep(0.02)
+        lost = processes("", node.pid)
+        for number in (node.pid, *lost):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+        assert run.wait(timeout=400) == 0
+    finally:
+        node.kill()
+        node.wait()
+    assert lost
+    assert len(read_run(folder)["nodes"]) == 2
+    assert contents(folder) == contents(alone)
