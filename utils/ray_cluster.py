@@ -23,11 +23,12 @@ from utils.errors import UsageError
 from utils.machine import usable_cores
 
 # Seconds in which a port has to accept a connection, and a cluster to accept a driver.
-CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 40.0
+CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 60.0
 # Seconds in which processes stop writing to Ray's folder.
 REMOVE_SECONDS = 2.0
 # Sockets lie in Ray's folder, and their paths have at most 107 characters.
 LONGEST_FOLDER = 40
+ROOT = Path(__file__).resolve().parent.parent
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 # Ray reads these when it is imported.
@@ -90,9 +91,21 @@ def connected(address: str, packages: tuple[Path, ...]) -> Iterator[None]:
 
 
 def _init(**arguments: object) -> None:
+    """Connect to Ray from this program's folder.
+
+    Workers import from the current folder first, and another one may have packages with the names
+    of this program's.
+    """
     import ray
 
-    ray.init(log_to_driver=False, configure_logging=False, logging_level="CRITICAL", **arguments)
+    before = Path.cwd()
+    os.chdir(ROOT)
+    try:
+        ray.init(
+            log_to_driver=False, configure_logging=False, logging_level="CRITICAL", **arguments
+        )
+    finally:
+        os.chdir(before)
 
 
 def _is_connected() -> bool:

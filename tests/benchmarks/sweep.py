@@ -44,7 +44,13 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        write_dataset(data, categories=NAMES[: arguments.categories], num_train=arguments.images)
+        write_dataset(
+            data,
+            categories=NAMES[: arguments.categories],
+            num_train=arguments.images,
+            num_test_good=10,
+            num_test_per_defect=6,
+        )
         found: dict[str, list[float]] = {name: [] for name in engines}
         for number in range(arguments.rounds):
             for name, (threads, flags) in engines.items():

@@ -3,9 +3,12 @@
 import contextlib
 import importlib.util
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -158,37 +161,68 @@ def test_damaged_data_fail_once_and_the_others_go_on(cluster, tmp_path, capsys, 
     assert [row["category"] for row in read_table(folder)] == ["gadget", "widget"]
 
 
-@pytest.mark.slow
-def test_a_lost_node_changes_nothing(cluster, tmp_path):
-    """Its task runs again on another node; the program connects to the cluster by its address."""
-    import ray
+def start_node(*flags: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", *flags, "--num-cpus=1"]
+    return subprocess.Popen(
+        [*command, "--block"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
+
+@pytest.fixture
+def two_nodes(monkeypatch):
+    """Start a cluster of two nodes on this machine; return its address and the second node."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.3", 0))
+        port = free.getsockname()[1]
+    address, folder = f"127.0.0.3:{port}", Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 32)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
+    head = start_node(
+        "--head", "--node-ip-address=127.0.0.3", f"--port={port}", "--include-dashboard=false"
+    )
+    while head.poll() is None:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.3", port), 1).close()
+            break
+        time.sleep(0.2)
+    second = start_node(f"--address={address}", "--node-ip-address=127.0.0.2")
+    # Its name as a process appears once its parts have started.
+    while second.poll() is None and not processes("ray::", second.pid):
+        time.sleep(0.2)
+    yield address, second
+    for node in (second, head):
+        kill(node)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def kill(node: subprocess.Popen) -> None:
+    for number in (*processes("", node.pid), node.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+    node.wait()
+
+
+@pytest.mark.slow
+def test_a_lost_node_changes_nothing(two_nodes, tmp_path):
+    """Its task runs again on the other node, which gets the code of this checkout."""
+    address, second = two_nodes
     data, folder = make_data(tmp_path / "data"), tmp_path / "result"
     for number, name in enumerate(("bolt", "nut")):
         make_category(data, name, seed=10 + number)
     alone = evaluate(data, tmp_path / "alone", FLAGS)
-    address = ray.get_runtime_context().gcs_address
-    start = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}"]
-    start += ["--node-ip-address=127.0.0.2", "--num-cpus=1", "--block"]
-    arguments = quick("--path_data", str(data), "--path_result", str(folder), *FLAGS.split())
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "utils").mkdir(parents=True)
+    (elsewhere / "utils/__init__.py").touch()  # a package of the same name as one of ours
+    arguments = quick("--path_data", "../data", "--path_result", str(folder), *FLAGS.split())
     command = [sys.executable, str(ROOT / "main.py"), *arguments, *RAY.split()]
-    node = subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    lost = []
-    try:
-        while sum(one["Alive"] for one in ray.nodes()) < 2:
-            assert node.poll() is None
-            time.sleep(0.1)
-        run = subprocess.Popen([*command, "--address", address], cwd=tmp_path)
-        while not processes("ray::run_task", node.pid) and run.poll() is None:
-            time.sleep(0.02)
-        lost = processes("", node.pid)
-        for number in (node.pid, *lost):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(number, signal.SIGKILL)
-        assert run.wait(timeout=400) == 0
-    finally:
-        node.kill()
-        node.wait()
-    assert lost
+    run = subprocess.Popen([*command, "--address", address], cwd=elsewhere)
+    while not (found := processes("ray::run_task", second.pid)) and run.poll() is None:
+        time.sleep(0.02)
+    kill(second)
+    assert run.wait(timeout=400) == 0
+    assert found
     assert len(read_run(folder)["nodes"]) == 2
     assert contents(folder) == contents(alone)
