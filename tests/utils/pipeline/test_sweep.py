@@ -212,7 +212,7 @@ def test_a_lost_node_changes_nothing(two_nodes, tmp_path):
     data, folder = make_data(tmp_path / "data"), tmp_path / "result"
     for number, name in enumerate(("bolt", "nut")):
         make_category(data, name, seed=10 + number)
-    alone = evaluate(data, tmp_path / "alone", FLAGS)
+    alone = evaluate(data, tmp_path / "alone", FLAGS, curves=True)
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "utils").mkdir(parents=True)
     (elsewhere / "utils/__init__.py").touch()  # a package of the same name as one of ours
