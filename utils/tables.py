@@ -95,6 +95,12 @@ def log_line(row: ResultRow) -> str:
     return f"{row.category}, {setting}, {time}: image {images}; pixel {pixels}"
 
 
+def seconds_line(row: ResultRow) -> str:
+    """Return the seconds of each stage of a row in words, for the log."""
+    stages = ", ".join(f"{stage} {seconds:.3f} s" for stage, seconds in row.seconds.items())
+    return f"{row.category}, {row.model}, coreset {row.setting}, seed {row.seed}: {stages}"
+
+
 def describe_run(record: Mapping[str, object]) -> str:
     """Return the origin of results in Markdown, from ``run.json``."""
     options = record["options"]

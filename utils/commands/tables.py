@@ -10,7 +10,8 @@ from pathlib import Path
 from patchcore.settings import Settings
 from utils.errors import UsageError
 from utils.files import replace_file
-from utils.options.flags import CommandParser
+from utils.options.flags import CommandParser, add_flags
+from utils.options.log import LogOptions
 from utils.output_names import RUN_FILE, TABLES_CSV_FILE, TABLES_FILE, TABLES_LATEX_FILE
 from utils.result_folder import ResultFolder
 from utils.results import ResultRow, read_rows
@@ -134,7 +135,10 @@ def _parse(arguments: list[str], epilog: str) -> argparse.Namespace:
         help=f"Markdown file in which the part between {MARKS[0]} and {MARKS[1]} is replaced by "
         "the tables of processing time and of the paper's metrics",
     )
-    return parser.parse_args(arguments)
+    add_flags(parser, LogOptions())
+    given = parser.parse_args(arguments)
+    LogOptions(given.quiet, given.verbose)  # checks them
+    return given
 
 
 def _read_run(folder: Path) -> dict:

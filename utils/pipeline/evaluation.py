@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from datasets.base import Category
 from datasets.shots import shuffled_training
@@ -17,7 +16,8 @@ from utils.encoding import write_arrays
 from utils.errors import describe_end
 from utils.files import make_writable
 from utils.locks import lock_folder
-from utils.machine import start_record
+from utils.logs import RunLog
+from utils.machine import log_start, start_record
 from utils.options.evaluate import EvaluateOptions
 from utils.output_names import REPORT_FILE, TABLES_FILE
 from utils.pipeline.crop import report_crop
@@ -38,11 +38,11 @@ from utils.pipeline.models import (
 from utils.pipeline.pictures import draw_category, draw_curves
 from utils.pipeline.reading import log_notes
 from utils.pipeline.remarks import log_remarks
-from utils.pipeline.run import Run, identity_of, maps_name
+from utils.pipeline.run import Run, describe_results, identity_of, maps_name
 from utils.pipeline.saving import save_evaluated
 from utils.result_folder import ResultFolder
 from utils.results import ResultRow, Setting, shots_text
-from utils.tables import log_line, main_tables, stage_table
+from utils.tables import log_line, main_tables, seconds_line, stage_table
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def evaluate(
         print("\n".join(summarise(model) for model in models.values()))
     if options.saves_models:
         make_writable(options.path_trained, "trained models", "--path_trained")
-    with lock_folder(folder.path, "--path_result"):
+    with lock_folder(folder.path, "--path_result"), RunLog(folder.path) as run_log:
         run = Run(
             options,
             folder,
@@ -82,7 +82,9 @@ def evaluate(
             identity_of(options, models),
         )
         run.take_over(categories)
+        run_log.begin()
         run.folder.write_run(run.record)
+        log_start(run.record)
         log.info("on %s; neighbours: %s", run.record["device"], search_method(device))
         is_own = any(not category.benchmark for category in categories)
         report_crop(next(iter(models.values())).preprocess, "use" if is_own else "")
@@ -93,26 +95,32 @@ def evaluate(
             log.info("%s", run.describe_progress())
             raise
         run.finish("complete")
+        _report(run)
+    return run.rows
+
+
+def _report(run: Run) -> None:
+    """Print the main tables, and log where the results are."""
     notes = [f"> {note}\n" for note in run.record["notes"]]
     print("\n".join([*notes, *(table.to_markdown() for table in main_tables(run.rows))]))
-    if options.profile:
+    if run.options.profile:
         print(stage_table(run.rows).to_markdown())
     log.info("all tables are in %s", run.folder.path / TABLES_FILE)
     log.info("the report page is %s", run.folder.path / REPORT_FILE)
-    return run.rows
 
 
 def _evaluate_missing(
     run: Run, models: Mapping[str, PatchCore], categories: Sequence[Category]
 ) -> None:
     """Evaluate what earlier runs have not finished, and draw the curves of everything."""
-    with logging_redirect_tqdm(), Drawing(run.folder, run.options.threads) as drawing:
+    with Drawing(run.folder, run.options.threads) as drawing:
         for category in categories:
             missing = run.missing(category)
             if not missing:
                 log.info("%s: finished by an earlier run", category.name)
                 continue
             log.info("%s: %s", category.name, category.describe())
+            log.debug("%s: to compute: %s", category.name, describe_results(missing))
             log_remarks(category)
             results = _compute(run, models, category, missing)
             _draw(run, results, drawing)
@@ -197,6 +205,7 @@ def _compute(
     for result in (result for group in results for result in group):
         for measurement, prediction in zip(result.measurements, result.predictions, strict=True):
             log.info(log_line(measurement.row))
+            log.debug("%s", seconds_line(measurement.row))
             if options.save_maps:
                 _save_maps(measurement.row, prediction, result, run.folder)
     return results if is_first else []

@@ -36,7 +36,7 @@ IRRELEVANT = frozenset(
         *("protocol", "weights", "ignore_mask"),  # settings and contents of the files count
         *("device", "batch_size", "num_workers", "memory_budget", "max_megapixels"),
         *("path_result", "fresh", "pictures", "pictures_limit", "explain_top", "score_max"),
-        *("save_maps", "profile", "summary"),
+        *("save_maps", "profile", "summary", "quiet", "verbose"),
         *("path_trained", "trained_dtype", "save_index"),
         *("threshold", "threshold_pixel", "nominal_fpr", "nominal_fpr_pixel"),
     }
@@ -77,6 +77,11 @@ def wanted_results(options: EvaluateOptions) -> list[tuple[Setting, int]]:
             options.shot_counts, dict.fromkeys(options.seed), percentages
         )
     ]
+
+
+def describe_results(wanted: Sequence[tuple[Setting, int]]) -> str:
+    """Return settings and seeds in words."""
+    return "; ".join(f"{setting}, seed {seed}" for setting, seed in wanted)
 
 
 @dataclass
