@@ -13,6 +13,7 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 COMMANDS = {
     "evaluate": "evaluate on a dataset: metrics, tables and figures (the default command)",
     "demo": "evaluate on procedural categories: no download of a dataset needed",
+    "rerun": "repeat an evaluation from its run.json, and compare the results",
     "tables": "rebuild the tables of result folders: Markdown, CSV, LaTeX, README",
     "train": "fit on normal images alone and save the models",
     "infer": "judge images, folders, videos or a camera with a trained model",

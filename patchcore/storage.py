@@ -36,10 +36,10 @@ from patchcore.memory_bank import Coreset, make_bank
 from patchcore.nearby import Places, SearchArea
 from patchcore.origins import Origins
 from patchcore.record import FORMAT, FORMAT_VERSION, RECORD, record_digest
-from patchcore.settings import PER_LAYER, STORED_DTYPES, Settings
+from patchcore.settings import PER_LAYER, STORED_DTYPES, Settings, is_own_network
 from patchcore.thresholds import BestThresholds, Threshold, Thresholds
 from patchcore.trained import Joined, Trained
-from patchcore.weights import digest, is_own_network, load_backbone
+from patchcore.weights import digest, load_backbone
 
 TENSORS, INDEX = "model.safetensors", "index.faiss"
 DTYPES = {name: getattr(torch, name) for name in STORED_DTYPES}

@@ -16,6 +16,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
+# Raised if the form of run.json changes.
+RUN_FORMAT = 1
+
 log = logging.getLogger(__name__)
 
 PACKAGES = (
@@ -48,6 +51,7 @@ def start_record(options: object, device: Device) -> dict[str, object]:
     import torch
 
     return {
+        "format": RUN_FORMAT,
         "state": "running",
         "start": now(),
         "end": None,

@@ -1,7 +1,9 @@
 """Result rows: the measurements of a category, and their CSV files."""
 
 import csv
+import hashlib
 import io
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -167,6 +169,17 @@ def results_csv(rows: Sequence[ResultRow]) -> str:
 def defects_csv(rows: Sequence[ResultRow]) -> str:
     """Return the text of ``results_defects.csv``."""
     return csv_text([record for row in rows for record in row.to_defect_records()])
+
+
+def measured(row: ResultRow) -> dict[str, str]:
+    """Return the columns of ``results.csv`` that a repeated run has again: all but the times."""
+    return {k: v for k, v in row.to_record().items() if not k.startswith(SECONDS)}
+
+
+def results_digest(rows: Iterable[ResultRow]) -> str:
+    """Return a digest of results without their times, in whatever order they are."""
+    records = sorted(sorted(measured(row).items()) for row in rows)
+    return hashlib.sha256(json.dumps(records).encode()).hexdigest()
 
 
 def csv_text(records: Sequence[Mapping[str, str]], columns: Iterable[str] = ()) -> str:

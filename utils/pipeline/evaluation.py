@@ -11,6 +11,7 @@ from datasets.base import Category
 from datasets.shots import shuffled_training
 from patchcore import PatchCore, Prediction
 from patchcore.memory_bank import search_method
+from patchcore.version import RESULTS_VERSION
 from patchcore.weights import RANDOM
 from utils.encoding import write_arrays
 from utils.errors import describe_end
@@ -38,10 +39,10 @@ from utils.pipeline.models import (
 from utils.pipeline.pictures import draw_category, draw_curves
 from utils.pipeline.reading import log_notes
 from utils.pipeline.remarks import log_remarks
-from utils.pipeline.run import Run, describe_results, identity_of, maps_name
+from utils.pipeline.run import Run, describe_results, identity_of, maps_name, own_rows
 from utils.pipeline.saving import save_evaluated
 from utils.result_folder import ResultFolder
-from utils.results import ResultRow, Setting, shots_text
+from utils.results import ResultRow, Setting, results_digest, shots_text
 from utils.tables import log_line, main_tables, seconds_line, stage_table
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ def evaluate(
             run.finish(describe_end(error))
             log.info("%s", run.describe_progress())
             raise
+        run.record["results_digest"] = results_digest(own_rows(run.rows, options, run.names))
         run.finish("complete")
         _report(run)
     return run.rows
@@ -147,6 +149,7 @@ def _start_record(
         notes.append(f"{ignored} nor measured.")
     device = next(iter(models.values())).device
     return start_record(options, device) | {
+        "results_version": RESULTS_VERSION,
         "notes": notes,
         "remarks": {category.name: category.remarks() for category in categories},
         "weights_digest": {n: m.backbone.weights_digest for n, m in models.items()},

@@ -13,7 +13,8 @@ from datasets.base import Category
 from datasets.masks import read_mask
 from patchcore import PatchCore
 from patchcore.fit import coreset_sizes, num_judged_patches
-from patchcore.weights import is_own_network, load_backbone
+from patchcore.settings import is_own_network
+from patchcore.weights import load_backbone
 from utils.errors import UsageError
 from utils.options.fit import FitOptions
 from utils.options.ignoring import IgnoringOptions

@@ -79,6 +79,20 @@ def wanted_results(options: EvaluateOptions) -> list[tuple[Setting, int]]:
     ]
 
 
+def own_rows(
+    rows: Sequence[ResultRow], options: EvaluateOptions, names: Sequence[str]
+) -> list[ResultRow]:
+    """Return the rows that a run was asked for, without others of earlier runs.
+
+    Args:
+        rows: All rows of a result folder.
+        options: Options of the run.
+        names: Names of its categories.
+    """
+    wanted = set(wanted_results(options))
+    return [row for row in rows if row.category in names and (row.setting, row.seed) in wanted]
+
+
 def describe_results(wanted: Sequence[tuple[Setting, int]]) -> str:
     """Return settings and seeds in words."""
     return "; ".join(f"{setting}, seed {seed}" for setting, seed in wanted)
