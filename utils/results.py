@@ -20,6 +20,8 @@ SECONDS = "seconds_"
 _NAMES = ("category", "model", "defect_type")
 # A name that begins so would be a formula in a spreadsheet; "'" is quoted so that it can be read.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
+# Column of the images of a row, or of those of a defect type.
+NUM_TEST = "num_test"
 SECONDS_TOTAL = "seconds_total"
 
 
@@ -252,7 +254,9 @@ def _read_defects(path: Path) -> dict[tuple, dict[str, dict[str, float]]]:
     for record in _read_csv(path) if path.is_file() else ():
         key = (record["model"], record["category"], float(record["percentage_coreset"]))
         key += (int(record["k"]), int(record["seed"]), _read_shots(record))
-        metrics = _read_metrics(record, FIXED_COLUMNS - {"num_test"} | {"defect_type"})
+        metrics = _read_metrics(record, FIXED_COLUMNS - {NUM_TEST} | {"defect_type"})
+        if NUM_TEST not in metrics:
+            raise KeyError(NUM_TEST)
         found.setdefault(key, {})[record["defect_type"]] = metrics
     return found
 

@@ -146,7 +146,7 @@ def _read_run(folder: Path) -> dict:
     record = read_run(folder)
     try:
         describe_run(record)
-        for model in record["weights_digest"]:
+        for model in ("", *record["weights_digest"]):
             _method(record, model)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(

@@ -46,6 +46,8 @@ MODEL_FLAGS = (
     *("trained_dtype", "save_index", "threshold", "threshold_pixel"),
     *("nominal_fpr", "nominal_fpr_pixel", "seed"),
 )
+# Entries of ``run.json`` with a part of each category.
+CATEGORY_RECORDS = ("memory", "shots", "file_notes")
 FIGURE_FLAGS = ("pictures", "pictures_limit", "explain_top", "score_max")
 
 log = logging.getLogger(__name__)
@@ -240,8 +242,9 @@ class Run:
         self.folder.write_text(TABLES_FILE, tables_text(rows, describe_run(self.record)))
 
     def _record(self, finished: FinishedCategory) -> None:
-        for key, value in finished.record.items():
-            self.record.setdefault(key, {})[finished.category] = value
+        for key in CATEGORY_RECORDS:
+            if key in finished.record:
+                self.record.setdefault(key, {})[finished.category] = finished.record[key]
 
     def _has_outputs(self, found: FinishedCategory) -> bool:
         """Return whether all figures and files that this run asks for exist."""

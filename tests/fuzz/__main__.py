@@ -1,0 +1,46 @@
+"""Fuzz the readers: `python -m tests.fuzz`, or `make fuzz`.
+
+With --engine atheris, which needs `pip install atheris`, each kind is fuzzed with the coverage of
+the program's modules as a guide.
+"""
+
+import argparse
+import multiprocessing
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+from tests.fuzz.engines import run_kind
+from tests.fuzz.names import NAMES
+
+
+def main() -> int:
+    """Run the cases; return 1 if there is a fault."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--cases", type=int, default=22_000, help="number of cases of all kinds")
+    parser.add_argument("--kinds", nargs="+", metavar="KIND", help="kinds (default: all)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="number of processes")
+    parser.add_argument("--engine", choices=("hypothesis", "atheris"), default="hypothesis")
+    given = parser.parse_args()
+    names = given.kinds or NAMES
+    count = -(-given.cases // len(names))
+    start, total, faults = time.monotonic(), 0, {}
+    # A process for each kind: atheris ends it, and a crash of a decoder would.
+    with ProcessPoolExecutor(
+        given.jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1
+    ) as pool:
+        running = {pool.submit(run_kind, n, count, given.engine): n for n in names}
+        for future in as_completed(running):
+            outcomes = future.result()
+            print(f"{running[future]}: {outcomes.line()}", flush=True)
+            total += outcomes.counts.total()
+            faults |= {f"{running[future]}: {at}": s for at, s in outcomes.faults.items()}
+    for where, text in faults.items():
+        print(f"\n{where}\n{text}")
+    print(f"{total} cases in {time.monotonic() - start:.0f} s, {len(faults)} different faults")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

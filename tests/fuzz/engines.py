@@ -1,0 +1,53 @@
+"""Runs all cases of a kind in a process of its own: with hypothesis, or guided by atheris."""
+
+import contextlib
+import faulthandler
+import importlib
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+PACKAGES = ["patchcore", "datasets", "utils"]
+
+
+def run_kind(name: str, count: int, engine: str) -> object:
+    """Run cases of a kind; return their `tests.fuzz.cases.Outcomes`."""
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    logging.disable()
+    faulthandler.enable()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # messages of decoders about damaged files
+    atheris = importlib.import_module("atheris") if engine == "atheris" else None
+    with atheris.instrument_imports(PACKAGES) if atheris else contextlib.nullcontext():
+        cases = importlib.import_module("tests.fuzz.cases")
+    import torch
+
+    torch.set_num_threads(1)
+    outcomes = cases.Outcomes()
+    with tempfile.TemporaryDirectory() as folder:
+        test = cases.make_test(name, Path(folder).resolve(), count, outcomes, is_strict=False)
+        with contextlib.chdir(folder):
+            if atheris:
+                _guide(atheris, test.hypothesis.fuzz_one_input, count)
+            else:
+                test()
+    return outcomes
+
+
+def _guide(atheris: object, function: object, count: int) -> None:
+    """Call a function with inputs that are chosen by the coverage they reach."""
+
+    class Finished(BaseException):
+        pass
+
+    remaining = iter(range(count))
+
+    def once(data: bytes) -> None:
+        if next(remaining, None) is None:
+            raise Finished
+        function(data)
+
+    atheris.Setup([sys.argv[0]], once)
+    with contextlib.suppress(Finished):
+        atheris.Fuzz()
