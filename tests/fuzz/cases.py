@@ -1,38 +1,17 @@
-"""Runs cases of a kind, and counts how they end."""
+"""Runs cases of a kind."""
 
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 
 from tests.fuzz.guard import USER_ERRORS, Violation, guarded
 from tests.fuzz.kinds import KINDS
+from tests.fuzz.outcomes import Outcomes
 
 RESULT = "result"
-
-
-@dataclass
-class Outcomes:
-    """How cases have ended.
-
-    Attributes:
-        counts: Number of cases by their end: a result, or the type of the user's error.
-        faults: An example of each fault, by its type and place.
-        slowest: Seconds of the slowest case.
-    """
-
-    counts: Counter[str] = field(default_factory=Counter)
-    faults: dict[str, str] = field(default_factory=dict)
-    slowest: float = 0.0
-
-    def line(self) -> str:
-        """Return the counts in words."""
-        ends = ", ".join(f"{name} {count}" for name, count in self.counts.most_common())
-        return f"{self.counts.total()} cases: {ends}; the slowest {self.slowest:.2f} s"
 
 
 def make_test(

@@ -9,11 +9,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.fuzz.outcomes import Outcomes
+
 PACKAGES = ["patchcore", "datasets", "utils"]
 
 
-def run_kind(name: str, count: int, engine: str) -> object:
-    """Run cases of a kind; return their `tests.fuzz.cases.Outcomes`."""
+def run_kind(name: str, count: int, engine: str) -> Outcomes:
+    """Run cases of a kind; return how they have ended."""
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     logging.disable()
     faulthandler.enable()
@@ -24,7 +26,7 @@ def run_kind(name: str, count: int, engine: str) -> object:
     import torch
 
     torch.set_num_threads(1)
-    outcomes = cases.Outcomes()
+    outcomes = Outcomes()
     with tempfile.TemporaryDirectory() as folder:
         test = cases.make_test(name, Path(folder).resolve(), count, outcomes, is_strict=False)
         with contextlib.chdir(folder):

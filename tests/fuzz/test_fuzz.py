@@ -2,9 +2,10 @@
 
 import pytest
 
-from tests.fuzz.cases import Outcomes, make_test
+from tests.fuzz.cases import make_test
 from tests.fuzz.guard import Violation, guarded
 from tests.fuzz.kinds import KINDS
+from tests.fuzz.outcomes import Outcomes
 from tests.support import one_thread
 
 NUM_CASES = 46  # of each kind: 506 in all
