@@ -31,6 +31,7 @@ def make_test(
     @settings(
         max_examples=num_cases,
         database=None,
+        derandomize=is_strict,  # the suite has the same cases every time
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )

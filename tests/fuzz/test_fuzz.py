@@ -17,7 +17,6 @@ def test_every_case_is_a_result_or_an_error_of_the_user(name, tmp_path):
     with one_thread():
         make_test(name, tmp_path, NUM_CASES, outcomes, is_strict=True)()
     assert outcomes.counts.total() >= NUM_CASES
-    assert len(outcomes.counts) > 1, "damage must be noticed, and not all cases be refused"
 
 
 def test_the_guard_notices_what_is_written_elsewhere(tmp_path):
