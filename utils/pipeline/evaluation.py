@@ -1,5 +1,6 @@
 """Evaluation of PatchCore on the categories of a dataset: metrics, tables and figures."""
 
+import gc
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -127,6 +128,7 @@ def _evaluate_missing(
             results = _compute(run, models, category, missing)
             _draw(run, results, drawing)
             drawing.then(partial(run.keep, run.results[category.name]))
+            gc.collect()  # figures refer to themselves and would keep 4 MB for each category
         for setting in run.settings_drawn():
             measurements = run.drawn(setting)
             if measurements:
