@@ -196,6 +196,12 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
             raise PatchCoreError(f"expected {name} {shape} in {folder / TENSORS}, found {found}")
     arrays = {name: tensor.numpy() for name, tensor in tensors.items() if name != "embeddings"}
     settings = Settings.from_json(record["settings"])
+    layers = len(record["backbone"]["layers"]) * len(settings.scales)
+    num_banks = layers if settings.banks == PER_LAYER else 1
+    if record["num_banks"] != num_banks:
+        raise PatchCoreError(
+            f"expected {num_banks} memory banks in {folder / RECORD}, found {record['num_banks']}"
+        )
     origins = Origins(
         tuple(record["training_images"]),
         versions_of(record["settings"]["augment"]),
@@ -208,7 +214,7 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
     coreset = Coreset(
         arrays["indices"],
         tuple(record["coreset_sizes"]),
-        make_bank(tensors["embeddings"].float().to(device), record["num_banks"], area),
+        make_bank(tensors["embeddings"].float().to(device), num_banks, area),
         record["settings"]["seed"],
         origins,
         arrays.get("patches"),
