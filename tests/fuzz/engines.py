@@ -31,25 +31,21 @@ def run_kind(name: str, count: int, engine: str) -> Outcomes:
         test = cases.make_test(name, Path(folder).resolve(), count, outcomes, is_strict=False)
         with contextlib.chdir(folder):
             if atheris:
-                _guide(atheris, test.hypothesis.fuzz_one_input, count)
+                _guide(atheris, test.hypothesis.fuzz_one_input, count, outcomes)
             else:
                 test()
     return outcomes
 
 
-def _guide(atheris: object, function: object, count: int) -> None:
-    """Call a function with inputs that are chosen by the coverage they reach."""
-
-    class Finished(BaseException):
-        pass
-
+def _guide(atheris: object, function: object, count: int, outcomes: Outcomes) -> None:
+    """Call a function with inputs that are chosen by the coverage they reach; end the program."""
     remaining = iter(range(count))
 
     def once(data: bytes) -> None:
-        if next(remaining, None) is None:
-            raise Finished
+        if next(remaining, None) is None:  # atheris takes any exception for a fault
+            print(outcomes.line(), *outcomes.faults.values(), sep="\n", flush=True)
+            os._exit(1 if outcomes.faults else 0)
         function(data)
 
     atheris.Setup([sys.argv[0]], once)
-    with contextlib.suppress(Finished):
-        atheris.Fuzz()
+    atheris.Fuzz()
