@@ -156,6 +156,8 @@ def fit(
     plan = plan_memory(_needs(embedder, request, len(order), sizes, folds), budget)
     if plan.passes > 1:
         log.info("memory is short: %s", plan.describe())
+    else:
+        log.debug("%s; %d patches, coresets of %s", plan.describe(), num_patches, sizes)
 
     first_seed, two_passes = request.seeds[0], plan.passes > 1
     samples = _draw_samples(num_patches, judged, request.seeds if request.normal else ())

@@ -4,6 +4,7 @@
 """
 
 import json
+import logging
 import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -280,6 +281,24 @@ class TestDestinations:
         ranges.clear()
         self.run("--pictures all --score_max 12.5")
         assert set(ranges) == {(0.0, 12.5)}
+
+    def test_quiet(self, capsys):
+        """And ``verbose``: how much is on the terminal; ``run.log`` has everything."""
+        shown = {}
+        for flag in ("", "--quiet", "--verbose"):
+            self.patch.setattr(logging.root, "handlers", [])  # those of pytest
+            self.run(flag)
+            shown[flag] = capsys.readouterr()
+        for text in shown.values():
+            assert "RANDOM WEIGHTS" in text.err
+            assert "| widget |" in text.out
+        assert "widget: 6 training" in shown[""].err
+        assert shown["--quiet"].err.count("\n") == 1
+        timed = "seed 0: embed 0."
+        assert [timed in text.err for text in shown.values()] == [False, False, True]
+        assert timed in (self.folder / "run.log").read_text()
+
+    test_verbose = test_quiet
 
     def test_summary_in_another_precision(self, capsys):
         self.run("--summary --precision bfloat16")

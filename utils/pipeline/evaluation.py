@@ -1,5 +1,6 @@
 """Evaluation of PatchCore on the categories of a dataset: metrics, tables and figures."""
 
+import gc
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -7,18 +8,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from datasets.base import Category
 from datasets.shots import shuffled_training
 from patchcore import PatchCore, Prediction
 from patchcore.memory_bank import search_method
+from patchcore.version import RESULTS_VERSION
 from patchcore.weights import RANDOM
 from utils.encoding import write_arrays
 from utils.errors import UsageError, describe_end
 from utils.files import make_writable
 from utils.locks import lock_folder
-from utils.machine import start_record
+from utils.logs import RunLog
+from utils.machine import log_start, start_record
 from utils.options.engine import RAY
 from utils.options.evaluate import EvaluateOptions
 from utils.output_names import REPORT_FILE, RESULTS_FILE, TABLES_FILE
@@ -40,12 +42,12 @@ from utils.pipeline.models import (
 from utils.pipeline.pictures import draw_category, draw_curves
 from utils.pipeline.reading import log_notes
 from utils.pipeline.remarks import log_remarks
-from utils.pipeline.run import Run, identity_of, maps_name
+from utils.pipeline.run import Run, describe_results, identity_of, maps_name, own_rows
 from utils.pipeline.saving import save_evaluated
 from utils.pipeline.sweep import Failure, describe_failures, sweep
 from utils.result_folder import ResultFolder
-from utils.results import ResultRow, Setting, shots_text
-from utils.tables import log_line, main_tables, stage_table
+from utils.results import ResultRow, Setting, results_digest, shots_text
+from utils.tables import log_line, main_tables, seconds_line, stage_table
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +97,7 @@ def evaluate(
         print("\n".join(summarise(model) for model in models.values()))
     if options.saves_models:
         make_writable(options.path_trained, "trained models", "--path_trained")
-    with lock_folder(folder.path, "--path_result"):
+    with lock_folder(folder.path, "--path_result"), RunLog(folder.path) as run_log:
         run = Run(
             options,
             folder,
@@ -105,7 +107,9 @@ def evaluate(
             identity_of(options, models),
         )
         run.take_over(categories)
+        run_log.begin()
         run.folder.write_run(run.record)
+        log_start(run.record)
         if options.engine != RAY:
             log.info("on %s; neighbours: %s", run.record["device"], search_method(device))
         is_own = any(not category.benchmark for category in categories)
@@ -116,14 +120,20 @@ def evaluate(
             run.finish(describe_end(error))
             log.info("%s", run.describe_progress())
             raise
+        run.record["results_digest"] = results_digest(own_rows(run.rows, options, run.names))
         run.finish("complete")
+        _report(run)
+    return run.rows
+
+
+def _report(run: Run) -> None:
+    """Print the main tables, and log where the results are."""
     notes = [f"> {note}\n" for note in run.record["notes"]]
     print("\n".join([*notes, *(table.to_markdown() for table in main_tables(run.rows))]))
-    if options.profile:
+    if run.options.profile:
         print(stage_table(run.rows).to_markdown())
     log.info("all tables are in %s", run.folder.path / TABLES_FILE)
     log.info("the report page is %s", run.folder.path / REPORT_FILE)
-    return run.rows
 
 
 def _evaluate_missing(
@@ -132,7 +142,6 @@ def _evaluate_missing(
     """Evaluate what earlier runs have not finished, and draw the curves of everything."""
     failed = []
     with (
-        logging_redirect_tqdm(),
         Drawing(run.folder, run.options.threads) as drawing,
         closing(_evaluate_each(run, models, categories)) as found,
     ):
@@ -143,6 +152,7 @@ def _evaluate_missing(
             results = _add_results(run, models, evaluated)
             _draw(run, results, drawing)
             drawing.then(partial(run.keep, run.results[evaluated.category.name]))
+            gc.collect()  # figures refer to themselves and would keep 4 MB for each category
         for setting in run.settings_drawn():
             measurements = run.drawn(setting)
             if measurements:
@@ -173,6 +183,7 @@ def _missing_tasks(
             log.info("%s: finished by an earlier run", category.name)
             continue
         log.info("%s: %s", category.name, category.describe())
+        log.debug("%s: to compute: %s", category.name, describe_results(missing))
         log_remarks(category)
         yield category, _restrict(run.options, missing)
 
@@ -193,6 +204,7 @@ def _start_record(
         notes.append(f"{ignored} nor measured.")
     device = next(iter(models.values())).device
     return start_record(options, device) | {
+        "results_version": RESULTS_VERSION,
         "notes": notes,
         "remarks": {category.name: category.remarks() for category in categories},
         "weights_digest": {n: m.backbone.weights_digest for n, m in models.items()},
@@ -269,6 +281,7 @@ def _add_results(
         for measurement, prediction in zip(result.measurements, result.predictions, strict=True):
             if not is_brief:
                 log.info(log_line(measurement.row))
+            log.debug("%s", seconds_line(measurement.row))
             if options.save_maps:
                 _save_maps(measurement.row, prediction, result, run.folder)
     if is_brief:

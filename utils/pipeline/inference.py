@@ -19,7 +19,8 @@ from patchcore.settings import TRAIN_QUANTILE
 from patchcore.thresholds import Thresholds, choose_thresholds
 from utils.errors import UsageError, describe_end
 from utils.locks import lock_folder
-from utils.machine import now, start_record
+from utils.logs import RunLog
+from utils.machine import log_start, now, start_record
 from utils.options.infer import AS_TRAINED, THRESHOLDS, InferOptions
 from utils.options.thresholds import read_threshold
 from utils.pipeline.crop import report_crop
@@ -57,8 +58,9 @@ def infer(options: InferOptions, path: Path) -> int:
         log.info("the model has no held-out scores: the p-value of each score is left empty")
     report_crop(model.preprocess, "train again with")
     folder = ResultFolder(options.path_result)
-    with lock_folder(folder.path, "--path_result"):
+    with lock_folder(folder.path, "--path_result"), RunLog(folder.path) as run_log:
         folder.move_earlier_run(OUTPUTS)
+        run_log.begin()
         record = start_record(options, model.device) | {
             "category": model.trained.category,
             "weights_digest": model.backbone.weights_digest,
@@ -66,6 +68,7 @@ def infer(options: InferOptions, path: Path) -> int:
             "thresholds": asdict(thresholds),
         }
         folder.write_run(record)
+        log_start(record)
         inference = Inference(model, thresholds, options, folder, record)
         _judge_all(inference, options, folder, record)
     return inference.status

@@ -37,7 +37,7 @@ IRRELEVANT = frozenset(
         *("device", "batch_size", "num_workers", "memory_budget", "max_megapixels"),
         *("engine", "address", "task_cpus"),
         *("path_result", "fresh", "pictures", "pictures_limit", "explain_top", "score_max"),
-        *("save_maps", "profile", "summary"),
+        *("save_maps", "profile", "summary", "quiet", "verbose"),
         *("path_trained", "trained_dtype", "save_index"),
         *("threshold", "threshold_pixel", "nominal_fpr", "nominal_fpr_pixel"),
     }
@@ -47,6 +47,8 @@ MODEL_FLAGS = (
     *("trained_dtype", "save_index", "threshold", "threshold_pixel"),
     *("nominal_fpr", "nominal_fpr_pixel", "seed"),
 )
+# Entries of ``run.json`` with a part of each category.
+CATEGORY_RECORDS = ("memory", "shots", "file_notes")
 FIGURE_FLAGS = ("pictures", "pictures_limit", "explain_top", "score_max")
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,25 @@ def wanted_results(options: EvaluateOptions) -> list[tuple[Setting, int]]:
             options.shot_counts, dict.fromkeys(options.seed), percentages
         )
     ]
+
+
+def own_rows(
+    rows: Sequence[ResultRow], options: EvaluateOptions, names: Sequence[str]
+) -> list[ResultRow]:
+    """Return the rows that a run was asked for, without others of earlier runs.
+
+    Args:
+        rows: All rows of a result folder.
+        options: Options of the run.
+        names: Names of its categories.
+    """
+    wanted = set(wanted_results(options))
+    return [row for row in rows if row.category in names and (row.setting, row.seed) in wanted]
+
+
+def describe_results(wanted: Sequence[tuple[Setting, int]]) -> str:
+    """Return settings and seeds in words."""
+    return "; ".join(f"{setting}, seed {seed}" for setting, seed in wanted)
 
 
 @dataclass
@@ -222,8 +243,9 @@ class Run:
         self.folder.write_text(TABLES_FILE, tables_text(rows, describe_run(self.record)))
 
     def _record(self, finished: FinishedCategory) -> None:
-        for key, value in finished.record.items():
-            self.record.setdefault(key, {})[finished.category] = value
+        for key in CATEGORY_RECORDS:
+            if key in finished.record:
+                self.record.setdefault(key, {})[finished.category] = finished.record[key]
 
     def _has_outputs(self, found: FinishedCategory) -> bool:
         """Return whether all figures and files that this run asks for exist."""

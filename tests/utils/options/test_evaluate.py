@@ -52,6 +52,8 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "save_maps": ("", True),
     "profile": ("", True),
     "summary": ("", True),
+    "quiet": ("", True),
+    "verbose": ("", True),
     "protocol": ("patchcore_ex", "patchcore_ex"),
     "percentage_coreset": ("0.01 0.1 1", (0.01, 0.1, 1.0)),
     "k": ("9", 9),
@@ -93,7 +95,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "task_cpus": ("3", 3),
 }
 # Flags with examples that exclude those of others.
-EXCLUSIVE = {"neighbourhood", "banks", "scales"}
+EXCLUSIVE = {"neighbourhood", "banks", "scales", "quiet"}
 
 
 def parse(text: str, defaults: EvaluateOptions | None = None) -> EvaluateOptions:
@@ -451,7 +453,7 @@ class TestHelp:
         found = re.findall(r"\n([a-z ]+):\n", self.text)[1:]  # after "options", with --help
         assert found == [
             *("input", "output", "trained models", "thresholds", "method", "preprocessing"),
-            *("computing", "backbone"),
+            *("computing", "backbone", "messages"),
         ]
 
     def test_choices_are_shown(self, show):
