@@ -123,6 +123,12 @@ class TestWhatARecordCannotDo:
         )
         rerun(folder, "--backbone", QUICK_NETWORK, status=0)
 
+    def test_choose_machines_to_connect_to(self, folder, rerun, tmp_path):
+        change(folder, engine="ray", address="elsewhere.example:6379", task_cpus=1)
+        rerun(folder, status=0)
+        options = read_run(tmp_path / "new")["options"]
+        assert [options[n] for n in ("engine", "address", "task_cpus")] == ["local", "", 0]
+
     def test_set_the_limits_of_the_machine(self, folder, rerun, tmp_path):
         change(folder, max_megapixels=1e9, num_workers=10**6, memory_budget=1e9)
         rerun(folder, status=0)
