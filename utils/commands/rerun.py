@@ -18,10 +18,10 @@ from utils.results import ResultRow, read_rows, results_digest
 from utils.run_record import read_run
 
 DESCRIPTION = """Repeat an evaluation from the run.json of its result folder: the same method, data
-and seeds, and whatever flags are given in place of the recorded ones. Where results are written, the
-engine, a network of your own (module:factory) and the limits of the machine are never taken from
-the file: --path_result is required. Exit status: 0 if the results are equal to the recorded ones, 1 if they
-differ."""
+and seeds, and whatever flags are given in place of the recorded ones. Where results are written,
+the engine, a network of your own (module:factory) and the limits of the machine are never taken
+from the file: --path_result is required. Exit status: 0 if the results are equal to the recorded
+ones, 1 if they differ."""
 EQUAL, DIFFERENT = 0, 1
 # What a file from somebody else must not choose: where to write, which machines to connect to, and
 # what this machine can bear.
