@@ -36,9 +36,12 @@ STEPS: Mapping[str, Mapping[str, str]] = {
         "224 (the paper)": BASE,
         "320": f"{BASE} --size_resize 366 --size_crop 320",
         "448": f"{BASE} --size_resize 512 --size_crop 448",
-        "672": f"{BASE} --size_resize 768 --size_crop 672",
     },
     "coreset": {"": "--percentage_coreset 0.01 0.1 0.25 1"},
+    "448": {
+        "at half of it too": f"{BASE} --size_resize 512 --size_crop 448 --scales 1 0.5",
+        "at": "--size_resize 512 --size_crop 448 --percentage_coreset 0.03 0.1",
+    },
     "neighbourhood": {
         "none": f"{BASE} --patch_size 1",
         "5x5": f"{BASE} --patch_size 5",
@@ -58,6 +61,7 @@ STEPS: Mapping[str, Mapping[str, str]] = {
     },
     "shots": {"": "--shots 1 4 16 --percentage_coreset 1 --seed 0 1 2"},
     "protocol": {"high_resolution": "--protocol high_resolution"},
+    "larger size": {"672": f"{BASE} --size_resize 768 --size_crop 672"},
 }
 
 

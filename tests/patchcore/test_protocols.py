@@ -182,7 +182,7 @@ def test_superadd():
 @pytest.mark.parametrize("protocol", ["paper", "patchcore_ex", "anomalib_like", "high_resolution"])
 def test_with_pooled_neighbourhoods(protocol):
     model = fit(protocol, percentage_coreset=0.2)
-    names = ("k", "image_score", "num_reweight", "embed_dim", "sigma")
+    names = ("k", "image_score", "num_reweight", "embed_dim", "sigma", "scales")
     options = {name: getattr(model.settings, name) for name in names}
     twin = FamilyTwin(two_layers(), [crop(image) for image in TRAIN], **options)
     check(model, lambda image: twin.judge(image, model.coreset.indices)[:2])
