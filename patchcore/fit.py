@@ -13,12 +13,14 @@ import numpy as np
 import torch
 
 from patchcore.augment import changed, is_same_place
-from patchcore.coreset import Selection, centre_, select_sizes
+from patchcore.certificate import Cover
+from patchcore.coreset import Selection, select_sizes
 from patchcore.device_memory import free_memory
 from patchcore.embedder import Embedder
 from patchcore.ensemble import NUM_SAMPLES, NormalScores, draw_sample, normal_scores
 from patchcore.errors import PatchCoreError
 from patchcore.explain import cut_size
+from patchcore.greedy import centre
 from patchcore.held_out import Folds, HeldOutCollector, HeldOutScores
 from patchcore.ignored import IgnoreMask
 from patchcore.memory_bank import Bank, Coreset, make_bank
@@ -35,6 +37,7 @@ from patchcore.passes import (
     second_pass,
 )
 from patchcore.scoring import Scorer
+from patchcore.shards import LocalShards
 
 # Share of the free memory that a fit may use; the rest is for the backbone, figures and others.
 SHARE_OF_FREE_MEMORY = 0.7
@@ -78,7 +81,6 @@ class FitRequest:
         held_out: Whether to score held-out images, for thresholds.
         patches: Whether to keep the crops of the coreset's patches.
         normal: Whether to measure the scores of training patches, for ensembles.
-        radii: Whether to measure the covering radii of the coresets, for `PatchCore.extend`.
         memory_budget: Gigabytes for embeddings, selections and coresets; 0 for
             `SHARE_OF_FREE_MEMORY`.
     """
@@ -88,7 +90,6 @@ class FitRequest:
     held_out: bool = True
     patches: bool = True
     normal: bool = False
-    radii: bool = False
     memory_budget: float = 0.0
 
 
@@ -173,7 +174,7 @@ def fit(
     if request.held_out:
         groups = order.groups_of_copies(reader.digests)
         folds = _make_folds(embedder, scorer, order, request, groups, judged)
-    selected, radii = _select_coresets(first.points, sizes, judged, observer, request.radii)
+    selected, covers = _select_coresets(first.points, sizes, judged, observer)
     fold_selections = _select_folds(first.points[first_seed], first_seed, folds)
     first.points.clear()
 
@@ -193,7 +194,7 @@ def fit(
             seed,
             Origins.locate(indices, embedder.grid, order, tuple(images.names), embedder.versions),
             cutter.patches if cutter is not None and seed == first_seed else None,
-            radii[seed],
+            covers[seed],
         )
         for seed, indices in selected.items()
     }
@@ -274,36 +275,25 @@ def _draw_samples(
 
 
 def _select_coresets(
-    points: Projections,
-    sizes: Sequence[int],
-    judged: torch.Tensor | None,
-    observer: Observer,
-    measures_radii: bool,
-) -> tuple[dict[int, np.ndarray], dict[int, tuple[float, ...]]]:
+    points: Projections, sizes: Sequence[int], judged: torch.Tensor | None, observer: Observer
+) -> tuple[dict[int, np.ndarray], dict[int, tuple[Cover, ...]]]:
     """Select the largest coreset of each seed from its projections, which are centred in place.
 
     Returns:
-        The selected patches of each seed; the covering radius of each size, in the first bank,
-        empty if not measured.
+        The selected patches of each seed; how well each size covers all patches, in the
+        first bank.
     """
-    selected, radii = {}, {}
+    selected, covers = {}, {}
     for seed, of_banks in points.items():
         found = []
         for projected in of_banks:
             with observer.selection(seed, sizes) as progress:
-                found.append(
-                    select_sizes(
-                        centre_(projected, seed, judged),
-                        sizes,
-                        seed=seed,
-                        candidates=judged,
-                        progress=progress,
-                        measures_radii=measures_radii,
-                    )
-                )
-        selected[seed] = _in_turn(found)
-        radii[seed] = found[0].radii or ()
-    return selected, radii
+                shards = LocalShards.of(projected, judged)
+                centre(shards, seed)
+                found.append(select_sizes(shards, sizes, seed=seed, progress=progress))
+        selected[seed] = _in_turn(found, judged)
+        covers[seed] = found[0].covers
+    return selected, covers
 
 
 def _select_folds(
@@ -313,18 +303,24 @@ def _select_folds(
     return [
         _in_turn(
             [
-                select_sizes(projected, fold.sizes, seed=seed, candidates=fold.candidates)
+                select_sizes(LocalShards.of(projected, fold.candidates), fold.sizes, seed=seed)
                 for projected in points
-            ]
+            ],
+            fold.candidates,
         )
         for fold in folds
     ]
 
 
-def _in_turn(selections: Sequence[Selection]) -> np.ndarray:
-    """Return the patches (M,) of each of L banks in turn, (M * L,), as `LayeredBank` has them."""
-    indices = [selection.indices for selection in selections]
-    return torch.stack(indices, dim=1).flatten().cpu().numpy()
+def _in_turn(selections: Sequence[Selection], candidates: torch.Tensor | None) -> np.ndarray:
+    """Return the patches (M,) of each of L banks in turn, (M * L,), as `LayeredBank` has them.
+
+    Args:
+        selections: The selection of each bank, by number of the candidate.
+        candidates: (N,) bool, the patches to select from; None for all.
+    """
+    numbers = np.stack([selection.numbers for selection in selections], axis=1).ravel()
+    return numbers if candidates is None else np.flatnonzero(candidates.cpu().numpy())[numbers]
 
 
 def _make_bank(

@@ -190,9 +190,7 @@ class PatchCore:
                 memory is too small.
         """
         training = self._cropped(images, names)
-        request = FitRequest(
-            self.percentages, (self.settings.seed,), radii=True, memory_budget=memory_budget
-        )
+        request = FitRequest(self.percentages, (self.settings.seed,), memory_budget=memory_budget)
         result = fit(self.embedder, self.scorer, training, request)
         held_out = result.held_out[-1]
         thresholds = choose_thresholds(held_out, BestThresholds())

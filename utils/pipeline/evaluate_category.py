@@ -226,7 +226,6 @@ def fit_request(
         held_out=options.needs_held_out_scores and is_first,
         patches=options.needs_patch_images and is_first,
         normal=len(options.backbone) > 1,
-        radii=options.saves_models and is_first,
         memory_budget=options.memory_budget,
     )
 

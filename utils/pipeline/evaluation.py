@@ -334,7 +334,7 @@ def _describe_fits(
     category: Category,
     results: Sequence[Sequence[CategoryResult]],
 ) -> dict[str, dict[str, object]]:
-    """Describe how memory was used and, if a few training images were chosen, which ones."""
+    """Describe memory, coresets and, if a few training images were chosen, which ones."""
     record: dict[str, dict[str, object]] = {
         "memory": {
             name if member.shots is None else f"{name}, {shots_text(member.shots)}": (
@@ -342,7 +342,13 @@ def _describe_fits(
             )
             for group in results
             for name, member in zip(names, group, strict=False)  # without the ensemble
-        }
+        },
+        "coresets": {
+            f"{row.model}, coreset {row.setting}, seed {row.seed}": _describe_coreset(member, row)
+            for group in results
+            for _, member in zip(names, group, strict=False)
+            for row in (measurement.row for measurement in member.measurements)
+        },
     }
     if options.shots:
         record["shots"] = {
@@ -353,6 +359,18 @@ def _describe_fits(
             for seed in dict.fromkeys(options.seed)
         }
     return record
+
+
+def _describe_coreset(result: CategoryResult, row: ResultRow) -> dict[str, object]:
+    """Return the size of a coreset, and how well it covers the projected training patches."""
+    part = result.learned.percentages.index(row.percentage_coreset)
+    coreset = result.learned.coresets[row.seed]
+    cover = coreset.covers[part]
+    return {
+        "size": coreset.sizes[part],
+        "covering_radius": cover.radius,
+        "proven_factor": cover.factor,
+    }
 
 
 def _save_maps(
