@@ -14,8 +14,8 @@ import torch
 from patchcore.coreset import project, select_beyond
 from patchcore.embedder import Embedder
 from patchcore.errors import PatchCoreError
-from patchcore.fit import judged_patches
 from patchcore.held_out import HeldOutCollector, HeldOutScores
+from patchcore.judged import judged_patches
 from patchcore.memory_bank import Coreset, MemoryBank
 from patchcore.origins import EmbeddingOrder, Origins
 from patchcore.passes import PatchCutter, TrainingImages

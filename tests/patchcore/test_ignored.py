@@ -15,10 +15,10 @@ from patchcore.coreset import greedy_coreset
 from patchcore.ensemble import draw_sample, normal_scores
 from patchcore.explain import find_most_anomalous
 from patchcore.export import export
-from patchcore.fit import judged_versions
 from patchcore.greedy import centre
 from patchcore.held_out import NUM_FOLDS
 from patchcore.ignored import IgnoreMask
+from patchcore.judged import judged_versions
 from patchcore.preprocess import Preprocess
 from patchcore.scoring import AnomalyMap
 from patchcore.settings import IMAGE_SCORES
