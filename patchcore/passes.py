@@ -172,10 +172,12 @@ class PatchCutter:
         embedder: Provides the grid and the size of the images.
 
     Attributes:
+        indices: (M,) int64, numbers of the patches.
         patches: (M, ph, pw, 3) uint8, the crops.
     """
 
     def __init__(self, indices: np.ndarray, embedder: Embedder):
+        self.indices = indices
         grid, size = embedder.grid, embedder.preprocess.size_crop
         self._grid = grid
         self._image, position = np.divmod(indices, grid[0] * grid[1])
