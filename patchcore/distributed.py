@@ -58,11 +58,17 @@ class Workers:
     Args:
         arguments: The arguments of each `ShardWorker`.
         resources: What Ray reserves for each, as ``ray.remote`` takes it.
+        kind: The class of a worker; benchmarks use another one.
     """
 
-    def __init__(self, arguments: Sequence[tuple], resources: dict[str, float]):
+    def __init__(
+        self,
+        arguments: Sequence[tuple],
+        resources: dict[str, float],
+        kind: type[ShardWorker] = ShardWorker,
+    ):
         self._ray = import_ray()
-        self._actor_class = self._ray.remote(**resources)(ShardWorker)
+        self._actor_class = self._ray.remote(**resources)(kind)
         self._arguments = arguments
         self.actors = [self._actor_class.remote(*own) for own in arguments]
         self._num_losses = [0] * len(arguments)
