@@ -299,9 +299,7 @@ class RayEngine:
             PatchCoreError: Ray is missing or not connected; the cluster has too little memory, or
                 too few CPUs or GPUs.
         """
-        ray = import_ray()
-        if not ray.is_initialized():
-            raise PatchCoreError("expected a connection to a Ray cluster: call ray.init first")
+        ray = connected_ray()
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         wanted = {"CPU": self.cpus} | ({"GPU": self.gpus} if device.type == "cuda" else {})
         total = needs.while_selecting()
@@ -366,6 +364,18 @@ def import_ray() -> ModuleType:
         raise PatchCoreError(
             "expected Ray for several machines: pip install -r requirements-ray.txt"
         ) from error
+
+
+def connected_ray() -> ModuleType:
+    """Return Ray, connected to a cluster.
+
+    Raises:
+        PatchCoreError: it is not installed, or not connected.
+    """
+    ray = import_ray()
+    if not ray.is_initialized():
+        raise PatchCoreError("expected a connection to a Ray cluster: call ray.init first")
+    return ray
 
 
 def _slots(nodes: Sequence[Mapping[str, float]], wanted: Mapping[str, float]) -> int:

@@ -29,6 +29,9 @@ from patchcore.shards import SELECTED, Shards, squared_norms, to_host
 GROUP_SIZE = 1024
 # Number of patches that define the first distances, as in the reference code.
 NUM_STARTING_POINTS = 10
+# Number of patches up to which these are drawn as in the reference code, which shuffles all numbers:
+# 8 bytes a patch.
+MOST_SHUFFLED = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,11 @@ def starting_points(num_patches: int, seed: int) -> np.ndarray:
     Returns:
         (s,) int64: different indices below ``num_patches``.
     """
+    count = min(NUM_STARTING_POINTS, num_patches)
+    if num_patches > MOST_SHUFFLED:
+        return np.random.default_rng(seed).choice(num_patches, count, replace=False)
     # The legacy generator draws what the reference code draws for the same seed.
-    generator = np.random.RandomState(seed)
-    return generator.choice(num_patches, min(NUM_STARTING_POINTS, num_patches), replace=False)
+    return np.random.RandomState(seed).choice(num_patches, count, replace=False)
 
 
 def centre(shards: Shards, seed: int) -> None:

@@ -170,7 +170,13 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2_000, help="selected patches")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    import_ray().init(include_dashboard=False, log_to_driver=False, logging_level="error")
+    import_ray().init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        _node_ip_address="127.0.0.1",
+    )
     print(f"{describe_cpu()}; load {os.getloadavg()[0]:.1f}\n")
     print("| patches | workers | per group | s | us | us, workers | us, driver | bytes |")
     print("|---:|---:|---:|---:|---:|---:|---:|---:|")

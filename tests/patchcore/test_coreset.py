@@ -249,6 +249,13 @@ def test_starting_points_are_the_reference_codes_draw():
     assert sorted(starting_points(6, 4).tolist()) == list(range(6))
 
 
+def test_starting_points_of_very_many_patches_need_no_memory_for_each():
+    found = starting_points(10**13, 4).tolist()
+    assert found == starting_points(10**13, 4).tolist() != starting_points(10**13, 5).tolist()
+    assert len(set(found)) == 10
+    assert 10**10 < max(found) < 10**13
+
+
 def test_the_mean_of_the_starting_points_becomes_the_origin():
     points = make_embeddings(100)
     expected = points - points[np.random.RandomState(4).choice(100, 10, replace=False)].mean(0)

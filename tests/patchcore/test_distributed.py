@@ -6,6 +6,7 @@ import os
 import signal
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +14,8 @@ from patchcore import PatchCoreError
 from patchcore.distributed import RayEngine, Workers
 from patchcore.memory_plan import Needs
 from patchcore.observer import Observer
-from tests.patchcore.spread import assert_equal, fit_images, make_model
+from patchcore.spread_prediction import Predictor, predict_spread
+from tests.patchcore.spread import assert_equal, fit_images, make_images, make_model
 from tests.support import one_thread
 
 pytestmark = [
@@ -28,13 +30,18 @@ ENGINE = RayEngine(shards=2, cpus=1)
 
 @pytest.fixture(scope="module")
 def head():
-    """Start a Ray head for two workers."""
+    """Start a Ray head for two workers, on loopback."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
-    if ray.is_initialized():  # by another module of this process
-        yield ray
-        return
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        _node_ip_address="127.0.0.1",
+    )
     yield ray
     ray.shutdown()
 
@@ -107,6 +114,33 @@ def test_a_worker_that_is_lost_again_and_again_is_given_up(killer, model, monkey
     monkeypatch.setattr("patchcore.distributed.MAX_LOSSES", 0)
     with pytest.raises(PatchCoreError, match="expected workers that stay, lost worker 1 1 times"):
         fit_images(model, ENGINE, killer)
+
+
+@pytest.mark.slow
+def test_images_are_predicted_by_workers(head, monkeypatch, tmp_path):
+    """The model is fitted over workers too; a worker is killed meanwhile."""
+    killed = tmp_path / "killed"
+
+    class Fragile(Predictor):
+        def predict(self, batch):
+            if len(batch) == 1 and not killed.exists():
+                killed.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().predict(batch)
+
+    monkeypatch.setattr("patchcore.spread_prediction.Predictor", Fragile)
+    images = make_images(11)
+    model = make_model().fit(images, engine=ENGINE)
+    expected = make_model().fit(images)
+    assert model.thresholds == expected.thresholds
+    batches = np.array_split(np.stack(images), 6)
+    found = predict_spread(model, iter(batches), 2)
+    assert killed.exists()
+    wanted = expected.predict_crops(batches)
+    for name in ("score", "anomaly_map", "distance", "nearest"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+    with pytest.raises(PatchCoreError, match="at least one image to predict"):
+        predict_spread(model, [], 1)
 
 
 def needs(gigabytes):
