@@ -29,8 +29,8 @@ from patchcore.shards import SELECTED, Shards, squared_norms, to_host
 GROUP_SIZE = 1024
 # Number of patches that define the first distances, as in the reference code.
 NUM_STARTING_POINTS = 10
-# Number of patches up to which these are drawn as in the reference code, which shuffles all numbers:
-# 8 bytes a patch.
+# Largest number of patches from which they are drawn as in the reference code, which shuffles the
+# numbers of all patches: 8 bytes each.
 MOST_SHUFFLED = 1 << 30
 
 
