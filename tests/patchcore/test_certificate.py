@@ -61,9 +61,13 @@ def test_no_coreset_is_better_by_more_than_the_factor(count, share, dim, cluster
         assert radius <= cover.factor * smallest_radius(points, size) + 1e-12
 
 
-@pytest.mark.parametrize("scattered", [20, CHECKED_AT_A_TIME + 300])
-def test_radii_of_any_size_are_exact(scattered):
+@pytest.mark.parametrize(
+    ("scattered", "at_a_time"),
+    [(20, 20), (20, CHECKED_AT_A_TIME), (CHECKED_AT_A_TIME + 300, CHECKED_AT_A_TIME)],
+)
+def test_radii_of_any_size_are_exact(scattered, at_a_time, monkeypatch):
     """All starting points are within a crowd that none of the first selected patches is in."""
+    monkeypatch.setattr("patchcore.shards.CHECKED_AT_A_TIME", at_a_time)
     generator = torch.Generator().manual_seed(3)
     crowd = 3 * CHECKED_AT_A_TIME
     points = torch.randn(crowd + scattered, 16, generator=generator)
@@ -85,6 +89,16 @@ def test_the_loops_distances_alone_are_too_small_for_few_patches():
     assert reached < 0.9 * radius
     assert cover.radius == pytest.approx(radius, rel=1e-5)
     assert cover.factor == pytest.approx(2, rel=1e-4)
+
+
+def test_patches_near_the_starting_points_may_stay_far_from_the_selected_ones():
+    """Ten at 0, where all starting points are, one at 10 and one at 10.1; both are selected."""
+    points = torch.tensor([[0.0]] * 10 + [[10.0], [10.1]])
+    seed = next(s for s in range(9999) if starting_points(12, s).max() < 10)
+    ((cover,), (radius,)) = covers_and_radii(points, [2], seed)
+    assert smallest_radius(points, 2) == pytest.approx(0.1, rel=1e-4)
+    assert cover.radius == pytest.approx(radius) == pytest.approx(10)
+    assert cover.factor == pytest.approx(200, rel=0.05)
 
 
 def test_the_factor_is_two_where_the_starting_points_do_not_matter():
