@@ -2,6 +2,7 @@
 
 from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from patchcore.certificate import Cover
 from patchcore.coreset import select_sizes
 from patchcore.greedy import NUM_STARTING_POINTS, centre, select_greedily, starting_points
-from patchcore.shards import CHECKED_AT_A_TIME, LocalShards
+from patchcore.shards import CHECKED_AT_A_TIME, LocalShards, Shard, squared_norms
 from tests.support import one_thread
 
 
@@ -61,13 +62,9 @@ def test_no_coreset_is_better_by_more_than_the_factor(count, share, dim, cluster
         assert radius <= cover.factor * smallest_radius(points, size) + 1e-12
 
 
-@pytest.mark.parametrize(
-    ("scattered", "at_a_time"),
-    [(20, 20), (20, CHECKED_AT_A_TIME), (CHECKED_AT_A_TIME + 300, CHECKED_AT_A_TIME)],
-)
-def test_radii_of_any_size_are_exact(scattered, at_a_time, monkeypatch):
+@pytest.mark.parametrize("scattered", [20, CHECKED_AT_A_TIME + 300])
+def test_radii_of_any_size_are_exact(scattered):
     """All starting points are within a crowd that none of the first selected patches is in."""
-    monkeypatch.setattr("patchcore.shards.CHECKED_AT_A_TIME", at_a_time)
     generator = torch.Generator().manual_seed(3)
     crowd = 3 * CHECKED_AT_A_TIME
     points = torch.randn(crowd + scattered, 16, generator=generator)
@@ -99,6 +96,20 @@ def test_patches_near_the_starting_points_may_stay_far_from_the_selected_ones():
     assert smallest_radius(points, 2) == pytest.approx(0.1, rel=1e-4)
     assert cover.radius == pytest.approx(radius) == pytest.approx(10)
     assert cover.factor == pytest.approx(200, rel=0.05)
+
+
+def test_the_farthest_patch_is_found_behind_more_promising_ones(monkeypatch):
+    """The centre near the starting point is far from ten patches, which are centres themselves."""
+    monkeypatch.setattr("patchcore.shards.CHECKED_AT_A_TIME", 3)
+    near, start, farthest = [-4.0, 6.0], [0.0, 0.0], [-4.0, 0.0]
+    crowd = [[4.0, 0.01 * number] for number in range(10)]
+    points = torch.tensor([near, start, farthest, *crowd])
+    shard = Shard(points)
+    shard.prepare()
+    shard.begin(points[1:2])
+    centres = points[[0, *range(3, 13)]]
+    squared = shard.radius(np.array([0]), centres, squared_norms(centres), 17.0)
+    assert squared == pytest.approx(36)
 
 
 def test_the_factor_is_two_where_the_starting_points_do_not_matter():
