@@ -344,10 +344,10 @@ def _describe_fits(
             for name, member in zip(names, group, strict=False)  # without the ensemble
         },
         "coresets": {
-            f"{row.model}, coreset {row.setting}, seed {row.seed}": _describe_coreset(member, row)
+            key: value
             for group in results
             for _, member in zip(names, group, strict=False)
-            for row in (measurement.row for measurement in member.measurements)
+            for key, value in member.coresets.items()
         },
     }
     if options.shots:
@@ -359,18 +359,6 @@ def _describe_fits(
             for seed in dict.fromkeys(options.seed)
         }
     return record
-
-
-def _describe_coreset(result: CategoryResult, row: ResultRow) -> dict[str, object]:
-    """Return the size of a coreset, and how well it covers the projected training patches."""
-    part = result.learned.percentages.index(row.percentage_coreset)
-    coreset = result.learned.coresets[row.seed]
-    cover = coreset.covers[part]
-    return {
-        "size": coreset.sizes[part],
-        "covering_radius": cover.radius,
-        "proven_factor": cover.factor,
-    }
 
 
 def _save_maps(
