@@ -14,8 +14,8 @@ import torch
 from patchcore.coreset import project, select_beyond
 from patchcore.embedder import Embedder
 from patchcore.errors import PatchCoreError
-from patchcore.fit import judged_patches
 from patchcore.held_out import HeldOutCollector, HeldOutScores
+from patchcore.judged import judged_patches
 from patchcore.memory_bank import Coreset, MemoryBank
 from patchcore.origins import EmbeddingOrder, Origins
 from patchcore.passes import PatchCutter, TrainingImages
@@ -53,7 +53,7 @@ def extend(embedder: Embedder, scorer: Scorer, trained: Trained, images: Trainin
     projected_new, projected_kept = projected
     if judged is not None:  # an ignored patch is where a kept one is, so it is never selected
         projected_new[~judged] = projected_kept[0]
-    chosen = select_beyond(projected_new, projected_kept, coreset.radii[0]).cpu().numpy()
+    chosen = select_beyond(projected_new, projected_kept, coreset.covers[0].radius).cpu().numpy()
     grown = _grow(embedder, scorer, coreset, new, points, chosen, tuple(images.names))
     thresholds = choose_thresholds(scores, BestThresholds())
     joined = Joined(len(images), len(chosen), scores, thresholds)
@@ -90,7 +90,7 @@ def _check(coreset: Coreset, scorer: Scorer, images: TrainingImages) -> None:
             f"expected a model of one percentage to extend, found {len(coreset.sizes)} "
             "(percentage_coreset)"
         )
-    if not coreset.radii:
+    if not coreset.covers:
         raise PatchCoreError(
             "expected a model with a covering radius to extend: train it anew by train, or by "
             "evaluate with path_trained"
@@ -158,7 +158,9 @@ def _grow(
         for start, version in new.versions:
             cutter.add(start, version)
         patches = np.concatenate([patches, cutter.patches])
-    return Coreset(indices, (len(bank),), bank, coreset.seed, origins, patches, coreset.radii)
+    # Nothing is proven of a coreset that grew after its selection.
+    covers = (coreset.covers[0]._replace(factor=None),)
+    return Coreset(indices, (len(bank),), bank, coreset.seed, origins, patches, covers)
 
 
 def _join_origins(

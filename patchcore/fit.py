@@ -12,32 +12,27 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from patchcore.augment import changed, is_same_place
-from patchcore.coreset import Selection, centre_, select_sizes
-from patchcore.device_memory import free_memory
+from patchcore.certificate import Cover
+from patchcore.coreset import Selection, select_sizes
 from patchcore.embedder import Embedder
+from patchcore.engine import Engine, LocalEngine
 from patchcore.ensemble import NUM_SAMPLES, NormalScores, draw_sample, normal_scores
 from patchcore.errors import PatchCoreError
 from patchcore.explain import cut_size
+from patchcore.greedy import centre
 from patchcore.held_out import Folds, HeldOutCollector, HeldOutScores
-from patchcore.ignored import IgnoreMask
+from patchcore.judged import judged_patches, num_judged_patches
 from patchcore.memory_bank import Bank, Coreset, make_bank
-from patchcore.memory_plan import MemoryPlan, Needs, plan_memory
+from patchcore.memory_plan import MemoryPlan, Needs
 from patchcore.observer import NO_OBSERVER, Observer
 from patchcore.origins import EmbeddingOrder, Origins
 from patchcore.passes import (
     EmbeddingRows,
     PatchCutter,
-    Projections,
-    Reader,
+    Patches,
     TrainingImages,
-    first_pass,
-    second_pass,
 )
 from patchcore.scoring import Scorer
-
-# Share of the free memory that a fit may use; the rest is for the backbone, figures and others.
-SHARE_OF_FREE_MEMORY = 0.7
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +73,8 @@ class FitRequest:
         held_out: Whether to score held-out images, for thresholds.
         patches: Whether to keep the crops of the coreset's patches.
         normal: Whether to measure the scores of training patches, for ensembles.
-        radii: Whether to measure the covering radii of the coresets, for `PatchCore.extend`.
         memory_budget: Gigabytes for embeddings, selections and coresets; 0 for
-            `SHARE_OF_FREE_MEMORY`.
+            most of what is free.
     """
 
     percentages: tuple[float, ...]
@@ -88,7 +82,6 @@ class FitRequest:
     held_out: bool = True
     patches: bool = True
     normal: bool = False
-    radii: bool = False
     memory_budget: float = 0.0
 
 
@@ -130,6 +123,7 @@ def fit(
     images: TrainingImages,
     request: FitRequest,
     observer: Observer = NO_OBSERVER,
+    engine: Engine | None = None,
 ) -> FitResult:
     """Learn what is normal.
 
@@ -139,6 +133,8 @@ def fit(
         images: The training images.
         request: Results to compute.
         observer: Observes the stages.
+        engine: Where the patches are embedded and selected; None for this process. It changes no
+            result.
 
     Raises:
         PatchCoreError: there is no image; a percentage of the patches is fewer than k; the
@@ -146,45 +142,44 @@ def fit(
     """
     if not len(images):
         raise PatchCoreError("expected at least one training image, found none")
+    engine = engine or LocalEngine()
     order = EmbeddingOrder.of(len(images), len(embedder.versions), images.batch_size)
     num_patches = num_judged_patches(embedder, scorer, len(images))
     sizes = coreset_sizes(num_patches, request.percentages, scorer.k)
     judged = judged_patches(embedder, scorer, order)
     # The plan counts on different images: copies are known after the first pass.
     folds = _make_folds(embedder, scorer, order, request, np.arange(len(images)), judged)
-    budget = request.memory_budget or SHARE_OF_FREE_MEMORY * free_memory(embedder.device)
-    plan = plan_memory(_needs(embedder, request, len(order), sizes, folds), budget)
+    needs = _needs(embedder, request, len(order), sizes, folds)
+    plan = engine.plan(needs, request.memory_budget, embedder.device)
     if plan.passes > 1:
         log.info("memory is short: %s", plan.describe())
     else:
         log.debug("%s; %d patches, coresets of %s", plan.describe(), num_patches, sizes)
 
-    first_seed, two_passes = request.seeds[0], plan.passes > 1
+    first_seed = request.seeds[0]
     samples = _draw_samples(num_patches, judged, request.seeds if request.normal else ())
-    reader = Reader(embedder, images, two_passes or request.held_out, observer)
-    first = first_pass(
-        reader,
-        request.seeds,
+    patches = engine.embed(
+        embedder,
         scorer,
+        images,
         judged,
-        keep_embeddings=not two_passes,
-        keep_images=request.patches and not two_passes,
+        request.seeds,
+        observer,
+        plan=plan,
+        with_digests=request.held_out,
+        keep_images=request.patches,
     )
     if request.held_out:
-        groups = order.groups_of_copies(reader.digests)
+        groups = order.groups_of_copies(patches.digests)
         folds = _make_folds(embedder, scorer, order, request, groups, judged)
-    selected, radii = _select_coresets(first.points, sizes, judged, observer, request.radii)
-    fold_selections = _select_folds(first.points[first_seed], first_seed, folds)
-    first.points.clear()
+    selected, covers = _select_coresets(patches, request.seeds, sizes, judged, observer)
+    fold_selections = _select_folds(patches, first_seed, folds)
+    patches.free_projections()
 
     cutter = PatchCutter(selected[first_seed], embedder) if request.patches else None
-    rows, features = first.rows, first.features
-    if rows is None:
-        scored = [fold.patches for fold in folds]
-        needed = [*selected.values(), *fold_selections, *scored, *samples.values()]
-        rows = second_pass(reader, np.unique(np.concatenate(needed)), cutter)
-    for start, version in first.crops:
-        cutter.add(start, version)
+    scored = [fold.patches for fold in folds]
+    needed = np.concatenate([*selected.values(), *fold_selections, *scored, *samples.values()])
+    rows, features = patches.rows(needed, cutter), patches.features
     coresets = {
         seed: Coreset(
             indices,
@@ -193,7 +188,7 @@ def fit(
             seed,
             Origins.locate(indices, embedder.grid, order, tuple(images.names), embedder.versions),
             cutter.patches if cutter is not None and seed == first_seed else None,
-            radii[seed],
+            covers[seed],
         )
         for seed, indices in selected.items()
     }
@@ -223,45 +218,6 @@ class _Fold:
     sizes: tuple[int, ...]
 
 
-def num_judged_patches(embedder: Embedder, scorer: Scorer, num_images: int) -> int:
-    """Return the number of training patches of ``num_images`` images that are not ignored."""
-    if scorer.ignored is None:
-        return embedder.num_patches(num_images)
-    return num_images * sum(int(judged.sum()) for judged in judged_versions(embedder, scorer))
-
-
-def judged_patches(
-    embedder: Embedder, scorer: Scorer, order: EmbeddingOrder
-) -> torch.Tensor | None:
-    """Return (N,) bool, which training patches are not ignored; None if all are judged."""
-    if scorer.ignored is None:
-        return None
-    versions = np.stack([judged.ravel() for judged in judged_versions(embedder, scorer)])
-    return torch.from_numpy(versions[order.versions].ravel()).to(embedder.device)
-
-
-def judged_versions(embedder: Embedder, scorer: Scorer) -> list[np.ndarray]:
-    """Return (h, w) bool for each version of an image: the patches that are not ignored.
-
-    The mask changes as the image does. A pixel is ignored if it is interpolated from an ignored
-    one.
-
-    Raises:
-        PatchCoreError: no patch of a version is left.
-    """
-    pixels = scorer.ignored.pixels
-    as_image = np.repeat(pixels[None, ..., None], 3, axis=3).astype(np.uint8) * 255
-    ignored = [
-        scorer.ignored.patches
-        if is_same_place(version)
-        else IgnoreMask(changed(as_image, version)[0, ..., 0] > 0, pixels.shape).patches(
-            scorer.grid
-        )
-        for version in embedder.versions
-    ]
-    return [~one for one in ignored]
-
-
 def _draw_samples(
     num_patches: int, judged: torch.Tensor | None, seeds: Sequence[int]
 ) -> dict[int, np.ndarray]:
@@ -274,57 +230,48 @@ def _draw_samples(
 
 
 def _select_coresets(
-    points: Projections,
+    patches: Patches,
+    seeds: Sequence[int],
     sizes: Sequence[int],
     judged: torch.Tensor | None,
     observer: Observer,
-    measures_radii: bool,
-) -> tuple[dict[int, np.ndarray], dict[int, tuple[float, ...]]]:
+) -> tuple[dict[int, np.ndarray], dict[int, tuple[Cover, ...]]]:
     """Select the largest coreset of each seed from its projections, which are centred in place.
 
     Returns:
-        The selected patches of each seed; the covering radius of each size, in the first bank,
-        empty if not measured.
+        The selected patches of each seed; how well each size covers all patches, in the first bank.
     """
-    selected, radii = {}, {}
-    for seed, of_banks in points.items():
+    selected, covers = {}, {}
+    for seed in seeds:
         found = []
-        for projected in of_banks:
+        for shards in patches.shards(seed, judged):
             with observer.selection(seed, sizes) as progress:
-                found.append(
-                    select_sizes(
-                        centre_(projected, seed, judged),
-                        sizes,
-                        seed=seed,
-                        candidates=judged,
-                        progress=progress,
-                        measures_radii=measures_radii,
-                    )
-                )
-        selected[seed] = _in_turn(found)
-        radii[seed] = found[0].radii or ()
-    return selected, radii
+                centre(shards, seed)
+                found.append(select_sizes(shards, sizes, seed=seed, progress=progress))
+        selected[seed] = _in_turn(found, judged)
+        covers[seed] = found[0].covers
+    return selected, covers
 
 
-def _select_folds(
-    points: Sequence[torch.Tensor], seed: int, folds: Sequence[_Fold]
-) -> list[np.ndarray]:
+def _select_folds(patches: Patches, seed: int, folds: Sequence[_Fold]) -> list[np.ndarray]:
     """Select the largest coreset of the other folds, for each fold."""
-    return [
-        _in_turn(
-            [
-                select_sizes(projected, fold.sizes, seed=seed, candidates=fold.candidates)
-                for projected in points
-            ]
-        )
-        for fold in folds
-    ]
+    selections = []
+    for fold in folds:
+        banks = patches.shards(seed, fold.candidates)
+        found = [select_sizes(shards, fold.sizes, seed=seed) for shards in banks]
+        selections.append(_in_turn(found, fold.candidates))
+    return selections
 
 
-def _in_turn(selections: Sequence[Selection]) -> np.ndarray:
-    """Return the patches (M,) of each of L banks in turn, (M * L,), as `LayeredBank` has them."""
-    indices = [selection.indices for selection in selections]
-    return torch.stack(indices, dim=1).flatten().cpu().numpy()
+def _in_turn(selections: Sequence[Selection], candidates: torch.Tensor | None) -> np.ndarray:
+    """Return the patches (M,) of each of L banks in turn, (M * L,), as `LayeredBank` has them.
+
+    Args:
+        selections: The selection of each bank, by number of the candidate.
+        candidates: (N,) bool, the patches to select from; None for all.
+    """
+    numbers = np.stack([selection.numbers for selection in selections], axis=1).ravel()
+    return numbers if candidates is None else np.flatnonzero(candidates.cpu().numpy())[numbers]
 
 
 def _make_bank(

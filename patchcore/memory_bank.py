@@ -10,6 +10,7 @@ import faiss
 import numpy as np
 import torch
 
+from patchcore.certificate import Cover
 from patchcore.distances import faiss_nearest, true_distances
 from patchcore.errors import PatchCoreError
 from patchcore.lower_bounds import LowerBounds
@@ -271,8 +272,7 @@ class Coreset:
         seed: Seed of the selection.
         origins: The training image and the position of each patch.
         patches: (M, ph, pw, 3) uint8, crop of each patch; None if not kept.
-        radii: Covering radius of each size in projections: no training patch is farther from the
-            coreset; empty if not measured.
+        covers: How well each size covers all training patches, in projections; empty if unknown.
     """
 
     indices: np.ndarray
@@ -281,15 +281,15 @@ class Coreset:
     seed: int
     origins: Origins
     patches: np.ndarray | None = None
-    radii: tuple[float, ...] = ()
+    covers: tuple[Cover, ...] = ()
 
     def of_size(self, size: int) -> "Coreset":
         """Return the coreset of one percentage alone: the first ``size`` patches."""
         patches = None if self.patches is None else self.patches[:size]
         origins = self.origins.first(size)
         bank = self.bank.first(size)
-        radii = (self.radii[self.sizes.index(size)],) if self.radii else ()
-        return Coreset(self.indices[:size], (size,), bank, self.seed, origins, patches, radii)
+        covers = (self.covers[self.sizes.index(size)],) if self.covers else ()
+        return Coreset(self.indices[:size], (size,), bank, self.seed, origins, patches, covers)
 
 
 def _search_in_full(queries: torch.Tensor, part: torch.Tensor, k: int) -> torch.Tensor:

@@ -22,16 +22,19 @@ class MemoryPlan:
 
     Attributes:
         passes: Number of times that the images are embedded, 1 or 2.
-        needed: Required memory in gigabytes.
+        needed: Required memory in gigabytes, of all shards together.
+        shards: Number of processes that hold the patches.
     """
 
     passes: int
     needed: float
+    shards: int = 1
 
     def describe(self) -> str:
         """Return the plan in words, for the log and ``run.json``."""
         kept = "all embeddings kept" if self.passes == 1 else "projections kept, embedded twice"
-        return f"{kept}, about {self.needed:.2g} GB"
+        spread = f" in {self.shards} shards" if self.shards > 1 else ""
+        return f"{kept}{spread}, about {self.needed:.2g} GB"
 
 
 @dataclass(frozen=True)

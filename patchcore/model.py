@@ -13,6 +13,7 @@ import torch
 from patchcore import storage
 from patchcore.backbone import Backbone
 from patchcore.embedder import Embedder
+from patchcore.engine import Engine
 from patchcore.errors import PatchCoreError
 from patchcore.extend import extend
 from patchcore.fit import FitRequest, fit
@@ -170,7 +171,12 @@ class PatchCore:
         return self.embedder.crop(image)
 
     def fit(
-        self, images: Iterable, names: Sequence[str] = (), *, memory_budget: float = 0.0
+        self,
+        images: Iterable,
+        names: Sequence[str] = (),
+        *,
+        memory_budget: float = 0.0,
+        engine: Engine | None = None,
     ) -> "PatchCore":
         """Learn what is normal.
 
@@ -180,6 +186,8 @@ class PatchCore:
             names: The name of each image, for explanations; optional.
             memory_budget: Gigabytes for embeddings and selection; 0 for most of the free memory.
                 Embeddings that do not fit are computed twice, with the same result.
+            engine: Where patches are embedded and selected, with the same result: None for this
+                process, `patchcore.distributed.RayEngine` for several machines.
 
         Returns:
             This model.
@@ -190,10 +198,8 @@ class PatchCore:
                 memory is too small.
         """
         training = self._cropped(images, names)
-        request = FitRequest(
-            self.percentages, (self.settings.seed,), radii=True, memory_budget=memory_budget
-        )
-        result = fit(self.embedder, self.scorer, training, request)
+        request = FitRequest(self.percentages, (self.settings.seed,), memory_budget=memory_budget)
+        result = fit(self.embedder, self.scorer, training, request, engine=engine)
         held_out = result.held_out[-1]
         thresholds = choose_thresholds(held_out, BestThresholds())
         self.trained = Trained(result.first, held_out, thresholds, mask=self.mask)

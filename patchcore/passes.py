@@ -14,9 +14,7 @@ from patchcore.errors import PatchCoreError
 from patchcore.explain import cut_patches, cut_size
 from patchcore.observer import Observer
 from patchcore.scoring import Scorer
-
-# For each seed, the projections (N, P) of all training patches for each bank.
-Projections = dict[int, list[torch.Tensor]]
+from patchcore.shards import LocalShards, Shards
 
 
 class TrainingImages(Protocol):
@@ -35,6 +33,9 @@ class TrainingImages(Protocol):
 
     def batches(self) -> Iterator[np.ndarray]:
         """Yield the images, (B, *size_crop, 3) uint8 RGB, in the same batches at each call."""
+
+    def part(self, start: int, stop: int) -> "TrainingImages":
+        """Return the images from ``start`` to ``stop``; only several machines need parts."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class CroppedImages:
         """Yield the images in batches."""
         for first in range(0, len(self.crops), self.batch_size):
             yield np.stack(self.crops[first : first + self.batch_size])
+
+    def part(self, start: int, stop: int) -> "CroppedImages":
+        """Return the images from ``start`` to ``stop``."""
+        return CroppedImages(self.crops[start:stop], self.names[start:stop], self.batch_size)
 
 
 class Reader:
@@ -167,10 +172,12 @@ class PatchCutter:
         embedder: Provides the grid and the size of the images.
 
     Attributes:
+        indices: (M,) int64, numbers of the patches.
         patches: (M, ph, pw, 3) uint8, the crops.
     """
 
     def __init__(self, indices: np.ndarray, embedder: Embedder):
+        self.indices = indices
         grid, size = embedder.grid, embedder.preprocess.size_crop
         self._grid = grid
         self._image, position = np.divmod(indices, grid[0] * grid[1])
@@ -185,71 +192,115 @@ class PatchCutter:
         )
 
 
-@dataclass(frozen=True)
-class FirstPass:
-    """What the first pass over the training images keeps.
+class Patches(Protocol):
+    """The training patches of a fit, embedded on this machine or spread over several.
 
     Attributes:
-        points: The projections of each seed and bank.
-        rows: The embeddings of all patches; None if not kept.
-        crops: The batches of images, each with the number of images before it; empty if not kept.
+        digests: (n, 2) uint64, the digest of each embedded image; empty if not noted.
         features: (n, D) `Scorer.image_features` of each embedded image; None if images are not
             compared by them.
     """
 
-    points: Projections
-    rows: EmbeddingRows | None
-    crops: list[tuple[int, np.ndarray]]
+    digests: np.ndarray
     features: torch.Tensor | None
 
+    def shards(self, seed: int, candidates: torch.Tensor | None) -> list[Shards]:
+        """Return the projections of a seed, for each bank.
 
-def first_pass(
-    reader: Reader,
-    seeds: Sequence[int],
-    scorer: Scorer,
-    judged: torch.Tensor | None,
-    *,
-    keep_embeddings: bool,
-    keep_images: bool,
-) -> FirstPass:
-    """Project all patches, and keep their embeddings and images on request.
+        Args:
+            seed: One of the seeds of the fit.
+            candidates: (N,) bool, the patches to select from; None for all.
+        """
+
+    def free_projections(self) -> None:
+        """Give back the memory of the projections."""
+
+    def rows(self, numbers: np.ndarray, cutter: "PatchCutter | None") -> "EmbeddingRows":
+        """Return the embeddings of at least the patches (m,), and crop patches."""
+
+
+class LocalPatches:
+    """The training patches on this machine, as `Patches`.
 
     Args:
         reader: Reads and embeds the images.
         seeds: Seeds of the projections.
         scorer: Defines the points that are projected.
         judged: (N,) bool, the patches that are not ignored; None for all.
-        keep_embeddings: Whether to keep the embeddings of all patches.
-        keep_images: Whether to keep the images, in all versions.
+        keep_embeddings: Whether to keep the embeddings of all patches; if not, `rows` embeds again.
+        keep_images: Whether to keep the images, in all versions, for their crops. Without
+            embeddings they are never kept.
     """
-    embedder, metric = reader.embedder, scorer.metric
-    num_patches, device = embedder.num_patches(reader.num_images), embedder.device
-    points = {
-        seed: [
-            torch.empty(num_patches, PROJECTION_DIM, device=device) for _ in range(metric.num_banks)
-        ]
-        for seed in seeds
-    }
-    rows = torch.empty(num_patches, embedder.embed_dim, device=device) if keep_embeddings else None
-    crops, features = [], []
-    for start, version, embeddings in reader.read():
-        first = start * embedder.patches_per_image
-        here = slice(first, first + len(embeddings))
-        batch_points = metric.points(embeddings)
-        if scorer.retrieves_images:
-            shape = -1, embedder.patches_per_image
-            judged_here = None if judged is None else judged[here].view(shape)
-            features.append(scorer.image_features(batch_points.unflatten(0, shape), judged_here))
-        parts = metric.parts(batch_points)
-        for seed, of_banks in points.items():
+
+    def __init__(
+        self,
+        reader: Reader,
+        seeds: Sequence[int],
+        scorer: Scorer,
+        judged: torch.Tensor | None,
+        *,
+        keep_embeddings: bool,
+        keep_images: bool,
+    ):
+        embedder, num_patches = reader.embedder, reader.embedder.num_patches(reader.num_images)
+        num_banks = scorer.metric.num_banks
+        self._reader, self._scorer = reader, scorer
+        # For each seed, the projections (N, P) of all training patches for each bank.
+        self._points = {
+            seed: [
+                torch.empty(num_patches, PROJECTION_DIM, device=embedder.device)
+                for _ in range(num_banks)
+            ]
+            for seed in seeds
+        }
+        self._rows = None
+        if keep_embeddings:
+            self._rows = torch.empty(num_patches, embedder.embed_dim, device=embedder.device)
+        self._images: list[tuple[int, np.ndarray]] = []
+        features = []
+        for start, version, embeddings in reader.read():
+            first = start * embedder.patches_per_image
+            here = slice(first, first + len(embeddings))
+            judged_here = None if judged is None else judged[here]
+            features += self._keep(here, embeddings, judged_here)
+            if keep_embeddings and keep_images:
+                self._images.append((start, version))
+        self.digests = reader.digests
+        self.features = torch.cat(features) if features else None
+
+    def _keep(
+        self, here: slice, embeddings: torch.Tensor, judged: torch.Tensor | None
+    ) -> list[torch.Tensor]:
+        """Keep what is needed of the patches of a batch; return the features of its images."""
+        points = self._scorer.metric.points(embeddings)
+        parts = self._scorer.metric.parts(points)
+        for seed, of_banks in self._points.items():
             for projected, part in zip(of_banks, parts, strict=True):
                 projected[here] = project(part, seed)
-        if rows is not None:
-            rows[here] = embeddings
-        if keep_images:
-            crops.append((start, version))
-    kept = None if rows is None else EmbeddingRows(rows)
-    return FirstPass(points, kept, crops, torch.cat(features) if features else None)
+        if self._rows is not None:
+            self._rows[here] = embeddings
+        if not self._scorer.retrieves_images:
+            return []
+        shape = -1, self._reader.embedder.patches_per_image
+        judged = None if judged is None else judged.view(shape)
+        return [self._scorer.image_features(points.unflatten(0, shape), judged)]
+
+    def shards(self, seed: int, candidates: torch.Tensor | None) -> list[Shards]:
+        """Return one shard for each bank, as `Patches.shards`."""
+        return [LocalShards.of(projected, candidates) for projected in self._points[seed]]
+
+    def free_projections(self) -> None:
+        """Give back the memory of the projections."""
+        self._points.clear()
+
+    def rows(self, numbers: np.ndarray, cutter: "PatchCutter | None") -> "EmbeddingRows":
+        """Return embeddings, as `Patches.rows`; embed again if they were not kept."""
+        if self._rows is None:
+            return second_pass(self._reader, np.unique(numbers), cutter)
+        if cutter is not None:
+            for start, version in self._images:
+                cutter.add(start, version)
+        return EmbeddingRows(self._rows)
 
 
 def second_pass(reader: Reader, numbers: np.ndarray, cutter: PatchCutter | None) -> EmbeddingRows:

@@ -66,10 +66,8 @@ class Collector:
             PatchCoreError: there was no batch, or a score is infinite or undefined.
         """
         self._copy()
-        if not self._on_host:
-            raise PatchCoreError("expected at least one image to predict, found none")
         parts, self._on_host = self._on_host, []
-        return _join(parts, np.concatenate)
+        return join_on_host(parts)
 
     def _copy(self) -> None:
         if self._on_device:
@@ -79,6 +77,17 @@ class Collector:
             self._on_host.append(prediction)
             self._on_device.clear()
             self._bytes = 0
+
+
+def join_on_host(parts: Sequence[Prediction]) -> Prediction:
+    """Join predictions with NumPy arrays.
+
+    Raises:
+        PatchCoreError: there is none.
+    """
+    if not parts:
+        raise PatchCoreError("expected at least one image to predict, found none")
+    return _join(parts, np.concatenate)
 
 
 def _join(parts: Sequence[Prediction], concatenate) -> Prediction:

@@ -27,6 +27,7 @@ from safetensors.torch import load, save
 
 from patchcore.augment import versions_of
 from patchcore.backbone import Backbone
+from patchcore.certificate import Cover
 from patchcore.coreset import PROJECTION_DIM, projection
 from patchcore.embedder import grid_of, num_banks_of
 from patchcore.errors import PatchCoreError
@@ -218,7 +219,7 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
         record["settings"]["seed"],
         origins,
         arrays.get("patches"),
-        tuple(record["covering_radii"]),
+        _read_covers(record),
     )
     held_out = None
     if "held_out_images" in arrays:
@@ -236,6 +237,12 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
         mask=_read_mask(record, arrays),
         joined=_read_joined(record, arrays),
     )
+
+
+def _read_covers(record: Mapping) -> tuple[Cover, ...]:
+    radii = record["covering_radii"]
+    factors = record.get("proven_factors", [None] * len(radii))  # of older models, unknown
+    return tuple(Cover(*pair) for pair in zip(radii, factors, strict=True))
 
 
 def _read_joined(record: Mapping, arrays: Mapping[str, np.ndarray]) -> Joined | None:
@@ -311,7 +318,8 @@ def _record(
         "coreset_size": len(coreset.bank),
         "coreset_sizes": list(coreset.sizes),
         "num_banks": num_banks_of(backbone, settings),
-        "covering_radii": list(coreset.radii),
+        "covering_radii": [cover.radius for cover in coreset.covers],
+        "proven_factors": [cover.factor for cover in coreset.covers],
         "embed_dim": coreset.bank.embeddings.shape[1],
         "dtype": dtype,
         "training_images": list(coreset.origins.names),

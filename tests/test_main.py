@@ -242,7 +242,13 @@ class TestResults:
         assert re.fullmatch("[0-9a-f]{64}", run["weights_digest"][QUICK_NETWORK])
         assert run["licence"] == {QUICK_NETWORK: ""}  # random weights
         assert run["patches_per_image"] == {QUICK_NETWORK: NUM_PATCHES}
-        assert set(run["memory"]) == {"gadget", "widget"}
+        assert set(run["memory"]) == set(run["coresets"]) == {"gadget", "widget"}
+        for share, size in ((2, 27), (10, 135)):
+            name = f"{QUICK_NETWORK}, coreset {share} %, seed 0"
+            coreset = run["coresets"]["widget"][name]
+            assert coreset["size"] == size
+            assert coreset["covering_radius"] > 0
+            assert 2 <= coreset["proven_factor"] < 3
         assert run["device"]
         assert "cores" in run["cpu"]
         assert run["command"].startswith("python ")

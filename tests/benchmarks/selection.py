@@ -3,8 +3,10 @@
 import numpy as np
 import torch
 
-from patchcore.coreset import GROUP_SIZE, centre_, greedy_coreset, project
+from patchcore.coreset import greedy_coreset, project
 from patchcore.distances import BLOCK_ROWS
+from patchcore.greedy import GROUP_SIZE, centre
+from patchcore.shards import LocalShards
 from tests.benchmarks.measure import Row, peak_bytes, seconds, time_in_turns, time_once
 from tests.benchmarks.search import make_vectors
 
@@ -71,7 +73,7 @@ def measure(quick: bool) -> list[Row]:
         ),
         Row(what, f"one product: {seconds(loop)}", ours, loop / fast, "" if quick else ">= 5"),
     ]
-    points = centre_(project(embeddings, 0), 0)
+    points = _centred(embeddings)
     peak = peak_bytes(lambda: greedy_coreset(points, num_samples, projection_dim=None))
     if peak is not None:
         allowed = 4 * 2 * count * GROUP_SIZE
@@ -88,7 +90,13 @@ def measure(quick: bool) -> list[Row]:
     return rows
 
 
+def _centred(embeddings: torch.Tensor) -> torch.Tensor:
+    points = project(embeddings, 0)
+    centre(LocalShards.of(points), 0)
+    return points
+
+
 def _start(embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    points = centre_(project(embeddings, 0, PROJECTED), 0)
+    points = _centred(embeddings)
     starting = np.random.RandomState(0).choice(len(points), 10, replace=False)
     return points, torch.cdist(points, points[starting]).mean(1)

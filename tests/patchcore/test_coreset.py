@@ -7,18 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchcore import PatchCoreError
-from patchcore.coreset import (
-    centre_,
-    first_distances,
-    greedy_coreset,
-    lower_distances_,
-    project,
-    select,
-    select_beyond,
-    select_sizes,
-    squared_norms,
-    starting_points,
-)
+from patchcore.coreset import greedy_coreset, project, select_beyond, select_sizes
+from patchcore.greedy import centre, select_greedily, starting_points
+from patchcore.shards import LocalShards, first_distances, lower_distances_, squared_norms
 from tests.support import one_thread
 
 
@@ -28,6 +19,17 @@ def threads(request):
     with one_thread():
         torch.set_num_threads(request.param)
         yield
+
+
+def centre_(points, seed):
+    centre(LocalShards.of(points), seed)
+    return points
+
+
+def select(points, num_samples, seed, candidates=None, group_size=1024):
+    """Return the numbers of the selected points, among the candidates."""
+    shards = LocalShards.of(points, candidates)
+    return select_greedily(shards, num_samples, seed=seed, group_size=group_size).numbers
 
 
 def select_one_by_one(embeddings, num_samples, seed=0, projection_dim=128):
@@ -205,7 +207,7 @@ def test_a_mask_selects_as_from_a_copy_of_the_candidates(share, group_size, whol
     num_samples = int(share * int(mask.sum()))
     selected = select(points, num_samples, seed=3, candidates=mask, group_size=group_size)
     expected = select(points[mask], num_samples, seed=3, group_size=group_size)
-    assert torch.equal(selected, mask.nonzero()[:, 0][expected])
+    assert selected.tolist() == expected.tolist()
     assert torch.equal(points, before)
 
 
@@ -213,10 +215,7 @@ def test_what_a_mask_leaves_out_may_be_anything():
     points = make_embeddings(300, dim=16)
     points[7], mask = float("nan"), torch.arange(300) != 7
     expected = select(points[mask], 50, seed=0)
-    assert (
-        select(points, 50, seed=0, candidates=mask).tolist()
-        == (expected + (expected >= 7)).tolist()
-    )
+    assert select(points, 50, seed=0, candidates=mask).tolist() == expected.tolist()
     with pytest.raises(PatchCoreError, match="finite"):
         select(points, 50, seed=0)
 
@@ -250,10 +249,17 @@ def test_starting_points_are_the_reference_codes_draw():
     assert sorted(starting_points(6, 4).tolist()) == list(range(6))
 
 
+def test_starting_points_of_very_many_patches_need_no_memory_for_each():
+    found = starting_points(10**13, 4).tolist()
+    assert found == starting_points(10**13, 4).tolist() != starting_points(10**13, 5).tolist()
+    assert len(set(found)) == 10
+    assert 10**10 < max(found) < 10**13
+
+
 def test_the_mean_of_the_starting_points_becomes_the_origin():
     points = make_embeddings(100)
     expected = points - points[np.random.RandomState(4).choice(100, 10, replace=False)].mean(0)
-    assert centre_(points, 4) is points
+    centre(LocalShards.of(points), 4)
     torch.testing.assert_close(points, expected)
 
 
@@ -316,51 +322,36 @@ class TestAllPatches:
         return centre_(torch.randn(60, 16, generator=torch.Generator().manual_seed(2)), 0)
 
     def test_all_are_taken_in_their_order_without_a_selection(self, points, monkeypatch):
-        monkeypatch.setattr("patchcore.coreset.select", None)
+        monkeypatch.setattr("patchcore.coreset.select_greedily", None)
         seen = []
-        found = select_sizes(points, [60], seed=0, progress=seen.append)
-        assert found.indices.tolist() == list(range(60))
+        found = select_sizes(LocalShards.of(points), [60], seed=0, progress=seen.append)
+        assert found.numbers.tolist() == list(range(60))
+        assert found.covers == ((0.0, 1.0),)
         assert seen == [60]
 
     def test_a_smaller_coreset_stays_the_prefix(self, points):
-        found = select_sizes(points, [12, 60], seed=0).indices.tolist()
+        found = select_sizes(LocalShards.of(points), [12, 60], seed=0).numbers.tolist()
         assert found[:12] == select(points, 12, seed=0).tolist()
         assert found[12:] == [number for number in range(60) if number not in found[:12]]
 
     def test_all_candidates(self, points):
-        candidates = torch.arange(60) % 3 != 0
-        found = select_sizes(points, [5, 40], seed=0, candidates=candidates).indices.tolist()
-        assert found[:5] == select(points, 5, seed=0, candidates=candidates).tolist()
-        assert sorted(found) == candidates.nonzero()[:, 0].tolist()
+        shards = LocalShards.of(points, torch.arange(60) % 3 != 0)
+        found = select_sizes(shards, [5, 40], seed=0).numbers.tolist()
+        assert found[:5] == select(points, 5, 0, torch.arange(60) % 3 != 0).tolist()
+        assert sorted(found) == list(range(40))
 
     def test_other_sizes_are_selected(self, points):
         expected = select(points, 59, seed=0).tolist()
-        assert select_sizes(points, [3, 59], seed=0).indices.tolist() == expected
+        assert select_sizes(LocalShards.of(points), [3, 59], seed=0).numbers.tolist() == expected
 
     def test_values_that_are_not_finite_are_refused(self, points):
         points[7, 3] = torch.inf
         with pytest.raises(PatchCoreError, match="expected finite embeddings"):
-            select_sizes(points, [60], seed=0)
+            select_sizes(LocalShards.of(points), [60], seed=0)
 
-
-class TestCoveringRadius:
-    def test_no_patch_is_farther_from_the_selected_ones(self):
-        points = centre_(torch.randn(90, 16, generator=torch.Generator().manual_seed(5)), 0)
-        sizes = [4, 20, 50, 90]
-        found = select_sizes(points, sizes, seed=0, measures_radii=True)
-        for size, radius in zip(sizes, found.radii, strict=True):
-            chosen = points[found.indices[:size]].double()
-            expected = torch.cdist(points.double(), chosen).amin(1).max()
-            # At first, the selection uses the mean distance to the starting points if it is less.
-            assert radius == pytest.approx(float(expected), rel=1e-5, abs=1e-5) or size == 4
-            assert radius <= float(expected) * (1 + 1e-6)
-
-    def test_it_changes_no_selection_and_is_left_out_otherwise(self):
-        points = centre_(torch.randn(90, 16, generator=torch.Generator().manual_seed(5)), 0)
-        plain = select_sizes(points, [20, 50], seed=0)
-        assert plain.radii is None
-        measured = select_sizes(points, [20, 50], seed=0, measures_radii=True)
-        assert torch.equal(plain.indices, measured.indices)
+    def test_more_than_all_are_refused(self, points):
+        with pytest.raises(PatchCoreError, match=r"1 to 60 patches.*found 61"):
+            select_sizes(LocalShards.of(points), [61], seed=0)
 
 
 class TestSelectBeyond:

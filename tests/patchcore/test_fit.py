@@ -67,7 +67,7 @@ def nearest_by_hand(queries: torch.Tensor, bank: torch.Tensor, k: int) -> np.nda
 
 def two_passes(monkeypatch) -> None:
     """Let no embeddings fit into the memory."""
-    import patchcore.fit as module
+    import patchcore.engine as module
 
     def plan(needs, budget):
         return module.MemoryPlan(passes=2, needed=0.0)
@@ -163,7 +163,7 @@ class TestTwoPasses:
             seen.append((needs, budget))
             return module.MemoryPlan(passes=1, needed=0.0)
 
-        import patchcore.fit as module
+        import patchcore.engine as module
 
         monkeypatch.setattr(module, "plan_memory", plan)
         model = make_model(percentage_coreset=(0.1, 0.5), augment=("vertical",))

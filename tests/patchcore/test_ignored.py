@@ -11,16 +11,18 @@ from safetensors.torch import load_file
 from scipy.ndimage import rotate
 
 from patchcore import PatchCore, PatchCoreError
-from patchcore.coreset import centre_, greedy_coreset
+from patchcore.coreset import greedy_coreset
 from patchcore.ensemble import draw_sample, normal_scores
 from patchcore.explain import find_most_anomalous
 from patchcore.export import export
-from patchcore.fit import judged_versions
+from patchcore.greedy import centre
 from patchcore.held_out import NUM_FOLDS
 from patchcore.ignored import IgnoreMask
+from patchcore.judged import judged_versions
 from patchcore.preprocess import Preprocess
 from patchcore.scoring import AnomalyMap
 from patchcore.settings import IMAGE_SCORES
+from patchcore.shards import LocalShards
 from tests.patchcore.test_fit import (
     GRID,
     PATCHES,
@@ -430,5 +432,7 @@ def test_without_a_mask_there_is_nothing_of_it(image_score):
 def test_points_are_centred_as_if_the_others_were_not_there():
     points = torch.randn(60, 8, generator=torch.Generator().manual_seed(0)) + 100
     candidates = torch.arange(60) % 3 > 0
-    expected = centre_(points[candidates], seed=3)
-    assert torch.equal(centre_(points, seed=3, candidates=candidates)[candidates], expected)
+    alone = points[candidates]
+    centre(LocalShards.of(alone), 3)
+    centre(LocalShards.of(points, candidates), 3)
+    assert torch.equal(points[candidates], alone)

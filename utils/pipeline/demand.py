@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from datasets.base import Category
 from patchcore import PatchCore
+from patchcore.engine import SHARE_OF_FREE_MEMORY
 from patchcore.errors import PatchCoreError
-from patchcore.fit import SHARE_OF_FREE_MEMORY, memory_needs
+from patchcore.fit import memory_needs
 from patchcore.memory_plan import GIGABYTE, plan_memory
 from utils.errors import UsageError
 from utils.options.evaluate import EvaluateOptions

@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -69,6 +69,8 @@ class CategoryResult:
         reading: How the files were read, and what was noticed.
         ignored: Positions that are not judged; None if all are. Patches are those of the first
             member of an ensemble.
+        coresets: How well the coreset of each measurement covers the training patches, by the name
+            of model, setting and seed, for ``run.json``.
     """
 
     category: Category
@@ -80,6 +82,7 @@ class CategoryResult:
     learned: FitResult
     reading: Reading
     ignored: Ignored | None = None
+    coresets: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     @property
     def masks(self) -> np.ndarray | None:
@@ -183,9 +186,21 @@ def evaluate_category(
                 learned,
                 reading,
                 ignored,
+                dict(_describe_coreset(one.row, learned) for one in measurements),
             )
         )
     return results
+
+
+def _describe_coreset(row: ResultRow, learned: FitResult) -> tuple[str, dict[str, object]]:
+    """Return the name of a coreset, its size and how well it covers the projected patches."""
+    part, coreset = learned.percentages.index(row.percentage_coreset), learned.coresets[row.seed]
+    cover = coreset.covers[part]
+    return f"{row.model}, coreset {row.setting}, seed {row.seed}", {
+        "size": coreset.sizes[part],
+        "covering_radius": cover.radius,
+        "proven_factor": cover.factor,
+    }
 
 
 def _fit_shots(
@@ -226,7 +241,6 @@ def fit_request(
         held_out=options.needs_held_out_scores and is_first,
         patches=options.needs_patch_images and is_first,
         normal=len(options.backbone) > 1,
-        radii=options.saves_models and is_first,
         memory_budget=options.memory_budget,
     )
 

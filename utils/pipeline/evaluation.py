@@ -334,7 +334,7 @@ def _describe_fits(
     category: Category,
     results: Sequence[Sequence[CategoryResult]],
 ) -> dict[str, dict[str, object]]:
-    """Describe how memory was used and, if a few training images were chosen, which ones."""
+    """Describe memory, coresets and, if a few training images were chosen, which ones."""
     record: dict[str, dict[str, object]] = {
         "memory": {
             name if member.shots is None else f"{name}, {shots_text(member.shots)}": (
@@ -342,7 +342,13 @@ def _describe_fits(
             )
             for group in results
             for name, member in zip(names, group, strict=False)  # without the ensemble
-        }
+        },
+        "coresets": {
+            key: value
+            for group in results
+            for _, member in zip(names, group, strict=False)
+            for key, value in member.coresets.items()
+        },
     }
     if options.shots:
         record["shots"] = {

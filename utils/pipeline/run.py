@@ -48,7 +48,7 @@ MODEL_FLAGS = (
     *("nominal_fpr", "nominal_fpr_pixel", "seed"),
 )
 # Entries of ``run.json`` with a part of each category.
-CATEGORY_RECORDS = ("memory", "shots", "file_notes")
+CATEGORY_RECORDS = ("memory", "coresets", "shots", "file_notes")
 FIGURE_FLAGS = ("pictures", "pictures_limit", "explain_top", "score_max")
 
 log = logging.getLogger(__name__)

@@ -85,7 +85,6 @@ def _train_category(
             model.percentages,
             (model.settings.seed,),
             held_out=options.needs_held_out_scores,
-            radii=True,
             memory_budget=options.memory_budget,
         )
         observer = RunObserver(category.name, model.device)
@@ -93,6 +92,7 @@ def _train_category(
         saved = save_models(model, name, category, learned, reading.decoding, options, shots=shots)
         for trained, percentage in zip(saved, model.percentages, strict=True):
             _log_threshold(trained, time.perf_counter() - start)
+            log.info("%s", trained.coreset.covers[0].describe())
             k = model.settings.k
             folder = model_folder(options.path_trained, category.name, name, percentage, k, shots)
             _report_suspects(trained, reading, folder)

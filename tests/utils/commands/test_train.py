@@ -98,6 +98,7 @@ class TestWhatIsLearned:
         names = load(tmp_path, "cap").coreset.origins.names
         assert {Path(name).parent for name in names} == {data / "widget/train/good"}
         assert f"learning {data}/widget/train/good, not ground_truth, test" in caplog.text
+        assert "covering radius" in caplog.text
 
     def test_a_dataset_is_refused(self, data, tmp_path, capsys):
         train(data, "--category", "cap", trained=tmp_path / "kept", status=2)

@@ -1,0 +1,391 @@
+"""A fit over several processes or machines, by Ray, with the result of one.
+
+Each worker embeds whole batches of the training images and keeps their projections and distances.
+The driver runs the greedy loop (`patchcore.greedy`) over them. What changes a worker is noted; if a
+worker is lost, its images are embedded again elsewhere, and what was noted is done again in the
+same order, which gives the same distances to the last bit.
+
+Ray is optional (``requirements-ray.txt``). The caller connects to it (``ray.init``).
+"""
+
+import importlib
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from patchcore.embedder import Embedder
+from patchcore.errors import PatchCoreError
+from patchcore.memory_plan import GIGABYTE, MemoryPlan, Needs
+from patchcore.observer import Observer
+from patchcore.passes import EmbeddingRows, PatchCutter, TrainingImages
+from patchcore.scoring import Scorer
+from patchcore.shard_worker import Key, ShardWorker, versions
+from patchcore.shards import Shards
+
+# A worker that is lost this often is given up: its machine has too little memory, for example.
+MAX_LOSSES = 3
+# Bytes of a worker besides its patches: the packages, the network, and a batch of images.
+WORKER_BYTES = 1_000_000_000
+# Methods of a shard that change it and return something.
+CHANGING = frozenset({"prepare", "begin"})
+
+log = logging.getLogger(__name__)
+
+
+class Call(NamedTuple):
+    """A call of a method of every worker.
+
+    Attributes:
+        method: Its name.
+        arguments: Those for each worker.
+        key: The selection that the call belongs to; None if it matters to later ones too.
+    """
+
+    method: str
+    arguments: Sequence[tuple]
+    key: Key | None
+
+
+class Workers:
+    """Ray actors that are asked together, and replaced if they are lost.
+
+    Args:
+        arguments: The arguments of each `ShardWorker`.
+        resources: What Ray reserves for each, as ``ray.remote`` takes it.
+        kind: The class of a worker; benchmarks use another one.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[tuple],
+        resources: dict[str, float],
+        kind: type[ShardWorker] = ShardWorker,
+    ):
+        self._ray = import_ray()
+        self._actor_class = self._ray.remote(**resources)(kind)
+        self._arguments = arguments
+        self.actors = [self._actor_class.remote(*own) for own in arguments]
+        self._num_losses = [0] * len(arguments)
+        self._log: list[Call] = []
+        # Of each worker, calls whose results nobody has waited for: they may have failed.
+        self._open_calls: list[list] = [[] for _ in arguments]
+
+    def __len__(self) -> int:
+        return len(self._arguments)
+
+    def ask(self, method: str, arguments: Sequence[tuple]) -> list:
+        """Call a method of every worker that changes nothing; return the results in order."""
+        self._send_all(method, arguments)
+        return [
+            self._result(index, lambda i=index, own=own: self._send(i, method, own))
+            for index, own in enumerate(arguments)
+        ]
+
+    def change(self, method: str, arguments: Sequence[tuple], key: Key | None = None) -> list:
+        """Call a method that changes the workers; return the results in order."""
+        self.tell(method, arguments, key)
+        return [self._result(index) for index in range(len(self))]
+
+    def tell(self, method: str, arguments: Sequence[tuple], key: Key | None = None) -> None:
+        """Call a method that changes the workers, and go on; the next result meets its errors."""
+        self._log.append(Call(method, arguments, key))
+        self._send_all(method, arguments)
+
+    def know(self, arguments: Sequence[tuple]) -> None:
+        """Replace the arguments of the first call, for workers that are replaced from now on."""
+        self._log[0] = self._log[0]._replace(arguments=arguments)
+
+    def forget(self, key: Key) -> None:
+        """Forget what was noted of a selection; it is over."""
+        self._log = [call for call in self._log if call.key != key]
+        for index in range(len(self)):
+            self._send(index, "close", (key,))
+
+    def put(self, value: object) -> object:
+        """Return a reference to a value, with which it is sent to a machine once."""
+        return self._ray.put(value)
+
+    def stop(self) -> None:
+        """End the workers."""
+        for actor in self.actors:
+            self._ray.kill(actor)
+
+    def _send_all(self, method: str, arguments: Sequence[tuple]) -> None:
+        for index, own in enumerate(arguments):
+            self._send(index, method, own)
+
+    def _send(self, index: int, method: str, arguments: tuple) -> None:
+        sent = getattr(self.actors[index], method).remote(*arguments)
+        self._open_calls[index].append(sent)
+
+    def _result(self, index: int, again: Callable[[], None] | None = None) -> object:
+        """Wait for a worker; return the result of its last call.
+
+        Args:
+            index: The worker.
+            again: Sends the last call again, if it was not noted.
+        """
+        while True:
+            try:
+                *_, found = self._ray.get(self._open_calls[index])
+                self._open_calls[index].clear()
+                return found
+            except self._ray.exceptions.RayActorError as error:
+                self._replace(index, error)
+                if again is not None:
+                    again()
+            except self._ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+
+    def _replace(self, index: int, error: Exception) -> None:
+        """Start a worker anew, and repeat what changed the lost one."""
+        self._num_losses[index] += 1
+        first_line = str(error).strip().partition("\n")[0]
+        if self._num_losses[index] > MAX_LOSSES:
+            raise PatchCoreError(
+                f"expected workers that stay, lost worker {index} {MAX_LOSSES + 1} times: "
+                f"{first_line} (more shards need less memory each)"
+            )
+        log.warning("worker %d is lost and replaced: %s", index, first_line)
+        self.actors[index] = self._actor_class.remote(*self._arguments[index])
+        self._open_calls[index].clear()
+        for call in self._log:
+            self._send(index, call.method, call.arguments[index])
+
+
+class RayShards(Shards):
+    """Shards that workers hold.
+
+    Args:
+        workers: The workers.
+        key: Names the selection.
+        counts: Number of candidates of each worker.
+        device: Device of the driver.
+    """
+
+    def __init__(self, workers: Workers, key: Key, counts: Sequence[int], device: torch.device):
+        super().__init__(counts)
+        self._workers, self._key, self._device = workers, key, device
+
+    def ask(self, method: str, arguments: Sequence[tuple]) -> list:
+        """Call a method of each shard; return the results in order."""
+        calls = self._calls(method, arguments)
+        if method in CHANGING:
+            found = self._workers.change("call", calls, self._key)
+        else:
+            found = self._workers.ask("call", calls)
+        return [v.to(self._device) if isinstance(v, torch.Tensor) else v for v in found]
+
+    def tell(self, method: str, arguments: Sequence[tuple]) -> None:
+        """Call a method that changes each shard, without waiting for it."""
+        self._workers.tell("call", self._calls(method, arguments), self._key)
+
+    def subtract(self, origin: torch.Tensor) -> None:
+        """Subtract a vector (P,) from all projections; they stay centred for later selections."""
+        self._workers.tell("subtract", [(self._key, origin.cpu())] * len(self._workers))
+
+    def _calls(self, method: str, arguments: Sequence[tuple]) -> list[tuple]:
+        """Return the calls, with each tensor sent to a machine once."""
+        tensors = [v for own in arguments for v in own if isinstance(v, torch.Tensor)]
+        shared = {id(tensor): tensor for tensor in tensors}
+        shared = {name: self._workers.put(tensor.cpu()) for name, tensor in shared.items()}
+        return [
+            (self._key, method, *(shared.get(id(value), value) for value in own))
+            for own in arguments
+        ]
+
+
+class RayPatches:
+    """The training patches in the memory of workers, as `Patches`.
+
+    Args:
+        workers: The workers, which have not embedded yet.
+        embedder: The driver's, as the workers have it.
+        stops: By worker, the number of the first patch after its own.
+        observer: Observes the embedding.
+    """
+
+    def __init__(
+        self, workers: Workers, embedder: Embedder, stops: Sequence[int], observer: Observer
+    ):
+        self._workers, self._embedder = workers, embedder
+        self._firsts, self._stops = [0, *stops[:-1]], stops
+        self._num_selections = 0
+        self._open: list[Key] = []
+        count = len(workers)
+        with observer.stage("embed"):
+            found = workers.change("embed", [(versions(), None)] * count)
+        workers.know([(versions(), digests) for digests, _ in found])
+        self.digests = np.concatenate([digests for digests, _ in found])
+        observer.advance(len(self.digests))
+        features = [one for _, one in found if one is not None]
+        self.features = torch.cat(features).to(embedder.device) if features else None
+
+    def shards(self, seed: int, candidates: torch.Tensor | None) -> list[RayShards]:
+        """Return the shards of each bank; those returned before are closed."""
+        self._close()
+        parts: list[torch.Tensor | None] = [None] * len(self._workers)
+        counts = [stop - first for first, stop in zip(self._firsts, self._stops, strict=True)]
+        if candidates is not None:
+            parts = self._divide(candidates.cpu())
+            counts = [int(part.sum()) for part in parts]
+        self._num_selections += 1
+        self._open = [
+            (seed, bank, self._num_selections) for bank in range(self._embedder.num_banks)
+        ]
+        for key in self._open:
+            self._workers.tell("open", [(key, part) for part in parts], key)
+        return [RayShards(self._workers, key, counts, self._embedder.device) for key in self._open]
+
+    def free_projections(self) -> None:
+        """Give back the memory of the projections."""
+        self._close()
+        self._workers.tell("free_projections", [()] * len(self._workers))
+
+    def rows(self, numbers: np.ndarray, cutter: PatchCutter | None) -> EmbeddingRows:
+        """Return embeddings, as `Patches.rows`, and end the workers."""
+        numbers = np.unique(numbers)
+        cut = np.empty(0, dtype=np.int64) if cutter is None else cutter.indices
+        calls, places = [], []
+        for first, stop in zip(self._firsts, self._stops, strict=True):
+            begin, end = np.searchsorted(numbers, (first, stop))
+            places.append(np.flatnonzero((cut >= first) & (cut < stop)))
+            calls.append((numbers[begin:end] - first, cut[places[-1]] - first))
+        found = self._workers.ask("rows", calls)
+        self._workers.stop()
+        for (_, crops), here in zip(found, places, strict=True):
+            if len(here):
+                cutter.patches[here] = crops
+        rows = torch.cat([rows for rows, _ in found]).to(self._embedder.device)
+        return EmbeddingRows(rows, numbers)
+
+    def _divide(self, values: torch.Tensor) -> list[torch.Tensor]:
+        pairs = zip(self._firsts, self._stops, strict=True)
+        return [values[first:stop].clone() for first, stop in pairs]
+
+    def _close(self) -> None:
+        for key in self._open:
+            self._workers.forget(key)
+        self._open = []
+
+
+@dataclass(frozen=True)
+class RayEngine:
+    """Workers of a Ray cluster, as `patchcore.engine.Engine`.
+
+    Attributes:
+        shards: Number of workers; 0 for the smallest number that fits into the memory.
+        cpus: CPUs that Ray reserves for a worker.
+        gpus: GPUs that Ray reserves for a worker, where the driver's device is a GPU.
+        num_threads: Threads of a worker; 0 for as many as the driver has, which gives the same
+            bits.
+    """
+
+    shards: int = 0
+    cpus: float = 1
+    gpus: float = 1
+    num_threads: int = 0
+
+    def plan(self, needs: Needs, budget: float, device: torch.device) -> MemoryPlan:
+        """Choose the number of workers; ``budget`` is the gigabytes for each, 0 for all they have.
+
+        Raises:
+            PatchCoreError: Ray is missing or not connected; the cluster has too little memory, or
+                too few CPUs or GPUs.
+        """
+        ray = connected_ray()
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        wanted = {"CPU": self.cpus} | ({"GPU": self.gpus} if device.type == "cuda" else {})
+        total = needs.while_selecting()
+        most = _slots(nodes, wanted)
+        for count in [self.shards] if self.shards else range(1, most + 1):
+            size = total / count
+            fits = _slots(nodes, wanted | {"memory": size + WORKER_BYTES}) >= count
+            if fits and not 0 < budget * GIGABYTE < size:
+                return MemoryPlan(2, total / GIGABYTE, count)
+        each = total / max(self.shards or most, 1) / GIGABYTE
+        found = "; ".join(_describe_node(node) for node in nodes)
+        raise PatchCoreError(
+            f"expected a Ray cluster for {self.shards or most or 1} workers of {each:.2g} GB and "
+            f"{', '.join(f'{amount:g} {name}' for name, amount in wanted.items())} each, found "
+            f"{found} (shards, memory_budget, device)"
+        )
+
+    def embed(
+        self,
+        embedder: Embedder,
+        scorer: Scorer,
+        images: TrainingImages,
+        judged: torch.Tensor | None,
+        seeds: Sequence[int],
+        observer: Observer,
+        *,
+        plan: MemoryPlan,
+        with_digests: bool,
+        keep_images: bool,
+    ) -> RayPatches:
+        """Embed the images on workers; digests are always noted, images are never kept."""
+        num_batches = math.ceil(len(images) / images.batch_size)
+        count = min(plan.shards, num_batches)
+        threads = self.num_threads or torch.get_num_threads()
+        resources = {
+            "num_cpus": self.cpus,
+            "num_gpus": self.gpus if embedder.device.type == "cuda" else 0,
+            "memory": int(plan.needed * GIGABYTE / count) + WORKER_BYTES,
+        }
+        put = import_ray().put
+        method = put(embedder), put(scorer)
+        arguments, stops = [], [0]
+        for batches in np.array_split(np.arange(num_batches), count):
+            start = int(batches[0]) * images.batch_size
+            stop = min((int(batches[-1]) + 1) * images.batch_size, len(images))
+            stops.append(embedder.num_patches(stop))
+            own = None if judged is None else judged[stops[-2] : stops[-1]].clone()
+            arguments.append((*method, images.part(start, stop), own, tuple(seeds), threads))
+        log.info("%d Ray workers embed and select", count)
+        return RayPatches(Workers(arguments, resources), embedder, stops[1:], observer)
+
+
+def import_ray() -> ModuleType:
+    """Return Ray.
+
+    Raises:
+        PatchCoreError: it is not installed.
+    """
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise PatchCoreError(
+            "expected Ray for several machines: pip install -r requirements-ray.txt"
+        ) from error
+
+
+def connected_ray() -> ModuleType:
+    """Return Ray, connected to a cluster.
+
+    Raises:
+        PatchCoreError: it is not installed, or not connected.
+    """
+    ray = import_ray()
+    if not ray.is_initialized():
+        raise PatchCoreError("expected a connection to a Ray cluster: call ray.init first")
+    return ray
+
+
+def _slots(nodes: Sequence[Mapping[str, float]], wanted: Mapping[str, float]) -> int:
+    """Return the number of workers that fit into a cluster, by what each of them needs."""
+    return sum(
+        min(int(node.get(name, 0) / amount) for name, amount in wanted.items() if amount)
+        for node in nodes
+    )
+
+
+def _describe_node(node: Mapping[str, float]) -> str:
+    memory = node.get("memory", 0) / GIGABYTE
+    return f"a node with {memory:.2g} GB, {node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU"
