@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
 
     from datasets.base import DatasetError
     from patchcore.errors import PatchCoreError
-    from utils.errors import UsageError
+    from utils.errors import UsageError, is_out_of_memory
 
     if isinstance(sys.stdout, io.TextIOWrapper):  # print names that its encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_USAGE
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         print(
             "error: the memory is full (--batch_size, --memory_budget; on a GPU --device cpu); "
@@ -124,13 +124,6 @@ def _open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Return whether the memory of the host or of a GPU is exhausted."""
-    # torch, which is not imported for it, has an error of its own for a GPU, and none for the host.
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "allocate memory" in str(error)
 
 
 def _report_os_error(error: OSError) -> None:

@@ -1,5 +1,8 @@
 """What a user can mend around a run: its flags and its result folder."""
 
+# Exit status of a run that has left out images or categories (--on_error skip).
+LEFT_OUT = 3
+
 
 class UsageError(Exception):
     """A flag, or the place of the results, that cannot be used; the message says which and why."""
@@ -10,3 +13,10 @@ def describe_end(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):  # its argument is the number of the signal
         return "interrupted"
     return f"stopped: {str(error) or type(error).__name__}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether the memory of the host or of a GPU is exhausted."""
+    # torch, which is not imported for it, has an error of its own for a GPU, and none for the host.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "allocate memory" in str(error)

@@ -256,7 +256,12 @@ def _read_shots(record: Mapping[str, str]) -> int | None:
 
 def shots_text(shots: int) -> str:
     """Return a number of training images in words, for example ``4 shots``."""
-    return f"{shots} shot{'' if shots == 1 else 's'}"
+    return numbered(shots, "shot")
+
+
+def numbered(number: int, noun: str) -> str:
+    """Return a number with its noun, for example ``1 image`` or ``2 images``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _number(value: float) -> str:

@@ -10,7 +10,7 @@ from utils.options.computing import ComputingOptions
 from utils.options.flags import Flags, flag
 from utils.options.ignoring import IgnoringOptions
 from utils.options.model_choice import ModelChoice
-from utils.options.reading import ReadingOptions
+from utils.options.reading import SKIP, STOP, ReadingOptions
 from utils.options.thresholds import METHODS, ThresholdOptions
 
 PICTURES = ("none", "anomalies", "all")
@@ -43,6 +43,14 @@ class InputOptions(Flags):
         "judge every n-th frame of videos and cameras",
         metavar="N",
         bounds=Bounds(1),
+    )
+
+    on_error: str = flag(
+        SKIP,
+        "input",
+        "what to do about an image that cannot be judged: skip it and judge the others, or stop; "
+        "the exit status is 2 in both cases",
+        choices=(SKIP, STOP),
     )
 
     def check_input(self) -> None:

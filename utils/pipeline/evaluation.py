@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from datasets.base import Category
+from datasets.base import Category, DatasetError
 from datasets.shots import shuffled_training
 from patchcore import PatchCore, Prediction
 from patchcore.memory_bank import search_method
@@ -27,7 +27,15 @@ from utils.pipeline.evaluate_category import (
     combine_members,
     evaluate_category,
 )
-from utils.pipeline.finished import FinishedCategory, data_state, digest_of_samples
+from utils.pipeline.finished import (
+    FileState,
+    FinishedCategory,
+    check_unchanged,
+    data_state,
+    digest_of_samples,
+    files_of,
+    states_of,
+)
 from utils.pipeline.models import (
     choose_device,
     describe_ignored,
@@ -40,25 +48,27 @@ from utils.pipeline.reading import log_notes
 from utils.pipeline.remarks import log_remarks
 from utils.pipeline.run import Run, identity_of, maps_name
 from utils.pipeline.saving import save_evaluated
+from utils.pipeline.skipping import Skipping
 from utils.result_folder import ResultFolder
 from utils.results import ResultRow, Setting, shots_text
-from utils.tables import log_line, main_tables, stage_table
+from utils.tables import log_line, main_tables, notes_text, stage_table
 
 log = logging.getLogger(__name__)
 
 
 def evaluate(
-    options: EvaluateOptions, categories: Sequence[Category], *, note: str = ""
-) -> list[ResultRow]:
+    options: EvaluateOptions, categories: Sequence[Category], skipping: Skipping, *, note: str = ""
+) -> int:
     """Evaluate all categories; write results after each one, curves at the end.
 
     Args:
         options: Options of the run.
         categories: Categories as `read_categories` returns them.
+        skipping: Leaves out what cannot be used.
         note: Remark for the tables and ``run.json``.
 
     Returns:
-        One row per category, model, number of shots, seed and percentage.
+        The exit status.
 
     Raises:
         DatasetError, PatchCoreError, UsageError: User-fixable errors. Results of categories that
@@ -76,7 +86,7 @@ def evaluate(
         run = Run(
             options,
             folder,
-            _start_record(options, models, categories, note),
+            _start_record(options, models, categories, note, skipping),
             [category.name for category in categories],
             list(models),
             identity_of(options, models),
@@ -87,23 +97,23 @@ def evaluate(
         is_own = any(not category.benchmark for category in categories)
         report_crop(next(iter(models.values())).preprocess, "use" if is_own else "")
         try:
-            _evaluate_missing(run, models, categories)
+            _evaluate_missing(run, models, categories, skipping)
         except BaseException as error:
             run.finish(describe_end(error))
             log.info("%s", run.describe_progress())
             raise
         run.finish("complete")
-    notes = [f"> {note}\n" for note in run.record["notes"]]
-    print("\n".join([*notes, *(table.to_markdown() for table in main_tables(run.rows))]))
+    tables = [table.to_markdown() for table in main_tables(run.rows)]
+    print("\n".join([*notes_text(run.record), *tables]))
     if options.profile:
         print(stage_table(run.rows).to_markdown())
     log.info("all tables are in %s", run.folder.path / TABLES_FILE)
     log.info("the report page is %s", run.folder.path / REPORT_FILE)
-    return run.rows
+    return run.status
 
 
 def _evaluate_missing(
-    run: Run, models: Mapping[str, PatchCore], categories: Sequence[Category]
+    run: Run, models: Mapping[str, PatchCore], categories: Sequence[Category], skipping: Skipping
 ) -> None:
     """Evaluate what earlier runs have not finished, and draw the curves of everything."""
     with logging_redirect_tqdm(), Drawing(run.folder, run.options.threads) as drawing:
@@ -114,9 +124,14 @@ def _evaluate_missing(
                 continue
             log.info("%s: %s", category.name, category.describe())
             log_remarks(category)
-            results = _compute(run, models, category, missing)
+            evaluated = _evaluate_category(run, models, category, missing, skipping)
+            if evaluated is None:
+                continue
+            results = _add_results(run, models, evaluated)
             _draw(run, results, drawing)
             drawing.then(partial(run.keep, run.results[category.name]))
+        if not run.results:
+            raise DatasetError(skipping.describe_none())
         for setting in run.settings_drawn():
             measurements = run.drawn(setting)
             if measurements:
@@ -128,6 +143,7 @@ def _start_record(
     models: Mapping[str, PatchCore],
     categories: Sequence[Category],
     note: str,
+    skipping: Skipping,
 ) -> dict[str, object]:
     notes = [note] if note else []
     notes += [f"{category.name}: {text}" for category in categories for text in category.notes]
@@ -148,52 +164,99 @@ def _start_record(
         },
         "memory": {},
         "shots": {},
+        "skipped_images": {},
+        "skipped_categories": skipping.categories,
     }
 
 
-def _compute(
+@dataclass(frozen=True)
+class _Evaluated:
+    """The results of a category that are not written yet.
+
+    Attributes:
+        category: The samples that were used.
+        options: The options that computed what was missing.
+        data: The state of each file that was used.
+        skipped: The state of each file that was left out.
+        skipped_images: The reasons, by image.
+        by_shots: For each number of shots, the results of all models.
+    """
+
+    category: Category
+    options: EvaluateOptions
+    data: dict[str, FileState]
+    skipped: dict[str, FileState | None]
+    skipped_images: dict[str, str]
+    by_shots: list[tuple[CategoryResult, ...]]
+
+
+def _evaluate_category(
     run: Run,
     models: Mapping[str, PatchCore],
-    category: Category,
+    listed: Category,
     missing: Sequence[tuple[Setting, int]],
-) -> list[list[CategoryResult]]:
-    """Evaluate a category, and write and log the results.
+    skipping: Skipping,
+) -> _Evaluated | None:
+    """Evaluate a category; return None if it is left out.
 
     Args:
         run: The run.
         models: The models by name.
-        category: Samples of the category.
+        listed: Samples of the category.
         missing: Settings and seeds to compute.
+        skipping: Leaves out what cannot be used.
+    """
+    options, models = _restrict(run.options, models, missing)
+    earlier = run.results.get(listed.name)
+
+    def evaluated(category: Category) -> _Evaluated:
+        state = data_state(category)
+        by_model = [evaluate_category(m, name, category, options) for name, m in models.items()]
+        check_unchanged(category, state)
+        left_out = set(map(str, files_of(listed))) - state.keys()
+        reasons = skipping.images.get(listed.name, {})
+        by_shots = list(zip(*by_model, strict=True))  # each: one result of each model
+        return _Evaluated(category, options, state, states_of(left_out), reasons, by_shots)
+
+    # What an earlier run has left out is left out again, so that all rows are of the same images.
+    return skipping.compute(listed.without(earlier.skipped if earlier else ()), evaluated)
+
+
+def _add_results(
+    run: Run, models: Mapping[str, PatchCore], evaluated: _Evaluated
+) -> list[list[CategoryResult]]:
+    """Write and log the results of a category.
 
     Returns:
         For each number of shots, the results of all models and of their ensemble.
     """
-    options, models = _restrict(run.options, models, missing)
-    state, samples = data_state(category), digest_of_samples(category)
-    by_model = [evaluate_category(model, name, category, options) for name, model in models.items()]
+    category, options, by_shots = evaluated.category, evaluated.options, evaluated.by_shots
     # All models read the same files.
-    notes = log_notes(by_model[0][0].reading.notes, category.name)
-    by_shots = list(zip(*by_model, strict=True))  # each: one result of each model
+    notes = log_notes(by_shots[0][0].reading.notes, category.name)
     results = [_with_ensemble(members, options) for members in by_shots]
     is_first = options.seed[0] == run.options.seed[0]  # figures and models are of the first seed
+    skipped = evaluated.skipped_images
     run.add(
         FinishedCategory(
             category.name,
             run.identity,
-            samples,
-            state,
+            digest_of_samples(category),
+            evaluated.data,
             rows=tuple(m.row for group in results for one in group for m in one.measurements),
             # Curves and figures show the ensemble, if there is one.
             measurements=tuple(m for group in results for m in group[-1].measurements),
             files=run.files_of(category.name),
             record=_describe_fits(run.options, list(models), category, by_shots)
-            | {"file_notes": notes},
+            | {"file_notes": notes}
+            | ({"skipped_images": skipped} if skipped else {}),
+            skipped=evaluated.skipped,
         )
     )
     if options.saves_models and is_first:
         for members in by_shots:
             for name, member in zip(models, members, strict=True):
-                save_evaluated(models[name], name, member, options)
+                model = models[name].with_percentages(member.learned.percentages)
+                save_evaluated(model, name, member, options)
     for result in (result for group in results for result in group):
         for measurement, prediction in zip(result.measurements, result.predictions, strict=True):
             log.info(log_line(measurement.row))

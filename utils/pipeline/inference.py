@@ -21,6 +21,7 @@ from utils.errors import UsageError, describe_end
 from utils.locks import lock_folder
 from utils.machine import now, start_record
 from utils.options.infer import AS_TRAINED, THRESHOLDS, InferOptions
+from utils.options.reading import STOP
 from utils.options.thresholds import read_threshold
 from utils.pipeline.crop import report_crop
 from utils.pipeline.models import choose_device, describe_ignored, load_model, read_ignore_mask
@@ -202,6 +203,8 @@ class Inference:
                     self.counts[outcome.verdict] += 1
                     self._files.add(outcome)
                     print(outcome.to_json() if options.json else outcome.to_line(), flush=True)
+                    if outcome.verdict == ERROR and options.on_error == STOP:
+                        raise DatasetError(outcome.error)
                 bar.update(len(batch))
                 self._page.update(self.counts)
         self._page.update(self.counts)

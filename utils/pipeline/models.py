@@ -82,7 +82,8 @@ def make_models(
         count = sum(name.partition("#")[0] == member.backbone for name in models)
         name = f"{member.backbone}#{count + 1}" if count else member.backbone
         models[name] = model = PatchCore.of(backbone, settings, device=device, ignore_mask=mask)
-        for category in categories:  # checked before the first one is embedded
+        # Checked before the first one is embedded, unless such categories are left out then.
+        for category in () if options.skips else categories:
             num_images = min(options.shot_counts[0] or len(category.train), len(category.train))
             num_patches = num_judged_patches(model.embedder, model.scorer, num_images)
             coreset_sizes(num_patches, settings.percentage_coreset, settings.k)

@@ -10,6 +10,7 @@ from pathlib import Path
 from datasets.base import Category
 from patchcore import PatchCore
 from patchcore.version import RESULTS_VERSION
+from utils.errors import LEFT_OUT
 from utils.machine import now
 from utils.options.evaluate import EvaluateOptions
 from utils.output_names import REPORT_FILE, TABLES_FILE, setting_tag
@@ -36,7 +37,7 @@ IRRELEVANT = frozenset(
         *("protocol", "weights", "ignore_mask"),  # settings and contents of the files count
         *("device", "batch_size", "num_workers", "memory_budget", "max_megapixels"),
         *("path_result", "fresh", "pictures", "pictures_limit", "explain_top", "score_max"),
-        *("save_maps", "profile", "summary"),
+        *("save_maps", "profile", "summary", "on_error"),
         *("path_trained", "trained_dtype", "save_index"),
         *("threshold", "threshold_pixel", "nominal_fpr", "nominal_fpr_pixel"),
     }
@@ -128,6 +129,12 @@ class Run:
             len(found),
             self.folder.path,
         )
+
+    @property
+    def status(self) -> int:
+        """The exit status, which says whether the tables lack images or categories."""
+        is_incomplete = self.record["skipped_images"] or self.record["skipped_categories"]
+        return LEFT_OUT if is_incomplete else 0
 
     def missing(self, category: Category) -> list[tuple[Setting, int]]:
         """Return the settings and seeds of a category that this run has to compute."""

@@ -520,6 +520,15 @@ class TestFlags:
         assert "expected an image of at most 0.004 megapixels, found 64x64" in infer.out
         infer(data / "widget/test/good", "--max_megapixels", "0.0041", status=0)
 
+    def test_on_error(self, infer, data, tmp_path):
+        folder = shutil.copytree(data / "widget/test/good", tmp_path / "images")
+        truncate(folder / "000.png")
+        assert len(infer(folder, status=2)) == 2
+        (record,) = infer(folder, "--on_error", "stop", "--batch_size", 1, status=2)
+        assert record["verdict"] == "error"
+        run = json.loads((infer.folder / "run.json").read_text())
+        assert run["state"] == f"stopped: {record['error']}"
+
     def test_device(self, infer, data, monkeypatch):
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
         infer(data / "widget/test/good", "--device", "cpu", status=0)
