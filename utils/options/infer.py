@@ -98,9 +98,15 @@ class OutputOptions(Flags):
     path_result: Path = flag(
         Path("result_infer"),
         "output",
-        "folder for predictions.csv, predictions.jsonl and other results; results of an earlier "
-        "run move to its subfolder 'earlier'",
+        "folder for predictions.csv, predictions.jsonl and other results; a run goes on from the "
+        "results of an earlier one with the same PATHs, model and settings, and moves others to "
+        "the subfolder 'earlier'",
         metavar="DIR",
+    )
+    fresh: bool = flag(
+        False,
+        "output",
+        "move the results of an earlier run to the subfolder 'earlier' and judge all images",
     )
     page_limit: int = flag(
         500,
