@@ -1,8 +1,13 @@
 """Faults of files, memory and machine: what each one ends in, and what is kept."""
 
+import errno
+import json
 import logging
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +20,9 @@ from patchcore import PatchCore
 from patchcore.backbone import Backbone
 from tests.support import (
     NUM_TRAIN,
+    ROOT,
     call,
+    make_category,
     make_data,
     names,
     quick,
@@ -28,7 +35,9 @@ from tests.support import (
 )
 from utils.errors import LEFT_OUT
 from utils.pipeline import evaluation as evaluation_module
+from utils.pipeline import inference as inference_module
 from utils.pipeline import reading as reading_module
+from utils.predictions import PredictionFiles
 
 SKIP = "--on_error skip"
 MASK = "ground_truth/hole/001_mask.png"
@@ -349,3 +358,168 @@ class TestFullMemory:
         )
         assert last_error(capsys).startswith(expected)
         assert read_run(folder)["state"].startswith("stopped: CUDA out of memory")
+
+
+@pytest.fixture
+def fail_write(monkeypatch) -> Callable[..., None]:
+    """Let the n-th write of a file fail, for the errors of full disks and read-only folders."""
+    writes = {name: getattr(Path, name) for name in ("write_bytes", "write_text")}
+
+    def fail_write(number: int, error: int = errno.ENOSPC) -> None:
+        left = [number]
+
+        def failing(write):
+            def written(self, *arguments, **options):
+                left[0] -= 1
+                if left[0] == 0:
+                    write(self, arguments[0][:3])  # what found room
+                    raise OSError(error, os.strerror(error), str(self))
+                return write(self, *arguments, **options)
+
+            return written
+
+        for name, write in writes.items():
+            monkeypatch.setattr(Path, name, failing(write))
+
+    return fail_write
+
+
+class TestFullDisk:
+    def check(self, folder: Path, capsys: pytest.CaptureFixture, error: int) -> None:
+        assert os.strerror(error) in last_error(capsys)
+        assert not list(folder.rglob(".*.partial"))
+        for path in folder.rglob("*.json"):
+            json.loads(path.read_text())  # complete
+
+    @pytest.mark.parametrize("step", [8, slow(1)])
+    def test_at_any_write_of_an_evaluation(self, run, tmp_path, capsys, fail_write, step):
+        whole = run("--categories gadget --path_trained " + str(tmp_path / "whole"), folder="whole")
+        for number in range(1, 100, step):
+            folder = f"result{number}"
+            flags = f"--categories gadget --path_trained {tmp_path / folder / 'trained'}"
+            fail_write(number)
+            try:
+                run(flags, status=main.WRONG_USAGE, folder=folder)
+            except AssertionError:  # all were written before
+                break
+            self.check(tmp_path / folder, capsys, errno.ENOSPC)
+            fail_write(0)
+            run(flags, folder=folder)
+            assert measured(tmp_path / folder) == measured(whole)
+        assert number > 10
+
+    @pytest.mark.parametrize("error", [errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO])
+    def test_other_errors_of_writing(self, run, capsys, fail_write, error):
+        fail_write(1, error)
+        folder = run(status=main.WRONG_USAGE)
+        self.check(folder, capsys, error)
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is full")
+    def test_of_the_predictions(self, trained, data, tmp_path, capsys, monkeypatch):
+        class Full(PredictionFiles):
+            def __init__(self, folder):
+                super().__init__(folder)
+                self._csv.close()
+                self._csv = Path("/dev/full").open("w")
+
+        monkeypatch.setattr(inference_module, "PredictionFiles", Full)
+        words = ["--path_trained", trained, "--path_result", tmp_path / "judged"]
+        assert call("infer", data / "gadget/test", *words) == main.WRONG_USAGE
+        error = last_error(capsys)
+        assert error.endswith("No space left on device (--path_result)")
+        assert "cannot write predictions" in error
+        assert read_run(tmp_path / "judged")["state"].startswith("stopped: cannot write")
+
+
+@pytest.fixture
+def trained(data, tmp_path) -> Path:
+    """Return the folder of a trained model of `gadget`."""
+    words = quick("--path_data", str(data), "--path_trained", str(tmp_path / "trained"))
+    at = words.index("--pictures")
+    assert call("train", *words[:at], *words[at + 2 :], "--categories", "gadget") == 0
+    (path,) = (tmp_path / "trained").rglob("model.json")
+    return path.parent
+
+
+class TestDamagedModel:
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("model.json", "expected the record of a trained model, found no JSON in"),
+            ("model.safetensors", "model.safetensors"),
+        ],
+    )
+    def test_is_named(self, trained, data, tmp_path, capsys, name, message):
+        truncate(trained / name)
+        words = ["--path_trained", trained, "--path_result", tmp_path / "judged"]
+        assert call("infer", data / "gadget/test", *words) == main.WRONG_USAGE
+        error = last_error(capsys)
+        assert message in error
+        assert str(trained) in error
+
+
+class TestInputOfInfer:
+    def test_an_image_that_vanishes_meanwhile(self, trained, data, tmp_path, monkeypatch):
+        path, read = data / "gadget/test/good/001.png", inference_module.Inference._read
+
+        def vanish(inference, item):
+            path.unlink(missing_ok=True)
+            return read(inference, item)
+
+        monkeypatch.setattr(inference_module.Inference, "_read", vanish)
+        words = ["--path_trained", trained, "--path_result", tmp_path / "judged"]
+        assert call("infer", data / "gadget/test", *words, "--num_workers", 0) == main.WRONG_USAGE
+        rows = read_table(tmp_path / "judged/predictions.csv")
+        (row,) = (row for row in rows if row["verdict"] == "error")
+        assert row["error"] == f"cannot read {path}: No such file or directory"
+        assert len(rows) == 6
+
+
+class TestMachine:
+    """Each is a process of its own, with limits and an environment of its own."""
+
+    def start(self, arguments: list[str], prepare: Callable | None = None, **environment: str):
+        return subprocess.run(
+            [sys.executable, str(ROOT / "main.py"), *arguments],
+            capture_output=True,
+            check=False,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | environment,
+            preexec_fn=prepare,
+        )
+
+    @pytest.mark.parametrize("limit", ["RLIMIT_AS", slow("RLIMIT_DATA")])
+    def test_too_little_memory_to_import_anything(self, limit):
+        resource = pytest.importorskip("resource")
+        size = 2**26 if limit == "RLIMIT_DATA" else 2**27
+        process = self.start(
+            ["infer", "x.png"], lambda: resource.setrlimit(getattr(resource, limit), (size, size))
+        )
+        assert process.returncode in (main.WRONG_USAGE, main.CRASHED), process.stderr
+        assert process.stdout == b""
+
+    @pytest.mark.slow
+    def test_a_locale_without_unicode_and_folders_that_cannot_be_written(self, tmp_path):
+        make_category(tmp_path / "data", "größe 图")
+        arguments = ["--path_data", str(tmp_path / "data"), "--path_result", str(tmp_path / "r")]
+        environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        environment |= {"HOME": "/dev/null/home", "MPLCONFIGDIR": "/dev/null/matplotlib"}
+        flags = ["--pictures", "worst", "--pictures_limit", "1"]
+        process = self.start(quick(*arguments, *flags), **environment)
+        assert process.returncode == 0, process.stderr
+        assert b"gr\\xf6\\xdfe \\u56fe" in process.stdout
+        (row,) = read_table(tmp_path / "r")
+        assert row["category"] == "größe 图"
+        assert names(tmp_path / "r", "localization_größe 图_*.png")
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("count", [6, 9])
+    def test_few_file_descriptors(self, data, tmp_path, count):
+        resource = pytest.importorskip("resource")
+        folder = tmp_path / "result"
+        arguments = quick("--path_data", str(data), "--path_result", str(folder))
+        limit = resource.RLIMIT_NOFILE
+        process = self.start(arguments, lambda: resource.setrlimit(limit, (count, count)))
+        lines = process.stderr.decode().splitlines()
+        assert process.returncode == main.WRONG_USAGE, lines
+        assert lines[-1].startswith("error: ")
+        assert "Too many open files" in lines[-1]
