@@ -125,10 +125,9 @@ class TestSkippedImages:
         assert read_run(folder)["skipped_images"] == {"gadget": reasons}
         for reason in reasons.values():
             assert caplog.text.count(f"an image is left out ({SKIP}): {reason}") == 1
-        found = measured(folder)
         for path in paths:
             path.unlink()
-        assert found == measured(run(flags, folder="without"))
+        assert measured(folder) == measured(run(f"{flags} --categories gadget", folder="without"))
         assert measured(folder, "widget")
 
     def test_tables_page_and_output_say_so(self, gadget, run, capsys):
@@ -179,9 +178,9 @@ class TestSkippedImages:
 
     def test_a_later_run_leaves_them_out_again(self, gadget, run, caplog):
         path = truncate(gadget / "train/good/003.png")
-        run(SKIP, status=LEFT_OUT)
+        run(f"{SKIP} --categories gadget", status=LEFT_OUT)
         caplog.clear()
-        folder = run("--percentage_coreset 0.1 0.2", status=LEFT_OUT)
+        folder = run("--percentage_coreset 0.1 0.2 --categories gadget", status=LEFT_OUT)
         assert "starts again" not in caplog.text
         assert [row["num_train"] for row in measured(folder)] == ["5", "5"]
         assert list(read_run(folder)["skipped_images"]["gadget"]) == [str(path)]
@@ -194,9 +193,9 @@ class TestSkippedImages:
         path = gadget / place
         kept = shutil.copy(path, gadget.parent.parent / "kept")
         truncate(path)
-        run(SKIP, status=LEFT_OUT)
+        run(f"{SKIP} --categories gadget", status=LEFT_OUT)
         shutil.copy(kept, path)
-        folder = run()
+        folder = run("--categories gadget")
         assert f"{path} was left out and has changed" in caplog.text
         row = measured(folder)[0]
         assert (row["num_train"], row["num_test"]) == ("6", "6")
