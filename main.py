@@ -25,9 +25,9 @@ DEFAULT_COMMAND = "evaluate"
 WRONG_USAGE = 2
 CRASHED = 70  # as in sysexits.h; 1 is Python's own, but infer's for an anomaly
 INTERRUPTED = 130
-STATUSES = """The exit status is 0 when done; 1 if infer found an anomaly; 2 after an error; 3
-when done, but images or categories were left out (--on_error skip); 70 after a fault of the
-program; 128 + n if signal n ended it."""
+STATUSES = """The exit status is 0 when done; 1 if infer found an anomaly, or check a finding; 2
+after an error; 3 when done, but images or categories were left out (--on_error skip); 70
+after a fault of the program; 128 + n if signal n ended it."""
 # Signals that end a run: what is finished is kept, and the exit status is 128 plus the number.
 ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 # While a run ends, further signals are ignored for this long.
