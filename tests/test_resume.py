@@ -331,7 +331,7 @@ def test_processes_killed_at_random_moments_leave_nothing_behind(data, tmp_path)
     """Of 20 runs with processes that draw, each loses the main process or one of these."""
     folder, models = tmp_path / "result", tmp_path / "trained"
     # Enough figures for processes of their own.
-    flags = "--percentage_coreset 0.05 0.1 0.2 0.3 --pictures all --explain_top 1 --num_workers 2"
+    flags = "--percentage_coreset 0.05 0.1 0.2 0.3 --pictures all --explain_top 0 --num_workers 2"
     arguments = quick("--path_data", str(data), *flags.split())
     command = [sys.executable, ROOT / "main.py", *arguments, "--path_result"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path / "temporary")}
