@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -353,7 +354,8 @@ def test_processes_killed_at_random_moments_leave_nothing_behind(data, tmp_path)
     seconds = time.monotonic() - begin
     for number in range(20):
         process = start(folder, models)
-        time.sleep(rng.uniform(0.2, 1) * seconds)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(0.2, 1) * seconds)
         others = processes_of(process.pid)[1:]
         if number % 2 and others:
             os.kill(rng.choice(others), signal.SIGKILL)
