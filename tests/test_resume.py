@@ -364,7 +364,7 @@ def test_processes_killed_at_random_moments_leave_nothing_behind(data, tmp_path)
         else:
             process.kill()
             killed["the main process"] += process.wait() == -signal.SIGKILL
-        for _ in range(50):
+        for _ in range(600):  # a process that is importing ends when it has started
             if not (left := processes_of(process.pid)):
                 break
             time.sleep(0.1)
