@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # pytest markers to select, e.g. MARKERS="not slow" for the real data too; see pyproject.toml
 MARKERS ?=
 
-.PHONY: demo test bench assets flags lint format clean
+.PHONY: demo test test-ray bench fuzz assets flags lint format clean
 
 demo: $(VENV)/installed
 	$(BIN)/python main.py demo
@@ -14,8 +14,16 @@ demo: $(VENV)/installed
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(if $(MARKERS),-m "$(MARKERS)")
 
+# Sweeps and selections on Ray, also over two nodes of this machine: some minutes
+test-ray: $(VENV)/installed-tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray
+
 bench: $(VENV)/installed-tests
 	$(BIN)/python -m tests.benchmarks --json bench.json
+
+# 22,000 damaged inputs, about 10 minutes on 2 cores; FUZZ="--kinds images --cases 100000" for others
+fuzz: $(VENV)/installed-tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(FUZZ)
 
 # the images of the README; ASSETS="--weights FILE" gives the weights of the network
 assets: $(VENV)/installed

@@ -13,6 +13,7 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 COMMANDS = {
     "evaluate": "evaluate on a dataset: metrics, tables and figures (the default command)",
     "demo": "evaluate on procedural categories: no download of a dataset needed",
+    "rerun": "repeat an evaluation from its run.json, and compare the results",
     "tables": "rebuild the tables of result folders: Markdown, CSV, LaTeX, README",
     "train": "fit on normal images alone and save the models",
     "infer": "judge images, folders, videos or a camera with a trained model",
@@ -36,19 +37,25 @@ ENDING_SECONDS = 5.0
 
 def main(arguments: list[str]) -> int:
     """Run a command and return the exit status: 0, the command's own, or one of those above."""
-    import importlib
     import io
-    import logging
+
+    from utils.logs import command_log
+    from utils.options.log import terminal_level
+
+    if isinstance(sys.stdout, io.TextIOWrapper):  # print names that its encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
+    with command_log(terminal_level(arguments)):
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command; report what ends it early."""
+    import importlib
 
     from datasets.base import DatasetError
     from patchcore.errors import PatchCoreError
     from utils.errors import UsageError, is_out_of_memory
 
-    if isinstance(sys.stdout, io.TextIOWrapper):  # print names that its encoding lacks
-        sys.stdout.reconfigure(errors="backslashreplace")
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    for package in ("patchcore", "datasets", "utils"):  # other packages log only warnings
-        logging.getLogger(package).setLevel(logging.INFO)
     # A flag in the first place belongs to the default command.
     is_named = bool(arguments) and not arguments[0].startswith("-")
     name, *rest = arguments if is_named else [DEFAULT_COMMAND, *arguments]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from datasets.base import GOOD, Category, DatasetError, MaskShapes, Polygon, RunLengths
 from datasets.entries import TRAIN, UNSPLIT, Entry, ReadOptions, make_category, split_in
-from datasets.json_files import read_json
+from datasets.json_files import MALFORMED, read_json
 from datasets.listing import as_name, choose, is_good_name, list_folders
 
 # A folder with more JSON files than these has one per image.
@@ -66,7 +66,7 @@ def _read(source: Source, notes: list[str]) -> list[Entry]:
             _entry(source, record["file_name"], annotations.get(record["id"], []), classes)
             for record in content["images"]
         ]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         raise DatasetError(
             f"expected annotations in COCO's format in {source.path}, found something else "
             f"({error!r})"

@@ -39,6 +39,13 @@ def read_rows(path: Path, required: Sequence[str] = ()) -> Rows:
     header = lines[0] if lines else ""
     separator = max(SEPARATORS, key=header.count)
     reader = csv.DictReader(lines, delimiter=separator)
+    try:
+        return Rows(_read_rows(reader, path, required), notes)
+    except csv.Error as error:
+        raise DatasetError(f"cannot read line {reader.line_num + 1} of {path}: {error}") from error
+
+
+def _read_rows(reader: csv.DictReader, path: Path, required: Sequence[str]) -> list[dict[str, str]]:
     names = {name: name.strip().lower() for name in reader.fieldnames or ()}
     if missing := [name for name in required if name not in names.values()]:
         found = ", ".join(names.values()) or "an empty file"
@@ -55,7 +62,7 @@ def read_rows(path: Path, required: Sequence[str] = ()) -> Rows:
         values = {names[name]: (value or "").strip() for name, value in row.items()}
         if any(values.values()):
             rows.append(values)
-    return Rows(rows, notes)
+    return rows
 
 
 def _read_text(path: Path) -> tuple[str, tuple[str, ...]]:

@@ -5,16 +5,23 @@ from pathlib import Path
 
 from datasets.base import DatasetError
 
+# Annotations of the largest published datasets have some hundred MB.
+MAX_BYTES = 1 << 30
+# What a value of another form than expected may cause where it is used.
+MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
 
 def read_json(path: Path) -> object:
     """Read a JSON file in UTF-8, with or without a byte-order mark.
 
     Raises:
-        DatasetError: The file cannot be read, or is not JSON.
+        DatasetError: The file cannot be read, is too large, or is not JSON.
     """
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes")
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"expected JSON in {path}, found something else ({error})") from error

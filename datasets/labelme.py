@@ -12,7 +12,7 @@ from pathlib import Path
 
 from datasets.base import GOOD, Category, DatasetError, Ellipse, LeftOut, MaskShapes, Polygon
 from datasets.entries import TRAIN, UNSPLIT, Entry, ReadOptions, make_category, split_in
-from datasets.json_files import read_json
+from datasets.json_files import MALFORMED, read_json
 from datasets.listing import (
     as_name,
     category_folder,
@@ -95,7 +95,7 @@ def _read_shapes(source: Path, skipped: Counter[str]) -> dict[str, list[Polygon 
                 skipped[kind] += 1
             else:
                 shapes.append(shape)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         raise DatasetError(
             f"expected shapes with label and points as in LabelMe in {source}, found something "
             f"else ({error!r})"

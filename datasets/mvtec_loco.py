@@ -12,7 +12,7 @@ from pathlib import Path
 
 from datasets.base import Category, DatasetError, Saturation
 from datasets.entries import VALIDATION, ReadOptions, make_category
-from datasets.json_files import read_json
+from datasets.json_files import MALFORMED, read_json
 from datasets.listing import category_folder, category_folders, has_folder
 from datasets.mvtec import is_category as has_splits
 from datasets.mvtec import read_splits
@@ -77,7 +77,7 @@ def read_saturations(path: Path) -> tuple[Saturation, ...]:
             )
             for record in read_json(path)
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         raise DatasetError(
             "expected a list of defect_name, pixel_value, saturation_threshold and "
             f"relative_saturation in {path}, found something else ({error!r})"

@@ -35,6 +35,13 @@ class Notes:
         # Hashes, since the names of a million files would take hundreds of megabytes.
         self._counted: dict[str, set[int]] = {}
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return what another process needs: everything but the lock."""
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
+
     def add(self, reason: str, file: object) -> None:
         """Count a file.
 

@@ -3,6 +3,10 @@
 import numpy as np
 
 from datasets.base import DatasetError, Ellipse, MaskShapes, Polygon, RunLengths
+from datasets.json_files import MALFORMED
+
+# Of a number in COCO's text.
+MAX_BITS = 60
 
 
 def draw_mask(mask: MaskShapes, size: tuple[int, int]) -> np.ndarray:
@@ -15,24 +19,42 @@ def draw_mask(mask: MaskShapes, size: tuple[int, int]) -> np.ndarray:
         size: (H, W) of the image.
 
     Raises:
-        DatasetError: Run lengths are of another size, or do not add up to it.
+        DatasetError: Run lengths are of another size, or do not add up to it; or a shape has
+            something else than finite numbers.
     """
     joined = np.zeros(size, dtype=bool)
-    for shape in mask.shapes:
-        if isinstance(shape, RunLengths):
-            joined |= _from_runs(shape, size, mask)
-        elif isinstance(shape, Ellipse):
-            joined |= _in_ellipse(shape, size)
-        else:
-            joined |= _in_polygon(shape, size)
+    try:
+        for shape in mask.shapes:
+            if isinstance(shape, RunLengths):
+                joined |= _from_runs(shape, size, mask)
+            elif isinstance(shape, Ellipse):
+                joined |= _in_ellipse(shape, size)
+            else:
+                joined |= _in_polygon(shape, size)
+    except MALFORMED as error:
+        raise DatasetError(
+            f"expected shapes of finite numbers in {mask.source}, found something else ({error})"
+        ) from error
     return joined
+
+
+def _finite(values: object) -> np.ndarray:
+    """Return numbers as float64.
+
+    Raises:
+        ValueError, TypeError, OverflowError: They are no finite numbers.
+    """
+    array = np.array(values, dtype=np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError("a number that is not finite")
+    return array
 
 
 def _in_polygon(polygon: Polygon, size: tuple[int, int]) -> np.ndarray:
     """Return (H, W) bool, by the crossings of the line with each row of centres (even-odd rule)."""
     height, width = size
     inside = np.zeros(size, dtype=bool)
-    points = np.array(polygon.points, dtype=np.float64)  # (n, 2)
+    points = _finite(polygon.points)  # (n, 2)
     (x0, y0), (x1, y1) = points.T, np.roll(points, -1, axis=0).T
     first, last = max(int(y0.min()), 0), min(int(np.ceil(y0.max())), height)
     for row in range(first, last):
@@ -49,7 +71,8 @@ def _in_polygon(polygon: Polygon, size: tuple[int, int]) -> np.ndarray:
 def _in_ellipse(ellipse: Ellipse, size: tuple[int, int]) -> np.ndarray:
     """Return (H, W) bool."""
     rows, columns = np.ogrid[: size[0], : size[1]]
-    (x, y), (horizontal, vertical) = ellipse.centre, np.maximum(ellipse.radii, 1e-9)
+    x, y = _finite(ellipse.centre)
+    horizontal, vertical = np.maximum(_finite(ellipse.radii), 1e-9)
     inside = ((columns + 0.5 - x) / horizontal) ** 2 + ((rows + 0.5 - y) / vertical) ** 2 <= 1
     return inside if inside.any() else _at_points(np.array([ellipse.centre]), size)
 
@@ -91,6 +114,8 @@ def _decompress(text: str) -> tuple[int, ...]:
         bits = character - 48
         value |= (bits & 31) << shift
         shift += 5
+        if shift > MAX_BITS:  # numbers of any length take time that grows with their square
+            raise ValueError(f"a run length of more than {MAX_BITS} bits")
         if not bits & 32:
             if bits & 16:
                 value -= 1 << shift

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from datasets.base import GOOD, Category, DatasetError, MaskFiles
 from datasets.entries import TEST, TRAIN, Entry, ReadOptions, make_category
-from datasets.json_files import read_json
+from datasets.json_files import MALFORMED, read_json
 from datasets.listing import as_name, choose, has_folder
 
 LISTS = "realiad_jsons"
@@ -51,7 +51,7 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
             for split in ((TRAIN,) if options.training_only else (TRAIN, TEST))
             for record in content[split]
         ]
-    except (KeyError, TypeError) as error:
+    except MALFORMED as error:
         raise DatasetError(
             f"expected meta, train and test as in Real-IAD in {source}, found something else "
             f"({error!r})"

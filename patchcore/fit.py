@@ -107,6 +107,22 @@ def coreset_sizes(num_patches: int, percentages: Sequence[float], k: int) -> tup
     return sizes
 
 
+def memory_needs(
+    embedder: Embedder, scorer: Scorer, num_images: int, batch_size: int, request: FitRequest
+) -> Needs:
+    """Return what a fit to ``num_images`` different images keeps in memory, before it is made.
+
+    Raises:
+        PatchCoreError: a percentage of the patches is fewer than k.
+    """
+    order = EmbeddingOrder.of(num_images, len(embedder.versions), batch_size)
+    num_patches = num_judged_patches(embedder, scorer, num_images)
+    sizes = coreset_sizes(num_patches, request.percentages, scorer.k)
+    judged = judged_patches(embedder, scorer, order)
+    folds = _make_folds(embedder, scorer, order, request, np.arange(num_images), judged)
+    return _needs(embedder, request, len(order), sizes, folds)
+
+
 @torch.inference_mode()
 def fit(
     embedder: Embedder,
@@ -140,6 +156,8 @@ def fit(
     plan = plan_memory(_needs(embedder, request, len(order), sizes, folds), budget)
     if plan.passes > 1:
         log.info("memory is short: %s", plan.describe())
+    else:
+        log.debug("%s; %d patches, coresets of %s", plan.describe(), num_patches, sizes)
 
     first_seed, two_passes = request.seeds[0], plan.passes > 1
     samples = _draw_samples(num_patches, judged, request.seeds if request.normal else ())

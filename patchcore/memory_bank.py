@@ -58,6 +58,10 @@ class MemoryBank:
     def __len__(self) -> int:
         return len(self.embeddings)
 
+    def __reduce__(self) -> tuple[type["MemoryBank"], tuple[torch.Tensor, SearchArea | None]]:
+        """Return what another process makes the bank of; it prepares its own searches."""
+        return MemoryBank, (self.embeddings, self.area)
+
     def search(self, queries: torch.Tensor, k: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
         """Find each query's nearest neighbours.
 

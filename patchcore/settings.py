@@ -36,6 +36,8 @@ PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 
 # Words that may stand in place of a weights file.
 DEFAULT, RANDOM = "default", "random"
+# Prefix of a backbone that is a network of timm.
+TIMM_PREFIX = "timm:"
 # How a threshold was set: from held-out training images, from labelled test images, or as a number.
 TRAIN_QUANTILE, F1_MAX, GIVEN = "train_quantile", "f1_max", "given"
 # Nominal false-positive rates of TRAIN_QUANTILE thresholds for images and for pixels.
@@ -128,6 +130,11 @@ PROTOCOL_BACKBONES: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType
 _ACCEPTED = {int: numbers.Integral, float: numbers.Real, str: str, bool: bool}
 
 
+def is_own_network(backbone: str) -> bool:
+    """Return whether a backbone's name is that of a user's own network, ``module:factory``."""
+    return ":" in backbone and not backbone.startswith(TIMM_PREFIX)
+
+
 @dataclass(frozen=True)
 class Bounds:
     """Interval of allowed numbers.
@@ -167,7 +174,8 @@ class Bounds:
         values = values if isinstance(values, tuple) else (values,)
         if not values or not all(value in self for value in values):
             shown = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
-            finite = "finite " if any(map(math.isinf, values)) else ""
+            is_infinite = any(isinstance(value, float) and math.isinf(value) for value in values)
+            finite = "finite " if is_infinite else ""
             raise PatchCoreError(
                 f"expected {finite}{name} {self}, found {' '.join(shown) or 'none'} ({name})"
             )

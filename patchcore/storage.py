@@ -36,10 +36,10 @@ from patchcore.memory_bank import Coreset, make_bank
 from patchcore.nearby import Places, SearchArea
 from patchcore.origins import Origins
 from patchcore.record import FORMAT, FORMAT_VERSION, RECORD, record_digest
-from patchcore.settings import PER_LAYER, STORED_DTYPES, Settings
+from patchcore.settings import PER_LAYER, STORED_DTYPES, Settings, is_own_network
 from patchcore.thresholds import BestThresholds, Threshold, Thresholds
 from patchcore.trained import Joined, Trained
-from patchcore.weights import digest, is_own_network, load_backbone
+from patchcore.weights import digest, load_backbone
 
 TENSORS, INDEX = "model.safetensors", "index.faiss"
 DTYPES = {name: getattr(torch, name) for name in STORED_DTYPES}
@@ -196,6 +196,12 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
             raise PatchCoreError(f"expected {name} {shape} in {folder / TENSORS}, found {found}")
     arrays = {name: tensor.numpy() for name, tensor in tensors.items() if name != "embeddings"}
     settings = Settings.from_json(record["settings"])
+    layers = len(record["backbone"]["layers"]) * len(settings.scales)
+    num_banks = layers if settings.banks == PER_LAYER else 1
+    if record["num_banks"] != num_banks:
+        raise PatchCoreError(
+            f"expected {num_banks} memory banks in {folder / RECORD}, found {record['num_banks']}"
+        )
     origins = Origins(
         tuple(record["training_images"]),
         versions_of(record["settings"]["augment"]),
@@ -208,7 +214,7 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
     coreset = Coreset(
         arrays["indices"],
         tuple(record["coreset_sizes"]),
-        make_bank(tensors["embeddings"].float().to(device), record["num_banks"], area),
+        make_bank(tensors["embeddings"].float().to(device), num_banks, area),
         record["settings"]["seed"],
         origins,
         arrays.get("patches"),
@@ -274,7 +280,7 @@ def _tensors(trained: Trained, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         arrays["joined_images"] = trained.joined.scores.image_scores
         arrays["joined_pixels"] = trained.joined.scores.pixel_scores
         arrays["joined_numbers"] = trained.joined.scores.images
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
+    tensors = {name: torch.from_numpy(np.require(a, None, "CW")) for name, a in arrays.items()}
     tensors["embeddings"] = embeddings.to("cpu", dtype).contiguous()
     if embeddings.shape[1] != PROJECTION_DIM:  # the projection of the selection
         tensors["projection"] = projection(embeddings.shape[1], PROJECTION_DIM, coreset.seed)

@@ -19,13 +19,12 @@ from patchcore.errors import PatchCoreError, WeightsUnavailableError
 from patchcore.layout import INTERPOLATIONS, TOKENS, LayerLayout
 from patchcore.network_input import NetworkInput
 from patchcore.patch_grid import nearest_sizes
-
-PREFIX = "timm:"
+from patchcore.settings import TIMM_PREFIX
 
 
 def is_timm(backbone: str) -> bool:
     """Return whether a backbone's name is that of a network of timm."""
-    return backbone.startswith(PREFIX)
+    return backbone.startswith(TIMM_PREFIX)
 
 
 def make_network(backbone: str, size: tuple[int, int]) -> nn.Module:
@@ -70,7 +69,7 @@ def trained_state(backbone: str) -> dict[str, torch.Tensor]:
             f"expected weights of timm for {backbone}, found that it has none (weights): give "
             "--weights FILE or --weights random"
         )
-    name = backbone.removeprefix(PREFIX)
+    name = backbone.removeprefix(TIMM_PREFIX)
     try:
         return _timm().create_model(name, pretrained=True).state_dict()
     # Readers and downloads raise many kinds.
@@ -235,21 +234,22 @@ def _timm() -> ModuleType:
         return importlib.import_module("timm")
     except ImportError as error:
         raise PatchCoreError(
-            f"expected the package timm for a backbone {PREFIX}NAME, found none that can be "
+            f"expected the package timm for a backbone {TIMM_PREFIX}NAME, found none that can be "
             f"imported ({error}): pip install timm"
         ) from error
 
 
 def _config(backbone: str):
     """Return timm's description of a network and its weights, a ``PretrainedCfg``."""
-    timm, name = _timm(), backbone.removeprefix(PREFIX)
+    timm, name = _timm(), backbone.removeprefix(TIMM_PREFIX)
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         close = difflib.get_close_matches(architecture, timm.list_models(), n=5, cutoff=0.5)
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
         raise PatchCoreError(
             f"timm has no network {name!r} (backbone).{hint} timm.list_models() lists all. The "
-            f"prefix {PREFIX} is reserved: a module:factory of your own needs another module name"
+            f"prefix {TIMM_PREFIX} is reserved: a module:factory of your own needs another module "
+            "name"
         )
     tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
@@ -271,7 +271,7 @@ def _create(
     overlay: Mapping[str, object] | None = None,
 ) -> nn.Module:
     """Build a network; load the weights of an overlay of its description."""
-    name = backbone.removeprefix(PREFIX)
+    name = backbone.removeprefix(TIMM_PREFIX)
     if overlay is None:
         return _timm().create_model(name, **arguments)
     return _timm().create_model(

@@ -23,7 +23,7 @@ from patchcore.fold import fold_batch_norms, fold_pairs
 from patchcore.formulanet import FORMULANET, LAYERS, WEIGHTS_FILE, FormulaNet
 from patchcore.layer_choice import choose_layers
 from patchcore.layout import Layout
-from patchcore.settings import DEFAULT, RANDOM
+from patchcore.settings import DEFAULT, RANDOM, is_own_network
 
 RESNET_LAYERS = ("layer2", "layer3")
 # Name of the position embeddings of torchvision's vision transformers.
@@ -57,11 +57,6 @@ def default_layers(backbone: str) -> tuple[str, ...]:
     if backbone == FORMULANET:
         return LAYERS
     return RESNET_LAYERS if _RESNET.fullmatch(backbone) else ()
-
-
-def is_own_network(backbone: str) -> bool:
-    """Return whether a backbone's name is that of a user's own network, ``module:factory``."""
-    return ":" in backbone and not timm_networks.is_timm(backbone)
 
 
 def load_backbone(

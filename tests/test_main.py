@@ -96,7 +96,7 @@ class TestResults:
         for pattern in ("explanation_*.png", "explanation_*.json", "thumbnails/*.jpg"):
             assert len(list(folder.glob(pattern))) == images
         others = {"results.csv", "results_defects.csv", "tables.md", "run.json", "roc_curve.png"}
-        others |= {"index.html"}
+        others |= {"index.html", "run.log"}
         assert others < names(folder)
         # distribution and maps of each category, curves, of each percentage; localization,
         # explanation and its record of each image; the folders of thumbnails and of finished

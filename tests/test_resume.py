@@ -75,7 +75,7 @@ def contents(folder: Path) -> dict[str, bytes]:
             continue
         if name == "results.csv":
             found[name] = without_seconds(path.read_text())
-        elif name not in ("tables.md", "index.html", ".lock"):  # name times and the start
+        elif name not in ("tables.md", "index.html", "run.log", ".lock"):  # name times, the start
             found[name] = path.read_bytes()
     return found
 

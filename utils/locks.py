@@ -48,5 +48,5 @@ def _describe(owner: Path) -> str:
     try:
         record = json.loads(owner.read_text())
         return "process {process} on {host} since {start}".format_map(record)
-    except (OSError, ValueError, KeyError, TypeError):  # it is being written
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):  # it is being written
         return "another process"

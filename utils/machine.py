@@ -3,16 +3,23 @@
 torch is imported only in functions that need it: the flags need the number of cores first.
 """
 
+import logging
 import os
 import platform
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Protocol
+
+# Raised if the form of run.json changes.
+RUN_FORMAT = 1
+
+log = logging.getLogger(__name__)
 
 PACKAGES = (
     "torch",
@@ -44,6 +51,7 @@ def start_record(options: object, device: Device) -> dict[str, object]:
     import torch
 
     return {
+        "format": RUN_FORMAT,
         "state": "running",
         "start": now(),
         "end": None,
@@ -55,6 +63,14 @@ def start_record(options: object, device: Device) -> dict[str, object]:
         "commit": source_commit(),
         "versions": package_versions(),
     }
+
+
+def log_start(record: Mapping[str, object]) -> None:
+    """Log how a run began, from its `start_record`."""
+    log.debug("%s", record["command"])
+    packages = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    log.debug("%s, %s threads; commit %s", record["cpu"], record["threads"], record["commit"])
+    log.debug("%s", packages)
 
 
 def now() -> str:

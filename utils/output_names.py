@@ -8,6 +8,7 @@ TABLES_FILE = "tables.md"
 TABLES_CSV_FILE = "tables.csv"
 TABLES_LATEX_FILE = "tables.tex"
 RUN_FILE = "run.json"
+LOG_FILE = "run.log"
 REPORT_FILE = "index.html"
 THUMBNAIL_FOLDER = "thumbnails"
 EARLIER_FOLDER = "earlier"
@@ -15,7 +16,7 @@ FINISHED_FOLDER = "finished"
 # Everything that evaluate and tables write, as glob patterns.
 OUTPUT_PATTERNS = (
     *(RESULTS_FILE, DEFECTS_FILE, TABLES_FILE, TABLES_CSV_FILE, TABLES_LATEX_FILE),
-    *(RUN_FILE, REPORT_FILE, THUMBNAIL_FOLDER, FINISHED_FOLDER),
+    *(RUN_FILE, LOG_FILE, REPORT_FILE, THUMBNAIL_FOLDER, FINISHED_FOLDER),
     *("roc-curve_*.png", "roc_curve.png", "pr-curve_*.png", "pro-curve_*.png"),
     *("pred-dist_*.png", "localization_*.png", "explanation_*.png", "explanation_*.json"),
     "maps_*.npz",

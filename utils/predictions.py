@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from utils.errors import UsageError
+from utils.printable import printable
 from utils.results import as_cell, csv_line
 
 ANOMALY, NORMAL, ERROR = "anomaly", "normal", "error"
@@ -106,8 +107,8 @@ class Outcome:
     def to_line(self) -> str:
         """Return one readable line, even if the name contains line breaks."""
         if self.verdict == ERROR:
-            return f"{ERROR:<8} {'':8}  {_printable(self.path)}: {_printable(self.error)}"
-        return f"{self.verdict:<8} {self.score:8.4g}  {_printable(self.path)}"
+            return f"{ERROR:<8} {'':8}  {printable(self.path)}: {printable(self.error)}"
+        return f"{self.verdict:<8} {self.score:8.4g}  {printable(self.path)}"
 
 
 class PredictionFiles:
@@ -180,11 +181,3 @@ def file_stem(name: str) -> str:
 def _number(value: float | None) -> str:
     """Return a number with the digits of a float32; nothing for None."""
     return "" if value is None else f"{value:.9g}"
-
-
-def _printable(text: str) -> str:
-    """Return text with unprintable characters, such as line breaks, as escapes."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )

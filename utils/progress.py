@@ -2,7 +2,10 @@
 
 from tqdm import tqdm
 
+from utils.logs import is_quiet
+
 
 def show_progress(total: int, text: str, unit: str) -> tqdm:
-    """Return a progress bar that a terminal shows and a file does not."""
-    return tqdm(total=total, desc=text, unit=unit, disable=None, leave=False, dynamic_ncols=True)
+    """Return a progress bar, which a terminal shows unless ``--quiet`` is given."""
+    hidden = is_quiet() or None  # None: unless there is a terminal
+    return tqdm(total=total, desc=text, unit=unit, disable=hidden, leave=False, dynamic_ncols=True)

@@ -1,7 +1,9 @@
 """Result rows: the measurements of a category, and their CSV files."""
 
 import csv
+import hashlib
 import io
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +20,8 @@ SECONDS = "seconds_"
 _NAMES = ("category", "model", "defect_type")
 # A name that begins so would be a formula in a spreadsheet; "'" is quoted so that it can be read.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
+# Column of the images of a row, or of those of a defect type.
+NUM_TEST = "num_test"
 SECONDS_TOTAL = "seconds_total"
 
 
@@ -169,6 +173,17 @@ def defects_csv(rows: Sequence[ResultRow]) -> str:
     return csv_text([record for row in rows for record in row.to_defect_records()])
 
 
+def measured(row: ResultRow) -> dict[str, str]:
+    """Return the columns of ``results.csv`` that a repeated run has again: all but the times."""
+    return {k: v for k, v in row.to_record().items() if not k.startswith(SECONDS)}
+
+
+def results_digest(rows: Iterable[ResultRow]) -> str:
+    """Return a digest of results without their times, in whatever order they are."""
+    records = sorted(sorted(measured(row).items()) for row in rows)
+    return hashlib.sha256(json.dumps(records).encode()).hexdigest()
+
+
 def csv_text(records: Sequence[Mapping[str, str]], columns: Iterable[str] = ()) -> str:
     """Return records as CSV with a header.
 
@@ -240,7 +255,9 @@ def _read_defects(path: Path) -> dict[tuple, dict[str, dict[str, float]]]:
     for record in _read_csv(path) if path.is_file() else ():
         key = (record["model"], record["category"], float(record["percentage_coreset"]))
         key += (int(record["k"]), int(record["seed"]), _read_shots(record))
-        metrics = _read_metrics(record, FIXED_COLUMNS - {"num_test"} | {"defect_type"})
+        metrics = _read_metrics(record, FIXED_COLUMNS - {NUM_TEST} | {"defect_type"})
+        if NUM_TEST not in metrics:
+            raise KeyError(NUM_TEST)
         found.setdefault(key, {})[record["defect_type"]] = metrics
     return found
 

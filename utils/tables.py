@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.metric_columns import IMAGE, METRICS, PIXEL, MetricColumn, Output
-from utils.results import ResultRow, csv_text, numbered
+from utils.results import NUM_TEST, ResultRow, csv_text, numbered
 from utils.table import AVERAGES, Table, TableCell, TableRow, escape_markdown, markdown_table
 
 PAPER_FILE = Path(__file__).with_name("paper_tables.csv")
@@ -93,6 +93,12 @@ def log_line(row: ResultRow) -> str:
     setting = f"{row.model}, coreset {row.setting}, seed {row.seed}"
     time = f"{row.seconds_total:.1f} s"
     return f"{row.category}, {setting}, {time}: image {images}; pixel {pixels}"
+
+
+def seconds_line(row: ResultRow) -> str:
+    """Return the seconds of each stage of a row in words, for the log."""
+    stages = ", ".join(f"{stage} {seconds:.3f} s" for stage, seconds in row.seconds.items())
+    return f"{row.category}, {row.model}, coreset {row.setting}, seed {row.seed}: {stages}"
 
 
 def describe_run(record: Mapping[str, object]) -> str:
@@ -346,7 +352,7 @@ def _defect_table(rows: Sequence[ResultRow]) -> str:
         [
             *map(escape_markdown, (row.category, defect_type, row.model)),
             str(row.setting),
-            f"{values['num_test']:g}",
+            f"{values.get(NUM_TEST, math.nan):g}",
             *(m.unit.to_text(m.unit.factor * values.get(m.key, math.nan)) for m in metrics),
         ]
         for row in rows

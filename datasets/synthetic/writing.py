@@ -107,7 +107,7 @@ def _read_record(folder: Path) -> Mapping[str, object] | None:
         return None
     try:
         record = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or record.get("generator") != GENERATOR:
         raise DatasetError(

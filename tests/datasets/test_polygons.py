@@ -105,3 +105,29 @@ def test_compressed_run_lengths_of_the_format_description():
 def test_run_lengths_that_do_not_fit(runs, message):
     with pytest.raises(DatasetError, match=message):
         draw(runs, size=(2, 4))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Polygon(((1, 1), (math.nan, 5), (5, 1))),
+        Polygon(((1, 1), (math.inf, 5), (5, 1))),
+        Polygon(((1, 1), (10**400, 5), (5, 1))),
+        Polygon(((1, 1), ("x", 5), (5, 1))),
+        Polygon(()),
+        Ellipse((1, 1), (math.nan, 2)),
+        Ellipse((None, 1), (2, 2)),
+        RunLengths((12, 16), ("x", 1)),
+        RunLengths((12, 16), (0.5, 191.5)),
+        RunLengths(("a", "b"), (192,)),
+    ],
+)
+def test_anything_but_finite_numbers_is_an_error(shape):
+    with pytest.raises(DatasetError, match=r"in shapes\.json"):
+        draw(shape)
+
+
+def test_a_compressed_number_has_an_end():
+    """Without one, the time grows with the square of its length."""
+    with pytest.raises(DatasetError, match=r"more than 60 bits|in shapes\.json"):
+        draw(RunLengths((12, 16), "o" * 1_000_000))

@@ -491,3 +491,10 @@ class TestEveryTensor:
         message = "images of the scores of joined images below 2 .*, found 1 to 2"
         with pytest.raises(PatchCoreError, match=message):
             PatchCore.load(changed)
+
+
+@pytest.mark.parametrize("count", [0, -1, 2, None])
+def test_another_number_of_banks_is_refused(folder, count):
+    change_record(folder, num_banks=count)
+    with pytest.raises(PatchCoreError, match=f"expected 1 memory banks in .*, found {count}"):
+        PatchCore.load(folder)

@@ -4,6 +4,7 @@
 """
 
 import json
+import logging
 import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -40,13 +41,17 @@ from tests.support import (
     without_curves,
     write_image,
 )
-from utils.errors import LEFT_OUT
+from utils.errors import LEFT_OUT, UsageError
+from utils.options import engine as engine_module
 from utils.options.evaluate import EvaluateOptions
 from utils.pipeline import category_view as view_module
 from utils.pipeline import drawing as drawing_module
 from utils.pipeline import evaluation as evaluate_module
 from utils.pipeline import models as models_module
+from utils.pipeline import sweep as sweep_module
+from utils.pipeline.demand import demands_of
 from utils.pipeline.evaluate_category import CategoryResult
+from utils.pipeline.nodes import Node
 from utils.plots import draw_localization
 from utils.saturated_overlap import au_spro
 
@@ -284,6 +289,24 @@ class TestDestinations:
         ranges.clear()
         self.run("--pictures all --score_max 12.5")
         assert set(ranges) == {(0.0, 12.5)}
+
+    def test_quiet(self, capsys):
+        """And ``verbose``: how much is on the terminal; ``run.log`` has everything."""
+        shown = {}
+        for flag in ("", "--quiet", "--verbose"):
+            self.patch.setattr(logging.root, "handlers", [])  # those of pytest
+            self.run(flag)
+            shown[flag] = capsys.readouterr()
+        for text in shown.values():
+            assert "RANDOM WEIGHTS" in text.err
+            assert "| widget |" in text.out
+        assert "widget: 6 training" in shown[""].err
+        assert shown["--quiet"].err.count("\n") == 1
+        timed = "seed 0: embed 0."
+        assert [timed in text.err for text in shown.values()] == [False, False, True]
+        assert timed in (self.folder / "run.log").read_text()
+
+    test_verbose = test_quiet
 
     def test_summary_in_another_precision(self, capsys):
         self.run("--summary --precision bfloat16")
@@ -664,6 +687,47 @@ class TestDestinations:
         self.patch.setattr(models_module, "PatchCore", Stopped)
         arguments = f"--path_data {self.data} --device {choice}".split()
         assert call(*quick(*arguments)) == main.WRONG_USAGE
+        assert given == [expected]
+
+    @pytest.mark.parametrize(("engine", "expected"), [("local", []), ("ray", ["widget"])])
+    def test_engine(self, engine, expected):
+        given = []
+
+        def sweep(run, models, tasks, evaluate):
+            given.extend(category.name for category, _ in tasks)
+            return (evaluate(models, *task) for task in tasks)
+
+        self.patch.setattr(engine_module.importlib.util, "find_spec", lambda name: name)
+        self.patch.setattr(evaluate_module, "sweep", sweep)
+        self.run(f"--engine {engine}")
+        assert given == expected
+
+    def test_address(self):
+        given = []
+
+        def connected(address, packages):
+            given.append(address)
+            raise UsageError("far enough")
+
+        self.patch.setattr(engine_module.importlib.util, "find_spec", lambda name: name)
+        self.patch.setattr(sweep_module, "connected", connected)
+        base = f"--path_data {self.data} --path_result {self.folder} --engine ray"
+        for flags in ("", "--address auto", "--address 10.0.0.1:6379"):
+            assert call(*quick(*base.split(), *flags.split())) == main.WRONG_USAGE
+        assert given == ["", "auto", "10.0.0.1:6379"]
+
+    @pytest.mark.parametrize(("task_cpus", "expected"), [(0, 8), (3, 3)])
+    def test_task_cpus(self, task_cpus, expected):
+        given = []
+
+        def sweep(run, models, tasks, evaluate):
+            node = Node("a", "127.0.0.1", 8.0, 0.0, 100.0)
+            given.extend(demand.cpus for demand in demands_of(models, tasks, [node], 0.0))
+            return (evaluate(models, *task) for task in tasks)
+
+        self.patch.setattr(engine_module.importlib.util, "find_spec", lambda name: name)
+        self.patch.setattr(evaluate_module, "sweep", sweep)
+        self.run(f"--engine ray --task_cpus {task_cpus}")
         assert given == [expected]
 
 

@@ -44,13 +44,14 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
     from utils.pipeline.evaluation import evaluate
 
     try:
-        return evaluate(options, categories, skipping)
+        evaluate(options, categories, skipping)
     except WeightsUnavailableError as error:
         log.warning("%s", error)
         note = f"ImageNet weights are not available: the demo used {FORMULANET} instead."
         log.warning("%s", note)
         shipped = replace(options, backbone=(FORMULANET,), weights=(DEFAULT,), layers=())
-        return evaluate(shipped, categories, skipping, note=note)
+        evaluate(shipped, categories, skipping, note=note)
+    return skipping.status
 
 
 def make_data(options: EvaluateOptions) -> None:

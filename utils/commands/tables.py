@@ -1,7 +1,6 @@
 """`main.py tables`: rebuild tables from one or more result folders, for papers and READMEs."""
 
 import argparse
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -10,10 +9,12 @@ from pathlib import Path
 from patchcore.settings import Settings
 from utils.errors import UsageError
 from utils.files import replace_file
-from utils.options.flags import CommandParser
+from utils.options.flags import CommandParser, add_flags
+from utils.options.log import LogOptions
 from utils.output_names import RUN_FILE, TABLES_CSV_FILE, TABLES_FILE, TABLES_LATEX_FILE
 from utils.result_folder import ResultFolder
 from utils.results import ResultRow, read_rows
+from utils.run_record import read_run
 from utils.tables import all_tables, describe_run, readme_tables, records_text, tables_text
 
 DESCRIPTION = """Rebuild the tables from the results.csv of one or more result folders, to combine
@@ -134,20 +135,18 @@ def _parse(arguments: list[str], epilog: str) -> argparse.Namespace:
         help=f"Markdown file in which the part between {MARKS[0]} and {MARKS[1]} is replaced by "
         "the tables of processing time and of the paper's metrics",
     )
-    return parser.parse_args(arguments)
+    add_flags(parser, LogOptions())
+    given = parser.parse_args(arguments)
+    LogOptions(given.quiet, given.verbose)  # checks them
+    return given
 
 
 def _read_run(folder: Path) -> dict:
     path = folder / RUN_FILE
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(
-            f"expected a result folder with {RUN_FILE}, cannot read {path}: {error}"
-        ) from error
+    record = read_run(folder)
     try:
         describe_run(record)
-        for model in record["weights_digest"]:
+        for model in ("", *record["weights_digest"]):
             _method(record, model)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(

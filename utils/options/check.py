@@ -7,6 +7,7 @@ from utils.errors import UsageError
 from utils.machine import usable_cores
 from utils.options.data import DataOptions
 from utils.options.flags import Flags, flag
+from utils.options.log import LogOptions
 from utils.options.reading import ReadingOptions
 
 
@@ -42,7 +43,7 @@ class SubjectOptions(Flags):
 
 
 @dataclass(frozen=True)
-class CheckOptions(SubjectOptions, ReadingOptions, DataOptions):
+class CheckOptions(LogOptions, SubjectOptions, ReadingOptions, DataOptions):
     """Options of a check."""
 
     def __post_init__(self) -> None:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import UsageError
-from utils.options.flags import Flags, flag
+from utils.options.flags import flag
+from utils.options.log import LogOptions
 
 
 @dataclass(frozen=True)
-class DownloadOptions(Flags):
+class DownloadOptions(LogOptions):
     """A dataset, its folder and its archive."""
 
     names: tuple[str, ...] = flag(

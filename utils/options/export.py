@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from patchcore.settings import EXPORT_FORMATS
 from utils.options.flags import flag
+from utils.options.log import LogOptions
 from utils.options.model_choice import ModelChoice
 
 
 @dataclass(frozen=True)
-class ExportOptions(ModelChoice):
+class ExportOptions(LogOptions, ModelChoice):
     """Options of an export."""
 
     format: str = flag(

@@ -9,6 +9,7 @@ from utils.options.computing import ComputingOptions
 from utils.options.data import DataOptions, ShotOptions
 from utils.options.flags import Flags, flag
 from utils.options.ignoring import IgnoringOptions
+from utils.options.log import LogOptions
 from utils.options.method import MethodOptions
 from utils.options.reading import DepthOptions
 from utils.options.thresholds import ThresholdOptions
@@ -63,6 +64,7 @@ class MemoryOptions(Flags):
 # A dataclass, and so --help, lists the fields from the last base to the first.
 @dataclass(frozen=True)
 class FitOptions(
+    LogOptions,
     ComputingOptions,
     MemoryOptions,
     BackboneOptions,

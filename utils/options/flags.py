@@ -96,13 +96,7 @@ def parse_flags(
         UsageError: A flag is unknown or its value is not allowed.
     """
     parser = CommandParser(command, description, epilog)
-    groups: dict[str, argparse._ArgumentGroup] = {}
-    types = typing.get_type_hints(type(defaults))
-    for entry in dataclasses.fields(defaults):
-        group = entry.metadata["group"]
-        if group not in groups:
-            groups[group] = parser.add_argument_group(group)
-        _add_flag(groups[group], entry, types[entry.name], getattr(defaults, entry.name))
+    add_flags(parser, defaults)
     before, after = _split_at_dashes(arguments)
     # Intermixed: positional arguments may be before, between and after the flags.
     values = vars(parser.parse_intermixed_args(before))
@@ -112,6 +106,17 @@ def parse_flags(
             parser.error(f"unrecognized arguments: {' '.join(after)}")
         values[positional[0]] += tuple(after)
     return dataclasses.replace(defaults, **values)
+
+
+def add_flags(parser: "CommandParser", defaults: Flags) -> None:
+    """Add the flags of a dataclass to a parser, under their headings."""
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    types = typing.get_type_hints(type(defaults))
+    for entry in dataclasses.fields(defaults):
+        group = entry.metadata["group"]
+        if group not in groups:
+            groups[group] = parser.add_argument_group(group)
+        _add_flag(groups[group], entry, types[entry.name], getattr(defaults, entry.name))
 
 
 def flags_as_markdown(defaults: Flags) -> str:

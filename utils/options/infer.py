@@ -9,6 +9,7 @@ from utils.errors import UsageError
 from utils.options.computing import ComputingOptions
 from utils.options.flags import Flags, flag
 from utils.options.ignoring import IgnoringOptions
+from utils.options.log import LogOptions
 from utils.options.model_choice import ModelChoice
 from utils.options.reading import SKIP, STOP, ReadingOptions
 from utils.options.thresholds import METHODS, ThresholdOptions
@@ -155,6 +156,7 @@ class OutputOptions(Flags):
 
 @dataclass(frozen=True)
 class InferOptions(
+    LogOptions,
     ComputingOptions,
     OutputOptions,
     VerdictOptions,

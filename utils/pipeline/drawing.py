@@ -94,10 +94,12 @@ class Drawing:
         """
         self._num_images += count
         if self._num_workers > 0 and self._num_images >= FEW_IMAGES:
+            log.debug("%s: %d images are drawn by other processes", category, count)
             self._start_pool()
             self._num_in_background += count
             self._pending.append(self._background.submit(self._draw_in_background, make, count))
             return
+        log.debug("%s: %d images are drawn by this process", category, count)
         drawn = map_ahead(
             lambda index: make(index).draw(self._folder),
             range(count),

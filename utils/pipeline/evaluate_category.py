@@ -202,19 +202,33 @@ def _fit_shots(
     for group in [(seed,) for seed in seeds] if chooses else [seeds]:
         chosen = choose_shots(category, shots, group[0]) if chooses else category
         is_first = group[0] == seeds[0]
-        request = FitRequest(
-            model.percentages,
-            group,
-            held_out=options.needs_held_out_scores and is_first,
-            patches=options.needs_patch_images and is_first,
-            normal=len(options.backbone) > 1,
-            radii=options.saves_models and is_first,
-            memory_budget=options.memory_budget,
-        )
+        request = fit_request(model, options, group, is_first=is_first)
         observer = RunObserver(category.name, model.device)
         learned = fit_category(model, chosen, request, reading, observer)
         fits.append(_Fit(chosen, shots, learned, observer))
     return fits
+
+
+def fit_request(
+    model: PatchCore, options: EvaluateOptions, seeds: tuple[int, ...], *, is_first: bool = True
+) -> FitRequest:
+    """Return what an evaluation asks of a fit.
+
+    Args:
+        model: The method.
+        options: Options of the run.
+        seeds: Seeds of the fit.
+        is_first: Whether the first seed of the run, of which models and figures are, is one.
+    """
+    return FitRequest(
+        model.percentages,
+        seeds,
+        held_out=options.needs_held_out_scores and is_first,
+        patches=options.needs_patch_images and is_first,
+        normal=len(options.backbone) > 1,
+        radii=options.saves_models and is_first,
+        memory_budget=options.memory_budget,
+    )
 
 
 def _join_seeds(results: Sequence[FitResult]) -> FitResult:

@@ -1,25 +1,29 @@
 """Evaluation of PatchCore on the categories of a dataset: metrics, tables and figures."""
 
+import gc
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from datasets.base import Category, DatasetError
 from datasets.shots import shuffled_training
 from patchcore import PatchCore, Prediction
 from patchcore.memory_bank import search_method
+from patchcore.version import RESULTS_VERSION
 from patchcore.weights import RANDOM
 from utils.encoding import write_arrays
-from utils.errors import describe_end
+from utils.errors import UsageError, describe_end
 from utils.files import make_writable
 from utils.locks import lock_folder
-from utils.machine import start_record
+from utils.logs import RunLog
+from utils.machine import log_start, start_record
+from utils.options.engine import RAY
 from utils.options.evaluate import EvaluateOptions
-from utils.output_names import REPORT_FILE, TABLES_FILE
+from utils.output_names import REPORT_FILE, RESULTS_FILE, TABLES_FILE
 from utils.pipeline.crop import report_crop
 from utils.pipeline.drawing import Drawing
 from utils.pipeline.evaluate_category import (
@@ -46,35 +50,60 @@ from utils.pipeline.models import (
 from utils.pipeline.pictures import draw_category, draw_curves
 from utils.pipeline.reading import log_notes
 from utils.pipeline.remarks import log_remarks
-from utils.pipeline.run import Run, identity_of, maps_name
+from utils.pipeline.run import Run, describe_results, identity_of, maps_name, own_rows
 from utils.pipeline.saving import save_evaluated
 from utils.pipeline.skipping import Skipping
+from utils.pipeline.sweep import Failure, describe_failures, sweep
 from utils.result_folder import ResultFolder
-from utils.results import ResultRow, Setting, shots_text
-from utils.tables import log_line, main_tables, notes_text, stage_table
+from utils.results import ResultRow, Setting, results_digest, shots_text
+from utils.tables import log_line, main_tables, notes_text, seconds_line, stage_table
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """The results of a category that are not written yet.
+
+    Attributes:
+        category: The samples that were used.
+        options: The options that computed what was missing.
+        samples: Digest of the samples.
+        data: The state of each file that was used.
+        skipped: The state of each file that was left out.
+        skipped_images: The images that were left out, with the reasons.
+        results: For each number of shots, the results of all models and of their ensemble.
+    """
+
+    category: Category
+    options: EvaluateOptions
+    samples: str
+    data: Mapping[str, FileState]
+    skipped: Mapping[str, FileState | None]
+    skipped_images: Mapping[str, str]
+    results: Sequence[Sequence[CategoryResult]]
+
+
 def evaluate(
     options: EvaluateOptions, categories: Sequence[Category], skipping: Skipping, *, note: str = ""
-) -> int:
+) -> list[ResultRow]:
     """Evaluate all categories; write results after each one, curves at the end.
 
     Args:
         options: Options of the run.
         categories: Categories as `read_categories` returns them.
-        skipping: Leaves out what cannot be used.
+        skipping: Leaves out what cannot be used, and knows afterwards what the tables lack.
         note: Remark for the tables and ``run.json``.
 
     Returns:
-        The exit status.
+        One row per category, model, number of shots, seed and percentage.
 
     Raises:
         DatasetError, PatchCoreError, UsageError: User-fixable errors. Results of categories that
             were finished before are kept.
     """
-    device = choose_device(options.device)
+    # The nodes of Ray have the devices; the models here only describe the run.
+    device = choose_device("cpu" if options.engine == RAY else options.device)
     folder = ResultFolder(options.path_result)
     models = make_models(options, device, categories)
     options = with_layers(options, models)
@@ -82,7 +111,7 @@ def evaluate(
         print("\n".join(summarise(model) for model in models.values()))
     if options.saves_models:
         make_writable(options.path_trained, "trained models", "--path_trained")
-    with lock_folder(folder.path, "--path_result"):
+    with lock_folder(folder.path, "--path_result"), RunLog(folder.path) as run_log:
         run = Run(
             options,
             folder,
@@ -92,8 +121,11 @@ def evaluate(
             identity_of(options, models),
         )
         run.take_over(categories)
+        run_log.begin()
         run.folder.write_run(run.record)
-        log.info("on %s; neighbours: %s", run.record["device"], search_method(device))
+        log_start(run.record)
+        if options.engine != RAY:
+            log.info("on %s; neighbours: %s", run.record["device"], search_method(device))
         is_own = any(not category.benchmark for category in categories)
         report_crop(next(iter(models.values())).preprocess, "use" if is_own else "")
         try:
@@ -102,40 +134,83 @@ def evaluate(
             run.finish(describe_end(error))
             log.info("%s", run.describe_progress())
             raise
+        run.record["results_digest"] = results_digest(own_rows(run.rows, options, run.names))
         run.finish("complete")
+        _report(run)
+    return run.rows
+
+
+def _report(run: Run) -> None:
+    """Print the main tables, and log where the results are."""
     tables = [table.to_markdown() for table in main_tables(run.rows)]
     print("\n".join([*notes_text(run.record), *tables]))
-    if options.profile:
+    if run.options.profile:
         print(stage_table(run.rows).to_markdown())
     log.info("all tables are in %s", run.folder.path / TABLES_FILE)
     log.info("the report page is %s", run.folder.path / REPORT_FILE)
-    return run.status
 
 
 def _evaluate_missing(
     run: Run, models: Mapping[str, PatchCore], categories: Sequence[Category], skipping: Skipping
 ) -> None:
     """Evaluate what earlier runs have not finished, and draw the curves of everything."""
-    with logging_redirect_tqdm(), Drawing(run.folder, run.options.threads) as drawing:
-        for category in categories:
-            missing = run.missing(category)
-            if not missing:
-                log.info("%s: finished by an earlier run", category.name)
-                continue
-            log.info("%s: %s", category.name, category.describe())
-            log_remarks(category)
-            evaluated = _evaluate_category(run, models, category, missing, skipping)
-            if evaluated is None:
+    failed = []
+    with (
+        Drawing(run.folder, run.options.threads) as drawing,
+        closing(_evaluate_each(run, models, categories, skipping)) as found,
+    ):
+        for evaluated in found:
+            if isinstance(evaluated, Failure):
+                if run.options.skips:
+                    skipping.leave_out(evaluated.category, evaluated.error)
+                else:
+                    failed.append(evaluated)
                 continue
             results = _add_results(run, models, evaluated)
             _draw(run, results, drawing)
-            drawing.then(partial(run.keep, run.results[category.name]))
-        if not run.results:
-            raise DatasetError(skipping.describe_none())
+            drawing.then(partial(run.keep, run.results[evaluated.category.name]))
+            gc.collect()  # figures refer to themselves and would keep 4 MB for each category
         for setting in run.settings_drawn():
             measurements = run.drawn(setting)
             if measurements:
                 run.curves[setting] = draw_curves(measurements, run.folder, run.options.aupro_limit)
+    if failed:
+        raise UsageError(describe_failures(failed, len(categories)))
+    if not run.results:
+        raise DatasetError(skipping.describe_none())
+
+
+def _evaluate_each(
+    run: Run, models: Mapping[str, PatchCore], categories: Sequence[Category], skipping: Skipping
+) -> Iterator[Evaluated | Failure]:
+    """Evaluate what is missing: one category after another here, or all as tasks of Ray."""
+    tasks = _missing_tasks(run, categories)
+    if run.options.engine == RAY:
+        yield from sweep(run, models, list(tasks), evaluate_one)
+        return
+    for category, options in tasks:
+        evaluated = skipping.attempt(
+            category.name, partial(evaluate_one, models, category, options)
+        )
+        if evaluated is not None:
+            yield evaluated
+
+
+def _missing_tasks(
+    run: Run, categories: Sequence[Category]
+) -> Iterator[tuple[Category, EvaluateOptions]]:
+    """Yield the categories that earlier runs have not finished, with the options to compute."""
+    for category in categories:
+        missing = run.missing(category)
+        if not missing:
+            log.info("%s: finished by an earlier run", category.name)
+            continue
+        log.info("%s: %s", category.name, category.describe())
+        log.debug("%s: to compute: %s", category.name, describe_results(missing))
+        log_remarks(category)
+        # What an earlier run has left out is left out again: all rows are of the same images.
+        known = run.results[category.name].skipped if category.name in run.results else ()
+        yield category.without(known), _restrict(run.options, missing)
 
 
 def _start_record(
@@ -155,6 +230,7 @@ def _start_record(
         notes.append(f"{ignored} nor measured.")
     device = next(iter(models.values())).device
     return start_record(options, device) | {
+        "results_version": RESULTS_VERSION,
         "notes": notes,
         "remarks": {category.name: category.remarks() for category in categories},
         "weights_digest": {n: m.backbone.weights_digest for n, m in models.items()},
@@ -164,121 +240,113 @@ def _start_record(
         },
         "memory": {},
         "shots": {},
-        "skipped_images": {},
+        "skipped_images": skipping.images,
         "skipped_categories": skipping.categories,
     }
 
 
-@dataclass(frozen=True)
-class _Evaluated:
-    """The results of a category that are not written yet.
+def evaluate_one(
+    models: Mapping[str, PatchCore], category: Category, options: EvaluateOptions
+) -> Evaluated:
+    """Evaluate a category with all models, and write nothing.
 
-    Attributes:
-        category: The samples that were used.
-        options: The options that computed what was missing.
-        data: The state of each file that was used.
-        skipped: The state of each file that was left out.
-        skipped_images: The reasons, by image.
-        by_shots: For each number of shots, the results of all models.
-    """
-
-    category: Category
-    options: EvaluateOptions
-    data: dict[str, FileState]
-    skipped: dict[str, FileState | None]
-    skipped_images: dict[str, str]
-    by_shots: list[tuple[CategoryResult, ...]]
-
-
-def _evaluate_category(
-    run: Run,
-    models: Mapping[str, PatchCore],
-    listed: Category,
-    missing: Sequence[tuple[Setting, int]],
-    skipping: Skipping,
-) -> _Evaluated | None:
-    """Evaluate a category; return None if it is left out.
+    With ``--on_error skip``, it starts again without images that cannot be used.
 
     Args:
-        run: The run.
         models: The models by name.
-        listed: Samples of the category.
-        missing: Settings and seeds to compute.
-        skipping: Leaves out what cannot be used.
+        category: Samples of the category.
+        options: Options of the run, with the percentages, shots and seeds to compute.
+
+    Raises:
+        DatasetError: a file cannot be read.
+        PatchCoreError: the category is too small for the request, or too large for the memory.
     """
-    options, models = _restrict(run.options, models, missing)
-    earlier = run.results.get(listed.name)
+    skipping = Skipping(options)  # of its own, since a node may compute this
+    evaluated = skipping.start_again(category, lambda used: _evaluate_used(models, used, options))
+    left_out = set(map(str, files_of(category))) - evaluated.data.keys()
+    reasons = skipping.images.get(category.name, {})
+    return replace(evaluated, skipped=states_of(left_out), skipped_images=reasons)
 
-    def evaluated(category: Category) -> _Evaluated:
-        state = data_state(category)
-        by_model = [evaluate_category(m, name, category, options) for name, m in models.items()]
-        check_unchanged(category, state)
-        left_out = set(map(str, files_of(listed))) - state.keys()
-        reasons = skipping.images.get(listed.name, {})
-        by_shots = list(zip(*by_model, strict=True))  # each: one result of each model
-        return _Evaluated(category, options, state, states_of(left_out), reasons, by_shots)
 
-    # What an earlier run has left out is left out again, so that all rows are of the same images.
-    return skipping.compute(listed.without(earlier.skipped if earlier else ()), evaluated)
+def _evaluate_used(
+    models: Mapping[str, PatchCore], category: Category, options: EvaluateOptions
+) -> Evaluated:
+    """Evaluate the images of a category that are used.
+
+    Raises:
+        UnusableFilesError, ChangedImagesError: Some cannot be used.
+    """
+    data, samples = data_state(category), digest_of_samples(category)
+    by_model = [
+        evaluate_category(
+            model.with_percentages(options.percentage_coreset), name, category, options
+        )
+        for name, model in models.items()
+    ]
+    check_unchanged(category, data)
+    by_shots = zip(*by_model, strict=True)  # each: one result of each model
+    results = [
+        [_of_first_seed(one) for one in _with_ensemble(members, options)] for members in by_shots
+    ]
+    return Evaluated(category, options, samples, data, {}, {}, results)
 
 
 def _add_results(
-    run: Run, models: Mapping[str, PatchCore], evaluated: _Evaluated
-) -> list[list[CategoryResult]]:
+    run: Run, models: Mapping[str, PatchCore], evaluated: Evaluated
+) -> Sequence[Sequence[CategoryResult]]:
     """Write and log the results of a category.
 
     Returns:
-        For each number of shots, the results of all models and of their ensemble.
+        The results whose figures are drawn: all, or none if they are of other seeds.
     """
-    category, options, by_shots = evaluated.category, evaluated.options, evaluated.by_shots
+    category, options, results = evaluated.category, evaluated.options, evaluated.results
     # All models read the same files.
-    notes = log_notes(by_shots[0][0].reading.notes, category.name)
-    results = [_with_ensemble(members, options) for members in by_shots]
+    notes = log_notes(results[0][0].reading.notes, category.name)
     is_first = options.seed[0] == run.options.seed[0]  # figures and models are of the first seed
-    skipped = evaluated.skipped_images
     run.add(
         FinishedCategory(
             category.name,
             run.identity,
-            digest_of_samples(category),
+            evaluated.samples,
             evaluated.data,
             rows=tuple(m.row for group in results for one in group for m in one.measurements),
             # Curves and figures show the ensemble, if there is one.
             measurements=tuple(m for group in results for m in group[-1].measurements),
             files=run.files_of(category.name),
-            record=_describe_fits(run.options, list(models), category, by_shots)
+            record=_describe_fits(run.options, list(models), category, results)
             | {"file_notes": notes}
-            | ({"skipped_images": skipped} if skipped else {}),
+            | ({"skipped_images": evaluated.skipped_images} if evaluated.skipped_images else {}),
             skipped=evaluated.skipped,
         )
     )
     if options.saves_models and is_first:
-        for members in by_shots:
-            for name, member in zip(models, members, strict=True):
-                model = models[name].with_percentages(member.learned.percentages)
+        for group in results:
+            for (name, model), member in zip(models.items(), group, strict=False):
                 save_evaluated(model, name, member, options)
+    num_rows = sum(len(one.measurements) for group in results for one in group)
+    is_brief = options.engine == RAY and num_rows > 1  # a line for a category
     for result in (result for group in results for result in group):
         for measurement, prediction in zip(result.measurements, result.predictions, strict=True):
-            log.info(log_line(measurement.row))
+            if not is_brief:
+                log.info(log_line(measurement.row))
+            log.debug("%s", seconds_line(measurement.row))
             if options.save_maps:
                 _save_maps(measurement.row, prediction, result, run.folder)
+    if is_brief:
+        last = results[-1][-1].measurements[-1].row
+        log.info("%s (one of %d rows in %s)", log_line(last), num_rows, RESULTS_FILE)
     return results if is_first else []
 
 
-def _restrict(
-    options: EvaluateOptions,
-    models: Mapping[str, PatchCore],
-    missing: Sequence[tuple[Setting, int]],
-) -> tuple[EvaluateOptions, dict[str, PatchCore]]:
-    """Return the options and models that compute what is missing, and as little more as possible.
+def _restrict(options: EvaluateOptions, missing: Sequence[tuple[Setting, int]]) -> EvaluateOptions:
+    """Return the options that compute what is missing, and as little more as possible.
 
     All combinations of the missing percentages, numbers of shots and seeds are computed.
     """
     percentages = tuple(dict.fromkeys(setting.percentage for setting, _ in missing))
     shots = tuple({setting.shots for setting, _ in missing} - {None})
     seeds = tuple(dict.fromkeys(seed for _, seed in missing))
-    options = replace(options, percentage_coreset=percentages, shots=shots, seed=seeds)
-    return options, {name: m.with_percentages(percentages) for name, m in models.items()}
+    return replace(options, percentage_coreset=percentages, shots=shots, seed=seeds)
 
 
 def _draw(run: Run, results: Sequence[Sequence[CategoryResult]], drawing: Drawing) -> None:
@@ -301,11 +369,18 @@ def _with_ensemble(
     return [*members, combine_members(members, options)] if len(members) > 1 else [*members]
 
 
+def _of_first_seed(result: CategoryResult) -> CategoryResult:
+    """Return a result without the coresets of later seeds, which nothing shows or saves."""
+    learned = result.learned
+    first = {learned.first.seed: learned.first}
+    return replace(result, learned=replace(learned, coresets=first, normal={}))
+
+
 def _describe_fits(
     options: EvaluateOptions,
     names: Sequence[str],
     category: Category,
-    by_shots: Sequence[Sequence[CategoryResult]],
+    results: Sequence[Sequence[CategoryResult]],
 ) -> dict[str, dict[str, object]]:
     """Describe how memory was used and, if a few training images were chosen, which ones."""
     record: dict[str, dict[str, object]] = {
@@ -313,8 +388,8 @@ def _describe_fits(
             name if member.shots is None else f"{name}, {shots_text(member.shots)}": (
                 member.learned.plan.describe()
             )
-            for members in by_shots
-            for name, member in zip(names, members, strict=True)
+            for group in results
+            for name, member in zip(names, group, strict=False)  # without the ensemble
         }
     }
     if options.shots:

@@ -128,7 +128,7 @@ class FinishedWork:
         for path in sorted((self._folder.path / FINISHED_FOLDER).glob("*.json")):
             try:
                 finished = self._read(path)
-            except (OSError, ValueError, RecursionError, cattrs.BaseValidationError) as error:
+            except Exception as error:  # values of wrong types may cause an error of any type
                 log.warning(
                     "%s is damaged (%s): its category is evaluated anew", path, type(error).__name__
                 )

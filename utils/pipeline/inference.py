@@ -22,7 +22,8 @@ from patchcore.thresholds import Thresholds, choose_thresholds
 from patchcore.version import RESULTS_VERSION
 from utils.errors import UsageError, describe_end
 from utils.locks import lock_folder
-from utils.machine import now, start_record
+from utils.logs import RunLog
+from utils.machine import log_start, now, start_record
 from utils.options.infer import AS_TRAINED, THRESHOLDS, InferOptions
 from utils.options.reading import STOP
 from utils.options.thresholds import read_threshold
@@ -43,6 +44,7 @@ IRRELEVANT = frozenset(
     {
         *("device", "batch_size", "num_workers", "max_megapixels", "on_error"),
         *("path_result", "fresh", "json", "page_limit", "annotate", "frame_stride"),
+        *("quiet", "verbose"),
         *("path_trained", "category", "percentage_coreset", "backbone", "weights"),
         *("threshold", "threshold_pixel", "nominal_fpr", "nominal_fpr_pixel", "ignore_mask"),
     }
@@ -73,9 +75,10 @@ def infer(options: InferOptions, path: Path) -> int:
         log.info("the model has no held-out scores: the p-value of each score is left empty")
     report_crop(model.preprocess, "train again with")
     folder = ResultFolder(options.path_result)
-    with lock_folder(folder.path, "--path_result"):
+    with lock_folder(folder.path, "--path_result"), RunLog(folder.path) as run_log:
         identity = _identity_of(options, path, model, thresholds)
         earlier = _take_over(folder, identity, is_fresh=options.fresh)
+        run_log.begin()
         record = start_record(options, model.device) | {
             "identity": identity,
             "category": model.trained.category,
@@ -84,6 +87,7 @@ def infer(options: InferOptions, path: Path) -> int:
             "thresholds": asdict(thresholds),
         }
         folder.write_run(record)
+        log_start(record)
         inference = Inference(model, thresholds, options, folder, record, earlier)
         _judge_all(inference, options, folder, record)
     return inference.status

@@ -1,6 +1,7 @@
 """From options to models on their device."""
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from datasets.base import Category
 from datasets.masks import read_mask
 from patchcore import PatchCore
 from patchcore.fit import coreset_sizes, num_judged_patches
-from patchcore.weights import is_own_network, load_backbone
+from patchcore.settings import is_own_network
+from patchcore.weights import load_backbone
 from utils.errors import UsageError
 from utils.options.fit import FitOptions
 from utils.options.ignoring import IgnoringOptions
@@ -71,6 +73,7 @@ def make_models(
     _report_few_images(options, categories)
     models: dict[str, PatchCore] = {}
     for member in options.members():
+        start = time.perf_counter()
         backbone = load_backbone(
             member.backbone,
             member.layers,
@@ -82,6 +85,14 @@ def make_models(
         count = sum(name.partition("#")[0] == member.backbone for name in models)
         name = f"{member.backbone}#{count + 1}" if count else member.backbone
         models[name] = model = PatchCore.of(backbone, settings, device=device, ignore_mask=mask)
+        log.debug(
+            "%s: layers %s, weights %s (digest %.12s), loaded in %.1f s",
+            name,
+            " ".join(backbone.layers),
+            backbone.weights,
+            backbone.weights_digest,
+            time.perf_counter() - start,
+        )
         # Checked before the first one is embedded, unless such categories are left out then.
         for category in () if options.skips else categories:
             num_images = min(options.shot_counts[0] or len(category.train), len(category.train))
@@ -122,6 +133,7 @@ def load_model(
     Raises:
         PatchCoreError: the model cannot be loaded.
     """
+    start = time.perf_counter()
     model = PatchCore.load(
         folder,
         backbone=choice.backbone if is_own_network(choice.backbone) else None,
@@ -131,6 +143,7 @@ def load_model(
         ignore_mask=ignore_mask,
     )
     log.info("model: %s", folder)
+    log.debug("loaded in %.1f s", time.perf_counter() - start)
     return model
 
 

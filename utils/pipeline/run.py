@@ -10,7 +10,6 @@ from pathlib import Path
 from datasets.base import Category
 from patchcore import PatchCore
 from patchcore.version import RESULTS_VERSION
-from utils.errors import LEFT_OUT
 from utils.machine import now
 from utils.options.evaluate import EvaluateOptions
 from utils.output_names import REPORT_FILE, TABLES_FILE, setting_tag
@@ -36,8 +35,9 @@ IRRELEVANT = frozenset(
         *("dataset", "holdout", "normal_dir", "abnormal_dir", "mask_dir"),  # the images count
         *("protocol", "weights", "ignore_mask"),  # settings and contents of the files count
         *("device", "batch_size", "num_workers", "memory_budget", "max_megapixels"),
+        *("engine", "address", "task_cpus"),
         *("path_result", "fresh", "pictures", "pictures_limit", "explain_top", "score_max"),
-        *("save_maps", "profile", "summary", "on_error"),
+        *("save_maps", "profile", "summary", "on_error", "quiet", "verbose"),
         *("path_trained", "trained_dtype", "save_index"),
         *("threshold", "threshold_pixel", "nominal_fpr", "nominal_fpr_pixel"),
     }
@@ -47,6 +47,8 @@ MODEL_FLAGS = (
     *("trained_dtype", "save_index", "threshold", "threshold_pixel"),
     *("nominal_fpr", "nominal_fpr_pixel", "seed"),
 )
+# Entries of ``run.json`` with a part of each category.
+CATEGORY_RECORDS = ("memory", "shots", "file_notes", "skipped_images")
 FIGURE_FLAGS = ("pictures", "pictures_limit", "explain_top", "score_max")
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,25 @@ def wanted_results(options: EvaluateOptions) -> list[tuple[Setting, int]]:
             options.shot_counts, dict.fromkeys(options.seed), percentages
         )
     ]
+
+
+def own_rows(
+    rows: Sequence[ResultRow], options: EvaluateOptions, names: Sequence[str]
+) -> list[ResultRow]:
+    """Return the rows that a run was asked for, without others of earlier runs.
+
+    Args:
+        rows: All rows of a result folder.
+        options: Options of the run.
+        names: Names of its categories.
+    """
+    wanted = set(wanted_results(options))
+    return [row for row in rows if row.category in names and (row.setting, row.seed) in wanted]
+
+
+def describe_results(wanted: Sequence[tuple[Setting, int]]) -> str:
+    """Return settings and seeds in words."""
+    return "; ".join(f"{setting}, seed {seed}" for setting, seed in wanted)
 
 
 @dataclass
@@ -129,12 +150,6 @@ class Run:
             len(found),
             self.folder.path,
         )
-
-    @property
-    def status(self) -> int:
-        """The exit status, which says whether the tables lack images or categories."""
-        is_incomplete = self.record["skipped_images"] or self.record["skipped_categories"]
-        return LEFT_OUT if is_incomplete else 0
 
     def missing(self, category: Category) -> list[tuple[Setting, int]]:
         """Return the settings and seeds of a category that this run has to compute."""
@@ -228,8 +243,9 @@ class Run:
         self.folder.write_text(TABLES_FILE, tables_text(rows, describe_run(self.record)))
 
     def _record(self, finished: FinishedCategory) -> None:
-        for key, value in finished.record.items():
-            self.record.setdefault(key, {})[finished.category] = value
+        for key in CATEGORY_RECORDS:
+            if key in finished.record:
+                self.record.setdefault(key, {})[finished.category] = finished.record[key]
 
     def _has_outputs(self, found: FinishedCategory) -> bool:
         """Return whether all figures and files that this run asks for exist."""

@@ -51,15 +51,16 @@ class Skipping:
             if not is_out_of_memory(error):
                 raise
             reason = f"the memory is full (--batch_size, --memory_budget): {error}"
-        self.categories[name] = reason.strip().partition("\n")[0]
-        log.warning("%s: the category is left out (%s): %s", name, FLAG, self.categories[name])
+        self.leave_out(name, reason)
         return None
 
-    def compute(self, category: Category, function: Callable[[Category], Result]) -> Result | None:
-        """Call a function with a category; again without images that turn out to be unusable.
+    def leave_out(self, name: str, reason: str) -> None:
+        """Leave out a category."""
+        self.categories[name] = reason.strip().partition("\n")[0]
+        log.warning("%s: the category is left out (%s): %s", name, FLAG, self.categories[name])
 
-        A new start, instead of going on without the image, keeps the results, labels and masks of
-        all images in step.
+    def compute(self, category: Category, function: Callable[[Category], Result]) -> Result | None:
+        """Call a function with a category as `start_again` does, within `attempt`.
 
         Args:
             category: The samples.
@@ -69,9 +70,7 @@ class Skipping:
         Returns:
             The function's result; None if the category is left out.
         """
-        if not self._skips:
-            return function(category)
-        return self.attempt(category.name, lambda: self._compute(category, function))
+        return self.attempt(category.name, lambda: self.start_again(category, function))
 
     @property
     def status(self) -> int:
@@ -83,7 +82,21 @@ class Skipping:
         name, reason = next(iter(self.categories.items()))
         return f"no category can be used; the first one, {name}: {reason}"
 
-    def _compute(self, listed: Category, function: Callable[[Category], Result]) -> Result:
+    def start_again(self, listed: Category, function: Callable[[Category], Result]) -> Result:
+        """Call a function with a category; again without images that turn out to be unusable.
+
+        A new start, instead of going on without the image, keeps the results, labels and masks of
+        all images in step.
+
+        Args:
+            listed: The samples.
+            function: As for `compute`.
+
+        Raises:
+            DatasetError: The category cannot go on without an image, or nothing is left out.
+        """
+        if not self._skips:
+            return function(listed)
         used = listed
         while True:
             try:
@@ -112,7 +125,7 @@ class Skipping:
         count = len(used.train) + len(used.test) - len(left.train) - len(left.test)
         if not count:  # the file is none of this category's: without it, nothing would change
             raise DatasetError(first)
-        self.images.setdefault(used.name, {}).update(reasons)
+        self.images[used.name] = {**self.images.get(used.name, {}), **reasons}
         for reason in reasons.values():
             log.warning("%s: an image is left out (%s): %s", used.name, FLAG, reason)
         log.info("%s: starts again without %s", used.name, numbered(count, "image"))

@@ -204,7 +204,7 @@ class TestVerdicts:
         infer(data / "widget/test/hole", status=1)
         (earlier,) = (infer.folder / "earlier").iterdir()
         files = {"predictions.csv", "predictions.jsonl", "run.json", "index.html", "thumbnails"}
-        assert names(earlier, "*") == {*files, "masks"}
+        assert names(earlier, "*") == {*files, "masks", "run.log"}
         assert not (infer.folder / "masks").exists()
 
     def test_memory_does_not_grow_with_the_number_of_pictures(self, kept, monkeypatch, tmp_path):
@@ -547,6 +547,22 @@ class TestFlags:
         infer(data / "widget/test/good", "--device", "cpu", status=0)
         infer(data / "widget/test/good", "--device", "cuda", status=2)
         assert "expected an available device, found cuda" in infer.err
+
+    def test_quiet(self, infer, data, monkeypatch):
+        """And ``verbose``: how much is on the terminal; ``run.log`` has everything."""
+        shown = []
+        for flags in ((), ("--quiet",), ("--verbose",)):
+            monkeypatch.setattr(logging.root, "handlers", [])  # those of pytest
+            infer(data / "widget/test/good", *flags, status=0)
+            assert infer.out.count("normal ") == 2
+            shown.append(["2 judged" in infer.err, "loaded in" in infer.err])
+            log = (infer.folder / "run.log").read_text()
+            assert "2 judged" in log
+            assert "loaded in" in log
+            assert log.count("model: ") == 1  # that of the run before has moved
+        assert shown == [[True, False], [False, False], [True, True]]
+
+    test_verbose = test_quiet
 
 
 def test_an_image_in_other_proportions_than_the_mask_is_not_judged(infer, data, tmp_path):

@@ -15,6 +15,7 @@ from patchcore.settings import PROTOCOL_BACKBONES, PROTOCOLS, Settings
 from patchcore.weights import default_layers
 from utils.errors import UsageError
 from utils.options.backbone import Member
+from utils.options.engine import EngineOptions
 from utils.options.evaluate import EvaluateOptions, OutputOptions
 from utils.options.method import SEVERAL, parse_options
 from utils.options.train import DEFAULTS as TRAINING
@@ -52,6 +53,8 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "save_maps": ("", True),
     "profile": ("", True),
     "summary": ("", True),
+    "quiet": ("", True),
+    "verbose": ("", True),
     "protocol": ("patchcore_ex", "patchcore_ex"),
     "percentage_coreset": ("0.01 0.1 1", (0.01, 0.1, 1.0)),
     "k": ("9", 9),
@@ -88,9 +91,12 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "batch_size": ("32", 32),
     "num_workers": ("0", 0),
     "device": ("cuda:1", "cuda:1"),
+    "engine": ("ray", "ray"),
+    "address": ("auto", "auto"),
+    "task_cpus": ("3", 3),
 }
 # Flags with examples that exclude those of others.
-EXCLUSIVE = {"neighbourhood", "banks", "scales"}
+EXCLUSIVE = {"neighbourhood", "banks", "scales", "quiet"}
 
 
 def parse(text: str, defaults: EvaluateOptions | None = None) -> EvaluateOptions:
@@ -395,7 +401,8 @@ class TestModels:
         assert TRAINING.path_trained == Path("trained")
         outputs = {field.name for field in fields(OutputOptions)}
         assert {"pictures", "aupro_limit", "path_result"} < outputs
-        assert outputs == FLAGS - {field.name for field in fields(TrainOptions)}
+        engine = {field.name for field in fields(EngineOptions)}
+        assert outputs | engine == FLAGS - {field.name for field in fields(TrainOptions)}
         assert {f.name for f in fields(TrainOptions)} - FLAGS == {
             "paths",
             "category",
@@ -447,7 +454,7 @@ class TestHelp:
         found = re.findall(r"\n([a-z ]+):\n", self.text)[1:]  # after "options", with --help
         assert found == [
             *("input", "output", "trained models", "thresholds", "method", "preprocessing"),
-            *("computing", "backbone"),
+            *("computing", "backbone", "messages"),
         ]
 
     def test_choices_are_shown(self, show):

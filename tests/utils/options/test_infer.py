@@ -40,6 +40,8 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "batch_size": ("1", 1),
     "num_workers": ("0", 0),
     "device": ("cpu", "cpu"),
+    "quiet": ("", True),
+    "verbose": ("", True),
 }
 
 
@@ -76,6 +78,7 @@ def test_a_flag_sets_its_own_option_and_no_other(name):
         ("--score_max inf", r"finite score_max of at least 0, found inf \(--score_max\)"),
         ("--score_max nan", r"score_max of at least 0, found nan \(--score_max\)"),
         ("--device 0", r"expected a torch device .* found '0' \(--device\)"),
+        ("--quiet --verbose", "expected --quiet or --verbose, found both"),
         ("--threshold best", "--threshold trained, train_quantile, f1_max or a number"),
         ("--threshold_pixel nan", "--threshold_pixel trained, train_quantile, f1_max or a number"),
         ("--pictures some", "--pictures: invalid choice"),
@@ -89,7 +92,7 @@ def test_a_value_that_cannot_be_is_told_with_its_flag(text, message):
 
 def test_flags_are_grouped():
     groups = dict.fromkeys(field.metadata["group"] for field in fields(InferOptions))
-    assert list(groups) == ["input", "model", "thresholds", "output", "computing"]
+    assert list(groups) == ["input", "model", "thresholds", "output", "computing", "messages"]
 
 
 class TestInput:

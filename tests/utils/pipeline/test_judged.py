@@ -67,7 +67,7 @@ def contents(folder: Path) -> dict[str, object]:
     found = {}
     for path in folder.rglob("*"):
         name = TIMES.sub("", path.relative_to(folder).as_posix())
-        if path.is_dir() or name in ("run.json", ".lock") or name.startswith("earlier"):
+        if path.is_dir() or name in ("run.json", "run.log", ".lock") or name.startswith("earlier"):
             continue
         found[name] = path.read_bytes()
     lines = map(json.loads, found["predictions.jsonl"].splitlines())

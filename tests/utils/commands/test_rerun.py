@@ -1,0 +1,214 @@
+"""A run is repeated from its run.json, which chooses no code and no place to write to."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import main
+from tests.support import QUICK_NETWORK, call, evaluate, make_data, read_run, read_table
+from utils.results import measured, read_rows, results_digest
+
+FLAGS = (
+    "--seed 3 --percentage_coreset 0.05 0.1 --k 2 --categories widget --augment vertical --sigma 2 "
+    "--threshold 0.5 --aupro_limit 0.2"
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def recorded(data, tmp_path_factory) -> Path:
+    return evaluate(data, tmp_path_factory.mktemp("recorded") / "result", FLAGS)
+
+
+@pytest.fixture
+def folder(recorded, tmp_path) -> Path:
+    """Return a copy of the record and the results, for a test to change."""
+    (tmp_path / "sent").mkdir()
+    for name in ("run.json", "results.csv", "results_defects.csv"):
+        (tmp_path / "sent" / name).write_bytes((recorded / name).read_bytes())
+    return tmp_path / "sent"
+
+
+def change(folder: Path, **options: object) -> Path:
+    path = folder / "run.json"
+    record = json.loads(path.read_text())
+    record["options"] |= options
+    path.write_text(json.dumps(record))
+    return path
+
+
+@pytest.fixture
+def rerun(tmp_path, capsys):
+    """Repeat a run; return the last line of its answer, or its error."""
+
+    def rerun(path: Path, *flags: str, status: int) -> str:
+        assert call("rerun", path, "--path_result", tmp_path / "new", *flags) == status
+        out, err = capsys.readouterr()
+        return out.splitlines()[-1] if out else err
+
+    return rerun
+
+
+def test_a_repeated_run_has_the_same_rows(recorded, rerun, tmp_path, caplog):
+    answer = rerun(recorded / "run.json", status=0)
+    assert answer == f"all 2 rows are equal to the recorded ones in {recorded / 'results.csv'}"
+    before, after = (read_run(where)["options"] for where in (recorded, tmp_path / "new"))
+    assert {k for k in after if before[k] != after[k]} == {"path_result"}
+    rows = [list(map(measured, read_rows(where))) for where in (recorded, tmp_path / "new")]
+    assert rows[0] == rows[1]
+    assert "recorded is" not in caplog.text
+
+
+def test_the_record_alone_is_compared_by_its_digest(folder, rerun):
+    (folder / "results.csv").unlink()
+    assert rerun(folder, status=0) == "the 2 rows are equal to the recorded ones, by their digest"
+    assert read_run(folder)["results_digest"] == results_digest(read_rows(folder.parent / "new"))
+
+
+def test_flags_override_and_are_reported(folder, rerun, tmp_path, caplog):
+    (folder / "results.csv").unlink()
+    flags = ("--sigma", "5", "--percentage_coreset", "0.05", "--categories", "gadget")
+    answer = rerun(folder, *flags, status=1)
+    assert answer == "the 1 rows are other than the recorded ones, by their digest"
+    assert "--sigma is 5.0, recorded is 2.0" in caplog.text
+    assert "--categories is gadget, recorded is widget" in caplog.text
+    (row,) = read_table(tmp_path / "new")
+    assert (row["category"], row["seed"], row["k"]) == ("gadget", "3", "2")
+
+
+def test_a_difference_is_reported_with_its_size(folder, rerun):
+    path = folder / "results.csv"
+    (first, *_) = (float(row["pixel_auroc"]) for row in read_table(folder))
+    lines = path.read_text().splitlines()
+    name = f"{first:.9g}"
+    path.write_text("\n".join([*lines[:1], lines[1].replace(name, "0.25"), *lines[2:]]) + "\n")
+    answer = rerun(folder, status=1)
+    assert answer.startswith(
+        f"1 rows are equal to the recorded ones, 1 differ, by {first - 0.25:.3g} at most "
+        f"(pixel_auroc of widget, {QUICK_NETWORK}, 5 %, seed 3)"
+    )
+
+
+def test_a_protocol_is_no_change_of_a_run(folder, rerun):
+    error = rerun(folder, "--protocol", "rad", status=2)
+    assert "expected no --protocol: the settings are those of the record" in error
+
+
+class TestWhatARecordCannotDo:
+    @pytest.fixture(autouse=True)
+    def elsewhere(self, tmp_path, monkeypatch):
+        (tmp_path / "cwd").mkdir()
+        monkeypatch.chdir(tmp_path / "cwd")
+        yield
+        assert list((tmp_path / "cwd").iterdir()) == []
+
+    def test_choose_where_results_and_models_go(self, folder, rerun, tmp_path, caplog):
+        change(folder, path_result="here", path_trained="there", fresh=True)
+        assert call("rerun", folder) == main.WRONG_USAGE
+        rerun(folder, status=0)
+        assert "--path_trained is none, recorded is there" in caplog.text
+
+    def test_name_a_network_to_import(self, folder, rerun, tmp_path):
+        (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+        change(folder, backbone=["evil:network"])
+        error = rerun(folder, status=2)
+        assert re.search(
+            "the record names evil:network, and no code is imported.*--backbone", error
+        )
+        rerun(folder, "--backbone", QUICK_NETWORK, status=0)
+
+    def test_choose_machines_to_connect_to(self, folder, rerun, tmp_path):
+        change(folder, engine="ray", address="elsewhere.example:6379", task_cpus=1)
+        rerun(folder, status=0)
+        options = read_run(tmp_path / "new")["options"]
+        assert [options[n] for n in ("engine", "address", "task_cpus")] == ["local", "", 0]
+
+    def test_set_the_limits_of_the_machine(self, folder, rerun, tmp_path):
+        change(folder, max_megapixels=1e9, num_workers=10**6, memory_budget=1e9)
+        rerun(folder, status=0)
+        options = read_run(tmp_path / "new")["options"]
+        assert [options[n] for n in ("max_megapixels", "num_workers", "memory_budget")] == [
+            *(250.0, -1, 0.0)
+        ]
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"nosuch": 1}, "expected the options of an evaluation in .*, found others: 'nosuch'"),
+            ({"k": "2"}, "cannot use k of .*: expected int, found '2'"),
+            ({"k": True}, "cannot use k of .*: expected int, found True"),
+            ({"k": 0}, r"expected k of at least 1, found 0 \(--k\)"),
+            ({"seed": 3}, "cannot use seed of .*: expected a list, found 3"),
+            ({"seed": [10**400]}, "expected seed in"),
+            ({"sigma": 10**400}, "cannot use sigma of .*"),
+            (
+                {"size_resize": [72, 72, 72]},
+                "size_resize of .*: expected at most 2 val",
+            ),
+            ({"image_score": "best"}, "image_score of .*: expected max_patch, .*, found 'best'"),
+            ({"trained_dtype": "int8"}, "trained_dtype of .*: expected float32, float16, found"),
+            ({"path_data": "a\0b"}, "path_data of .*: expected text without null bytes"),
+            ({"weights": ["\ud800"]}, "cannot use weights of .*: .*surrogates not allowed"),
+        ],
+    )
+    def test_have_other_options(self, folder, rerun, options, message):
+        error = rerun(change(folder, **options), status=2)
+        assert re.search(message, error)
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("[" * 100_000, "maximum recursion depth"),
+            ('{"a":' * 100_000, "maximum recursion depth"),
+            ("[]", "expected the record of a run in"),
+            ("{}", "expected the options of an evaluation in"),
+            ('{"format": 2}', "expected format 1 in .*, found 2"),
+            ("no", "cannot read"),
+            (f'{{"format": {"9" * 5000}}}', "cannot read"),
+        ],
+    )
+    def test_be_something_else(self, folder, rerun, text, message):
+        (folder / "run.json").write_text(text)
+        error = rerun(folder, status=2)
+        assert re.search(message, error)
+        assert error.count("\n") == 1
+
+    def test_be_that_of_an_inference(self, folder, rerun):
+        change(folder, path_export="x", frame_stride=2)
+        assert "found others: 'path_export', 'frame_stride'" in rerun(folder, status=2)
+
+
+def test_older_records_lack_newer_options(folder, rerun, caplog):
+    record = json.loads((folder / "run.json").read_text())
+    del record["options"]["quiet"]
+    (folder / "run.json").write_text(json.dumps(record))
+    rerun(folder, status=0)
+    assert "taken as by default: quiet" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "expected a result folder or its run.json as the first argument"),
+        (("--k", "3"), "expected a result folder or its run.json as the first argument"),
+        (("nowhere", "--path_result", "x"), "expected a result folder with run.json"),
+    ],
+)
+def test_a_mistake_is_one_line(words, message, capsys):
+    assert call("rerun", *words) == main.WRONG_USAGE
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_results_do_not_go_where_the_record_is(recorded, capsys):
+    assert call("rerun", recorded, "--path_result", recorded) == main.WRONG_USAGE
+    assert "expected another folder than that of the record" in capsys.readouterr().err

@@ -1,0 +1,90 @@
+"""What a task of a sweep asks of a node."""
+
+import pytest
+
+from datasets.layouts import open_dataset
+from tests.support import make_data, quick
+from utils.errors import UsageError
+from utils.options.evaluate import EvaluateOptions
+from utils.options.method import parse_options
+from utils.pipeline.demand import GPU_PROCESS_MEMORY, PROCESS_MEMORY, Demand, demands_of
+from utils.pipeline.models import choose_device, make_models
+from utils.pipeline.nodes import Node
+from utils.pipeline.sweep import uses_gpu
+
+
+@pytest.fixture(scope="module")
+def categories(tmp_path_factory):
+    dataset = open_dataset(make_data(tmp_path_factory.mktemp("data")))
+    return [dataset.read_category(name) for name in dataset.find_categories()]
+
+
+def node(cpus=8.0, gpus=0.0, memory=16.0) -> Node:
+    return Node("a", "10.0.0.7", cpus, gpus, memory)
+
+
+def demands(categories, nodes, flags="", gpu_memory=0.0) -> list[Demand]:
+    arguments = quick(*flags.split())
+    options = parse_options(arguments, EvaluateOptions(), command="", description="")
+    models = make_models(options, choose_device("cpu"), categories)
+    tasks = [(category, options) for category in categories]
+    return demands_of(models, tasks, nodes, gpu_memory)
+
+
+def test_cpus_are_divided_among_the_tasks(categories):
+    for nodes, expected in (
+        ([node(8)], 4),
+        ([node(1)], 1),
+        ([node(6), node(6)], 6),
+        ([node(2), node(30)], 2),  # each task runs on every node
+    ):
+        assert [demand.cpus for demand in demands(categories, nodes)] == [expected] * 2
+
+
+def test_memory_is_that_of_the_plan(categories):
+    (one, other) = demands(categories, [node()])
+    assert one == other
+    assert one.gpus == 0
+    assert one.memory > PROCESS_MEMORY + one.budget
+    larger = demands(categories, [node()], "--percentage_coreset 0.1 0.5 --seed 0 1")[0]
+    assert larger.budget > one.budget
+    assert larger.memory > one.memory
+
+
+def test_a_given_budget_is_kept(categories):
+    assert demands(categories, [node()], "--memory_budget 3")[0].budget == 3
+
+
+def test_a_small_node_gets_the_plan_of_two_passes(categories):
+    large = demands(categories, [node()])[0]
+    small_node = node(memory=large.memory)  # but for the share that stays free
+    small = demands(categories, [small_node])[0]
+    assert small.budget < large.budget
+    assert small.fits(small_node)
+
+
+def test_a_gpu_is_shared(categories):
+    demand = demands(categories, [node(gpus=1)], gpu_memory=80.0)[0]
+    assert demand.gpus == pytest.approx(GPU_PROCESS_MEMORY / 80, abs=0.011)
+    assert demands(categories, [node(gpus=1)], gpu_memory=4.0)[0].gpus == 1
+
+
+@pytest.mark.parametrize(
+    ("nodes", "flags", "message"),
+    [
+        ([node(memory=1)], "--memory_budget 2", r"GB for gadget, found 10\.0\.0\.7 with 8 CPUs"),
+        ([node(memory=1)], "", "gadget, on the largest node of the Ray cluster: expected memory"),
+        ([node(cpus=2)], "--task_cpus 3", "expected a node of the Ray cluster with 3 CPUs"),
+    ],
+)
+def test_too_little_on_every_node(categories, nodes, flags, message):
+    with pytest.raises(UsageError, match=message):
+        demands(categories, nodes, flags)
+
+
+def test_a_gpu_that_no_node_has():
+    assert not uses_gpu("auto", [node()])
+    assert not uses_gpu("cpu", [node(gpus=1)])
+    assert uses_gpu("auto", [node(), node(gpus=1)])
+    with pytest.raises(UsageError, match="expected a GPU on a node of the Ray cluster, found none"):
+        uses_gpu("cuda", [node(), node()])

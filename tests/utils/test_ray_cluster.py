@@ -1,0 +1,126 @@
+"""Ray that is missing, or does not answer, is one error, and at once."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import main
+from tests.support import ROOT, call, make_data, quick
+from utils import ray_cluster
+from utils.errors import UsageError
+from utils.ray_cluster import connected
+
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="no Ray (requirements-ray.txt)"
+)
+
+
+def connect(address: str) -> None:
+    with connected(address, ()):
+        pytest.fail("connected")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "cluster:", ":6379", "cluster:port"])
+def test_no_address(address):
+    with pytest.raises(UsageError, match=r"expected auto or HOST:PORT, found .* \(--address\)$"):
+        connect(address)
+
+
+def test_nothing_listens():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        message = r"expected a Ray cluster at 127.*found none \(.*refused\): start one with"
+        with pytest.raises(UsageError, match=message):
+            connect(address)
+
+
+@pytest.mark.ray
+@needs_ray
+def test_something_else_listens(monkeypatch):
+    monkeypatch.setattr(ray_cluster, "ANSWER_SECONDS", 1.0)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(UsageError, match="found no answer of Ray within 1 s"):
+            connect(f"127.0.0.1:{other.getsockname()[1]}")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--engine ray", "pip install -r requirements-ray.txt"),
+        ("--engine ray --device cuda:1", "expected --device auto, cpu, cuda with --engine ray"),
+        ("--engine ray --address ray://a:1", "expected auto or HOST:PORT, found 'ray://a:1'"),
+        ("--address auto", "expected --address only with --engine ray"),
+        ("--task_cpus 2", "expected --task_cpus only with --engine ray"),
+    ],
+)
+def test_flags_are_checked_before_anything_else(monkeypatch, tmp_path, capsys, flags, message):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert call(*quick("--path_data", str(tmp_path), *flags.split())) == main.WRONG_USAGE
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@needs_ray
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_all_processes(tmp_path, number):
+    """Within 5 seconds on a quiet machine; also the folder of Ray is removed."""
+    data, temporary = make_data(tmp_path / "data"), Path("/tmp") / f"patchcore-{os.getpid()}"
+    temporary.mkdir()
+    arguments = quick("--path_data", str(data), "--engine", "ray", "--seed", *map(str, range(300)))
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code = f"import runpy, sys; sys.argv[0] = {str(ROOT / 'main.py')!r}\n"
+    code += f"runpy.run_path({str(ROOT / 'main.py')!r}, run_name='__main__')"
+    process = subprocess.Popen(
+        [sys.executable, "-c", heed + code, *arguments, "--path_result", str(tmp_path / "result")],
+        env=os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": _path(), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while not _named(str(temporary), "ray::run_task") and process.poll() is None:
+            time.sleep(0.1)
+        time.sleep(3)
+        start = time.monotonic()
+        process.send_signal(number)
+        error = process.communicate(timeout=60)[1]
+        assert time.monotonic() - start < 5 * max(1.0, os.getloadavg()[0] / os.cpu_count())
+        assert process.returncode == 128 + number, error
+        time.sleep(2)
+        assert _named(str(temporary), "") == []
+        assert list(temporary.glob("ray-*")) == []
+    finally:
+        process.kill()
+        shutil.rmtree(temporary)
+
+
+def _path() -> str:
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+
+def _named(folder: str, title: str) -> list[int]:
+    """Return the processes with this title that have a folder in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (path / "environ").read_bytes()
+            is_named = (path / "cmdline").read_bytes().startswith(title.encode())
+        except OSError:
+            continue
+        if is_named and f"TMPDIR={folder}".encode() in environment:
+            found.append(int(path.name))
+    return found

@@ -1,0 +1,146 @@
+"""`main.py rerun`: an evaluation once more, from the record of its run."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+from patchcore.settings import is_own_network
+from utils.comparison import compare_rows
+from utils.errors import UsageError
+from utils.machine import package_versions
+from utils.options.evaluate import EvaluateOptions
+from utils.options.flags import parse_flags
+from utils.options.record import read_options
+from utils.output_names import RESULTS_FILE, RUN_FILE
+from utils.pipeline.categories import read_categories
+from utils.pipeline.skipping import Skipping
+from utils.results import ResultRow, read_rows, results_digest
+from utils.run_record import read_run
+
+DESCRIPTION = """Repeat an evaluation from the run.json of its result folder: the same method, data
+and seeds, and whatever flags are given in place of the recorded ones. Where results are written,
+the engine, a network of your own (module:factory) and the limits of the machine are never taken
+from the file: --path_result is required. Exit status: 0 if the results are equal to the recorded
+ones, 1 if they differ."""
+EQUAL, DIFFERENT = 0, 1
+# What a file from somebody else must not choose: where to write, which machines to connect to, and
+# what this machine can bear.
+NOT_TAKEN = (
+    *("path_result", "path_trained", "fresh"),
+    *("engine", "address", "task_cpus"),
+    *("num_workers", "memory_budget", "max_megapixels", "quiet", "verbose"),
+)
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: list[str], *, epilog: str = "") -> int:
+    """Run the command; return its exit status."""
+    path, flags = _split(arguments)
+    record = {} if path is None else read_run(path)
+    recorded = EvaluateOptions()
+    if path is not None:
+        recorded = read_options(recorded, record.get("options"), path)
+    options = _parse(flags, recorded, epilog)
+    if path is None:
+        raise UsageError(f"expected a result folder or its {RUN_FILE} as the first argument")
+    _check(flags, recorded, options, path)
+    _report_changes(recorded, options, record)
+    options.check_files()
+    skipping = Skipping(options)
+    categories = read_categories(options, skipping)
+
+    from utils.pipeline.evaluation import evaluate
+    from utils.pipeline.run import own_rows
+
+    rows = own_rows(evaluate(options, categories, skipping), options, [c.name for c in categories])
+    answer, is_equal = _compare(record, path, rows)
+    print(answer)
+    return EQUAL if is_equal else DIFFERENT
+
+
+def _split(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """Return the path of the record, which comes first, and the flags."""
+    if arguments and not arguments[0].startswith("-"):
+        return Path(arguments[0]), list(arguments[1:])
+    return None, list(arguments)
+
+
+def _parse(flags: list[str], recorded: EvaluateOptions, epilog: str) -> EvaluateOptions:
+    """Return the recorded options with the given flags."""
+    defaults = EvaluateOptions()
+    defaults = replace(recorded, **{name: getattr(defaults, name) for name in NOT_TAKEN})
+    return parse_flags(flags, defaults, command="rerun RUN", description=DESCRIPTION, epilog=epilog)
+
+
+def _names(flags: Sequence[str]) -> set[str]:
+    """Return the names of the flags that are given."""
+    return {word[2:].partition("=")[0] for word in flags if word.startswith("--")}
+
+
+def _check(
+    flags: Sequence[str], recorded: EvaluateOptions, options: EvaluateOptions, path: Path
+) -> None:
+    """Check that what the record must not choose is given.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if "path_result" not in _names(flags):
+        raise UsageError(
+            "expected a folder for the results: it is not taken from the record (--path_result)"
+        )
+    if options.path_result.resolve() == (path if path.is_dir() else path.parent).resolve():
+        raise UsageError(
+            f"expected another folder than that of the record, found {options.path_result} for "
+            "both (--path_result)"
+        )
+    if "protocol" in _names(flags):
+        raise UsageError(
+            "expected no --protocol: the settings are those of the record; give single ones in "
+            "their place (--protocol)"
+        )
+    own = [name for name in recorded.backbone if is_own_network(name)]
+    if own and "backbone" not in _names(flags):
+        raise UsageError(
+            f"expected the backbone to be given: the record names {', '.join(own)}, and no code is "
+            "imported because a file says so (--backbone)"
+        )
+
+
+def _report_changes(
+    recorded: EvaluateOptions, options: EvaluateOptions, record: Mapping[str, object]
+) -> None:
+    """Log which options and versions are others than in the record."""
+    names = (e.name for e in fields(options) if e.name not in ("path_result", "quiet", "verbose"))
+    for name in names:
+        before, now = getattr(recorded, name), getattr(options, name)
+        if before != now:
+            log.info("--%s is %s, recorded is %s", name, _shown(now), _shown(before))
+    versions = record.get("versions")
+    for name, version in package_versions().items():
+        before = versions.get(name) if isinstance(versions, dict) else None
+        if before != version:
+            log.warning("%s is %s, recorded is %s", name, version, before or "none")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(_shown, value)) or "none"
+    return str(value)
+
+
+def _compare(
+    record: Mapping[str, object], path: Path, rows: Sequence[ResultRow]
+) -> tuple[str, bool]:
+    """Return how results compare with the recorded ones, and whether they are equal."""
+    folder = path if path.is_dir() else path.parent
+    if (folder / RESULTS_FILE).is_file():
+        found = compare_rows(read_rows(folder), rows)
+        return f"{found} in {folder / RESULTS_FILE}", found.is_equal
+    if "results_digest" not in record:
+        return f"nothing to compare with: no {RESULTS_FILE} beside the record", True
+    is_equal = record["results_digest"] == results_digest(rows)
+    verdict = "equal to" if is_equal else "other than"
+    return f"the {len(rows)} rows are {verdict} the recorded ones, by their digest", is_equal

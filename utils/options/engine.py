@@ -1,0 +1,70 @@
+"""Flags that choose where categories are computed."""
+
+import importlib.util
+from dataclasses import dataclass
+
+from patchcore.settings import Bounds
+from utils.errors import UsageError
+from utils.options.flags import Flags, flag
+
+LOCAL, RAY = "local", "ray"
+# Device types that Ray assigns to a task.
+RAY_DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class EngineOptions(Flags):
+    """Where categories are computed."""
+
+    engine: str = flag(
+        LOCAL,
+        "computing",
+        "local computes one category after another in this process; ray computes categories at the "
+        "same time, as tasks on the nodes of a Ray cluster (pip install -r requirements-ray.txt); "
+        "see docs/sweeps.md",
+        choices=(LOCAL, RAY),
+    )
+    address: str = flag(
+        "",
+        "computing",
+        "with --engine ray: HOST:PORT of a running Ray cluster, or auto for the one that runs on "
+        "this machine (default: start Ray on this machine alone, for this run)",
+        metavar="auto|HOST:PORT",
+    )
+    task_cpus: int = flag(
+        0,
+        "computing",
+        "with --engine ray: CPUs of each task, which computes with as many threads; 0 divides the "
+        "CPUs of the cluster among the tasks",
+        metavar="N",
+        bounds=Bounds(0),
+    )
+
+    def check_engine(self, device: str) -> None:
+        """Check the flags of Ray, and that it is installed if it is the engine.
+
+        Args:
+            device: Value of ``--device``.
+
+        Raises:
+            UsageError: Ray is not installed, or flags do not fit together.
+        """
+        if self.engine != RAY:
+            for name in ("address", "task_cpus"):
+                if getattr(self, name):
+                    raise UsageError(f"expected --{name} only with --engine {RAY}")
+            return
+        if "://" in self.address:
+            raise UsageError(
+                f"expected auto or HOST:PORT, found {self.address!r} (--address): run this program "
+                "on a node of the cluster"
+            )
+        if device not in RAY_DEVICES:
+            raise UsageError(
+                f"expected --device {', '.join(RAY_DEVICES)} with --engine {RAY}, which chooses "
+                f"the GPU, found {device!r}"
+            )
+        if importlib.util.find_spec("ray") is None:
+            raise UsageError(
+                "expected Ray for --engine ray, found none: pip install -r requirements-ray.txt"
+            )
