@@ -26,6 +26,9 @@ DEFAULT_COMMAND = "evaluate"
 WRONG_USAGE = 2
 CRASHED = 70  # as in sysexits.h; 1 is Python's own, but infer's for an anomaly
 INTERRUPTED = 130
+STATUSES = """The exit status is 0 when done; 1 if infer found an anomaly, or check a finding; 2
+after an error; 3 when done, but images or categories were left out (--on_error skip); 70
+after a fault of the program; 128 + n if signal n ended it."""
 # Signals that end a run: what is finished is kept, and the exit status is 128 plus the number.
 ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 # While a run ends, further signals are ignored for this long.
@@ -59,6 +62,7 @@ def _run(arguments: list[str]) -> int:
     try:
         if name not in COMMANDS:
             raise UsageError(f"no command {name!r}; there are: {', '.join(COMMANDS)}")
+        _check_memory_limits()
         command = importlib.import_module(f"utils.commands.{name}")
         return command.main(rest, epilog=_list_commands()) or 0
     except (DatasetError, PatchCoreError, UsageError) as error:
@@ -67,9 +71,10 @@ def _run(arguments: list[str]) -> int:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
+        reason = str(error).strip().partition("\n")[0]
         print(
             "error: the memory is full (--batch_size, --memory_budget; on a GPU --device cpu); "
-            f"what was finished is kept: {error}".strip().partition("\n")[0],
+            f"what was finished is kept{reason and f': {reason}'}",
             file=sys.stderr,
         )
         return WRONG_USAGE
@@ -133,6 +138,25 @@ def _open_standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
+def _check_memory_limits() -> None:
+    """Raise MemoryError if libraries cannot even be imported below a limit such as ulimit -v.
+
+    NumPy's OpenBLAS would end this process then, with the status of infer for an anomaly.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    if all(limit == resource.RLIM_INFINITY for limit in limits):
+        return
+    import subprocess
+
+    trial = subprocess.run([sys.executable, "-c", "import numpy"], capture_output=True, check=False)
+    if trial.returncode:
+        raise MemoryError("a limit of this process is too low to import NumPy (ulimit -v, -d)")
+
+
 def _report_os_error(error: OSError) -> None:
     where = "" if error.filename is None else f": {os.fsdecode(error.filename)}"
     print(f"error: {error.strerror or error}{where}; what was finished is kept", file=sys.stderr)
@@ -163,7 +187,7 @@ def _report_interrupt(number: int = 2) -> int:
 
 def _list_commands() -> str:
     lines = [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
-    return "\n".join(["commands (each has its own --help):", *lines])
+    return "\n".join([STATUSES, "", "commands (each has its own --help):", *lines])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Terms that all layouts share: sample, mask, category, file left out, and the error."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 GOOD = "good"
@@ -10,6 +11,21 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".
 
 class DatasetError(Exception):
     """Data on disk cannot be used; the message names the path and what was expected there."""
+
+
+class UnusableFilesError(DatasetError):
+    """Single images or masks cannot be used; without them, the others can.
+
+    Attributes:
+        reasons: Why, by path.
+
+    Args:
+        reasons: Likewise, at least one; the message is the first one.
+    """
+
+    def __init__(self, reasons: Mapping[str, str]):
+        super().__init__(next(iter(reasons.values())))
+        self.reasons = dict(reasons)
 
 
 def is_image(path: Path) -> bool:
@@ -158,6 +174,11 @@ class Sample:
             object.__setattr__(self, "name", self.path.stem)
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that are read: the image, then its mask."""
+        return (self.path, *(() if self.mask is None else self.mask.files))
+
+    @property
     def is_defective(self) -> bool:
         """Whether the image shows a defect: the label for the metrics."""
         return self.defect_type != GOOD
@@ -199,6 +220,16 @@ class Category:
         parts = ", ".join(f"{count} {name}" for name, count in counts.items())
         tested = f", {len(self.test)} test images ({parts})" if self.test else " images"
         return f"{len(self.train)} training{tested}"
+
+    def without(self, paths: Collection[str]) -> "Category":
+        """Return the category without the samples with one of these images or masks."""
+
+        def keeps(sample: Sample) -> bool:
+            return not any(str(path) in paths for path in sample.files)
+
+        train, test = (tuple(filter(keeps, part)) for part in (self.train, self.test))
+        has_masks = any(sample.mask is not None for sample in test)
+        return replace(self, train=train, test=test, has_masks=self.has_masks and has_masks)
 
     def remarks(self) -> list[str]:
         """Return the notes, and for each reason the number of files that are left out."""

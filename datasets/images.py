@@ -1,10 +1,11 @@
 """Samples on disk -> images and masks."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from datasets.base import MaskShapes, Sample
+from datasets.base import DatasetError, MaskShapes, Sample
 from datasets.decoding import ImageFile
 from datasets.depth import Decoding, RangeFinder, ValueRange, has_no_depth
 from datasets.header import HeaderError, read_header
@@ -93,12 +94,13 @@ def find_value_range(paths: list[Path], decoding: Decoding) -> ValueRange | None
         for floats and 32-bit integers, their range. None if all images have 8 bits.
 
     Raises:
-        DatasetError: A file is damaged, or 16-bit images and floats are mixed.
+        DatasetError: 16-bit images and floats are mixed.
     """
     finder = RangeFinder()
     for path in paths:
         if _is_deep(path):
-            finder.add(path, ImageFile(path, "an image", decoding).deep_rgb())
+            with suppress(DatasetError):
+                finder.add(path, ImageFile(path, "an image", decoding).deep_rgb())
     return finder.range()
 
 

@@ -1,5 +1,7 @@
 """Images -> patch embeddings: crop, augment, backbone, patch embedding."""
 
+import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -15,9 +17,13 @@ from patchcore.scales import Maps, Scales
 from patchcore.settings import BACKBONE, PER_LAYER, Settings
 from patchcore.tiling import Tiling
 
+log = logging.getLogger(__name__)
+
 
 class Embedder:
     """Turns images into patch embeddings.
+
+    If a batch does not fit into the memory of the device, it and all later ones are halved.
 
     Attributes:
         preprocess: Resizing, cropping, normalisation.
@@ -57,6 +63,7 @@ class Embedder:
         self.scales = scales_of(backbone, settings)
         self.grid = grid_of(backbone, settings)
         self.num_banks = num_banks_of(backbone, settings)
+        self._largest_batch = math.inf  # that is tried
 
     @property
     def patches_per_image(self) -> int:
@@ -91,7 +98,37 @@ class Embedder:
         Returns:
             (B, h, w, D) float32 on the device; with one bank for each layer, L parts of equal
             length.
+
+        Raises:
+            torch.OutOfMemoryError: one image does not fit into the memory of the device.
         """
+        tried = size = min(len(batch), self._largest_batch)
+        while (embedded := self._embed_parts(batch, size)) is None:
+            size = math.ceil(size / 2)
+        if size < tried:
+            self._largest_batch = size
+            log.warning(
+                "the memory of the device is too small for batches of %d images: from here on, "
+                "batches have at most %d (--batch_size)",
+                tried,
+                size,
+            )
+        return embedded
+
+    def _embed_parts(self, batch: np.ndarray, size: int) -> torch.Tensor | None:
+        """Embed a batch in parts of at most ``size`` images; return None if these do not fit."""
+        try:
+            parts = [
+                self._embed_at_once(batch[first : first + size])
+                for first in range(0, len(batch), size)
+            ]
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            return None
+
+    def _embed_at_once(self, batch: np.ndarray) -> torch.Tensor:
         images = self.preprocess.normalise(_upload(batch, self.device))
         images = images.to(self._precision.dtype)
         with float32_products(self._precision.tensor_float):

@@ -1,4 +1,6 @@
-"""The one error of this package that a caller's input can cause."""
+"""The one error of this package that a caller's input can cause, and its special cases."""
+
+from collections.abc import Sequence
 
 
 class PatchCoreError(ValueError):
@@ -7,3 +9,18 @@ class PatchCoreError(ValueError):
 
 class WeightsUnavailableError(PatchCoreError):
     """The default weights of a network are not in their cache and cannot be downloaded."""
+
+
+class ChangedImagesError(PatchCoreError):
+    """Training images differ between the two passes of a fit.
+
+    Attributes:
+        names: The names of these images.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        super().__init__(
+            "expected the same training images in both passes, found a change of "
+            f"{', '.join(names)}"
+        )
+        self.names = tuple(names)

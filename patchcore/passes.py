@@ -10,7 +10,7 @@ import torch
 
 from patchcore.coreset import PROJECTION_DIM, project
 from patchcore.embedder import Embedder
-from patchcore.errors import PatchCoreError
+from patchcore.errors import ChangedImagesError, PatchCoreError
 from patchcore.explain import cut_patches, cut_size
 from patchcore.observer import Observer
 from patchcore.scoring import Scorer
@@ -139,10 +139,7 @@ class Reader:
         ]
         if changed:
             names = self._images.names or [f"image {number}" for number in range(self.num_images)]
-            found = ", ".join(names[number] for number in changed)
-            raise PatchCoreError(
-                f"expected the same training images in both passes, found a change of {found}"
-            )
+            raise ChangedImagesError([names[number] for number in changed])
 
 
 class EmbeddingRows:

@@ -9,6 +9,7 @@ import difflib
 import importlib
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -75,6 +76,12 @@ def trained_state(backbone: str) -> dict[str, torch.Tensor]:
     except Exception as error:
         from huggingface_hub.constants import HF_HUB_CACHE
 
+        file = _cached_file(backbone)
+        if file is not None:
+            raise PatchCoreError(
+                f"expected timm's weights for {name}, found a damaged file: {file} "
+                f"({type(error).__name__}). Delete it and start again"
+            ) from error
         raise WeightsUnavailableError(
             f"expected timm's weights for {name}, found none that can be read in its cache, and "
             f'the download failed ({_first_line(error)}). Run python -c "import timm; '
@@ -82,6 +89,25 @@ def trained_state(backbone: str) -> dict[str, torch.Tensor]:
             f"cache to {HF_HUB_CACHE} and {torch.hub.get_dir()}, or give --weights FILE (a state "
             "dict of your own) or --weights random (to see that the program runs)"
         ) from error
+
+
+def _cached_file(backbone: str) -> Path | None:
+    """Return the file in a cache that timm reads weights from; None if there is none."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    config = _config(backbone)
+    if config.hf_hub_id:
+        repository = config.hf_hub_id.partition("@")[0]
+        names = (config.hf_hub_filename or "model.safetensors", "pytorch_model.bin")
+        found = [
+            try_to_load_from_cache(repository, file, cache_dir=constants.HF_HUB_CACHE)
+            for file in names
+        ]
+        # The snapshot links to it, and would link to it again.
+        files = [Path(file).resolve() for file in found if isinstance(file, str)]
+    else:
+        files = [Path(torch.hub.get_dir()) / "checkpoints" / config.url.rpartition("/")[2]]
+    return next(filter(Path.is_file, files), None)
 
 
 def adapted_state(

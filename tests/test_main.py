@@ -42,6 +42,7 @@ from tests.support import (
     read_run,
     read_table,
     start,
+    truncate,
 )
 from utils.commands import demo as demo_module
 from utils.options.evaluate import EvaluateOptions
@@ -454,11 +455,18 @@ class TestTorchvisionWeights:
         assert read_run(self.folder)["weights_digest"] == cached
         assert set(cached) == {QUICK_NETWORK}
 
-    def test_a_damaged_file_in_torchvisions_cache_is_named(self, data, capsys):
+    @pytest.mark.parametrize("is_cut", [True, False])
+    def test_a_damaged_file_in_torchvisions_cache_is_named(self, data, capsys, is_cut):
         self.file.parent.mkdir(parents=True)
-        self.file.write_bytes(b"half a download")
+        self.file.write_bytes(b"no download")
+        if is_cut:
+            state = torchvision.models.get_model(QUICK_NETWORK, weights=None).state_dict()
+            torch.save(state, self.file)
+            truncate(self.file)
         assert call(*self.flags, "--path_data", data) == main.WRONG_USAGE
-        assert re.search(f"damaged file: {self.file}", capsys.readouterr().err)
+        error = capsys.readouterr().err
+        assert re.search(f"damaged file: {self.file} .*Delete it and start again", error)
+        assert "network" not in error.rpartition("error: ")[2]
 
     @pytest.fixture
     def small_demo(self, monkeypatch):

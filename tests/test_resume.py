@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from tests.support import (
     evaluate,
     make_category,
     make_data,
+    names,
     quick,
     read_run,
     read_table,
@@ -310,22 +313,68 @@ def test_a_second_run_into_the_same_folder_is_refused(data, folder, capsys):
     evaluate(data, folder, FIGURES)  # the lock of a killed process does not count
 
 
+def processes_of(session: int) -> list[int]:
+    """Return the processes of a session, its leader first."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return sorted(found)
+
+
 @pytest.mark.slow
-def test_processes_killed_at_random_moments_leave_nothing_behind(data, finished, tmp_path):
-    folder = tmp_path / "result"
-    arguments = quick("--path_data", str(data), "--path_result", str(folder), *FIGURES.split())
-    command = [sys.executable, ROOT / "main.py", *arguments]
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes cannot be listed")
+def test_processes_killed_at_random_moments_leave_nothing_behind(data, tmp_path):
+    """Of 20 runs with processes that draw, each loses the main process or one of these."""
+    folder, models = tmp_path / "result", tmp_path / "trained"
+    # Enough figures for processes of their own.
+    flags = "--percentage_coreset 0.05 0.1 0.2 0.3 --pictures all --explain_top 0 --num_workers 2"
+    arguments = quick("--path_data", str(data), *flags.split())
+    command = [sys.executable, ROOT / "main.py", *arguments, "--path_result"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path / "temporary")}
+    (tmp_path / "temporary").mkdir()
+    killed: Counter[str] = Counter()
     rng = random.Random(0)
-    for _ in range(20):
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+
+    def start(where: Path, trained: Path) -> subprocess.Popen:
+        return subprocess.Popen(
+            [*command, where, "--path_trained", trained],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env=environment,
         )
-        time.sleep(rng.uniform(3, 12))
-        process.kill()
-        process.wait()
-        time.sleep(0.5)
-        with pytest.raises(ProcessLookupError):  # no process of the group is left
-            os.killpg(process.pid, 0)
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    begin = time.monotonic()
+    assert start(tmp_path / "whole", tmp_path / "whole_trained").wait() == 0
+    seconds = time.monotonic() - begin
+    for number in range(20):
+        process = start(folder, models)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(0.2, 1) * seconds)
+        others = processes_of(process.pid)[1:]
+        if number % 2 and others:
+            os.kill(rng.choice(others), signal.SIGKILL)
+            killed["another process"] += 1
+            assert process.wait() in (0, main.WRONG_USAGE)  # it draws itself what is missing
+        else:
+            process.kill()
+            killed["the main process"] += process.wait() == -signal.SIGKILL
+        for _ in range(600):  # a process that is importing ends when it has started
+            if not (left := processes_of(process.pid)):
+                break
+            time.sleep(0.1)
+        assert left == []
+        if number % 4 == 3:  # the rest would have nothing to do
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(models, ignore_errors=True)
+    assert start(folder, models).wait() == 0
     shutil.rmtree(folder / "earlier", ignore_errors=True)
-    assert contents(folder) == contents(finished)
+    assert contents(folder) == contents(tmp_path / "whole")
+    assert contents(models) == contents(tmp_path / "whole_trained")
+    assert names(tmp_path / "temporary", "pymp-*") == set()  # folders of processes
+    print(dict(killed), f"of runs of {seconds:.0f} s")

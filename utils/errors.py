@@ -1,5 +1,8 @@
 """What a user can mend around a run: its flags and its result folder."""
 
+# Exit status of a run that has left out images or categories (--on_error skip).
+LEFT_OUT = 3
+
 
 class UsageError(Exception):
     """A flag, or the place of the results, that cannot be used; the message says which and why."""

@@ -1,22 +1,27 @@
 """Results of inference, written line by line for each image."""
 
-import csv
 import hashlib
 import io
 import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from utils.errors import UsageError
 from utils.printable import printable
+from utils.results import as_cell, csv_line
 
 ANOMALY, NORMAL, ERROR = "anomaly", "normal", "error"
 CSV_FILE, JSON_FILE = "predictions.csv", "predictions.jsonl"
+# Lines of earlier runs, while a run goes on from them.
+EARLIER_FILE = ".predictions_earlier.jsonl"
 # Files and folders that a run writes in addition to run.json.
-OUTPUTS = (CSV_FILE, JSON_FILE, "pictures", "explanations", "masks", "maps", "annotated")
+OUTPUTS = (
+    *(CSV_FILE, JSON_FILE, EARLIER_FILE),
+    *("pictures", "explanations", "masks", "maps", "annotated"),
+)
 COLUMNS = (
     *("path", "score", "threshold", "score_ratio", "p_value", "verdict", "regions", "seconds"),
     "error",
@@ -35,7 +40,7 @@ class Outcome:
         regions: Largest anomalous regions, each with ``box`` (left, top, right, bottom in pixels of
             the image, the last two exclusive), ``area`` in pixels of the image, and ``score``.
         seconds: Share of the computing time of the batch, without reading and writing.
-        details: Further entries of the JSON line: frame, time, map_box, files.
+        details: Further entries of the JSON line: file, frame, time, map_box, files.
         error: Reason why the image could not be read.
         score_ratio: score / threshold; None unless the threshold is above 0.
         p_value: Conformal p-value of the score; None if the model has no held-out scores.
@@ -69,11 +74,26 @@ class Outcome:
             record["error"] = self.error
         return json.dumps(record)
 
+    @classmethod
+    def from_json(cls, line: str | bytes) -> "Outcome":
+        """Return the outcome of a line that `to_json` has written.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError: It is no such line.
+        """
+        record = json.loads(line)
+        names = [entry.name for entry in fields(cls) if entry.name in record]
+        known = {name: record.pop(name) for name in names}
+        return cls(**known, details=record)
+
     def to_row(self) -> dict[str, object]:
-        """Return the columns of the CSV file; regions are ``left top right bottom area``."""
+        """Return the columns of the CSV file; regions are ``left top right bottom area``.
+
+        No spreadsheet takes the path for a formula; `utils.results.from_cell` restores it.
+        """
         regions = (" ".join(map(str, (*r["box"], r["area"]))) for r in self.regions)
         return {
-            "path": self.path,
+            "path": as_cell(self.path),
             "score": _number(self.score),
             "threshold": _number(self.threshold),
             "score_ratio": _number(self.score_ratio),
@@ -81,7 +101,7 @@ class Outcome:
             "verdict": self.verdict,
             "regions": "; ".join(regions),
             "seconds": "" if self.seconds is None else f"{self.seconds:.6f}",
-            "error": self.error,
+            "error": as_cell(self.error),
         }
 
     def to_line(self) -> str:
@@ -122,10 +142,7 @@ class PredictionFiles:
         Raises:
             UsageError: They cannot be written, for example because the disk is full.
         """
-        text = io.StringIO()
-        # The default line terminator makes the module quote names with \r or \n.
-        csv.DictWriter(text, COLUMNS).writerow(outcome.to_row())
-        self._write(self._csv, text.getvalue().removesuffix("\r\n") + "\n")
+        self._write(self._csv, csv_line(outcome.to_row(), COLUMNS))
         self._write(self._json, outcome.to_json() + "\n")
 
     def close(self) -> None:

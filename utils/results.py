@@ -194,10 +194,11 @@ def csv_text(records: Sequence[Mapping[str, str]], columns: Iterable[str] = ()) 
     found = dict.fromkeys(column for record in records for column in record)
     names = list(columns or found)
     rows = [{k: as_cell(v) if k in _NAMES else v for k, v in record.items()} for record in records]
-    return "".join(_csv_line(row, names) for row in [dict(zip(names, names, strict=True)), *rows])
+    return "".join(csv_line(row, names) for row in [dict(zip(names, names, strict=True)), *rows])
 
 
-def _csv_line(row: Mapping[str, str], names: Sequence[str]) -> str:
+def csv_line(row: Mapping[str, str], names: Sequence[str]) -> str:
+    """Return one line of CSV; missing values are left empty."""
     text = io.StringIO()
     # The default line terminator makes the module quote cells with \r or \n.
     csv.DictWriter(text, names, restval="").writerow(row)
@@ -273,7 +274,12 @@ def _read_shots(record: Mapping[str, str]) -> int | None:
 
 def shots_text(shots: int) -> str:
     """Return a number of training images in words, for example ``4 shots``."""
-    return f"{shots} shot{'' if shots == 1 else 's'}"
+    return numbered(shots, "shot")
+
+
+def numbered(number: int, noun: str) -> str:
+    """Return a number with its noun, for example ``1 image`` or ``2 images``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _number(value: float) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.metric_columns import IMAGE, METRICS, PIXEL, MetricColumn, Output
-from utils.results import NUM_TEST, ResultRow, csv_text
+from utils.results import NUM_TEST, ResultRow, csv_text, numbered
 from utils.table import AVERAGES, Table, TableCell, TableRow, escape_markdown, markdown_table
 
 PAPER_FILE = Path(__file__).with_name("paper_tables.csv")
@@ -107,8 +107,7 @@ def describe_run(record: Mapping[str, object]) -> str:
     layers = ", ".join(" ".join(group) for group in options["layers"])
     shots = " ".join(map(str, options.get("shots", ())))  # missing in records of older runs
     few = f"shots {shots}; " if shots else ""
-    lines = [f"> {note}\n" for note in record["notes"]]
-    lines.append(f"    {record['command']}\n")
+    lines = [*notes_text(record), f"    {record['command']}\n"]
     lines.append(
         f"Backbone {', '.join(options['backbone'])}; weights {', '.join(options['weights'])}; "
         f"layers {layers}; k = {options['k']}; seed {' '.join(map(str, options['seed']))}; "
@@ -116,6 +115,25 @@ def describe_run(record: Mapping[str, object]) -> str:
         f"{record['start']}. *Paper*: Roth et al. 2022, arXiv 2106.08265, WideResNet50.\n"
     )
     return "\n".join(lines)
+
+
+def notes_of(record: Mapping[str, object]) -> list[str]:
+    """Return the notes of ``run.json``, and one about each category with left out images."""
+    notes = list(record["notes"])
+    for name, images in record.get("skipped_images", {}).items():
+        more = "" if len(images) == 1 else ", for example"
+        notes.append(
+            f"{name}: {numbered(len(images), 'image')} left out (--on_error skip){more} "
+            f"{next(iter(images))}"
+        )
+    for name, reason in record.get("skipped_categories", {}).items():
+        notes.append(f"{name}: the category is left out (--on_error skip): {reason}")
+    return notes
+
+
+def notes_text(record: Mapping[str, object]) -> list[str]:
+    """Return the notes in Markdown."""
+    return [f"> {escape_markdown(' '.join(note.splitlines()))}\n" for note in notes_of(record)]
 
 
 def mean_of_known(values: Iterable[float]) -> float:

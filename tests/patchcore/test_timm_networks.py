@@ -2,9 +2,9 @@
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import huggingface_hub.constants
 import numpy as np
@@ -23,7 +23,7 @@ from patchcore.timm_networks import licence, trained_state
 from patchcore.weights import load_backbone
 from tests.patchcore.test_backbone import randomise_batch_norms
 from tests.patchcore.test_model import make_images
-from tests.support import ROOT, one_thread
+from tests.support import ROOT, one_thread, truncate
 
 VIT, LAYERS = "vit_tiny_patch16_224", ("blocks.8", "blocks.11")
 SIZE = (64, 96)
@@ -204,15 +204,29 @@ class TestWeights:
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
         return tmp_path
 
-    def test_default_weights_come_from_timms_cache(self, cache, vit_file):
+    @pytest.fixture
+    def cached(self, cache, vit_file):
+        """Return the weights of a network in the cache."""
         hub_id = timm.get_pretrained_cfg(VIT).hf_hub_id
         folder = cache / f"models--{hub_id.replace('/', '--')}"
         (folder / "refs").mkdir(parents=True)
         (folder / "refs/main").write_text("0" * 40)
         snapshot = folder / "snapshots" / ("0" * 40)
         snapshot.mkdir(parents=True)
-        (snapshot / "model.safetensors").write_bytes(Path(vit_file).read_bytes())
+        (folder / "blobs").mkdir()
+        shutil.copyfile(vit_file, folder / "blobs/abc")
+        (snapshot / "model.safetensors").symlink_to(folder / "blobs/abc")
+        return folder / "blobs/abc"
+
+    def test_default_weights_come_from_timms_cache(self, cached, vit_file):
         assert load_vit("default").weights_digest == load_vit(vit_file).weights_digest
+
+    def test_weights_in_the_cache_that_are_cut_short_are_named(self, cached):
+        truncate(cached)
+        with pytest.raises(PatchCoreError, match=f"found a damaged file: {cached} ") as caught:
+            load_vit("default")
+        assert not isinstance(caught.value, WeightsUnavailableError)
+        assert "download" not in str(caught.value)
 
     def test_without_a_network_the_error_says_what_to_do(self, cache):
         with pytest.raises(WeightsUnavailableError) as caught:

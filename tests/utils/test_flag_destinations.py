@@ -37,10 +37,11 @@ from tests.support import (
     quick,
     read_maps,
     read_table,
+    truncate,
     without_curves,
     write_image,
 )
-from utils.errors import UsageError
+from utils.errors import LEFT_OUT, UsageError
 from utils.options import engine as engine_module
 from utils.options.evaluate import EvaluateOptions
 from utils.pipeline import category_view as view_module
@@ -162,6 +163,13 @@ class TestDestinations:
         assert call(*flags) == main.WRONG_USAGE
         assert "(--max_megapixels)" in capsys.readouterr().err
         self.run(f"--max_megapixels {pixels}")
+
+    def test_on_error(self, tmp_path):
+        data = make_category(tmp_path / "damaged", "widget").parent
+        truncate(data / "widget/train/good/000.png")
+        flags = f"--path_data {data} --path_result {self.folder} --categories widget --on_error"
+        assert call(*quick(*flags.split(), "stop")) == main.WRONG_USAGE
+        assert call(*quick(*flags.split(), "skip")) == LEFT_OUT
 
     def test_bit_depth(self, tmp_path):
         folder = make_category(tmp_path / "deep", "widget")

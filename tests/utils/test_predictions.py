@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from utils.errors import UsageError
 from utils.predictions import COLUMNS, CSV_FILE, JSON_FILE, Outcome, PredictionFiles, file_stem
+from utils.results import from_cell
 
 REGIONS = (
     {"box": (1, 2, 30, 40), "area": 500, "score": 3.25},
@@ -32,6 +34,10 @@ STRANGE = [
     "ä 图.png",
     " a ",
     "=1+1",
+    "-x.png",
+    "+x.png",
+    "@x.png",
+    "'=x.png",
     "'",
 ]
 NAMES = st.text(st.characters(exclude_characters="\0"), min_size=1)
@@ -96,8 +102,18 @@ class TestFiles:
     @pytest.mark.parametrize("name", STRANGE)
     def test_any_name_is_read_back(self, tmp_path, name):
         write(tmp_path, Outcome(name, "normal", 1.0, 2.0), FAULT)
-        for rows in (read_csv(tmp_path), read_json(tmp_path)):
-            assert [row["path"] for row in rows] == [name, "p/b.png"]
+        assert [row["path"] for row in read_json(tmp_path)] == [name, "p/b.png"]
+        cells = [row["path"] for row in read_csv(tmp_path)]
+        assert [from_cell(cell) for cell in cells] == [name, "p/b.png"]
+        assert not cells[0].startswith(("=", "+", "-", "@"))
+
+    @given(NAMES, st.floats(), st.sampled_from(["normal", "anomaly"]))
+    def test_a_line_is_the_outcome(self, name, score, verdict):
+        outcome = replace(FOUND, path=name, score=score, verdict=verdict, seconds=0.25)
+        again = Outcome.from_json(outcome.to_json())
+        assert again.to_json() == outcome.to_json()
+        assert again.to_row() == outcome.to_row()
+        assert Outcome.from_json(FAULT.to_json()).to_json() == FAULT.to_json()
 
     def test_a_name_that_is_no_text_ends_nothing_and_comes_back_from_json(self, tmp_path):
         write(tmp_path, Outcome(NOT_TEXT, "error", error=f"gone: {NOT_TEXT}"), FOUND)

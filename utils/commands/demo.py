@@ -10,6 +10,7 @@ from utils.errors import UsageError
 from utils.options.evaluate import EvaluateOptions
 from utils.options.method import parse_options
 from utils.pipeline.categories import read_categories
+from utils.pipeline.skipping import Skipping
 
 DESCRIPTION = """Make the missing procedural categories in MVTec AD's layout, and evaluate PatchCore
 on them. If the ImageNet weights are neither cached nor downloadable, the demo uses formulanet, the
@@ -25,8 +26,8 @@ DEFAULTS = EvaluateOptions(
 log = logging.getLogger(__name__)
 
 
-def main(arguments: list[str], *, epilog: str = "") -> None:
-    """Run the command."""
+def main(arguments: list[str], *, epilog: str = "") -> int:
+    """Run the command; return its exit status."""
     options = parse_options(
         arguments, DEFAULTS, command="demo", description=DESCRIPTION, epilog=epilog
     )
@@ -35,20 +36,22 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
             raise UsageError(f"expected --categories from {', '.join(NAMES)}, found {name!r}")
     options.check_files()
     make_data(options)
-    categories = read_categories(options)
+    skipping = Skipping(options)
+    categories = read_categories(options, skipping)
 
     from patchcore.formulanet import FORMULANET
     from patchcore.weights import WeightsUnavailableError
     from utils.pipeline.evaluation import evaluate
 
     try:
-        evaluate(options, categories)
+        evaluate(options, categories, skipping)
     except WeightsUnavailableError as error:
         log.warning("%s", error)
         note = f"ImageNet weights are not available: the demo used {FORMULANET} instead."
         log.warning("%s", note)
         shipped = replace(options, backbone=(FORMULANET,), weights=(DEFAULT,), layers=())
-        evaluate(shipped, categories, note=note)
+        evaluate(shipped, categories, skipping, note=note)
+    return skipping.status
 
 
 def make_data(options: EvaluateOptions) -> None:

@@ -14,6 +14,7 @@ from utils.options.flags import parse_flags
 from utils.options.record import read_options
 from utils.output_names import RESULTS_FILE, RUN_FILE
 from utils.pipeline.categories import read_categories
+from utils.pipeline.skipping import Skipping
 from utils.results import ResultRow, read_rows, results_digest
 from utils.run_record import read_run
 
@@ -47,12 +48,13 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
     _check(flags, recorded, options, path)
     _report_changes(recorded, options, record)
     options.check_files()
-    categories = read_categories(options)
+    skipping = Skipping(options)
+    categories = read_categories(options, skipping)
 
     from utils.pipeline.evaluation import evaluate
     from utils.pipeline.run import own_rows
 
-    rows = own_rows(evaluate(options, categories), options, [c.name for c in categories])
+    rows = own_rows(evaluate(options, categories, skipping), options, [c.name for c in categories])
     answer, is_equal = _compare(record, path, rows)
     print(answer)
     return EQUAL if is_equal else DIFFERENT

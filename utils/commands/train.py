@@ -11,6 +11,7 @@ from patchcore.record import read_record
 from utils.options.method import parse_options
 from utils.options.train import DEFAULTS, TrainOptions
 from utils.pipeline.categories import read_training
+from utils.pipeline.skipping import Skipping
 
 DESCRIPTION = """Fit models on normal images and save them, without test images: either on PATHs of
 normal images as one --category, or on the good training images of the categories in --path_data.
@@ -19,25 +20,25 @@ With --extend, normal images at PATHs join a trained model."""
 log = logging.getLogger(__name__)
 
 
-def main(arguments: list[str], *, epilog: str = "") -> None:
-    """Run the command."""
+def main(arguments: list[str], *, epilog: str = "") -> int:
+    """Run the command; return its exit status."""
     options = parse_options(
         arguments, DEFAULTS, command="train", description=DESCRIPTION, epilog=epilog
     )
     options.check_files()
     if options.extend:
         read_record(Path(options.extend))  # before torch is imported
-    categories = read_categories(options)
+    skipping = Skipping(options)
+    categories = read_categories(options, skipping)
 
     from utils.pipeline.training import extend_model, train
 
     if options.extend:
-        extend_model(options, categories[0])
-    else:
-        train(options, categories)
+        return extend_model(options, categories[0], skipping)
+    return train(options, categories, skipping)
 
 
-def read_categories(options: TrainOptions) -> list[Category]:
+def read_categories(options: TrainOptions, skipping: Skipping) -> list[Category]:
     """List the training images of each category, or those at the PATHs.
 
     Raises:
@@ -45,7 +46,7 @@ def read_categories(options: TrainOptions) -> list[Category]:
             at the PATHs.
     """
     if not options.paths:
-        return read_training(options)
+        return read_training(options, skipping)
     notes = Notes()
     category = read_training_images(options.paths, options.category, notes, sys.stdin)
     for note in notes.all():

@@ -11,7 +11,7 @@ from utils.options.flags import Flags, flag
 from utils.options.ignoring import IgnoringOptions
 from utils.options.log import LogOptions
 from utils.options.model_choice import ModelChoice
-from utils.options.reading import ReadingOptions
+from utils.options.reading import SKIP, STOP, ReadingOptions
 from utils.options.thresholds import METHODS, ThresholdOptions
 
 PICTURES = ("none", "anomalies", "all")
@@ -44,6 +44,14 @@ class InputOptions(Flags):
         "judge every n-th frame of videos and cameras",
         metavar="N",
         bounds=Bounds(1),
+    )
+
+    on_error: str = flag(
+        SKIP,
+        "input",
+        "what to do about an image that cannot be judged: skip it and judge the others, or stop; "
+        "the exit status is 2 in both cases",
+        choices=(SKIP, STOP),
     )
 
     def check_input(self) -> None:
@@ -91,9 +99,15 @@ class OutputOptions(Flags):
     path_result: Path = flag(
         Path("result_infer"),
         "output",
-        "folder for predictions.csv, predictions.jsonl and other results; results of an earlier "
-        "run move to its subfolder 'earlier'",
+        "folder for predictions.csv, predictions.jsonl and other results; a run goes on from the "
+        "results of an earlier one with the same PATHs, model and settings, and moves others to "
+        "the subfolder 'earlier'",
         metavar="DIR",
+    )
+    fresh: bool = flag(
+        False,
+        "output",
+        "move the results of an earlier run to the subfolder 'earlier' and judge all images",
     )
     page_limit: int = flag(
         500,

@@ -7,6 +7,7 @@ from utils.errors import UsageError
 from utils.options.flags import Flags, flag
 
 BIT_DEPTHS = (8, 10, 12, 14, 16)
+STOP, SKIP = "stop", "skip"
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,26 @@ class ReadingOptions(Flags):
 
 
 @dataclass(frozen=True)
-class DepthOptions(ReadingOptions):
-    """Depth of training images, which is stored with the model."""
+class FaultOptions(Flags):
+    """Images that cannot be used."""
+
+    on_error: str = flag(
+        STOP,
+        "input",
+        "what to do about an image that cannot be used: stop the run, or skip the image, and the "
+        "category if it cannot go on; the results name what is left out, and the exit status is 3",
+        choices=(STOP, SKIP),
+    )
+
+    @property
+    def skips(self) -> bool:
+        """Whether images that cannot be used are left out."""
+        return self.on_error == SKIP
+
+
+@dataclass(frozen=True)
+class DepthOptions(ReadingOptions, FaultOptions):
+    """How training images are read: their depth is stored with the model."""
 
     bit_depth: int = flag(
         0,

@@ -1,6 +1,7 @@
 """Categories that a command processes, found and checked before anything heavy is imported."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from datasets.base import Category, DatasetError
 from datasets.entries import ReadOptions
@@ -8,29 +9,57 @@ from datasets.layouts import Dataset, open_dataset
 from patchcore.settings import F1_MAX
 from utils.options.evaluate import EvaluateOptions
 from utils.options.fit import FitOptions
+from utils.pipeline.skipping import Skipping
 
 
-def read_categories(options: EvaluateOptions) -> list[Category]:
+def read_categories(options: EvaluateOptions, skipping: Skipping) -> list[Category]:
     """List the training and test images of each category.
+
+    Args:
+        options: The data, and the thresholds, which may need labels.
+        skipping: Leaves out categories that cannot be used.
 
     Raises:
         DatasetError: A folder or mask is missing, or a threshold needs labels that do not exist.
     """
     dataset = open_data(options)
-    categories = [dataset.read_category(name) for name in category_names(options, dataset)]
-    if options.saves_models:
-        _check_thresholds(options, categories)
-    return categories
+
+    def read(name: str) -> Category:
+        category = dataset.read_category(name)
+        if options.saves_models:
+            _check_thresholds(options, category)
+        return category
+
+    return _read_each(category_names(options, dataset), read, skipping)
 
 
-def read_training(options: FitOptions) -> list[Category]:
+def read_training(options: FitOptions, skipping: Skipping) -> list[Category]:
     """List the training images of each category; no test image need exist.
+
+    Args:
+        options: The data.
+        skipping: Leaves out categories that cannot be used.
 
     Raises:
         DatasetError: A folder is missing, or a category has no training images.
     """
     dataset = open_data(options)
-    return [dataset.read_training(name) for name in category_names(options, dataset)]
+    return _read_each(category_names(options, dataset), dataset.read_training, skipping)
+
+
+def _read_each(
+    names: Sequence[str], read: Callable[[str], Category], skipping: Skipping
+) -> list[Category]:
+    """Read all categories but those that are left out.
+
+    Raises:
+        DatasetError: None is left.
+    """
+    found = [skipping.attempt(name, partial(read, name)) for name in names]
+    categories = [category for category in found if category is not None]
+    if not categories:
+        raise DatasetError(skipping.describe_none())
+    return categories
 
 
 def open_data(options: FitOptions) -> Dataset:
@@ -58,17 +87,16 @@ def category_names(options: FitOptions, dataset: Dataset) -> list[str]:
     return list(dict.fromkeys(options.categories)) or dataset.find_categories()
 
 
-def _check_thresholds(options: EvaluateOptions, categories: Sequence[Category]) -> None:
+def _check_thresholds(options: EvaluateOptions, category: Category) -> None:
     """Raise DatasetError if ``f1_max`` is requested and a category has no labels for it."""
-    for category in categories:
-        kinds = {sample.is_defective for sample in category.test}
-        if options.threshold == F1_MAX and len(kinds) < 2:
-            raise DatasetError(
-                f"expected good and defective test images of {category.name} for --threshold "
-                f"{F1_MAX}, found one kind only; give train_quantile or a number"
-            )
-        if options.threshold_pixel == F1_MAX and not category.has_masks:
-            raise DatasetError(
-                f"expected masks of defective images of {category.name} for --threshold_pixel "
-                f"{F1_MAX}, found none; give train_quantile or a number"
-            )
+    kinds = {sample.is_defective for sample in category.test}
+    if options.threshold == F1_MAX and len(kinds) < 2:
+        raise DatasetError(
+            f"expected good and defective test images of {category.name} for --threshold "
+            f"{F1_MAX}, found one kind only; give train_quantile or a number"
+        )
+    if options.threshold_pixel == F1_MAX and not category.has_masks:
+        raise DatasetError(
+            f"expected masks of defective images of {category.name} for --threshold_pixel "
+            f"{F1_MAX}, found none; give train_quantile or a number"
+        )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.base import Category, DatasetError, Sample
+from datasets.base import Category, Sample, UnusableFilesError
 from datasets.notes import Notes
 from utils.pipeline.reading import Reading
 
@@ -71,7 +71,8 @@ def _identity(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()
     except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
+        reason = f"cannot read {path}: {error.strerror or error}"
+        raise UnusableFilesError({str(path): reason}) from error
     return status.st_dev, status.st_ino
 
 

@@ -173,22 +173,30 @@ class Drawing:
 
         No time is measured during this wait.
         """
-        if self._pool is not None:
+        if self._pool is not None or not self._num_processes:
             return
         self._others = frozenset(multiprocessing.active_children())
-        self._pool = pool = ProcessPoolExecutor(
-            self._num_processes,
-            # Spawned: a fork of a process that has threads or uses a GPU may hang.
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_set_up_worker,
-        )
         try:
+            self._pool = pool = ProcessPoolExecutor(
+                self._num_processes,
+                # Spawned: a fork of a process that has threads or uses a GPU may hang.
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_set_up_worker,
+            )
             with _interrupts_blocked():
                 started = [pool.submit(os.getpid) for _ in range(self._num_processes)]
             for future in started:
                 future.result()
         except BrokenProcessPool:
             self._report_dead_workers(pool)
+        except OSError as error:  # such as a full /dev/shm, or too many processes or open files
+            self._pool = None
+            self._num_processes = 0
+            log.warning(
+                "processes that draw figures cannot start (%s): the main process draws them "
+                "(--num_workers 0 uses no other processes)",
+                error.strerror or error,
+            )
 
     def _workers(self) -> list[BaseProcess]:
         """Return the running processes of the pool."""

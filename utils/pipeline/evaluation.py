@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from datasets.base import Category
+from datasets.base import Category, DatasetError
 from datasets.shots import shuffled_training
 from patchcore import PatchCore, Prediction
 from patchcore.memory_bank import search_method
@@ -31,7 +31,15 @@ from utils.pipeline.evaluate_category import (
     combine_members,
     evaluate_category,
 )
-from utils.pipeline.finished import FileState, FinishedCategory, data_state, digest_of_samples
+from utils.pipeline.finished import (
+    FileState,
+    FinishedCategory,
+    check_unchanged,
+    data_state,
+    digest_of_samples,
+    files_of,
+    states_of,
+)
 from utils.pipeline.models import (
     choose_device,
     describe_ignored,
@@ -44,10 +52,11 @@ from utils.pipeline.reading import log_notes
 from utils.pipeline.remarks import log_remarks
 from utils.pipeline.run import Run, describe_results, identity_of, maps_name, own_rows
 from utils.pipeline.saving import save_evaluated
+from utils.pipeline.skipping import Skipping
 from utils.pipeline.sweep import Failure, describe_failures, sweep
 from utils.result_folder import ResultFolder
 from utils.results import ResultRow, Setting, results_digest, shots_text
-from utils.tables import log_line, main_tables, seconds_line, stage_table
+from utils.tables import log_line, main_tables, notes_text, seconds_line, stage_table
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +66,12 @@ class Evaluated:
     """The results of a category that are not written yet.
 
     Attributes:
-        category: Samples of the category.
+        category: The samples that were used.
         options: The options that computed what was missing.
         samples: Digest of the samples.
-        data: The state of each file.
+        data: The state of each file that was used.
+        skipped: The state of each file that was left out.
+        skipped_images: The images that were left out, with the reasons.
         results: For each number of shots, the results of all models and of their ensemble.
     """
 
@@ -68,17 +79,20 @@ class Evaluated:
     options: EvaluateOptions
     samples: str
     data: Mapping[str, FileState]
+    skipped: Mapping[str, FileState | None]
+    skipped_images: Mapping[str, str]
     results: Sequence[Sequence[CategoryResult]]
 
 
 def evaluate(
-    options: EvaluateOptions, categories: Sequence[Category], *, note: str = ""
+    options: EvaluateOptions, categories: Sequence[Category], skipping: Skipping, *, note: str = ""
 ) -> list[ResultRow]:
     """Evaluate all categories; write results after each one, curves at the end.
 
     Args:
         options: Options of the run.
         categories: Categories as `read_categories` returns them.
+        skipping: Leaves out what cannot be used, and knows afterwards what the tables lack.
         note: Remark for the tables and ``run.json``.
 
     Returns:
@@ -101,7 +115,7 @@ def evaluate(
         run = Run(
             options,
             folder,
-            _start_record(options, models, categories, note),
+            _start_record(options, models, categories, note, skipping),
             [category.name for category in categories],
             list(models),
             identity_of(options, models),
@@ -115,7 +129,7 @@ def evaluate(
         is_own = any(not category.benchmark for category in categories)
         report_crop(next(iter(models.values())).preprocess, "use" if is_own else "")
         try:
-            _evaluate_missing(run, models, categories)
+            _evaluate_missing(run, models, categories, skipping)
         except BaseException as error:
             run.finish(describe_end(error))
             log.info("%s", run.describe_progress())
@@ -128,8 +142,8 @@ def evaluate(
 
 def _report(run: Run) -> None:
     """Print the main tables, and log where the results are."""
-    notes = [f"> {note}\n" for note in run.record["notes"]]
-    print("\n".join([*notes, *(table.to_markdown() for table in main_tables(run.rows))]))
+    tables = [table.to_markdown() for table in main_tables(run.rows)]
+    print("\n".join([*notes_text(run.record), *tables]))
     if run.options.profile:
         print(stage_table(run.rows).to_markdown())
     log.info("all tables are in %s", run.folder.path / TABLES_FILE)
@@ -137,17 +151,20 @@ def _report(run: Run) -> None:
 
 
 def _evaluate_missing(
-    run: Run, models: Mapping[str, PatchCore], categories: Sequence[Category]
+    run: Run, models: Mapping[str, PatchCore], categories: Sequence[Category], skipping: Skipping
 ) -> None:
     """Evaluate what earlier runs have not finished, and draw the curves of everything."""
     failed = []
     with (
         Drawing(run.folder, run.options.threads) as drawing,
-        closing(_evaluate_each(run, models, categories)) as found,
+        closing(_evaluate_each(run, models, categories, skipping)) as found,
     ):
         for evaluated in found:
             if isinstance(evaluated, Failure):
-                failed.append(evaluated)
+                if run.options.skips:
+                    skipping.leave_out(evaluated.category, evaluated.error)
+                else:
+                    failed.append(evaluated)
                 continue
             results = _add_results(run, models, evaluated)
             _draw(run, results, drawing)
@@ -159,10 +176,12 @@ def _evaluate_missing(
                 run.curves[setting] = draw_curves(measurements, run.folder, run.options.aupro_limit)
     if failed:
         raise UsageError(describe_failures(failed, len(categories)))
+    if not run.results:
+        raise DatasetError(skipping.describe_none())
 
 
 def _evaluate_each(
-    run: Run, models: Mapping[str, PatchCore], categories: Sequence[Category]
+    run: Run, models: Mapping[str, PatchCore], categories: Sequence[Category], skipping: Skipping
 ) -> Iterator[Evaluated | Failure]:
     """Evaluate what is missing: one category after another here, or all as tasks of Ray."""
     tasks = _missing_tasks(run, categories)
@@ -170,7 +189,11 @@ def _evaluate_each(
         yield from sweep(run, models, list(tasks), evaluate_one)
         return
     for category, options in tasks:
-        yield evaluate_one(models, category, options)
+        evaluated = skipping.attempt(
+            category.name, partial(evaluate_one, models, category, options)
+        )
+        if evaluated is not None:
+            yield evaluated
 
 
 def _missing_tasks(
@@ -185,7 +208,9 @@ def _missing_tasks(
         log.info("%s: %s", category.name, category.describe())
         log.debug("%s: to compute: %s", category.name, describe_results(missing))
         log_remarks(category)
-        yield category, _restrict(run.options, missing)
+        # What an earlier run has left out is left out again: all rows are of the same images.
+        known = run.results[category.name].skipped if category.name in run.results else ()
+        yield category.without(known), _restrict(run.options, missing)
 
 
 def _start_record(
@@ -193,6 +218,7 @@ def _start_record(
     models: Mapping[str, PatchCore],
     categories: Sequence[Category],
     note: str,
+    skipping: Skipping,
 ) -> dict[str, object]:
     notes = [note] if note else []
     notes += [f"{category.name}: {text}" for category in categories for text in category.notes]
@@ -214,6 +240,8 @@ def _start_record(
         },
         "memory": {},
         "shots": {},
+        "skipped_images": skipping.images,
+        "skipped_categories": skipping.categories,
     }
 
 
@@ -221,6 +249,8 @@ def evaluate_one(
     models: Mapping[str, PatchCore], category: Category, options: EvaluateOptions
 ) -> Evaluated:
     """Evaluate a category with all models, and write nothing.
+
+    With ``--on_error skip``, it starts again without images that cannot be used.
 
     Args:
         models: The models by name.
@@ -231,6 +261,21 @@ def evaluate_one(
         DatasetError: a file cannot be read.
         PatchCoreError: the category is too small for the request, or too large for the memory.
     """
+    skipping = Skipping(options)  # of its own, since a node may compute this
+    evaluated = skipping.start_again(category, lambda used: _evaluate_used(models, used, options))
+    left_out = set(map(str, files_of(category))) - evaluated.data.keys()
+    reasons = skipping.images.get(category.name, {})
+    return replace(evaluated, skipped=states_of(left_out), skipped_images=reasons)
+
+
+def _evaluate_used(
+    models: Mapping[str, PatchCore], category: Category, options: EvaluateOptions
+) -> Evaluated:
+    """Evaluate the images of a category that are used.
+
+    Raises:
+        UnusableFilesError, ChangedImagesError: Some cannot be used.
+    """
     data, samples = data_state(category), digest_of_samples(category)
     by_model = [
         evaluate_category(
@@ -238,11 +283,12 @@ def evaluate_one(
         )
         for name, model in models.items()
     ]
+    check_unchanged(category, data)
     by_shots = zip(*by_model, strict=True)  # each: one result of each model
     results = [
         [_of_first_seed(one) for one in _with_ensemble(members, options)] for members in by_shots
     ]
-    return Evaluated(category, options, samples, data, results)
+    return Evaluated(category, options, samples, data, {}, {}, results)
 
 
 def _add_results(
@@ -268,7 +314,9 @@ def _add_results(
             measurements=tuple(m for group in results for m in group[-1].measurements),
             files=run.files_of(category.name),
             record=_describe_fits(run.options, list(models), category, results)
-            | {"file_notes": notes},
+            | {"file_notes": notes}
+            | ({"skipped_images": evaluated.skipped_images} if evaluated.skipped_images else {}),
+            skipped=evaluated.skipped,
         )
     )
     if options.saves_models and is_first:

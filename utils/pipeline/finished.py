@@ -14,9 +14,8 @@ from pathlib import Path
 import cattrs
 import numpy as np
 
-from datasets.base import Category
+from datasets.base import Category, UnusableFilesError
 from datasets.transport import file_digest
-from utils.errors import UsageError
 from utils.output_names import FINISHED_FOLDER
 from utils.pipeline.evaluate_category import Measurement
 from utils.report import ReportView
@@ -64,6 +63,7 @@ class FinishedCategory:
         files: Other outputs that are complete, trained models and saved maps, by path: the flags
             that they depend on.
         record: The category's parts of ``run.json``, by key.
+        skipped: The state of each image that was left out; None for one that cannot be read.
     """
 
     category: str
@@ -75,6 +75,7 @@ class FinishedCategory:
     figures: Figures | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     record: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    skipped: Mapping[str, FileState | None] = field(default_factory=dict)
 
     @property
     def done(self) -> frozenset[tuple[Setting, int]]:
@@ -99,6 +100,7 @@ class FinishedCategory:
                 key: {**self.record.get(key, {}), **newer.record.get(key, {})}
                 for key in (*self.record, *newer.record)
             },
+            skipped={**self.skipped, **newer.skipped},
         )
 
 
@@ -175,7 +177,11 @@ def first_difference(
     return "" if category is None else _data_difference(finished, category)
 
 
-def _data_difference(finished: FinishedCategory, category: Category) -> str:
+def _data_difference(finished: FinishedCategory, listed: Category) -> str:
+    for name, before in finished.skipped.items():
+        if not _is_unchanged(Path(name), before):
+            return f"{name} was left out and has changed"
+    category = listed.without(finished.skipped)
     files = {str(path): path for path in files_of(category)}
     for name in dict.fromkeys((*finished.data, *files)):
         if name not in files:
@@ -198,22 +204,40 @@ def data_state(category: Category) -> dict[str, FileState]:
     """Return the state of each file of a category.
 
     Raises:
-        UsageError: A file cannot be read any more.
+        UnusableFilesError: Files cannot be read any more.
     """
-    try:
-        return {str(path): _state(path) for path in files_of(category)}
-    except OSError as error:
-        raise UsageError(
-            f"expected the files of {category.name} to stay while they are used, cannot read "
-            f"{error.filename} ({error.strerror})"
-        ) from error
+    states = states_of(map(str, files_of(category)))
+    gone = [name for name, state in states.items() if state is None]
+    _refuse(gone, category, "cannot read")
+    return states
+
+
+def check_unchanged(category: Category, states: Mapping[str, FileState]) -> None:
+    """Check that the files of a category have not changed since their states were noted.
+
+    Raises:
+        UnusableFilesError: Some have.
+    """
+    changed = [name for name, state in states.items() if not _is_unchanged(Path(name), state)]
+    _refuse(changed, category, "found a change of")
+
+
+def _refuse(names: Sequence[str], category: Category, text: str) -> None:
+    """Raise UnusableFilesError about files; without any, do nothing."""
+    expected = f"expected the files of {category.name} to stay while they are used, {text}"
+    if names:
+        raise UnusableFilesError({name: f"{expected} {name}" for name in names})
+
+
+def states_of(names: Iterable[str]) -> dict[str, FileState | None]:
+    """Return the state of each file; None for one that cannot be read."""
+    return {name: _state(Path(name)) for name in names}
 
 
 def files_of(category: Category) -> list[Path]:
     """Return the images and masks of a category."""
     samples = (*category.train, *category.test)
-    masks = [path for s in samples if s.mask is not None for path in s.mask.files]
-    return list(dict.fromkeys([*(sample.path for sample in samples), *masks]))
+    return list(dict.fromkeys(path for sample in samples for path in sample.files))
 
 
 def in_order(
@@ -239,13 +263,18 @@ def in_order(
     return sorted(rows, key=key)
 
 
-def _state(path: Path) -> FileState:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns, file_digest(path)
+def _state(path: Path) -> FileState | None:
+    try:
+        status = path.stat()
+        return status.st_size, status.st_mtime_ns, file_digest(path)
+    except OSError:
+        return None
 
 
-def _is_unchanged(path: Path, before: FileState) -> bool:
+def _is_unchanged(path: Path, before: FileState | None) -> bool:
     """Compare sizes and times and, if the times differ, the contents."""
+    if before is None:
+        return _state(path) is None
     try:
         status = path.stat()
         if status.st_size != before[0]:

@@ -1,10 +1,11 @@
 """Inference: images from files, folders, videos and cameras, judged by a trained model."""
 
+import hashlib
 import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,20 @@ from datasets.inputs import find_items, is_camera, watch_folder
 from datasets.items import Item
 from datasets.notes import Notes
 from patchcore import PatchCore, PatchCoreError, Prediction
+from patchcore.record import read_record
 from patchcore.regions import find_regions
 from patchcore.settings import TRAIN_QUANTILE
 from patchcore.thresholds import Thresholds, choose_thresholds
+from patchcore.version import RESULTS_VERSION
 from utils.errors import UsageError, describe_end
 from utils.locks import lock_folder
 from utils.logs import RunLog
 from utils.machine import log_start, now, start_record
 from utils.options.infer import AS_TRAINED, THRESHOLDS, InferOptions
+from utils.options.reading import STOP
 from utils.options.thresholds import read_threshold
 from utils.pipeline.crop import report_crop
+from utils.pipeline.judged import EarlierOutcomes, difference, file_state
 from utils.pipeline.models import choose_device, describe_ignored, load_model, read_ignore_mask
 from utils.pipeline.prediction_page import PredictionPage
 from utils.pipeline.prediction_pictures import PredictionPictures
@@ -34,8 +39,20 @@ from utils.result_folder import ResultFolder
 
 NOTHING_FOUND, ANOMALY_FOUND, FAULT_FOUND = 0, 1, 2
 
-# An item, its original image, and the crop; or None, and the reason why it cannot be read.
-Loaded = tuple[Item, np.ndarray | None, np.ndarray | str]
+# Options that change neither outcomes nor their files, or that change something else which counts.
+IRRELEVANT = frozenset(
+    {
+        *("device", "batch_size", "num_workers", "max_megapixels", "on_error"),
+        *("path_result", "fresh", "json", "page_limit", "annotate", "frame_stride"),
+        *("quiet", "verbose"),
+        *("path_trained", "category", "percentage_coreset", "backbone", "weights"),
+        *("threshold", "threshold_pixel", "nominal_fpr", "nominal_fpr_pixel", "ignore_mask"),
+    }
+)
+
+# An item, the state of its file, its original image, and the crop; or None, and the reason why it
+# cannot be read or what an earlier run has found.
+Loaded = tuple[Item, list[int] | None, np.ndarray | None, np.ndarray | str | Outcome]
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +76,11 @@ def infer(options: InferOptions, path: Path) -> int:
     report_crop(model.preprocess, "train again with")
     folder = ResultFolder(options.path_result)
     with lock_folder(folder.path, "--path_result"), RunLog(folder.path) as run_log:
-        folder.move_earlier_run(OUTPUTS)
+        identity = _identity_of(options, path, model, thresholds)
+        earlier = _take_over(folder, identity, is_fresh=options.fresh)
         run_log.begin()
         record = start_record(options, model.device) | {
+            "identity": identity,
             "category": model.trained.category,
             "weights_digest": model.backbone.weights_digest,
             "licence": model.backbone.licence,
@@ -69,9 +88,47 @@ def infer(options: InferOptions, path: Path) -> int:
         }
         folder.write_run(record)
         log_start(record)
-        inference = Inference(model, thresholds, options, folder, record)
+        inference = Inference(model, thresholds, options, folder, record, earlier)
         _judge_all(inference, options, folder, record)
     return inference.status
+
+
+def _identity_of(
+    options: InferOptions, path: Path, model: PatchCore, thresholds: Thresholds
+) -> dict[str, object]:
+    """Return all that outcomes and their files depend on besides the images, by name."""
+    relevant = {
+        entry.name: str(getattr(options, entry.name))
+        for entry in fields(options)
+        if entry.name not in IRRELEVANT
+    }
+    mask = b"" if model.mask is None else model.mask.pixels.tobytes()
+    return {
+        "the program's version of results": RESULTS_VERSION,
+        "the digest of the model": read_record(path)["digest"],
+        "the digest of the ignored pixels": hashlib.sha256(mask).hexdigest(),
+        "the image threshold": thresholds.image.value,
+        "the pixel threshold": thresholds.pixel.value,
+    } | relevant
+
+
+def _take_over(
+    folder: ResultFolder, identity: Mapping[str, object], *, is_fresh: bool
+) -> EarlierOutcomes:
+    """Return the outcomes of an earlier run, which is moved away if anything differs."""
+    reason = "--fresh" if is_fresh else difference(folder.path, identity)
+    if reason:
+        folder.move_earlier_run(OUTPUTS, reason=reason)
+    folder.remove_partial_files()
+    try:
+        earlier = EarlierOutcomes(folder.path)
+    except OSError as error:
+        raise UsageError(
+            f"cannot go on from the results in {folder.path}: {error.strerror or error} (--fresh)"
+        ) from error
+    if len(earlier):
+        log.info("going on from %d images in %s (--fresh judges all)", len(earlier), folder.path)
+    return earlier
 
 
 def _judge_all(
@@ -89,8 +146,12 @@ def _judge_all(
             state = describe_end(error)
             raise
     finally:
-        inference.close()
-        result = {"verdicts": inference.counts, "file_notes": inference.notes.as_json()}
+        inference.close(is_complete=state == "complete" and not options.watch)
+        result = {
+            "verdicts": inference.counts,
+            "judged_earlier": inference.num_earlier,
+            "file_notes": inference.notes.as_json(),
+        }
         folder.write_run(record | {"state": state, "end": now()} | result)
 
 
@@ -161,6 +222,7 @@ class Inference:
     Attributes:
         counts: Number of items by verdict.
         notes: What was noticed about the files.
+        num_earlier: Number of items that an earlier run has judged.
 
     Args:
         model: A fitted model.
@@ -168,6 +230,7 @@ class Inference:
         options: Options of the run.
         folder: Folder of the results.
         record: Content of ``run.json``.
+        earlier: Outcomes that are taken over.
     """
 
     def __init__(
@@ -177,6 +240,7 @@ class Inference:
         options: InferOptions,
         folder: ResultFolder,
         record: Mapping[str, object],
+        earlier: EarlierOutcomes,
     ):
         self._model = model
         self._thresholds = thresholds
@@ -185,6 +249,8 @@ class Inference:
         self._reading = Reading.of_model(model.trained, options, options.max_megapixels)
         self._pictures = PredictionPictures(model, thresholds, options, folder)
         self._page = PredictionPage(model, thresholds, options, folder, self._pictures, record)
+        self._earlier = earlier
+        self.num_earlier = 0
         self.counts = dict.fromkeys((ANOMALY, NORMAL, ERROR), 0)
         self.notes = self._reading.notes
 
@@ -205,15 +271,20 @@ class Inference:
                     self.counts[outcome.verdict] += 1
                     self._files.add(outcome)
                     print(outcome.to_json() if options.json else outcome.to_line(), flush=True)
+                    if outcome.verdict == ERROR and options.on_error == STOP:
+                        raise DatasetError(outcome.error)
                 bar.update(len(batch))
                 self._page.update(self.counts)
         self._page.update(self.counts)
 
-    def close(self) -> None:
+    def close(self, *, is_complete: bool) -> None:
         """Finish the files, and log the number of verdicts."""
         self._pictures.close()
+        self._earlier.close(is_complete=is_complete)
         self._files.close()
         self._page.finish(self.counts)
+        if is_complete:
+            self._page.clean_up()
         log_notes(self.notes)
         log.info(
             "%d judged: %d anomalous, %d normal; %d could not be read; predictions are in %s",
@@ -223,28 +294,49 @@ class Inference:
             self.counts[ERROR],
             self._options.path_result,
         )
+        if self.num_earlier:
+            log.info("%d of these were judged by an earlier run (--fresh)", self.num_earlier)
 
     def _load(self, item: Item) -> Loaded:
+        """Return the item, with what an earlier run has found or with what is read of it."""
+        outcome = self._earlier.find(item)
+        return self._read(item) if outcome is None else (item, None, None, outcome)
+
+    def _read(self, item: Item) -> Loaded:
         """Return the item with its image and crop; or None and the reason why it is unreadable."""
         try:
+            state = file_state(item.file)  # before it is read
             image = item.read(self._reading.decoding, self.notes)
-            return item, image, self._model.crop(image)
+            return item, state, image, self._model.crop(image)
         except (DatasetError, PatchCoreError) as error:
-            return item, None, str(error)
+            reason = str(error)
         except Exception as error:  # decoders raise anything: the other images go on
-            return item, None, f"cannot read {item.name}: {type(error).__name__}: {error}"
+            reason = f"cannot read {item.name}: {type(error).__name__}: {error}"
+        return item, None, None, reason
 
     def _judge(self, batch: list[Loaded]) -> list[Outcome]:
         """Judge the readable images of a batch; return the outcomes in its order."""
-        crops = [crop for _, image, crop in batch if image is not None]
+        batch = [
+            self._read(item)
+            if isinstance(found, Outcome) and not self._page.can_show(found)
+            else (item, state, image, found)
+            for item, state, image, found in batch
+        ]
+        crops = [crop for *_, image, crop in batch if image is not None]
         start = time.perf_counter()
         predictions = iter(self._predict(crops))
         seconds = (time.perf_counter() - start) / max(len(crops), 1)
         outcomes = []
-        for item, image, crop in batch:
+        for item, state, image, crop in batch:
             prediction = crop if image is None else next(predictions)
-            if isinstance(prediction, Prediction):
-                outcome = self._conclude(item, image, crop, prediction, seconds)
+            if isinstance(prediction, Outcome):
+                outcome = prediction
+                self._page.add_earlier(outcome)
+                self.num_earlier += 1
+            elif isinstance(prediction, Prediction):
+                found = self._conclude(item, image, crop, prediction, seconds)
+                details = {} if state is None else {"file": state}
+                outcome = replace(found, details=details | found.details)
                 self._page.add(outcome, crop, prediction)
             else:
                 outcome = Outcome(item.name, ERROR, error=prediction)

@@ -94,7 +94,8 @@ def make_models(
             backbone.weights_digest,
             time.perf_counter() - start,
         )
-        for category in categories:  # checked before the first one is embedded
+        # Checked before the first one is embedded, unless such categories are left out then.
+        for category in () if options.skips else categories:
             num_images = min(options.shot_counts[0] or len(category.train), len(category.train))
             num_patches = num_judged_patches(model.embedder, model.scorer, num_images)
             coreset_sizes(num_patches, settings.percentage_coreset, settings.k)

@@ -2,6 +2,7 @@
 
 import heapq
 import math
+import shutil
 import time
 from collections.abc import Mapping
 
@@ -14,7 +15,7 @@ from utils.options.infer import InferOptions
 from utils.output_names import REPORT_FILE, THUMBNAIL_FOLDER
 from utils.pipeline.models import describe_ignored
 from utils.pipeline.prediction_pictures import PredictionPictures
-from utils.predictions import ANOMALY, CSV_FILE, ERROR, NORMAL, Outcome
+from utils.predictions import ANOMALY, CSV_FILE, ERROR, NORMAL, Outcome, file_stem
 from utils.report import PredictionImage, PredictionView, render_predictions
 from utils.result_folder import ResultFolder
 
@@ -59,6 +60,16 @@ class PredictionPage:
         self._is_changed = True
         self._next_time = time.monotonic() + SECONDS_BETWEEN
 
+    def can_show(self, outcome: Outcome) -> bool:
+        """Return whether an earlier outcome needs no thumbnail, or still has it."""
+        is_shown = self._limit and not self._is_below(self._rank(outcome))
+        return not is_shown or (self._folder.path / _thumbnail_name(outcome)).is_file()
+
+    def add_earlier(self, outcome: Outcome) -> None:
+        """Add an image that an earlier run has judged, with the thumbnail of that run."""
+        if self._limit:
+            self._add(outcome)
+
     def add(self, outcome: Outcome, crop: np.ndarray, prediction: Prediction) -> None:
         """Add a judged image, if it is one of the most anomalous so far.
 
@@ -72,20 +83,28 @@ class PredictionPage:
         """
         if not self._limit:
             return
+        if not self._is_below(self._rank(outcome)):
+            thumbnail = self._pictures.thumbnail(crop, prediction)
+            self._folder.write_bytes(_thumbnail_name(outcome), thumbnail)
+        self._add(outcome)
+
+    def _add(self, outcome: Outcome) -> None:
+        rank = self._rank(outcome)
         self._is_changed = True
         self._num_judged += 1
-        score = math.inf if math.isnan(outcome.score) else outcome.score
-        rank = score, -self._num_judged
-        is_full = len(self._images) == self._limit
-        if is_full and rank < self._images[0][:2]:
-            return
-        name = f"{THUMBNAIL_FOLDER}/{self._num_judged:06d}.jpg"
-        self._folder.write_bytes(name, self._pictures.thumbnail(crop, prediction))
-        entry = (*rank, _describe(outcome, name))
-        if not is_full:
+        entry = (*rank, _describe(outcome, _thumbnail_name(outcome)))
+        if len(self._images) < self._limit:
             heapq.heappush(self._images, entry)
-        else:
+        elif not self._is_below(rank):
             self._dropped.append(heapq.heapreplace(self._images, entry)[2].thumbnail)
+
+    def _rank(self, outcome: Outcome) -> tuple[float, int]:
+        """Return the rank of the next image."""
+        return math.inf if math.isnan(outcome.score) else outcome.score, -self._num_judged - 1
+
+    def _is_below(self, rank: tuple[float, int]) -> bool:
+        """Return whether the page is full of more anomalous images."""
+        return len(self._images) == self._limit and rank < self._images[0][:2]
 
     def add_error(self, outcome: Outcome) -> None:
         """Add an image that was not judged, if there is room on the page."""
@@ -115,12 +134,24 @@ class PredictionPage:
             return
         start = time.monotonic()
         self._folder.write_text(REPORT_FILE, render_predictions(self._view(counts)))
-        for name in self._dropped:
+        shown = {image.thumbnail for *_, image in self._images}
+        for name in set(self._dropped) - shown:  # the same image may be given twice
             (self._folder.path / name).unlink(missing_ok=True)
         self._dropped.clear()
         self._is_changed = False
         end = time.monotonic()
         self._next_time = end + max(SECONDS_BETWEEN, (end - start) / SHARE_OF_TIME)
+
+    def clean_up(self) -> None:
+        """Remove what earlier runs have left and the page does not show, after a complete run."""
+        folder = self._folder.path
+        if not self._limit:
+            (folder / REPORT_FILE).unlink(missing_ok=True)
+            shutil.rmtree(folder / THUMBNAIL_FOLDER, ignore_errors=True)
+        shown = {image.thumbnail for *_, image in self._images}
+        for path in (folder / THUMBNAIL_FOLDER).glob("*.jpg"):
+            if path.relative_to(folder).as_posix() not in shown:
+                path.unlink(missing_ok=True)
 
     def _view(self, counts: Mapping[str, int]) -> PredictionView:
         height, width = self._model.preprocess.size_crop
@@ -181,6 +212,12 @@ class PredictionPage:
             ("Start", str(self._record["start"])),
             ("Page written", now()),
         ]
+
+
+def _thumbnail_name(outcome: Outcome) -> str:
+    """Return a name that no other image has, nor the same file before it was changed."""
+    _, time_of_change = outcome.details.get("file") or (0, 0)
+    return f"{THUMBNAIL_FOLDER}/{file_stem(outcome.path)}_{time_of_change}.jpg"
 
 
 def _describe(outcome: Outcome, thumbnail: str) -> PredictionImage:

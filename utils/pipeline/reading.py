@@ -8,11 +8,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from datasets.base import Category, Sample
+from datasets.base import Category, DatasetError, Sample, UnusableFilesError
 from datasets.depth import Decoding, ValueRange
 from datasets.images import bytes_to_read, find_value_range, read_image, read_sample
 from datasets.notes import Notes
 from datasets.reading_ahead import read_batches
+from patchcore.errors import PatchCoreError
 from patchcore.trained import Trained
 from utils.options.computing import ComputingOptions
 from utils.options.reading import DepthOptions
@@ -32,12 +33,15 @@ class Reading:
         batch_size: Number of images of a batch.
         threads: Number of threads that read.
         notes: What was noticed.
+        reads_on: Whether to read the other images after one that cannot be used, to name all such
+            images at once.
     """
 
     decoding: Decoding
     batch_size: int
     threads: int
     notes: Notes = field(default_factory=Notes)
+    reads_on: bool = False
 
     @classmethod
     def of_model(
@@ -74,15 +78,35 @@ class Reading:
             function: Reads an item; called in threads.
             items: Consumed lazily.
             path_of: Returns the image file that an item is decoded from; None for no file.
+
+        Raises:
+            UnusableFilesError: The function raised a DatasetError or PatchCoreError.
         """
+        reasons: dict[str, str] = {}
 
         def size_of(item: Item) -> int:
             path = path_of(item)
             return 0 if path is None else bytes_to_read(path)
 
-        return read_batches(
-            function, items, batch_size=self.batch_size, threads=self.threads, size_of=size_of
+        def read(item: Item) -> Result | None:
+            try:
+                return function(item)
+            except (DatasetError, PatchCoreError) as error:
+                path = str(path_of(item))
+                reason = str(error) if isinstance(error, DatasetError) else f"{error}: {path}"
+                if not self.reads_on:
+                    raise UnusableFilesError({path: reason}) from error
+                reasons[path] = reason
+                return None
+
+        batches = read_batches(
+            read, items, batch_size=self.batch_size, threads=self.threads, size_of=size_of
         )
+        for batch in batches:
+            if not reasons:
+                yield batch
+        if reasons:
+            raise UnusableFilesError(dict(sorted(reasons.items())))
 
 
 def find_reading(category: Category, options: ComputingOptions, depth: DepthOptions) -> Reading:
@@ -94,7 +118,7 @@ def find_reading(category: Category, options: ComputingOptions, depth: DepthOpti
         depth: Largest size, and depth of values.
 
     Raises:
-        DatasetError: An image is damaged, or images of different kinds are mixed.
+        DatasetError: Images of different kinds are mixed.
     """
     limits = Decoding(depth.max_megapixels)
     value_range = find_value_range([sample.path for sample in category.train], limits)
@@ -106,7 +130,8 @@ def find_reading(category: Category, options: ComputingOptions, depth: DepthOpti
         source += "; --bit_depth sets another depth"
     if value_range is not None:
         log.info("%s: values of %s (%s)", category.name, value_range, source)
-    return Reading(replace(limits, value_range=value_range), options.batch_size, options.threads)
+    decoding = replace(limits, value_range=value_range)
+    return Reading(decoding, options.batch_size, options.threads, reads_on=depth.skips)
 
 
 def decoding_of_model(trained: Trained, max_megapixels: float) -> Decoding:

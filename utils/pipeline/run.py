@@ -37,7 +37,7 @@ IRRELEVANT = frozenset(
         *("device", "batch_size", "num_workers", "memory_budget", "max_megapixels"),
         *("engine", "address", "task_cpus"),
         *("path_result", "fresh", "pictures", "pictures_limit", "explain_top", "score_max"),
-        *("save_maps", "profile", "summary", "quiet", "verbose"),
+        *("save_maps", "profile", "summary", "on_error", "quiet", "verbose"),
         *("path_trained", "trained_dtype", "save_index"),
         *("threshold", "threshold_pixel", "nominal_fpr", "nominal_fpr_pixel"),
     }
@@ -48,7 +48,7 @@ MODEL_FLAGS = (
     *("nominal_fpr", "nominal_fpr_pixel", "seed"),
 )
 # Entries of ``run.json`` with a part of each category.
-CATEGORY_RECORDS = ("memory", "coresets", "shots", "file_notes")
+CATEGORY_RECORDS = ("memory", "coresets", "shots", "file_notes", "skipped_images")
 FIGURE_FLAGS = ("pictures", "pictures_limit", "explain_top", "score_max")
 
 log = logging.getLogger(__name__)

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.base import Category
+from datasets.base import Category, DatasetError
 from datasets.notes import Notes
 from datasets.shots import choose_shots
 from patchcore import PatchCore
 from patchcore.extend import extend
-from patchcore.fit import FitRequest
+from patchcore.fit import FitRequest, FitResult
 from patchcore.record import read_record
 from patchcore.settings import DEFAULT
 from patchcore.storage import INDEX
@@ -35,18 +35,20 @@ from utils.pipeline.observer import RunObserver
 from utils.pipeline.reading import Reading, find_reading, log_notes
 from utils.pipeline.remarks import log_remarks
 from utils.pipeline.saving import save_models
+from utils.pipeline.skipping import Skipping
 from utils.pipeline.suspects import SUSPECTS_FILE, describe_suspects, draw_suspects
 from utils.pipeline.trained_models import model_folder
 
 log = logging.getLogger(__name__)
 
 
-def train(options: TrainOptions, categories: Sequence[Category]) -> None:
-    """Fit and save a model of each category, backbone and percentage.
+def train(options: TrainOptions, categories: Sequence[Category], skipping: Skipping) -> int:
+    """Fit and save a model of each category, backbone and percentage; return the exit status.
 
     Args:
         options: Options of the run.
         categories: Categories as the command lists them.
+        skipping: Leaves out what cannot be used.
 
     Raises:
         DatasetError, PatchCoreError, UsageError: User-fixable errors. Models that were saved before
@@ -64,31 +66,31 @@ def train(options: TrainOptions, categories: Sequence[Category]) -> None:
         folder = options.path_trained / category.name
         make_writable(folder, "trained models", "--path_trained")
         with lock_folder(folder, "--path_trained"):
-            _train_category(models, category, options)
+            _train_category(models, category, options, skipping)
+    if all(category.name in skipping.categories for category in categories):
+        raise DatasetError(skipping.describe_none())
+    return skipping.status
 
 
 def _train_category(
-    models: Mapping[str, PatchCore], listed: Category, options: TrainOptions
+    models: Mapping[str, PatchCore], listed: Category, options: TrainOptions, skipping: Skipping
 ) -> None:
     """Fit and save a category's model of each backbone and percentage."""
-    reading = find_reading(listed, options, options)
-    keeps_all = options.keep_copies or listed.benchmark
-    category = listed if keeps_all else without_copies(listed, reading)
+    prepared = skipping.compute(listed, lambda used: _prepare(used, options))
+    if prepared is None:
+        return
+    category, reading = prepared
     (shots,) = options.shot_counts
-    if shots is not None:
-        category = choose_shots(category, shots, options.seed[0])
-    log.info("%s: %s", category.name, category.describe())
+    log.info("%s: %s", category.name, _choose(category, options).describe())
     log_remarks(category)
     for name, model in models.items():
         start = time.perf_counter()
-        request = FitRequest(
-            model.percentages,
-            (model.settings.seed,),
-            held_out=options.needs_held_out_scores,
-            memory_budget=options.memory_budget,
+        fitted = skipping.compute(
+            category, lambda used, model=model: (used, _fit(model, used, reading, options))
         )
-        observer = RunObserver(category.name, model.device)
-        learned = fit_category(model, category, request, reading, observer)
+        if fitted is None:
+            return
+        category, learned = fitted
         saved = save_models(model, name, category, learned, reading.decoding, options, shots=shots)
         for trained, percentage in zip(saved, model.percentages, strict=True):
             _log_threshold(trained, time.perf_counter() - start)
@@ -97,6 +99,33 @@ def _train_category(
             folder = model_folder(options.path_trained, category.name, name, percentage, k, shots)
             _report_suspects(trained, reading, folder)
     log_notes(reading.notes, category.name)
+
+
+def _prepare(listed: Category, options: TrainOptions) -> tuple[Category, Reading]:
+    """Return the category without copies, and how its files are read."""
+    reading = find_reading(listed, options, options)
+    keeps_all = options.keep_copies or listed.benchmark
+    return listed if keeps_all else without_copies(listed, reading), reading
+
+
+def _choose(category: Category, options: TrainOptions) -> Category:
+    """Return the category with the training images of ``--shots``."""
+    (shots,) = options.shot_counts
+    return category if shots is None else choose_shots(category, shots, options.seed[0])
+
+
+def _fit(
+    model: PatchCore, category: Category, reading: Reading, options: TrainOptions
+) -> FitResult:
+    """Fit to the training images of a category, or to the few that ``--shots`` chooses."""
+    request = FitRequest(
+        model.percentages,
+        (model.settings.seed,),
+        held_out=options.needs_held_out_scores,
+        memory_budget=options.memory_budget,
+    )
+    observer = RunObserver(category.name, model.device)
+    return fit_category(model, _choose(category, options), request, reading, observer)
 
 
 def _report_suspects(trained: Trained, reading: Reading, folder: Path) -> None:
@@ -109,18 +138,26 @@ def _report_suspects(trained: Trained, reading: Reading, folder: Path) -> None:
         log.info("these images: %s", path)
 
 
-def extend_model(options: TrainOptions, category: Category) -> None:
-    """Let the training images of a category join the model that ``--extend`` names.
+def extend_model(options: TrainOptions, category: Category, skipping: Skipping) -> int:
+    """Let the training images of a category join a model; return the exit status.
+
+    Args:
+        options: ``--extend`` names the model.
+        category: The training images.
+        skipping: Leaves out what cannot be used.
 
     Raises:
         DatasetError, PatchCoreError, UsageError: User-fixable errors. The model is unchanged then.
     """
     folder = Path(options.extend)
     with lock_folder(folder.resolve().parent, "--extend"):
-        _extend_model(folder, options, category)
+        _extend_model(folder, options, category, skipping)
+    return skipping.status
 
 
-def _extend_model(folder: Path, options: TrainOptions, category: Category) -> None:
+def _extend_model(
+    folder: Path, options: TrainOptions, category: Category, skipping: Skipping
+) -> None:
     """Read, extend and save a model."""
     member = options.members()[0]
     choice = ModelChoice(
@@ -130,10 +167,19 @@ def _extend_model(folder: Path, options: TrainOptions, category: Category) -> No
     model = load_model(folder, choice, choose_device(options.device), options.batch_size)
     start = time.perf_counter()
     known = model.trained.coreset
-    reading = Reading.of_model(model.trained, options, options.max_megapixels)
-    new = category if options.keep_copies else without_copies(category, reading)
-    images = TrainingFiles(model, new, reading)
-    model.trained = extend(model.embedder, model.scorer, model.trained, images)
+    reading = replace(
+        Reading.of_model(model.trained, options, options.max_megapixels), reads_on=options.skips
+    )
+
+    def extended(used: Category) -> Trained:
+        new = used if options.keep_copies else without_copies(used, reading)
+        images = TrainingFiles(model, new, reading)
+        return extend(model.embedder, model.scorer, model.trained, images)
+
+    trained = skipping.compute(category, extended)
+    if trained is None:
+        raise DatasetError(skipping.describe_none())
+    model.trained = trained
     _save_extended(model, folder, save_index=options.save_index)
     log_notes(reading.notes, model.trained.category)
     joined = model.trained.joined

@@ -8,7 +8,7 @@ from utils.report.rendering import render
 from utils.report.view import ReportView, as_url
 from utils.results import ResultRow, Setting
 from utils.table import AVERAGE, Table
-from utils.tables import all_tables, mean_of_known
+from utils.tables import all_tables, mean_of_known, notes_of
 
 # Percentages of images, percentages of pixels, counts, times.
 COLUMNS = sorted(
@@ -49,6 +49,7 @@ def render_page(
     settings = sorted({row.setting for row in shown}, key=lambda s: s.order, reverse=True)
     values = {
         "record": record,
+        "notes": notes_of(record),
         "facts": [(name, value(record)) for name, value in FACTS if value(record)],
         "settings": [(setting.key, str(setting)) for setting in settings],
         "tiles": {setting.key: _tiles(shown, setting) for setting in settings},

@@ -289,6 +289,9 @@ class TestFlags:
         assert "3 judged: 1 anomalous, 2 normal; 0 could not be read" in err
         lines = (tmp_path / "result/predictions.jsonl").read_text().splitlines()
         assert len(lines) == 3
+        record = json.loads((tmp_path / "result/run.json").read_text())
+        assert record["state"] == "complete"  # only a signal ends it
+        assert record["verdicts"] == {"anomaly": 1, "normal": 2, "error": 0}
 
     def test_frame_stride(self, infer, video):
         records = infer(video, "--frame_stride", "5", status=1)
@@ -519,6 +522,25 @@ class TestFlags:
         infer(data / "widget/test/good", "--max_megapixels", "0.004", status=2)
         assert "expected an image of at most 0.004 megapixels, found 64x64" in infer.out
         infer(data / "widget/test/good", "--max_megapixels", "0.0041", status=0)
+
+    def test_on_error(self, infer, data, tmp_path):
+        folder = shutil.copytree(data / "widget/test/good", tmp_path / "images")
+        truncate(folder / "000.png")
+        assert len(infer(folder, status=2)) == 2
+        (record,) = infer(folder, "--on_error", "stop", "--batch_size", 1, status=2)
+        assert record["verdict"] == "error"
+        run = json.loads((infer.folder / "run.json").read_text())
+        assert run["state"] == f"stopped: {record['error']}"
+
+    def test_fresh(self, infer, data, caplog):
+        caplog.set_level(logging.INFO)
+        infer(data / "widget/test/good", status=0)
+        infer(data / "widget/test/good", status=0)
+        assert "2 of these were judged by an earlier run" in caplog.text
+        caplog.clear()
+        infer(data / "widget/test/good", "--fresh", status=0)
+        assert "by an earlier run" not in caplog.text
+        assert (infer.folder / "earlier").is_dir()
 
     def test_device(self, infer, data, monkeypatch):
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)

@@ -28,6 +28,7 @@ from tests.support import (
 from utils.locks import lock_folder
 from utils.options.method import parse_options
 from utils.options.train import DEFAULTS, TrainOptions
+from utils.pipeline.skipping import Skipping
 from utils.pipeline.suspects import SUSPECTS_FILE, find_suspects
 from utils.pipeline.training import train as pipeline_train
 
@@ -132,7 +133,7 @@ class TestWhatIsLearned:
         for benchmark, count in (("MVTec AD", 3), ("", 1)):
             category = Category("cap", samples, (), has_masks=False, benchmark=benchmark)
             with one_thread():
-                pipeline_train(options, [category])
+                assert pipeline_train(options, [category], Skipping(options)) == 0
             assert len(load(tmp_path, "cap").coreset.origins.names) == count
 
     def test_an_earlier_model_of_this_name_is_replaced_and_this_is_said(

@@ -36,6 +36,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "fresh": ("", True),
     "max_megapixels": ("40.5", 40.5),
     "bit_depth": ("12", 12),
+    "on_error": ("skip", "skip"),
     "pictures": ("defective", "defective"),
     "pictures_limit": ("4", 4),
     "explain_top": ("2", 2),

@@ -25,6 +25,8 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "regions": ("0", 0),
     "ignore_mask": ("mask.png", "mask.png"),
     "page_limit": ("20", 20),
+    "on_error": ("stop", "stop"),
+    "fresh": ("", True),
     "max_megapixels": ("40.5", 40.5),
     "path_result": ("out", Path("out")),
     "json": ("", True),

@@ -1,6 +1,7 @@
 """Test images are drawn here or by other processes, with the same result."""
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -208,6 +209,23 @@ def test_processes_that_cannot_start_leave_the_drawing_to_the_main_process(
     assert drawn_by(tmp_path) == {"0": os.getpid(), "1": os.getpid()}
     warnings = [r for r in caplog.records if r.name == drawing_module.__name__]
     assert [warning.levelname for warning in warnings] == ["WARNING"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.EAGAIN])
+def test_without_room_for_processes_the_main_process_draws(tmp_path, caplog, monkeypatch, number):
+    """As with a full /dev/shm, too few file descriptors, and a limit of processes."""
+
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(drawing_module, "ProcessPoolExecutor", fail)
+    with Drawing(ResultFolder(tmp_path), 2) as drawing:
+        for name in "ab":
+            drawing.draw(lambda n, name=name: Figure(f"{name}{n}"), 2, name)
+    assert drawn_by(tmp_path) == dict.fromkeys(("a0", "a1", "b0", "b1"), os.getpid())
+    messages = [r.getMessage() for r in caplog.records if r.name == drawing_module.__name__]
+    assert len(messages) == 1
+    assert f"cannot start ({os.strerror(number)}): the main process draws them" in messages[0]
 
 
 @pytest.mark.usefixtures("threads")

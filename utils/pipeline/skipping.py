@@ -1,0 +1,136 @@
+"""What ``--on_error skip`` leaves out: images, and categories that cannot go on without them."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from datasets.base import Category, DatasetError, UnusableFilesError
+from patchcore.errors import ChangedImagesError, PatchCoreError
+from utils.errors import LEFT_OUT, is_out_of_memory
+from utils.options.reading import FaultOptions
+from utils.results import numbered
+
+Result = TypeVar("Result")
+
+FLAG = "--on_error skip"
+
+log = logging.getLogger(__name__)
+
+
+class Skipping:
+    """Leaves out what cannot be used, if the options say so, and knows what was left out.
+
+    Attributes:
+        images: The images that are left out, with the reasons, by category.
+        categories: The categories that are left out, with the reasons.
+
+    Args:
+        options: Whether anything is left out.
+    """
+
+    def __init__(self, options: FaultOptions):
+        self.images: dict[str, dict[str, str]] = {}
+        self.categories: dict[str, str] = {}
+        self._skips = options.skips
+
+    def attempt(self, name: str, function: Callable[[], Result]) -> Result | None:
+        """Call a function; return None if its category is left out because of an error.
+
+        Args:
+            name: Name of the category.
+            function: Computes something of it. An error of the data or the memory leaves the
+                category out; an error of the flags or of writing does not.
+        """
+        if not self._skips:
+            return function()
+        try:
+            return function()
+        except (DatasetError, PatchCoreError) as error:
+            reason = str(error)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = f"the memory is full (--batch_size, --memory_budget): {error}"
+        self.leave_out(name, reason)
+        return None
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Leave out a category."""
+        self.categories[name] = reason.strip().partition("\n")[0]
+        log.warning("%s: the category is left out (%s): %s", name, FLAG, self.categories[name])
+
+    def compute(self, category: Category, function: Callable[[Category], Result]) -> Result | None:
+        """Call a function with a category as `start_again` does, within `attempt`.
+
+        Args:
+            category: The samples.
+            function: Computes something of them, and raises UnusableFilesError or
+                ChangedImagesError for some.
+
+        Returns:
+            The function's result; None if the category is left out.
+        """
+        return self.attempt(category.name, lambda: self.start_again(category, function))
+
+    @property
+    def status(self) -> int:
+        """The exit status, which says whether anything was left out."""
+        return LEFT_OUT if self.images or self.categories else 0
+
+    def describe_none(self) -> str:
+        """Return the error if nothing is left."""
+        name, reason = next(iter(self.categories.items()))
+        return f"no category can be used; the first one, {name}: {reason}"
+
+    def start_again(self, listed: Category, function: Callable[[Category], Result]) -> Result:
+        """Call a function with a category; again without images that turn out to be unusable.
+
+        A new start, instead of going on without the image, keeps the results, labels and masks of
+        all images in step.
+
+        Args:
+            listed: The samples.
+            function: As for `compute`.
+
+        Raises:
+            DatasetError: The category cannot go on without an image, or nothing is left out.
+        """
+        if not self._skips:
+            return function(listed)
+        used = listed
+        while True:
+            try:
+                return function(used)
+            except UnusableFilesError as error:
+                reasons = error.reasons
+            except ChangedImagesError as error:
+                reasons = dict.fromkeys(error.names, str(error))
+            used = self._without(used, reasons)
+
+    def _without(self, used: Category, reasons: Mapping[str, str]) -> Category:
+        """Return a category without some images, which are logged.
+
+        Raises:
+            DatasetError: The category cannot go on.
+        """
+        left = used.without(reasons)
+        first = next(iter(reasons.values()))
+        for what, before, after in (
+            ("training", used.train, left.train),
+            ("normal test", _test_images(used, False), _test_images(left, False)),
+            ("defective test", _test_images(used, True), _test_images(left, True)),
+        ):
+            if before and not after:
+                raise DatasetError(f"no {what} image is left: {first}")
+        count = len(used.train) + len(used.test) - len(left.train) - len(left.test)
+        if not count:  # the file is none of this category's: without it, nothing would change
+            raise DatasetError(first)
+        self.images[used.name] = {**self.images.get(used.name, {}), **reasons}
+        for reason in reasons.values():
+            log.warning("%s: an image is left out (%s): %s", used.name, FLAG, reason)
+        log.info("%s: starts again without %s", used.name, numbered(count, "image"))
+        return left
+
+
+def _test_images(category: Category, is_defective: bool) -> list:
+    return [sample for sample in category.test if sample.is_defective == is_defective]
