@@ -553,7 +553,7 @@ class TestFlags:
         shown = []
         for flags in ((), ("--quiet",), ("--verbose",)):
             monkeypatch.setattr(logging.root, "handlers", [])  # those of pytest
-            infer(data / "widget/test/good", *flags, status=0)
+            infer(data / "widget/test/good", "--fresh", *flags, status=0)
             assert infer.out.count("normal ") == 2
             shown.append(["2 judged" in infer.err, "loaded in" in infer.err])
             log = (infer.folder / "run.log").read_text()

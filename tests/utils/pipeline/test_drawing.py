@@ -4,6 +4,7 @@ import contextlib
 import errno
 import functools
 import json
+import logging
 import os
 import shutil
 import signal
@@ -168,8 +169,9 @@ def drawn_by(folder: Path) -> dict[str, int]:
 
 
 @pytest.fixture(autouse=True)
-def _few_images(monkeypatch):
-    """Draw in the background from the first image on."""
+def _few_images(monkeypatch, caplog):
+    """Draw in the background from the first image on; note warnings alone."""
+    caplog.set_level(logging.WARNING, "utils")
     monkeypatch.setattr(drawing_module, "FEW_IMAGES", 1)
 
 
