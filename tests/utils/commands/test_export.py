@@ -201,6 +201,18 @@ class TestFlags:
         assert "000.png" in export.err
 
 
+    def test_quiet(self, export, asked, monkeypatch):
+        """And ``verbose``: how much is on the terminal."""
+        shown = []
+        for flags in ((), ("--quiet",), ("--verbose",)):
+            monkeypatch.setattr(logging.root, "handlers", [])  # those of pytest
+            export(*flags)
+            shown.append(("model: " in export.err, "loaded in" in export.err))
+        assert shown == [(True, False), (False, False), (True, True)]
+
+    test_verbose = test_quiet
+
+
 def test_every_flag_has_a_test():
     tests = {name.removeprefix("test_") for name in vars(TestFlags) if name.startswith("test_")}
     assert tests == {field.name for field in fields(ExportOptions)}

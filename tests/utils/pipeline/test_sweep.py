@@ -141,6 +141,7 @@ def test_a_killed_worker_changes_nothing(data, alone, cluster, tmp_path):
     assert contents(folder) == contents(alone)
 
 
+@pytest.mark.slow  # starts Ray once more: 13 s
 def test_damaged_data_fail_once_and_the_others_go_on(cluster, tmp_path, capsys, caplog):
     data, folder = make_data(tmp_path / "data"), tmp_path / "result"
     image = truncate(data / "gadget/train/good/000.png")
