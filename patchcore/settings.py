@@ -56,7 +56,6 @@ PROTOCOLS: Mapping[str, Mapping[str, object]] = MappingProxyType(
         "high_resolution": {
             "size_resize": (512, 512),
             "size_crop": (448, 448),
-            "scales": (1.0, 0.5),
             "percentage_coreset": (0.03,),
         },
         "patchcore_ex": {"interpolation": "area", "k": 5, "image_score": "max_map"},

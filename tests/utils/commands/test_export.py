@@ -200,7 +200,6 @@ class TestFlags:
         export("--images", bad, status=2)
         assert "000.png" in export.err
 
-
     def test_quiet(self, export, asked, monkeypatch):
         """And ``verbose``: how much is on the terminal."""
         shown = []
