@@ -71,7 +71,8 @@ def connected(address: str, packages: tuple[Path, ...]) -> Iterator[None]:
             _restore(handlers)
             yield
         else:
-            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(16)
+            # Ray reads it once in a process.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
             with _short_folder() as folder:
                 with _usage_errors("cannot start Ray on this machine"):
                     _init(

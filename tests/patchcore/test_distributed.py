@@ -17,6 +17,7 @@ from patchcore.observer import Observer
 from patchcore.spread_prediction import Predictor, predict_spread
 from tests.patchcore.spread import assert_equal, fit_images, make_images, make_model
 from tests.support import one_thread
+from utils.ray_cluster import connected
 
 pytestmark = [
     pytest.mark.ray,
@@ -30,20 +31,11 @@ ENGINE = RayEngine(shards=2, cpus=1)
 
 @pytest.fixture(scope="module")
 def head():
-    """Start a Ray head for two workers, on loopback."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    import ray
+    """Start Ray on loopback, as the program does: a process cannot change its authentication."""
+    with connected("", ()):
+        import ray
 
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
-        _node_ip_address="127.0.0.1",
-    )
-    yield ray
-    ray.shutdown()
+        yield ray
 
 
 @pytest.fixture(scope="module")
