@@ -22,8 +22,8 @@ SHARED = ROOT.parent / "shared"
 
 def pytest_collection_modifyitems(items):
     """Skip what needs a device or data that this machine does not have; begin with what is long."""
-    # Begun last, the real data would keep one process busy after the others have finished.
-    items.sort(key=lambda item: item.get_closest_marker("real_data") is None)
+    # Begun last, the real data and Ray would keep one process busy after the others have finished.
+    items.sort(key=lambda item: not any(map(item.get_closest_marker, ("real_data", "ray"))))
     missing = {
         "gpu": None if HAS_GPU else "no CUDA device",
         "real_data": None if SHARED.is_dir() else f"no folder {SHARED.name} beside the checkout",
