@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from patchcore.embedder import Embedder
+from patchcore.engine import EmbeddingRequest
 from patchcore.errors import PatchCoreError
 from patchcore.memory_plan import GIGABYTE, MemoryPlan, Needs
 from patchcore.observer import Observer
-from patchcore.passes import EmbeddingRows, PatchCutter, TrainingImages
-from patchcore.scoring import Scorer
+from patchcore.passes import EmbeddingRows, PatchCutter
 from patchcore.shard_worker import Key, ShardWorker, versions
 from patchcore.shards import Shards
 
@@ -317,39 +317,29 @@ class RayEngine:
             f"{found} (shards, memory_budget, device)"
         )
 
-    def embed(
-        self,
-        embedder: Embedder,
-        scorer: Scorer,
-        images: TrainingImages,
-        judged: torch.Tensor | None,
-        seeds: Sequence[int],
-        observer: Observer,
-        *,
-        plan: MemoryPlan,
-        with_digests: bool,
-        keep_images: bool,
-    ) -> RayPatches:
+    def embed(self, request: EmbeddingRequest) -> RayPatches:
         """Embed the images on workers; digests are always noted, images are never kept."""
+        embedder, images, judged = request.embedder, request.images, request.judged
         num_batches = math.ceil(len(images) / images.batch_size)
-        count = min(plan.shards, num_batches)
+        count = min(request.plan.shards, num_batches)
         threads = self.num_threads or torch.get_num_threads()
         resources = {
             "num_cpus": self.cpus,
             "num_gpus": self.gpus if embedder.device.type == "cuda" else 0,
-            "memory": int(plan.needed * GIGABYTE / count) + WORKER_BYTES,
+            "memory": int(request.plan.needed * GIGABYTE / count) + WORKER_BYTES,
         }
         put = import_ray().put
-        method = put(embedder), put(scorer)
+        method = put(embedder), put(request.scorer)
         arguments, stops = [], [0]
         for batches in np.array_split(np.arange(num_batches), count):
             start = int(batches[0]) * images.batch_size
             stop = min((int(batches[-1]) + 1) * images.batch_size, len(images))
             stops.append(embedder.num_patches(stop))
             own = None if judged is None else judged[stops[-2] : stops[-1]].clone()
-            arguments.append((*method, images.part(start, stop), own, tuple(seeds), threads))
+            seeds = tuple(request.seeds)
+            arguments.append((*method, images.part(start, stop), own, seeds, threads))
         log.info("%d Ray workers embed and select", count)
-        return RayPatches(Workers(arguments, resources), embedder, stops[1:], observer)
+        return RayPatches(Workers(arguments, resources), embedder, stops[1:], request.observer)
 
 
 def import_ray() -> ModuleType:

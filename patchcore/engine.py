@@ -1,6 +1,7 @@
 """Where the training patches of a fit are embedded and selected: in this process, or elsewhere."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -14,6 +15,33 @@ from patchcore.scoring import Scorer
 
 # Share of the free memory that a fit may use; the rest is for the backbone, figures and others.
 SHARE_OF_FREE_MEMORY = 0.7
+
+
+@dataclass(frozen=True)
+class EmbeddingRequest:
+    """What an engine is asked to embed.
+
+    Attributes:
+        embedder: Embeds the images.
+        scorer: Defines the points that are projected.
+        images: The training images.
+        judged: (N,) bool, the patches that are not ignored; None for all.
+        seeds: Seeds of the projections.
+        observer: Observes the stages.
+        plan: How patches are kept.
+        with_digests: Whether the digests of the images are needed.
+        keep_images: Whether patches will be cropped from the images.
+    """
+
+    embedder: Embedder
+    scorer: Scorer
+    images: TrainingImages
+    judged: torch.Tensor | None
+    seeds: Sequence[int]
+    observer: Observer
+    plan: MemoryPlan
+    with_digests: bool
+    keep_images: bool
 
 
 class Engine(Protocol):
@@ -31,32 +59,8 @@ class Engine(Protocol):
             PatchCoreError: the memory is too small.
         """
 
-    def embed(
-        self,
-        embedder: Embedder,
-        scorer: Scorer,
-        images: TrainingImages,
-        judged: torch.Tensor | None,
-        seeds: Sequence[int],
-        observer: Observer,
-        *,
-        plan: MemoryPlan,
-        with_digests: bool,
-        keep_images: bool,
-    ) -> Patches:
-        """Embed the training images.
-
-        Args:
-            embedder: Embeds the images.
-            scorer: Defines the points that are projected.
-            images: The training images.
-            judged: (N,) bool, the patches that are not ignored; None for all.
-            seeds: Seeds of the projections.
-            observer: Observes the stages.
-            plan: How patches are kept.
-            with_digests: Whether the digests of the images are needed.
-            keep_images: Whether patches will be cropped from the images.
-        """
+    def embed(self, request: EmbeddingRequest) -> Patches:
+        """Embed the training images."""
 
 
 class LocalEngine:
@@ -66,27 +70,16 @@ class LocalEngine:
         """Choose between one pass and two."""
         return plan_memory(needs, budget or SHARE_OF_FREE_MEMORY * free_memory(device))
 
-    def embed(
-        self,
-        embedder: Embedder,
-        scorer: Scorer,
-        images: TrainingImages,
-        judged: torch.Tensor | None,
-        seeds: Sequence[int],
-        observer: Observer,
-        *,
-        plan: MemoryPlan,
-        with_digests: bool,
-        keep_images: bool,
-    ) -> LocalPatches:
+    def embed(self, request: EmbeddingRequest) -> LocalPatches:
         """Embed the training images here."""
-        keep_embeddings = plan.passes == 1
-        reader = Reader(embedder, images, with_digests or not keep_embeddings, observer)
+        keep_embeddings = request.plan.passes == 1
+        with_digests = request.with_digests or not keep_embeddings
+        reader = Reader(request.embedder, request.images, with_digests, request.observer)
         return LocalPatches(
             reader,
-            seeds,
-            scorer,
-            judged,
+            request.seeds,
+            request.scorer,
+            request.judged,
             keep_embeddings=keep_embeddings,
-            keep_images=keep_images,
+            keep_images=request.keep_images,
         )

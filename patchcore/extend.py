@@ -15,7 +15,7 @@ from patchcore.coreset import project, select_beyond
 from patchcore.embedder import Embedder
 from patchcore.errors import PatchCoreError
 from patchcore.held_out import HeldOutCollector, HeldOutScores
-from patchcore.judged import judged_patches
+from patchcore.judged_patches import judged_patches
 from patchcore.memory_bank import Coreset, MemoryBank
 from patchcore.origins import EmbeddingOrder, Origins
 from patchcore.passes import PatchCutter, TrainingImages

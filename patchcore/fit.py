@@ -15,13 +15,13 @@ import torch
 from patchcore.certificate import Cover
 from patchcore.coreset import Selection, select_sizes
 from patchcore.embedder import Embedder
-from patchcore.engine import Engine, LocalEngine
+from patchcore.engine import EmbeddingRequest, Engine, LocalEngine
 from patchcore.ensemble import NUM_SAMPLES, NormalScores, draw_sample, normal_scores
 from patchcore.errors import PatchCoreError
 from patchcore.explain import cut_size
 from patchcore.greedy import centre
 from patchcore.held_out import Folds, HeldOutCollector, HeldOutScores
-from patchcore.judged import judged_patches, num_judged_patches
+from patchcore.judged_patches import judged_patches, num_judged_patches
 from patchcore.memory_bank import Bank, Coreset, make_bank
 from patchcore.memory_plan import MemoryPlan, Needs
 from patchcore.observer import NO_OBSERVER, Observer
@@ -159,15 +159,17 @@ def fit(
     first_seed = request.seeds[0]
     samples = _draw_samples(num_patches, judged, request.seeds if request.normal else ())
     patches = engine.embed(
-        embedder,
-        scorer,
-        images,
-        judged,
-        request.seeds,
-        observer,
-        plan=plan,
-        with_digests=request.held_out,
-        keep_images=request.patches,
+        EmbeddingRequest(
+            embedder,
+            scorer,
+            images,
+            judged,
+            request.seeds,
+            observer,
+            plan,
+            with_digests=request.held_out,
+            keep_images=request.patches,
+        )
     )
     if request.held_out:
         groups = order.groups_of_copies(patches.digests)

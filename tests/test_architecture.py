@@ -11,7 +11,7 @@ MAY_IMPORT = {
     "patchcore": set(),
     "datasets": set(),
     "utils": set(),
-    "utils.options": {"utils", "patchcore.settings", "patchcore.errors"},
+    "utils.options": {"utils", "patchcore.settings", "patchcore.protocols", "patchcore.errors"},
     "utils.pipeline": {"utils", "utils.options", "patchcore", "datasets"},
     "utils.commands": {"utils", "utils.options", "utils.pipeline", "patchcore", "datasets"},
 }

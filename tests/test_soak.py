@@ -1,5 +1,6 @@
 """Sixty categories in one process: memory stays flat, and nothing is left behind."""
 
+import getpass
 import json
 import os
 import subprocess
@@ -7,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.support import ROOT, make_category, quick
+from tests.support import ROOT, make_category, names, quick
 
 NUM_CATEGORIES = 60
 # Runs the program on the arguments; prints the state after each category, and before and after all.
@@ -70,7 +71,10 @@ def test_sixty_categories_leave_nothing_behind(tmp_path):
     curve = ", ".join(f"{n}: {sizes[n - 1]:.1f} MB" for n in (1, 2, 3, 10, 20, 30, 40, 50, 60))
     print(f"memory after categories {curve}")
     assert max(sizes[3:]) < 1.05 * sizes[2], curve
-    for name in ("threads", "files", "children"):
+    for name in ("threads", "children"):
         assert found["after"][name] == found["before"][name], name
-    assert list((tmp_path / "tmp").iterdir()) == []
+    # Matplotlib keeps the files of the fonts open that it has used, after the first figure.
+    assert found["after"]["files"] <= min(state["files"] for state in found["each"])
+    # torch's own cache, which later programs use.
+    assert names(tmp_path / "tmp", "*") <= {f"torchinductor_{getpass.getuser()}"}
     assert not list((tmp_path / "result").rglob("*.partial"))

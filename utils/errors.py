@@ -20,3 +20,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     # torch, which is not imported for it, has an error of its own for a GPU, and none for the host.
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & {"MemoryError", "OutOfMemoryError"}) or "allocate memory" in str(error)
+
+
+def describe_out_of_memory(error: BaseException) -> str:
+    """Return an exhausted memory in one line, with the flags to change."""
+    reason = str(error).strip().partition("\n")[0]
+    return f"the memory is full (--batch_size, --memory_budget): {reason}"

@@ -4,6 +4,9 @@ from tqdm import tqdm
 
 from utils.logs import is_quiet
 
+# Bars that stand still are not redrawn by a thread, which would outlive them.
+tqdm.monitor_interval = 0
+
 
 def show_progress(total: int, text: str, unit: str) -> tqdm:
     """Return a progress bar, which a terminal shows unless ``--quiet`` is given."""

@@ -38,10 +38,8 @@ STEPS: Mapping[str, Mapping[str, str]] = {
         "448": f"{BASE} --size_resize 512 --size_crop 448",
     },
     "coreset": {"": "--percentage_coreset 0.01 0.1 0.25 1"},
-    "448": {
-        "at half of it too": f"{BASE} --size_resize 512 --size_crop 448 --scales 1 0.5",
-        "at": "--size_resize 512 --size_crop 448 --percentage_coreset 0.03 0.1",
-    },
+    "scales": {"448 and 224": f"{BASE} --size_resize 512 --size_crop 448 --scales 1 0.5"},
+    "coreset at 448": {"": "--size_resize 512 --size_crop 448 --percentage_coreset 0.03 0.1"},
     "neighbourhood": {
         "none": f"{BASE} --patch_size 1",
         "5x5": f"{BASE} --patch_size 5",

@@ -29,11 +29,11 @@ from datasets.layouts import open_dataset
 from datasets.masks import read_mask
 from patchcore import PatchCore
 from patchcore.preprocess import Preprocess
-from patchcore.settings import PROTOCOLS
+from patchcore.protocols import PROTOCOLS
 from tests.benchmarks.measure import run_and_watch
 from tests.support import ROOT
 from utils.machine import describe_cpu, usable_cores
-from utils.metrics import measure, measure_pixels
+from utils.metrics import Metrics, measure, measure_pixels
 
 SHARED = ROOT.parent / "shared"
 PEER = Path(__file__).with_name("peer_anomalib.py")
@@ -140,7 +140,7 @@ def run_anomalib(options: argparse.Namespace, percentage: float, folder: Path) -
     return Outcome(seconds, peak, images.auroc, pixels.auroc, pixels.aupro)
 
 
-def measure_found(category: Category, found: dict[str, np.ndarray]):
+def measure_found(category: Category, found: dict[str, np.ndarray]) -> tuple[Metrics, Metrics]:
     """Return the metrics of image scores and of maps."""
     order = {Path(path).resolve(): number for number, path in enumerate(found["paths"].tolist())}
     samples = category.test

@@ -18,7 +18,7 @@ from patchcore.export import export
 from patchcore.greedy import centre
 from patchcore.held_out import NUM_FOLDS
 from patchcore.ignored import IgnoreMask
-from patchcore.judged import judged_versions
+from patchcore.judged_patches import judged_versions
 from patchcore.preprocess import Preprocess
 from patchcore.scoring import AnomalyMap
 from patchcore.settings import IMAGE_SCORES

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from patchcore import PatchCore
 from patchcore.backbone import Backbone
-from patchcore.settings import PROTOCOL_BACKBONES, PROTOCOLS
+from patchcore.protocols import PROTOCOL_BACKBONES, PROTOCOLS
 from tests.patchcore.family_twin import MEAN, STD, FamilyTwin
 from tests.patchcore.test_slow_twin import MARGIN, make_images, two_layers
 from tests.support import one_thread

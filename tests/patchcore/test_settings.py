@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from patchcore import PatchCore, PatchCoreError
 from patchcore.export.formats import FORMATS
 from patchcore.precision import PRECISIONS
+from patchcore.protocols import PROTOCOLS
 from patchcore.scoring import IMAGE_SCORES
-from patchcore.settings import EXPORT_FORMATS, PROTOCOLS, Settings
+from patchcore.settings import EXPORT_FORMATS, Settings
 from patchcore.settings import IMAGE_SCORES as IMAGE_SCORE_NAMES
 from patchcore.settings import PRECISIONS as PRECISION_NAMES
 

@@ -5,7 +5,8 @@ import types
 import typing
 from dataclasses import dataclass
 
-from patchcore.settings import PROTOCOL_BACKBONES, PROTOCOLS, Settings
+from patchcore.protocols import PROTOCOL_BACKBONES, PROTOCOLS
+from patchcore.settings import Settings
 from utils.options.flags import AnyFlags, CommandParser, Flags, flag, parse_flags, usage_errors
 
 # Settings of one number in the library that may have several on the command line.

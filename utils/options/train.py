@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchcore.settings import F1_MAX, PROTOCOLS, Settings
+from patchcore.protocols import PROTOCOLS
+from patchcore.settings import F1_MAX, Settings
 from utils.errors import UsageError
 from utils.options.fit import FitOptions
 from utils.options.flags import Flags, flag

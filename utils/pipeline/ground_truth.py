@@ -102,14 +102,11 @@ class GroundTruth:
             for index, truth in enumerate(self.originals)
             for mask, share in truth.regions
         )
-        return JudgedPixels(self.enlarged(maps), masks, regions, hidden)
-
-    def enlarged(self, maps: np.ndarray) -> list[np.ndarray]:
-        """Return anomaly maps (B, H, W) of the crops in each image's own pixels."""
-        return [
-            spread_map(one, truth.size, crop_box=truth.crop_box)[truth.window]
-            for one, truth in zip(maps, self.originals, strict=True)
+        enlarged = [
+            spread_map(one, truth.size, crop_box=truth.crop_box)[window]
+            for one, truth, window in zip(maps, self.originals, windows, strict=True)
         ]
+        return JudgedPixels(enlarged, masks, regions, hidden)
 
 
 def without_pixels(pixels: JudgedPixels) -> JudgedPixels:

@@ -28,7 +28,7 @@ from utils.options.infer import AS_TRAINED, THRESHOLDS, InferOptions
 from utils.options.reading import STOP
 from utils.options.thresholds import read_threshold
 from utils.pipeline.crop import report_crop
-from utils.pipeline.judged import EarlierOutcomes, difference, file_state
+from utils.pipeline.earlier_outcomes import EarlierOutcomes, difference, file_state
 from utils.pipeline.models import choose_device, describe_ignored, load_model, read_ignore_mask
 from utils.pipeline.prediction_page import PredictionPage
 from utils.pipeline.prediction_pictures import PredictionPictures

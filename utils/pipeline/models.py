@@ -13,7 +13,7 @@ from datasets.base import Category
 from datasets.masks import read_mask
 from patchcore import PatchCore
 from patchcore.fit import coreset_sizes
-from patchcore.judged import num_judged_patches
+from patchcore.judged_patches import num_judged_patches
 from patchcore.settings import is_own_network
 from patchcore.weights import load_backbone
 from utils.errors import UsageError

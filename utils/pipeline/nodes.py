@@ -9,6 +9,7 @@ from pathlib import Path
 
 from datasets.base import Category
 from datasets.transport import file_digest
+from patchcore.memory_plan import GIGABYTE
 from patchcore.settings import DEFAULT, RANDOM
 from patchcore.version import RESULTS_VERSION, VERSION
 from utils.errors import UsageError
@@ -19,7 +20,6 @@ from utils.pipeline.finished import files_of
 # Seconds in which a node has to say what it has: a worker must start there, and read the names of
 # all files.
 INSPECTION_SECONDS = 300.0
-GIGABYTE = 1e9
 # Packages that do not touch a number.
 HARMLESS = frozenset({"matplotlib", "scikit-learn"})
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from datasets.base import Category, DatasetError, UnusableFilesError
 from patchcore.errors import ChangedImagesError, PatchCoreError
-from utils.errors import LEFT_OUT, is_out_of_memory
+from utils.errors import LEFT_OUT, describe_out_of_memory, is_out_of_memory
 from utils.options.reading import FaultOptions
 from utils.results import numbered
 
@@ -50,7 +50,7 @@ class Skipping:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            reason = f"the memory is full (--batch_size, --memory_budget): {error}"
+            reason = describe_out_of_memory(error)
         self.leave_out(name, reason)
         return None
 

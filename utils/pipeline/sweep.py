@@ -12,6 +12,7 @@ from pathlib import Path
 
 from datasets.base import Category
 from patchcore import PatchCore
+from patchcore.memory_plan import GIGABYTE
 from utils.errors import UsageError
 from utils.options.evaluate import EvaluateOptions
 from utils.pipeline.demand import Demand, check_demand, demands_of
@@ -151,7 +152,7 @@ def _stream(
     for (category, own), demand in zip(tasks, demands, strict=True):
         # A future of Python's: signals interrupt waiting for it at once, with their number.
         task = remote.options(
-            num_cpus=demand.cpus, num_gpus=demand.gpus, memory=int(demand.memory * 1e9)
+            num_cpus=demand.cpus, num_gpus=demand.gpus, memory=int(demand.memory * GIGABYTE)
         ).remote(
             shared,
             category,

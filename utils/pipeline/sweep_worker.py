@@ -15,13 +15,11 @@ import torch
 
 from datasets.base import Category, DatasetError
 from patchcore import PatchCore, PatchCoreError
-from utils.errors import UsageError, is_out_of_memory
+from utils.errors import UsageError, describe_out_of_memory, is_out_of_memory
+from utils.logs import PACKAGES
 from utils.options.evaluate import EvaluateOptions
 from utils.pipeline.models import choose_device, make_models
 from utils.pipeline.nodes import enter
-
-# The packages that log what a user has to know.
-LOGGERS = ("patchcore", "datasets", "utils")
 
 # Evaluates a category with models, as `evaluation.evaluate_one` does.
 Evaluate = Callable[[Mapping[str, PatchCore], Category, EvaluateOptions], object]
@@ -90,8 +88,7 @@ def run_task(
     except (MemoryError, RuntimeError) as found:
         if not is_out_of_memory(found):
             raise
-        reason = str(found).strip().partition("\n")[0]
-        error = f"the memory is full (--batch_size, --memory_budget): {reason}"
+        error = describe_out_of_memory(found)
     return Outcome(evaluated, error, tuple(lines), platform.node())
 
 
@@ -124,7 +121,7 @@ def _log_lines(lines: list[tuple[str, int, str]], level: int) -> Iterator[None]:
     """Collect what this program logs, for the driver to show."""
     handler = logging.Handler()
     handler.emit = lambda record: lines.append((record.name, record.levelno, record.getMessage()))
-    loggers = [logging.getLogger(name) for name in LOGGERS]
+    loggers = [logging.getLogger(name) for name in PACKAGES]
     for logger in loggers:
         logger.setLevel(level)
         logger.addHandler(handler)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import main
-from patchcore.settings import PROTOCOL_BACKBONES, PROTOCOLS, Settings
+from patchcore.protocols import PROTOCOL_BACKBONES, PROTOCOLS
+from patchcore.settings import Settings
 from patchcore.weights import default_layers
 from utils.errors import UsageError
 from utils.options.backbone import Member

@@ -1,14 +1,14 @@
 """What an earlier run of `infer` into the same folder has judged, which is not judged again."""
 
-import json
 import shutil
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 from datasets.items import Item
-from utils.output_names import RUN_FILE
+from utils.errors import UsageError
 from utils.predictions import ANOMALY, EARLIER_FILE, JSON_FILE, NORMAL, Outcome
+from utils.run_record import read_run
 
 # Kinds of files that a line names.
 FILES = ("map", "mask", "picture", "explanation")
@@ -35,11 +35,11 @@ def difference(folder: Path, identity: Mapping[str, object]) -> str:
         identity: All that outcomes depend on besides the images, by name.
     """
     try:
-        earlier = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["identity"]
+        earlier = read_run(folder)["identity"]
         for name, value in identity.items():
             if earlier[name] != value:
                 return f"{name} is {value}, was {earlier[name]}"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (UsageError, KeyError, TypeError):
         return "it does not say how its images were judged"
     return ""
 
