@@ -52,17 +52,17 @@ def call(*arguments: object) -> int:
         return main.main([str(argument) for argument in arguments])
 
 
-def evaluate(data: Path, result: Path, flags: str = "", *, curves: bool = False) -> Path:
+def evaluate(data: Path, result: Path, flags: str = "", *, plots: bool = False) -> Path:
     """Evaluate with a small network; return the result folder.
 
     Args:
         data: For ``--path_data``.
         result: For ``--path_result``.
         flags: More of them, as a user types them.
-        curves: Whether the curve pictures are wanted, which take most of a quick run's time.
+        plots: Whether curves and score distributions are drawn, which take half of a quick run.
     """
     arguments = quick("--path_data", str(data), "--path_result", str(result), *flags.split())
-    with nullcontext() if curves else without_curves():
+    with nullcontext() if plots else without_plots():
         assert call(*arguments) == 0
     return result
 
@@ -160,7 +160,11 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def without_curves() -> Iterator[None]:
-    """Leave out the pictures of curves."""
-    with mock.patch("utils.pipeline.evaluation.draw_curves"):
+def without_plots() -> Iterator[None]:
+    """Leave out the curves, and leave the score distributions empty."""
+    empty = np.full((2, 2, 3), 255, np.uint8)
+    with (
+        mock.patch("utils.pipeline.evaluation.draw_curves"),
+        mock.patch("utils.pipeline.pictures.draw_score_distribution", return_value=empty),
+    ):
         yield

@@ -76,7 +76,7 @@ class TestUnusualData:
 
     def test_without_ground_truth_only_images_are_measured(self, own_data, run):
         shutil.rmtree(own_data / "widget/ground_truth")
-        folder = run("--pictures all --save_maps", curves=True)
+        folder = run("--pictures all --save_maps", plots=True)
         (row,) = read_table(folder)
         assert row["image_auroc"] == "1"
         check_against_saved_maps(folder, row)
@@ -91,7 +91,7 @@ class TestUnusualData:
     def test_without_defective_images_nothing_can_be_told_apart(self, own_data, run):
         for kind in ("hole", "stain"):
             shutil.rmtree(own_data / "widget/test" / kind)
-        folder = run("--pictures all", curves=True)
+        folder = run("--pictures all", plots=True)
         (row,) = read_table(folder)
         assert (row["image_auroc"], row["pixel_auroc"]) == ("", "")
         assert names(folder, "pred-dist_*") == {"pred-dist_widget_p0100_k01_rnone.png"}

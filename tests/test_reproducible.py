@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import main
-from tests.support import make_category, quick, read_maps, read_table, without_curves
+from tests.support import make_category, quick, read_maps, read_table, without_plots
 
 # As in docs/method.md: relative for scores and maps, absolute for metrics.
 TOLERANCE, METRIC_TOLERANCE = 1e-4, 1e-3
@@ -30,7 +30,7 @@ def folders(tmp_path_factory) -> dict[int, list[Path]]:
             words = quick(
                 "--path_data", str(root / "data"), "--path_result", str(folder), *FLAGS.split()
             )
-            with without_curves():
+            with without_plots():
                 assert main.main(words) == 0
     finally:
         torch.set_num_threads(before)

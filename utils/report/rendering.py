@@ -4,6 +4,7 @@ A page loads only the images in its folder: no network access, no other script.
 """
 
 import base64
+import functools
 import hashlib
 from pathlib import Path
 
@@ -23,26 +24,35 @@ def render(template: str, script: str, data: object, values: dict[str, object]) 
     Returns:
         HTML that can be encoded as UTF-8.
     """
+    joined = "".join(
+        (FOLDER / name).read_text(encoding="utf-8") for name in (COMMON_SCRIPT, script)
+    )
+    text = (
+        _environment()
+        .get_template(template)
+        .render(
+            style=(FOLDER / STYLE).read_text(encoding="utf-8"),
+            script=joined,
+            # The page's policy allows only this script, and none that a file name might inject.
+            script_hash=base64.b64encode(hashlib.sha256(joined.encode()).digest()).decode(),
+            data=data,
+            **values,
+        )
+    )
+    # File names may have characters that UTF-8 cannot encode.
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+@functools.cache
+def _environment():
+    """Return the environment of the templates; each template is compiled once in a process."""
     # Imported here: an inference without a page needs no templates.
     import jinja2
 
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    joined = "".join(
-        (FOLDER / name).read_text(encoding="utf-8") for name in (COMMON_SCRIPT, script)
-    )
-    text = environment.get_template(template).render(
-        style=(FOLDER / STYLE).read_text(encoding="utf-8"),
-        script=joined,
-        # The page's policy allows only this script, and none that a file name might inject.
-        script_hash=base64.b64encode(hashlib.sha256(joined.encode()).digest()).decode(),
-        data=data,
-        **values,
-    )
-    # File names may have characters that UTF-8 cannot encode.
-    return text.encode("utf-8", "replace").decode("utf-8")

@@ -26,7 +26,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def seeds(data, tmp_path_factory):
     flags = f"{SETTING} --seed 0 3 --save_maps"
-    return evaluate(data, tmp_path_factory.mktemp("seeds"), flags, curves=True)
+    return evaluate(data, tmp_path_factory.mktemp("seeds"), flags, plots=True)
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ def few(data, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Embedder, "embed", spy)
         flags = f"{SETTING} --shots 9 1 2 1 --seed 0 3 --pictures defective"
-        folder = evaluate(data, tmp_path_factory.mktemp("few"), flags, curves=True)
+        folder = evaluate(data, tmp_path_factory.mktemp("few"), flags, plots=True)
     return folder, sum(embedded)
 
 

@@ -55,7 +55,7 @@ def here(data, tmp_path_factory) -> Path:
 
 
 def test_other_processes_draw_the_same(data, here, tmp_path):
-    there = evaluate(data, tmp_path / "result", f"{FLAGS} --num_workers 2")
+    there = evaluate(data, tmp_path / "result", f"{FLAGS} --num_workers 1")
     files = drawn_files(here)
     assert len(files) == 4 * len(TEST_TYPES) * NUM_TEST_PER_TYPE
     assert drawn_files(there) == files

@@ -127,7 +127,7 @@ def result(tmp_path_factory) -> Path:
     """Return the results of a run with two categories and two percentages."""
     root = tmp_path_factory.mktemp("report")
     flags = "--pictures all --percentage_coreset 0.02 0.1"
-    return evaluate(make_data(root / "data"), root / "result", flags, curves=True)
+    return evaluate(make_data(root / "data"), root / "result", flags, plots=True)
 
 
 @pytest.fixture
