@@ -27,6 +27,9 @@ class UnusableFilesError(DatasetError):
         super().__init__(next(iter(reasons.values())))
         self.reasons = dict(reasons)
 
+    def __reduce__(self) -> tuple:
+        return type(self), (self.reasons,)  # by default it would be made of the message
+
 
 def is_image(path: Path) -> bool:
     """Return whether a file is an image, by its name; hidden files are not."""

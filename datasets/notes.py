@@ -1,5 +1,6 @@
 """What was noticed while files were listed and read: reasons, each with a count and an example."""
 
+import hashlib
 import threading
 from dataclasses import dataclass
 
@@ -26,13 +27,13 @@ class Note:
 class Notes:
     """Collects notes; several threads may add at the same time.
 
-    A file counts once for each reason, however often it is read.
+    A file counts once for each reason, however often it is read, and in however many processes.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._examples: dict[str, str] = {}
-        # Hashes, since the names of a million files would take hundreds of megabytes.
+        # Digests, since the names of a million files would take hundreds of megabytes.
         self._counted: dict[str, set[int]] = {}
 
     def __getstate__(self) -> dict[str, object]:
@@ -52,7 +53,14 @@ class Notes:
         name = str(file)
         with self._lock:
             self._examples[reason] = min(name, self._examples.get(reason, name))
-            self._counted.setdefault(reason, set()).add(hash(name))
+            self._counted.setdefault(reason, set()).add(_digest(name))
+
+    def merge(self, other: "Notes") -> None:
+        """Add what another process has noticed."""
+        with self._lock:
+            for reason, example in other._examples.items():
+                self._examples[reason] = min(example, self._examples.get(reason, example))
+                self._counted.setdefault(reason, set()).update(other._counted[reason])
 
     def all(self) -> list[Note]:
         """Return the notes, in alphabetical order of their reasons."""
@@ -65,3 +73,10 @@ class Notes:
     def as_json(self) -> dict[str, dict[str, object]]:
         """Return ``count`` and ``example`` of each reason."""
         return {n.reason: {"count": n.count, "example": n.example} for n in self.all()}
+
+
+def _digest(name: str) -> int:
+    """Return a number that is the same in each process, unlike the hash of Python."""
+    return int.from_bytes(
+        hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big"
+    )

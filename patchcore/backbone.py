@@ -165,6 +165,18 @@ class Backbone(nn.Module):
         result.weights_digest = self.weights_digest or digest(self.network)
         return result
 
+    def at(self, size: tuple[int, int]) -> "Backbone":
+        """Return a backbone for images of another size (H, W); weights are shared.
+
+        Raises:
+            PatchCoreError: the network does not take such images.
+        """
+        result = Backbone(self.network, self.layers, size, norm_tokens=self.norm_tokens)
+        for name in ("folded", "name", "weights", "licence", "input"):
+            setattr(result, name, getattr(self, name))
+        result.weights_digest = self.weights_digest or digest(self.network)
+        return result
+
     def replace_module(self, name: str, module: nn.Module) -> None:
         """Put another module in the place of one of the network's; layers are still read."""
         self.network.set_submodule(name, module)

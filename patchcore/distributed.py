@@ -19,11 +19,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from patchcore.embedder import Embedder
 from patchcore.engine import EmbeddingRequest
 from patchcore.errors import PatchCoreError
 from patchcore.memory_plan import GIGABYTE, MemoryPlan, Needs
-from patchcore.observer import Observer
 from patchcore.passes import EmbeddingRows, PatchCutter
 from patchcore.shard_worker import Key, ShardWorker, versions
 from patchcore.shards import Shards
@@ -83,14 +81,14 @@ class Workers:
         """Call a method of every worker that changes nothing; return the results in order."""
         self._send_all(method, arguments)
         return [
-            self._result(index, lambda i=index, own=own: self._send(i, method, own))
+            self.result(index, lambda i=index, own=own: self._send(i, method, own))
             for index, own in enumerate(arguments)
         ]
 
     def change(self, method: str, arguments: Sequence[tuple], key: Key | None = None) -> list:
         """Call a method that changes the workers; return the results in order."""
         self.tell(method, arguments, key)
-        return [self._result(index) for index in range(len(self))]
+        return [self.result(index) for index in range(len(self))]
 
     def tell(self, method: str, arguments: Sequence[tuple], key: Key | None = None) -> None:
         """Call a method that changes the workers, and go on; the next result meets its errors."""
@@ -124,7 +122,7 @@ class Workers:
         sent = getattr(self.actors[index], method).remote(*arguments)
         self._open_calls[index].append(sent)
 
-    def _result(self, index: int, again: Callable[[], None] | None = None) -> object:
+    def result(self, index: int, again: Callable[[], None] | None = None) -> object:
         """Wait for a worker; return the result of its last call.
 
         Args:
@@ -206,26 +204,28 @@ class RayPatches:
 
     Args:
         workers: The workers, which have not embedded yet.
-        embedder: The driver's, as the workers have it.
+        request: What they embed.
         stops: By worker, the number of the first patch after its own.
-        observer: Observes the embedding.
     """
 
-    def __init__(
-        self, workers: Workers, embedder: Embedder, stops: Sequence[int], observer: Observer
-    ):
-        self._workers, self._embedder = workers, embedder
+    def __init__(self, workers: Workers, request: EmbeddingRequest, stops: Sequence[int]):
+        self._workers, self._embedder = workers, request.embedder
         self._firsts, self._stops = [0, *stops[:-1]], stops
         self._num_selections = 0
         self._open: list[Key] = []
-        count = len(workers)
-        with observer.stage("embed"):
-            found = workers.change("embed", [(versions(), None)] * count)
-        workers.know([(versions(), digests) for digests, _ in found])
-        self.digests = np.concatenate([digests for digests, _ in found])
-        observer.advance(len(self.digests))
-        features = [one for _, one in found if one is not None]
-        self.features = torch.cat(features).to(embedder.device) if features else None
+        digests, features = [], []
+        with request.observer.stage("embed"):
+            workers.tell("embed", [(versions(), None)] * len(workers))
+            for index in range(len(workers)):
+                of_images, of_features, notes = workers.result(index)
+                digests.append(of_images)
+                features += [] if of_features is None else [of_features]
+                if notes is not None:
+                    request.images.notes.merge(notes)
+                request.observer.advance(len(of_images))
+        workers.know([(versions(), known) for known in digests])
+        self.digests = np.concatenate(digests)
+        self.features = torch.cat(features).to(self._embedder.device) if features else None
 
     def shards(self, seed: int, candidates: torch.Tensor | None) -> list[RayShards]:
         """Return the shards of each bank; those returned before are closed."""
@@ -248,8 +248,12 @@ class RayPatches:
         self._close()
         self._workers.tell("free_projections", [()] * len(self._workers))
 
+    def close(self) -> None:
+        """End the workers."""
+        self._workers.stop()
+
     def rows(self, numbers: np.ndarray, cutter: PatchCutter | None) -> EmbeddingRows:
-        """Return embeddings, as `Patches.rows`, and end the workers."""
+        """Return embeddings, as `Patches.rows`."""
         numbers = np.unique(numbers)
         cut = np.empty(0, dtype=np.int64) if cutter is None else cutter.indices
         calls, places = [], []
@@ -258,7 +262,6 @@ class RayPatches:
             places.append(np.flatnonzero((cut >= first) & (cut < stop)))
             calls.append((numbers[begin:end] - first, cut[places[-1]] - first))
         found = self._workers.ask("rows", calls)
-        self._workers.stop()
         for (_, crops), here in zip(found, places, strict=True):
             if len(here):
                 cutter.patches[here] = crops
@@ -281,14 +284,14 @@ class RayEngine:
 
     Attributes:
         shards: Number of workers; 0 for the smallest number that fits into the memory.
-        cpus: CPUs that Ray reserves for a worker.
+        cpus: CPUs that Ray reserves for a worker; 0 divides those of the cluster evenly.
         gpus: GPUs that Ray reserves for a worker, where the driver's device is a GPU.
-        num_threads: Threads of a worker; 0 for as many as the driver has, which gives the same
-            bits.
+        num_threads: Threads of a worker; 0 for as many as its CPUs. With as many as the driver,
+            results are those of one process to the last bit.
     """
 
     shards: int = 0
-    cpus: float = 1
+    cpus: float = 0
     gpus: float = 1
     num_threads: int = 0
 
@@ -299,9 +302,8 @@ class RayEngine:
             PatchCoreError: Ray is missing or not connected; the cluster has too little memory, or
                 too few CPUs or GPUs.
         """
-        ray = connected_ray()
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        wanted = {"CPU": self.cpus} | ({"GPU": self.gpus} if device.type == "cuda" else {})
+        nodes = _resources()
+        wanted = {"CPU": self.cpus or 1} | ({"GPU": self.gpus} if device.type == "cuda" else {})
         total = needs.while_selecting()
         most = _slots(nodes, wanted)
         for count in [self.shards] if self.shards else range(1, most + 1):
@@ -322,12 +324,11 @@ class RayEngine:
         embedder, images, judged = request.embedder, request.images, request.judged
         num_batches = math.ceil(len(images) / images.batch_size)
         count = min(request.plan.shards, num_batches)
-        threads = self.num_threads or torch.get_num_threads()
-        resources = {
-            "num_cpus": self.cpus,
-            "num_gpus": self.gpus if embedder.device.type == "cuda" else 0,
-            "memory": int(request.plan.needed * GIGABYTE / count) + WORKER_BYTES,
-        }
+        gpus = self.gpus if embedder.device.type == "cuda" else 0
+        memory = int(request.plan.needed * GIGABYTE / count) + WORKER_BYTES
+        cpus = self.cpus or _even_cpus(_resources(), count, {"GPU": gpus, "memory": memory})
+        threads = self.num_threads or max(int(cpus), 1)
+        resources = {"num_cpus": cpus, "num_gpus": gpus, "memory": memory}
         put = import_ray().put
         method = put(embedder), put(request.scorer)
         arguments, stops = [], [0]
@@ -338,8 +339,13 @@ class RayEngine:
             own = None if judged is None else judged[stops[-2] : stops[-1]].clone()
             seeds = tuple(request.seeds)
             arguments.append((*method, images.part(start, stop), own, seeds, threads))
-        log.info("%d Ray workers embed and select", count)
-        return RayPatches(Workers(arguments, resources), embedder, stops[1:], request.observer)
+        log.info("workers of Ray that embed and select: %d, CPUs of each: %g", count, cpus)
+        workers = Workers(arguments, resources)
+        try:
+            return RayPatches(workers, request, stops[1:])
+        except BaseException:
+            workers.stop()  # the next attempt needs their CPUs
+            raise
 
 
 def import_ray() -> ModuleType:
@@ -366,6 +372,21 @@ def connected_ray() -> ModuleType:
     if not ray.is_initialized():
         raise PatchCoreError("expected a connection to a Ray cluster: call ray.init first")
     return ray
+
+
+def _resources() -> list[Mapping[str, float]]:
+    """Return what each node of the cluster has."""
+    return [node["Resources"] for node in connected_ray().nodes() if node["Alive"]]
+
+
+def _even_cpus(
+    nodes: Sequence[Mapping[str, float]], count: int, others: Mapping[str, float]
+) -> int:
+    """Return the most CPUs that each worker can have beside other resources, at least 1."""
+    cpus = 1
+    while _slots(nodes, {**others, "CPU": cpus + 1}) >= count:
+        cpus += 1
+    return cpus
 
 
 def _slots(nodes: Sequence[Mapping[str, float]], wanted: Mapping[str, float]) -> int:

@@ -79,10 +79,6 @@ class Embedder:
         """Return the number of training patches of ``num_images`` images, in all versions."""
         return num_images * len(self.versions) * self.patches_per_image
 
-    def crop(self, image: np.ndarray) -> np.ndarray:
-        """Resize and crop one image: (H, W, 3) uint8 to (*size_crop, 3) uint8."""
-        return self.preprocess.crop_image(image)
-
     def each_version(self, batch: np.ndarray) -> Iterator[np.ndarray]:
         """Yield a batch (B, H, W, 3) in each of `versions`."""
         for version in self.versions:
@@ -93,7 +89,7 @@ class Embedder:
         """Embed the patches of a batch.
 
         Args:
-            batch: (B, *size_crop, 3) uint8 RGB, as `crop` returns them.
+            batch: (B, *size_crop, 3) uint8 RGB, as `PatchCore.crop` returns them.
 
         Returns:
             (B, h, w, D) float32 on the device; with one bank for each layer, L parts of equal

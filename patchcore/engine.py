@@ -45,7 +45,10 @@ class EmbeddingRequest:
 
 
 class Engine(Protocol):
-    """Where the training patches of a fit are embedded and selected. It changes no result."""
+    """Where the training patches of a fit are embedded and selected.
+
+    With as many threads it changes no result, with others the last bits.
+    """
 
     def plan(self, needs: Needs, budget: float, device: torch.device) -> MemoryPlan:
         """Return how patches are kept.

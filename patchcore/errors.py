@@ -24,3 +24,6 @@ class ChangedImagesError(PatchCoreError):
             f"{', '.join(names)}"
         )
         self.names = tuple(names)
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.names,)  # by default it would be made of the message

@@ -44,6 +44,11 @@ def extend(embedder: Embedder, scorer: Scorer, trained: Trained, images: Trainin
             covering radius.
     """
     coreset = trained.coreset
+    if trained.context is not None:
+        raise PatchCoreError(
+            "expected a model with one bank to extend, found one with a second bank of smaller "
+            "images (context)"
+        )
     _check(coreset, scorer, images)
     new = _embed(embedder, scorer, images)
     scores = _score(embedder, scorer, coreset, new)

@@ -7,12 +7,14 @@ pass keeps only the rows of selected patches. Both ways give the same results to
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from patchcore.certificate import Cover
+from patchcore.context import Context, TrainedContext
 from patchcore.coreset import Selection, select_sizes
 from patchcore.embedder import Embedder
 from patchcore.engine import EmbeddingRequest, Engine, LocalEngine
@@ -49,6 +51,9 @@ class FitResult:
         normal: By seed, for each percentage, the scores of training patches; empty if not
             requested.
         plan: How the embeddings were kept.
+        copies: (N,) int64, the group of copies of each training image; None if held-out scores were
+            not requested.
+        context: Result for smaller copies of the images; None without these.
     """
 
     percentages: tuple[float, ...]
@@ -56,11 +61,39 @@ class FitResult:
     held_out: tuple[HeldOutScores | None, ...]
     normal: dict[int, list[NormalScores]]
     plan: MemoryPlan
+    copies: np.ndarray | None = None
+    context: "FitResult | None" = None
 
     @property
     def first(self) -> Coreset:
         """The coreset of the first seed."""
         return next(iter(self.coresets.values()))
+
+    def context_of(self, seed: int) -> TrainedContext | None:
+        """Return what a seed has learned of smaller copies of the images; None without these."""
+        if self.context is None:
+            return None
+        coreset = self.context.coresets[seed]
+        pairs = zip(self.normal[seed], self.context.normal[seed], strict=True)
+        return TrainedContext(coreset.bank, coreset.sizes, tuple(pairs))
+
+    def of_first_seed(self) -> "FitResult":
+        """Return the result of the first seed alone."""
+        coreset, small = self.first, self.context
+        return replace(
+            self,
+            coresets={coreset.seed: coreset},
+            normal={seed: self.normal[seed] for seed in self.normal if seed == coreset.seed},
+            context=None if small is None else small.of_first_seed(),
+        )
+
+    def with_context(self, context: "FitResult") -> "FitResult":
+        """Add the result for smaller copies of the images, and join the held-out scores."""
+        result = replace(self, context=context)
+        trained = result.context_of(next(iter(self.coresets)))
+        pairs = zip(self.held_out, context.held_out, strict=True)
+        held_out = (trained.join_held_out(part, *pair) for part, pair in enumerate(pairs))
+        return replace(result, held_out=tuple(held_out))
 
 
 @dataclass(frozen=True)
@@ -124,6 +157,7 @@ def fit(
     request: FitRequest,
     observer: Observer = NO_OBSERVER,
     engine: Engine | None = None,
+    context: Context | None = None,
 ) -> FitResult:
     """Learn what is normal.
 
@@ -133,8 +167,8 @@ def fit(
         images: The training images.
         request: Results to compute.
         observer: Observes the stages.
-        engine: Where the patches are embedded and selected; None for this process. It changes no
-            result.
+        engine: Where the patches are embedded and selected; None for this process.
+        context: Embeds and scores smaller copies of the images, for a second bank; None for none.
 
     Raises:
         PatchCoreError: there is no image; a percentage of the patches is fewer than k; the
@@ -143,6 +177,61 @@ def fit(
     if not len(images):
         raise PatchCoreError("expected at least one training image, found none")
     engine = engine or LocalEngine()
+    check_sizes(embedder, scorer, context, len(images), request.percentages)
+    if context is None:
+        return _fit_bank(embedder, scorer, images, request, observer, engine)
+    request = replace(request, normal=True)  # to join scores of different units
+    large = _fit_bank(embedder, scorer, images, request, observer, engine)
+    small = _fit_bank(
+        context.embedder,
+        context.scorer,
+        context.images(images),
+        replace(request, patches=False),
+        observer,
+        engine,
+        large.copies,
+    )
+    return large.with_context(small)
+
+
+def check_sizes(
+    embedder: Embedder,
+    scorer: Scorer,
+    context: Context | None,
+    num_images: int,
+    percentages: Sequence[float],
+) -> None:
+    """Raise PatchCoreError if a percentage of the training patches is fewer than k."""
+    coreset_sizes(num_judged_patches(embedder, scorer, num_images), percentages, scorer.k)
+    if context is None:
+        return
+    num_small = num_judged_patches(context.embedder, context.scorer, num_images)
+    try:
+        coreset_sizes(num_small, percentages, scorer.k)
+    except PatchCoreError as error:
+        raise PatchCoreError(f"in the smaller images (context): {error}") from error
+
+
+def _fit_bank(
+    embedder: Embedder,
+    scorer: Scorer,
+    images: TrainingImages,
+    request: FitRequest,
+    observer: Observer,
+    engine: Engine,
+    copies: np.ndarray | None = None,
+) -> FitResult:
+    """Fit one bank, or those of all layers, to images of one size.
+
+    Args:
+        embedder: As for `fit`, like the others.
+        scorer: Scores held-out images.
+        images: The training images.
+        request: Results to compute.
+        observer: Observes the stages.
+        engine: Where the patches are embedded and selected.
+        copies: (N,) int64, the group of copies of each image; None to find copies.
+    """
     order = EmbeddingOrder.of(len(images), len(embedder.versions), images.batch_size)
     num_patches = num_judged_patches(embedder, scorer, len(images))
     sizes = coreset_sizes(num_patches, request.percentages, scorer.k)
@@ -156,24 +245,39 @@ def fit(
     else:
         log.debug("%s; %d patches, coresets of %s", plan.describe(), num_patches, sizes)
 
+    embedding = EmbeddingRequest(
+        embedder,
+        scorer,
+        images,
+        judged,
+        request.seeds,
+        observer,
+        plan,
+        with_digests=request.held_out,
+        keep_images=request.patches,
+    )
+    with closing(engine.embed(embedding)) as patches:
+        return _learn(patches, embedding, request, order, copies)
+
+
+def _learn(
+    patches: Patches,
+    embedding: EmbeddingRequest,
+    request: FitRequest,
+    order: EmbeddingOrder,
+    copies: np.ndarray | None,
+) -> FitResult:
+    """Select coresets among embedded patches, and score held-out images."""
+    embedder, scorer, judged = embedding.embedder, embedding.scorer, embedding.judged
+    observer, names = embedding.observer, tuple(embedding.images.names)
+    num_images = len(embedding.images)
+    num_patches = num_judged_patches(embedder, scorer, num_images)
+    sizes = coreset_sizes(num_patches, request.percentages, scorer.k)
     first_seed = request.seeds[0]
     samples = _draw_samples(num_patches, judged, request.seeds if request.normal else ())
-    patches = engine.embed(
-        EmbeddingRequest(
-            embedder,
-            scorer,
-            images,
-            judged,
-            request.seeds,
-            observer,
-            plan,
-            with_digests=request.held_out,
-            keep_images=request.patches,
-        )
-    )
-    if request.held_out:
-        groups = order.groups_of_copies(patches.digests)
-        folds = _make_folds(embedder, scorer, order, request, groups, judged)
+    if request.held_out and copies is None:
+        copies = order.groups_of_copies(patches.digests)
+    folds = _make_folds(embedder, scorer, order, request, copies, judged)
     selected, covers = _select_coresets(patches, request.seeds, sizes, judged, observer)
     fold_selections = _select_folds(patches, first_seed, folds)
     patches.free_projections()
@@ -188,7 +292,7 @@ def fit(
             tuple(scorer.metric.num_banks * size for size in sizes),
             _make_bank(rows, indices, scorer, features),
             seed,
-            Origins.locate(indices, embedder.grid, order, tuple(images.names), embedder.versions),
+            Origins.locate(indices, embedder.grid, order, names, embedder.versions),
             cutter.patches if cutter is not None and seed == first_seed else None,
             covers[seed],
         )
@@ -200,7 +304,7 @@ def fit(
     for seed, sample in samples.items():
         with observer.stage("normalise", seed):
             normal[seed] = normal_scores(rows.take(sample), sample, coresets[seed], scorer)
-    return FitResult(request.percentages, coresets, held_out, normal, plan)
+    return FitResult(request.percentages, coresets, held_out, normal, embedding.plan, copies)
 
 
 @dataclass(frozen=True)
@@ -313,7 +417,7 @@ def _make_folds(
     scorer: Scorer,
     order: EmbeddingOrder,
     request: FitRequest,
-    groups: np.ndarray,
+    groups: np.ndarray | None,
     judged: torch.Tensor | None,
 ) -> list[_Fold]:
     """Return the folds to score; none if the other folds have too few patches.

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from patchcore.errors import PatchCoreError
@@ -88,6 +89,14 @@ class IgnoreMask:
             )
         return IgnoreMask(pixels, self.size)
 
+    def resized(self, size: tuple[int, int]) -> "IgnoreMask | None":
+        """Return the mask for smaller copies (H, W) of the crops; None if it vanishes there."""
+        shares = cv2.resize(
+            self.pixels.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA
+        )
+        pixels = shares >= 0.5
+        return IgnoreMask(pixels, self.size) if pixels.any() else None
+
     def patches(self, grid: tuple[int, int]) -> np.ndarray:
         """Return the ignored patches: those with at least half of their cell ignored.
 
@@ -116,6 +125,25 @@ class IgnoreMask:
                 f"the {grid[0]}x{grid[1]} cells is ignored (ignore_mask)"
             )
         return found
+
+
+@dataclass(frozen=True)
+class Cropper:
+    """Crops images; another process can have it without the network.
+
+    Attributes:
+        preprocess: Resizes and crops.
+        mask: Mask of ignored pixels; None for none.
+    """
+
+    preprocess: Preprocess
+    mask: IgnoreMask | None
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Resize and crop one image, as `PatchCore.crop`."""
+        if self.mask is not None:
+            self.mask.check(image.shape[:2])
+        return self.preprocess.crop_image(image)
 
 
 @dataclass(frozen=True)

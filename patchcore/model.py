@@ -12,12 +12,13 @@ import torch
 
 from patchcore import storage
 from patchcore.backbone import Backbone
+from patchcore.context import Context
 from patchcore.embedder import Embedder
 from patchcore.engine import Engine
 from patchcore.errors import PatchCoreError
 from patchcore.extend import extend
 from patchcore.fit import FitRequest, fit
-from patchcore.ignored import IgnoreMask
+from patchcore.ignored import Cropper, IgnoreMask
 from patchcore.images import each_image
 from patchcore.memory_bank import Coreset
 from patchcore.passes import CroppedImages
@@ -154,6 +155,11 @@ class PatchCore:
         """Thresholds of images and pixels; None where unknown."""
         return Thresholds(None, None) if self.trained is None else self.trained.thresholds
 
+    @property
+    def cropper(self) -> Cropper:
+        """What `crop` needs of this model."""
+        return Cropper(self.preprocess, self.mask)
+
     def crop(self, image: np.ndarray) -> np.ndarray:
         """Resize and crop one image.
 
@@ -166,9 +172,7 @@ class PatchCore:
         Raises:
             PatchCoreError: it has not the proportions of the mask of ignored pixels.
         """
-        if self.mask is not None:
-            self.mask.check(image.shape[:2])
-        return self.embedder.crop(image)
+        return self.cropper(image)
 
     def fit(
         self,
@@ -199,10 +203,13 @@ class PatchCore:
         """
         training = self._cropped(images, names)
         request = FitRequest(self.percentages, (self.settings.seed,), memory_budget=memory_budget)
-        result = fit(self.embedder, self.scorer, training, request, engine=engine)
+        result = fit(
+            self.embedder, self.scorer, training, request, engine=engine, context=self.context
+        )
         held_out = result.held_out[-1]
         thresholds = choose_thresholds(held_out, BestThresholds())
-        self.trained = Trained(result.first, held_out, thresholds, mask=self.mask)
+        context = result.context_of(self.settings.seed)
+        self.trained = Trained(result.first, held_out, thresholds, mask=self.mask, context=context)
         return self
 
     def extend(self, images: Iterable, names: Sequence[str] = ()) -> Joined:
@@ -262,7 +269,7 @@ class PatchCore:
         """Predict batches of cropped images by the coreset of the largest percentage.
 
         Args:
-            batches: Each (B, *size_crop, 3) uint8 RGB, as `Embedder.crop` returns them.
+            batches: Each (B, *size_crop, 3) uint8 RGB, as `crop` returns them.
 
         Raises:
             PatchCoreError: nothing has been fitted or loaded, there is no image, or a score is
@@ -272,7 +279,11 @@ class PatchCore:
             raise PatchCoreError("expected a fitted PatchCore: call fit or load first")
         bank, collector = self.coreset.bank, Collector()
         for batch in batches:
-            (prediction,) = self.scorer.predict(self.embedder.embed(batch), bank, [len(bank)])
+            predictions = self.scorer.predict(self.embedder.embed(batch), bank, [len(bank)])
+            if self.context is not None:
+                small = self.context.embed(batch)
+                predictions = self.context.join(predictions, small, self.trained.context.part(-1))
+            (prediction,) = predictions
             collector.add(prediction)
         return collector.finish()
 
@@ -351,6 +362,7 @@ class PatchCore:
 
     def _set_mask(self, mask: IgnoreMask | None) -> None:
         self.mask = mask
+        self.context = Context.of(self.backbone, self.settings, self.device, mask)
         self.scorer = Scorer(
             self.settings, self.embedder.grid, self.device, mask, self.embedder.num_banks
         )

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -17,16 +17,26 @@ from patchcore.scoring import Scorer
 from patchcore.shards import LocalShards, Shards
 
 
+class Notes(Protocol):
+    """What was noticed while images were read; another process can send it."""
+
+    def merge(self, other: "Notes") -> None:
+        """Add the notes of other images."""
+
+
 class TrainingImages(Protocol):
     """Cropped training images, in batches that can be read again.
 
     Attributes:
         names: The name of each image, for explanations; may be empty.
         batch_size: Number of images in each batch but the last.
+        notes: What was noticed while the images were read; None, or an object with a method
+            ``merge`` that takes the notes of a part.
     """
 
     names: tuple[str, ...]
     batch_size: int
+    notes: Notes | None
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -51,6 +61,7 @@ class CroppedImages:
     crops: Sequence[np.ndarray]
     names: tuple[str, ...]
     batch_size: int
+    notes: ClassVar[None] = None  # nothing is read
 
     def __len__(self) -> int:
         return len(self.crops)
@@ -215,6 +226,9 @@ class Patches(Protocol):
     def rows(self, numbers: np.ndarray, cutter: "PatchCutter | None") -> "EmbeddingRows":
         """Return the embeddings of at least the patches (m,), and crop patches."""
 
+    def close(self) -> None:
+        """Give back all memory; also called after an error."""
+
 
 class LocalPatches:
     """The training patches on this machine, as `Patches`.
@@ -289,6 +303,12 @@ class LocalPatches:
     def free_projections(self) -> None:
         """Give back the memory of the projections."""
         self._points.clear()
+
+    def close(self) -> None:
+        """Give back all memory."""
+        self._points.clear()
+        self._images.clear()
+        self._rows = None
 
     def rows(self, numbers: np.ndarray, cutter: "PatchCutter | None") -> "EmbeddingRows":
         """Return embeddings, as `Patches.rows`; embed again if they were not kept."""

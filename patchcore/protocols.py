@@ -16,6 +16,7 @@ PROTOCOLS: Mapping[str, Mapping[str, object]] = MappingProxyType(
             "size_resize": (512, 512),
             "size_crop": (448, 448),
             "percentage_coreset": (0.03,),
+            "context": 0.5,
         },
         "patchcore_ex": {"interpolation": "area", "k": 5, "image_score": "max_map"},
         "anomalib_like": {

@@ -8,7 +8,7 @@ from pathlib import Path
 from patchcore.errors import PatchCoreError
 
 RECORD = "model.json"
-FORMAT, FORMAT_VERSION = "patchcore", 4
+FORMAT, FORMAT_VERSION = "patchcore", 5
 
 
 def record_digest(record: Mapping[str, object]) -> str:

@@ -305,6 +305,15 @@ class Settings:
         metavar="F",
         bounds=SHARE,
     )
+    context: float = setting(
+        0.0,
+        "preprocessing",
+        "factor of size_crop for smaller copies of the images with a coreset of their own, where "
+        "a patch shows more of the surroundings; their score counts half for the image score, and "
+        "maps are those of the large images; 0 for none",
+        metavar="F",
+        bounds=Bounds(0, 1),
+    )
     tile: int = setting(
         0,
         "preprocessing",
@@ -381,6 +390,18 @@ class Settings:
         """Height and width in pixels of what goes through the backbone: a tile or a crop."""
         return (self.tile, self.tile) if self.tile else self.size_crop
 
+    def of_context(self) -> "Settings":
+        """Return the settings of the smaller copies of the images."""
+        size = tuple(round(length * self.context) for length in self.size_crop)
+        return dataclasses.replace(
+            self,
+            context=0.0,
+            resize=STRETCH,
+            size_resize=size,
+            size_crop=size,
+            sigma=self.sigma * self.context,
+        )
+
     def _check_combinations(self) -> None:
         """Raise PatchCoreError for settings that have no effect, or no meaning, together."""
         if self.neighbourhood == PLAIN:
@@ -393,6 +414,14 @@ class Settings:
                 f"expected 1 among the scales, found {' '.join(map(str, scales))} (scales)"
             )
         object.__setattr__(self, "scales", scales)
+        if self.context:
+            if self.context == 1:
+                raise PatchCoreError(
+                    "expected context below 1, since copies of the same size add nothing, found 1 "
+                    "(context)"
+                )
+            for name in ("scales", "tile", "search_radius", "retrieve_images"):
+                self._require_default(name, "context", "which has one bank of whole images")
         if self.tile:
             self._require_default("scales", "tile", "each tile has one size")
         if self.tile and not self.overlap < self.tile <= min(self.size_crop):

@@ -9,7 +9,7 @@ import torch
 from patchcore.embedder import Embedder
 from patchcore.errors import PatchCoreError
 from patchcore.observer import NO_OBSERVER
-from patchcore.passes import LocalPatches, PatchCutter, Reader, TrainingImages
+from patchcore.passes import LocalPatches, Notes, PatchCutter, Reader, TrainingImages
 from patchcore.scoring import Scorer
 from patchcore.version import RESULTS_VERSION
 
@@ -58,7 +58,7 @@ class ShardWorker:
 
     def embed(
         self, expected: dict[str, str], known: np.ndarray | None
-    ) -> tuple[np.ndarray, torch.Tensor | None]:
+    ) -> tuple[np.ndarray, torch.Tensor | None, Notes | None]:
         """Embed the images.
 
         Args:
@@ -67,7 +67,7 @@ class ShardWorker:
 
         Returns:
             The digests (n, 2) and the features (n, D) of the embedded images, as `Patches` has
-            them.
+            them, and what was noticed while they were read.
 
         Raises:
             PatchCoreError: this worker has other versions, or an image has changed.
@@ -94,7 +94,7 @@ class ShardWorker:
                 "expected the same training images when those of a lost worker were embedded "
                 "again, found a change"
             )
-        return digests, None if features is None else features.cpu()
+        return digests, None if features is None else features.cpu(), self._images.notes
 
     def open(self, key: Key, candidates: torch.Tensor | None) -> None:
         """Open a shard for a selection.

@@ -28,8 +28,10 @@ from safetensors.torch import load, save
 from patchcore.augment import versions_of
 from patchcore.backbone import Backbone
 from patchcore.certificate import Cover
+from patchcore.context import TrainedContext
 from patchcore.coreset import PROJECTION_DIM, projection
 from patchcore.embedder import grid_of, num_banks_of
+from patchcore.ensemble import NormalScores
 from patchcore.errors import PatchCoreError
 from patchcore.held_out import PIXEL_RATES, HeldOutScores
 from patchcore.ignored import IgnoreMask
@@ -92,6 +94,11 @@ def write_folder(
             raise PatchCoreError(
                 "expected no faiss index with banks per_layer, since it holds one bank "
                 "(save_index, banks)"
+            )
+        if trained.context is not None:
+            raise PatchCoreError(
+                "expected no faiss index with a context, since it holds one bank (save_index, "
+                "context)"
             )
         index = faiss.IndexFlatL2(trained.coreset.bank.embeddings.shape[1])
         index.add(trained.coreset.bank.embeddings.cpu().numpy())
@@ -188,6 +195,9 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
         expected["image_features"] = (num_embedded, length)
     if record["patch_pixels"] is not None:
         expected["patches"] = (size, *record["patch_pixels"], 3)
+    if record["context"] is not None:
+        rows = record["context"]["coreset_sizes"][-1]
+        expected["context_embeddings"] = (rows, record["embed_dim"])
     for kind in ("held_out", "joined"):
         if f"{kind}_images" in tensors:
             expected[f"{kind}_numbers"] = tuple(tensors[f"{kind}_images"].shape)
@@ -195,7 +205,7 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
         found = tuple(tensors[name].shape) if name in tensors else "nothing"
         if found != shape:
             raise PatchCoreError(f"expected {name} {shape} in {folder / TENSORS}, found {found}")
-    arrays = {name: tensor.numpy() for name, tensor in tensors.items() if name != "embeddings"}
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items() if "embeddings" not in name}
     settings = Settings.from_json(record["settings"])
     layers = len(record["backbone"]["layers"]) * len(settings.scales)
     num_banks = layers if settings.banks == PER_LAYER else 1
@@ -236,6 +246,7 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
         value_range=record["value_range"],
         mask=_read_mask(record, arrays),
         joined=_read_joined(record, arrays),
+        context=_read_context(record, settings, tensors, num_banks, device),
     )
 
 
@@ -255,6 +266,36 @@ def _read_joined(record: Mapping, arrays: Mapping[str, np.ndarray]) -> Joined | 
         arrays["joined_images"], arrays["joined_pixels"], arrays["joined_numbers"]
     )
     return Joined(joined["num_images"], joined["num_added"], scores, Thresholds(*thresholds))
+
+
+def _read_context(
+    record: Mapping,
+    settings: Settings,
+    tensors: Mapping[str, torch.Tensor],
+    num_banks: int,
+    device: torch.device,
+) -> TrainedContext | None:
+    """Return what was learned of smaller images; None without a context."""
+    context = record["context"]
+    if (context is None) == bool(settings.context):
+        raise PatchCoreError(
+            f"expected a context as the settings say, {settings.context:g}, found "
+            f"{'none' if context is None else 'one'} in {RECORD}"
+        )
+    if context is None:
+        return None
+    pairs = [(NormalScores(**own), NormalScores(**small)) for own, small in context["normal"]]
+    sizes = tuple(context["coreset_sizes"])
+    if any(type(size) is not int or size < 1 for size in sizes) or list(sizes) != sorted(sizes):
+        raise PatchCoreError(
+            f"expected ascending coreset sizes in {RECORD}, found {sizes} (context)"
+        )
+    if len(pairs) != len(sizes) or not all(
+        math.isfinite(one.mean) and 0 < one.std < math.inf for pair in pairs for one in pair
+    ):
+        raise PatchCoreError(f"expected finite scores of normal patches in {RECORD} (context)")
+    bank = make_bank(tensors["context_embeddings"].float().to(device), num_banks)
+    return TrainedContext(bank, sizes, tuple(pairs))
 
 
 def weights_digest(backbone: Backbone) -> str:
@@ -289,6 +330,9 @@ def _tensors(trained: Trained, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         arrays["joined_numbers"] = trained.joined.scores.images
     tensors = {name: torch.from_numpy(np.require(a, None, "CW")) for name, a in arrays.items()}
     tensors["embeddings"] = embeddings.to("cpu", dtype).contiguous()
+    if trained.context is not None:
+        small = trained.context.bank.embeddings
+        tensors["context_embeddings"] = small.to("cpu", dtype).contiguous()
     if embeddings.shape[1] != PROJECTION_DIM:  # the projection of the selection
         tensors["projection"] = projection(embeddings.shape[1], PROJECTION_DIM, coreset.seed)
     return tensors
@@ -327,6 +371,7 @@ def _record(
         "ignore_mask_size": None if trained.mask is None else list(trained.mask.size),
         "thresholds": _thresholds_record(thresholds),
         "joined": _joined_record(trained.joined),
+        "context": _context_record(trained.context),
         "f1_max": asdict(trained.best),
         "value_range": trained.value_range,
         "versions": _versions(),
@@ -343,6 +388,13 @@ def _joined_record(joined: Joined | None) -> dict[str, object] | None:
         return None
     numbers = {"num_images": joined.num_images, "num_added": joined.num_added}
     return numbers | {"thresholds": _thresholds_record(joined.thresholds)}
+
+
+def _context_record(context: TrainedContext | None) -> dict[str, object] | None:
+    if context is None:
+        return None
+    normal = [[asdict(own), asdict(small)] for own, small in context.pairs]
+    return {"coreset_sizes": list(context.sizes), "normal": normal}
 
 
 def _versions() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from patchcore.context import TrainedContext
 from patchcore.held_out import HeldOutScores
 from patchcore.ignored import IgnoreMask
 from patchcore.memory_bank import Coreset
@@ -42,6 +43,7 @@ class Trained:
         mask: Pixels that were ignored at training; None for none.
         joined: The images that joined last; None if none did. ``held_out`` and ``thresholds`` are
             those of the first training.
+        context: What was learned of smaller copies of the images; None for none.
     """
 
     coreset: Coreset
@@ -52,3 +54,4 @@ class Trained:
     value_range: Mapping[str, object] | None = None
     mask: IgnoreMask | None = None
     joined: Joined | None = None
+    context: TrainedContext | None = None

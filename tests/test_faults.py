@@ -30,7 +30,7 @@ from tests.support import (
     read_run,
     read_table,
     truncate,
-    without_curves,
+    without_plots,
     write_image,
 )
 from utils.errors import LEFT_OUT
@@ -70,7 +70,7 @@ def run(data, tmp_path, caplog) -> Callable[..., Path]:
 
     def run(flags: str = "", *, status: int = 0, folder: str = "result") -> Path:
         paths = ["--path_data", data, "--path_result", tmp_path / folder]
-        with without_curves():
+        with without_plots():
             assert call(*quick(*map(str, paths), *flags.split())) == status
         return tmp_path / folder
 
@@ -133,7 +133,7 @@ class TestSkippedImages:
     def test_tables_page_and_output_say_so(self, gadget, run, capsys):
         path = truncate(gadget / "train/good/003.png")
         folder = run(f"{SKIP} --categories gadget", status=LEFT_OUT)
-        note = f"gadget: 1 image left out ({SKIP}) {path}"
+        note = f"gadget: 1 image left out ({SKIP}): {path}"
         assert f"> {note}\n" in (folder / "tables.md").read_text()
         assert f"> {note}\n" in capsys.readouterr().out
         assert note in (folder / "index.html").read_text()
@@ -245,7 +245,7 @@ class TestSkippedCategories:
     def test_the_memory_is_too_small_and_a_later_run_tries_it_again(self, run, monkeypatch, error):
         compute = evaluation_module.evaluate_category
 
-        def fail(model, name, category, options):
+        def fail(model, name, category, options, engine):
             if category.name == "gadget":
                 raise error
             return compute(model, name, category, options)

@@ -45,7 +45,7 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory) -> Path:
     """Return the result folder of a complete run with figures."""
-    return evaluate(data, tmp_path_factory.mktemp("finished"), FIGURES, curves=True)
+    return evaluate(data, tmp_path_factory.mktemp("finished"), FIGURES, plots=True)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def computed(monkeypatch) -> list[str]:
     """Return the list of the categories that are computed from now on."""
     compute, names = evaluation_module.evaluate_category, []
 
-    def noted(model, name, category, options):
+    def noted(model, name, category, options, engine):
         names.append(category.name)
         return compute(model, name, category, options)
 
@@ -98,7 +98,7 @@ def without_seconds(text: str) -> bytes:
 
 def test_the_same_command_computes_nothing_again(data, finished, folder, computed, caplog):
     before = (folder / "results.csv").read_bytes()
-    evaluate(data, folder, FIGURES, curves=True)
+    evaluate(data, folder, FIGURES, plots=True)
     assert computed == []
     assert (folder / "results.csv").read_bytes() == before  # with the times measured then
     assert contents(folder) == contents(finished)
@@ -109,7 +109,7 @@ def test_the_same_command_computes_nothing_again(data, finished, folder, compute
 
 
 def test_tables_and_page_are_those_of_one_run(data, finished, folder):
-    evaluate(data, folder, FIGURES, curves=True)
+    evaluate(data, folder, FIGURES, plots=True)
     for name in ("tables.md", "index.html"):
         one, two = (where / name for where in (finished, folder))
         start_one, start_two = (read_run(where)["start"] for where in (finished, folder))
@@ -218,7 +218,7 @@ def test_files_that_were_only_copied_are_the_same(tmp_path, computed):
 
 def test_figures_that_are_asked_for_later_are_drawn(tmp_path, data, finished, computed):
     folder = evaluate(data, tmp_path / "result")
-    evaluate(data, folder, FIGURES, curves=True)
+    evaluate(data, folder, FIGURES, plots=True)
     assert computed == ["gadget", "widget"] * 2
     assert contents(folder) == contents(finished)
 
@@ -245,7 +245,7 @@ def test_a_damaged_record_is_reported_and_its_category_computed_anew(
         truncate(path)
     else:
         path.write_text("[" * 100_000 if damage == "nested" else text.replace("0.1", "0.2", 1))
-    evaluate(data, folder, FIGURES, curves=True)
+    evaluate(data, folder, FIGURES, plots=True)
     assert computed == ["widget"]
     assert f"{path} is damaged" in caplog.text
     assert contents(folder) == contents(finished)
@@ -273,7 +273,7 @@ def test_a_run_that_was_killed_at_any_write_ends_as_if_it_had_not_been(
         patched.setattr(ResultFolder, "write_bytes", killed)
         with pytest.raises(Killed):
             call(*quick("--path_data", data, "--path_result", folder, *FIGURES.split()))
-    evaluate(data, folder, FIGURES, curves=True)
+    evaluate(data, folder, FIGURES, plots=True)
     # Figures without a record of their category are those of a run that is gone.
     shutil.rmtree(folder / "earlier", ignore_errors=True)
     assert contents(folder) == contents(finished)
@@ -282,7 +282,7 @@ def test_a_run_that_was_killed_at_any_write_ends_as_if_it_had_not_been(
 def test_an_interrupted_run_says_what_is_finished(data, tmp_path, monkeypatch, caplog):
     compute = evaluation_module.evaluate_category
 
-    def interrupted(model, name, category, options):
+    def interrupted(model, name, category, options, engine):
         if category.name == "widget":
             raise KeyboardInterrupt(signal.SIGTERM)
         return compute(model, name, category, options)

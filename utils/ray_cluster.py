@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from utils.errors import UsageError
@@ -89,6 +89,12 @@ def connected(address: str, packages: tuple[Path, ...]) -> Iterator[None]:
     finally:
         _shut_down()
         _restore(handlers)
+
+
+def enter(folder: str) -> None:
+    """Go to the folder that relative paths start from, where this node has it."""
+    with suppress(OSError):
+        os.chdir(folder)
 
 
 def _init(**arguments: object) -> None:

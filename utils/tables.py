@@ -121,7 +121,7 @@ def notes_of(record: Mapping[str, object]) -> list[str]:
     """Return the notes of ``run.json``, and one about each category with left out images."""
     notes = list(record["notes"])
     for name, images in record.get("skipped_images", {}).items():
-        more = "" if len(images) == 1 else ", for example"
+        more = ":" if len(images) == 1 else ", for example"
         notes.append(
             f"{name}: {numbered(len(images), 'image')} left out (--on_error skip){more} "
             f"{next(iter(images))}"

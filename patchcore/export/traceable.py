@@ -25,6 +25,7 @@ BLOCK_FLOATS = 1 << 22
 SPARE = 3
 # Settings with steps that depend on the values of an image, and why they cannot be exported.
 NOT_EXPORTABLE = {
+    "context": "the file holds one memory bank",
     "foreground": "which patches belong to the object depends on the image",
     "search_radius": "the file searches the whole memory bank",
     "retrieve_images": "which part of the memory bank is searched depends on the image",

@@ -18,7 +18,7 @@ def measure(quick: bool) -> list[Row]:
     share = (NUM_CORESET + 0.5) / (NUM_TRAIN * NUM_PATCHES)
     backbone = load_backbone("wide_resnet50_2", ["layer2", "layer3"], "random")
     model = PatchCore(backbone, percentage_coreset=share).fit(train)
-    images = model.preprocess.normalise(torch.from_numpy(model.embedder.crop(picture).copy())[None])
+    images = model.preprocess.normalise(torch.from_numpy(model.crop(picture).copy())[None])
     alone, whole = time_in_turns(
         [lambda: model.backbone(images), lambda: model.predict([picture])], 9 if quick else 31
     )

@@ -1,8 +1,13 @@
 """Notes are counted once per file, in whatever order threads add them."""
 
+import os
+import pickle
+import subprocess
+import sys
 import threading
 
 from datasets.notes import Note, Notes
+from tests.support import ROOT
 
 
 def test_a_file_counts_once_for_each_reason():
@@ -36,3 +41,21 @@ def test_threads_lose_nothing():
     for thread in threads:
         thread.join()
     assert notes.all() == [Note("noticed", 1250, "0000.png")]
+
+
+def test_notes_of_other_processes_are_added():
+    """A file that both have noticed counts once, although each process has its own hashes."""
+    program = (
+        "import pickle, sys; from datasets.notes import Notes; notes = Notes()\n"
+        "for name in ('a.png', 'c.png'): notes.add('empty', name)\n"
+        "sys.stdout.buffer.write(pickle.dumps(notes))"
+    )
+    environment = os.environ | {"PYTHONHASHSEED": "7"}
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, check=True
+    )
+    notes = Notes()
+    notes.add("empty", "b.png")
+    notes.add("empty", "c.png")
+    notes.merge(pickle.loads(found.stdout))
+    assert notes.all() == [Note("empty", 3, "a.png")]

@@ -136,7 +136,7 @@ def datasets(folder: Path) -> Kind:
 
 def model_records(folder: Path) -> Kind:
     """``model.json`` with the digest that belongs to it, so that its values are looked at."""
-    trained = _Trained(folder)
+    trained = _Trained(folder, context=0.5)
 
     def read(record: object) -> None:
         if isinstance(record, dict):
@@ -148,7 +148,7 @@ def model_records(folder: Path) -> Kind:
 
 def model_tensors(folder: Path) -> Kind:
     """``model.safetensors`` with the digest that belongs to it."""
-    trained = _Trained(folder)
+    trained = _Trained(folder, context=0.5)
 
     def read(data: bytes) -> None:
         digests = trained.record["digests"] | {
@@ -341,23 +341,24 @@ KINDS: dict[str, Callable[[Path], Kind]] = {name: globals()[name] for name in NA
 class _Trained:
     """A small trained model, of which a file may be replaced."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, context: float = 0.0):
         rng = np.random.default_rng(0)
         shown = [rng.integers(0, 255, (16, 16, 3), dtype=np.uint8) for _ in range(4)]
-        sizes = {"size_resize": (16, 16), "size_crop": (16, 16)}
+        sizes = {"size_resize": (16, 16), "size_crop": (16, 16), "context": context}
         model = PatchCore(_network(), percentage_coreset=0.5, embed_dim=8, k=1, **sizes)
         model.fit(shown, [f"{number}.png" for number in range(4)])
         self._folder, self._images = folder / "model", shown[:1]
-        model.save(self._folder, faiss_index=True)
+        model.save(self._folder, faiss_index=not context)
         self.files = {path.name: path.read_bytes() for path in self._folder.iterdir()}
         self.record = json.loads(self.files["model.json"])
 
     def load(self, changed: dict[str, bytes]) -> np.ndarray:
-        """Load the model with some files replaced; return the map of an image."""
+        """Load the model with some files replaced; return the map and the score of an image."""
         for name, data in (self.files | changed).items():
             (self._folder / name).write_bytes(data)
         model = PatchCore.load(self._folder, backbone=_network())
-        return model.predict(self._images).anomaly_map
+        prediction = model.predict(self._images)
+        return np.append(prediction.anomaly_map, prediction.score)
 
 
 def _network() -> Backbone:

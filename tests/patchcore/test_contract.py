@@ -192,7 +192,7 @@ def test_the_form_of_an_array_in_memory(form, interpolation):
 @pytest.mark.parametrize("change", [read_only, np.asfortranarray, lambda batch: batch[::-1][::-1]])
 def test_the_form_of_a_batch_of_crops_in_memory(change):
     model = Case("cnn").model().fit(TRAIN)
-    crops = np.stack([model.embedder.crop(image) for image in TEST])
+    crops = np.stack([model.crop(image) for image in TEST])
     assert_same_bits(model.predict_crops([change(crops)]), model.predict_crops([crops]))
 
 

@@ -53,7 +53,7 @@ def runners(files):
 
 
 def cropped(model, images):
-    return np.stack([model.embedder.crop(image) for image in images]).transpose(0, 3, 1, 2)
+    return np.stack([model.crop(image) for image in images]).transpose(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -150,7 +150,7 @@ def test_a_smaller_percentage_and_noise_to_compare_on(model, tmp_path):
     module = torch.export.load(exported.path).module()
     found = module(torch.from_numpy(cropped(model, TEST)))[0].numpy()
     small = model.coreset.of_size(model.coreset.sizes[0])
-    batch = np.stack([model.embedder.crop(image) for image in TEST])
+    batch = np.stack([model.crop(image) for image in TEST])
     embeddings = model.embedder.embed(batch)
     (expected,) = model.scorer.predict(embeddings, small.bank, small.sizes)
     np.testing.assert_allclose(found, expected.score, rtol=1e-5)
@@ -179,7 +179,7 @@ class Tampered:
 @pytest.mark.parametrize("factor", [0.99, np.nan])
 def test_a_wrong_value_is_found(runners, model, place, batch, factor):
     run = Tampered(runners["torch"], place, factor, batch)
-    crops = [model.embedder.crop(image) for image in TEST]
+    crops = [model.crop(image) for image in TEST]
     assert compare(run.run, model, model.coreset, crops) < 1e-5
     with pytest.raises(PatchCoreError, match=r"equal the model.s up to 0.0001, found"):
         compare(run, model, model.coreset, crops)
@@ -191,13 +191,13 @@ def test_a_wrong_shape_is_found(runners, model):
         return score[:, None], anomaly_map
 
     with pytest.raises(PatchCoreError, match=r"score of shape \(1,\), found \(1, 1\)"):
-        compare(run, model, model.coreset, [model.embedder.crop(image) for image in TEST])
+        compare(run, model, model.coreset, [model.crop(image) for image in TEST])
 
 
 def test_a_score_of_zero_is_compared_with_rounding():
     """Training images are in the bank: any relative difference would be infinite."""
     model = make_model(percentage_coreset=1.0).fit(TRAIN)
-    crops = [model.embedder.crop(image) for image in TRAIN]
+    crops = [model.crop(image) for image in TRAIN]
     assert (model.predict(TRAIN).score == 0).all()
 
     def run(images):
@@ -265,7 +265,7 @@ def test_a_file_that_does_not_run_is_an_error(runners, model):
         return runners["torch"](images)
 
     with pytest.raises(PatchCoreError, match="does not run on 3 images: only one"):
-        compare(run, model, model.coreset, [model.embedder.crop(image) for image in TEST])
+        compare(run, model, model.coreset, [model.crop(image) for image in TEST])
 
 
 def test_names_the_packages_that_are_missing(monkeypatch, tmp_path, model):

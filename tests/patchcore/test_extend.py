@@ -25,7 +25,7 @@ def make(**options):
 
 
 def all_patches(model, images, versions=None):
-    crops = np.stack([model.embedder.crop(image) for image in images])
+    crops = np.stack([model.crop(image) for image in images])
     batches = [crops] if versions is None else list(model.embedder.each_version(crops))
     return torch.cat([model.embedder.embed(batch).flatten(0, 2) for batch in batches])
 

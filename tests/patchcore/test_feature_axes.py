@@ -38,7 +38,7 @@ def check_embeddings(network, layers, size, to_map):
         embed_dim=64,
         percentage_coreset=0.5,
     ).fit(images)
-    batch = np.stack([model.embedder.crop(image) for image in images])
+    batch = np.stack([model.crop(image) for image in images])
     normalised = model.preprocess.normalise(torch.from_numpy(batch))
     maps = [to_map(output) for output in outputs_of(network, layers, normalised).values()]
     assert model.grid == tuple(maps[0].shape[2:])

@@ -66,7 +66,7 @@ def test_what_differs_from_all_training_images_scores_higher():
 @pytest.mark.parametrize("k", [1, 3])
 def test_several_percentages_at_once_equal_each_alone(k):
     train = make_images(8)
-    test = np.stack([make_model().embedder.crop(i) for i in make_images(4, seed=1)])
+    test = np.stack([make_model().crop(i) for i in make_images(4, seed=1)])
     together = make_model(percentage_coreset=[0.5, 0.05, 0.2], k=k).fit(train)
     assert together.percentages == (0.05, 0.2, 0.5)
     coreset, embeddings = together.coreset, together.embedder.embed(test)
@@ -160,7 +160,7 @@ def test_the_reweighted_score_is_equation_7(b, k):
     model = make_model(image_score="reweighted", num_reweight=b, k=k).fit(make_images(6))
     test = make_images(5, seed=1)
     prediction = model.predict(test)
-    embeddings = model.embedder.embed(np.stack([model.embedder.crop(image) for image in test]))
+    embeddings = model.embedder.embed(np.stack([model.crop(image) for image in test]))
     expected = reweight_by_loops(model, prediction, embeddings, b)
     np.testing.assert_allclose(prediction.score, expected, rtol=1e-3, atol=1e-4)
 
@@ -176,7 +176,7 @@ def test_the_reweighted_score_does_not_overflow():
 def test_layer_weights_and_interpolation_reach_the_embedding():
     batch = make_images(1, size=(40, 50))
     plain, weighted, area = (
-        model.embedder.embed(np.stack([model.embedder.crop(batch[0])]))
+        model.embedder.embed(np.stack([model.crop(batch[0])]))
         for model in (
             make_model(),
             make_model(layer_weights=(2.0, 2.0)),

@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 from patchcore import PatchCore
 from patchcore.backbone import Backbone
 from patchcore.protocols import PROTOCOL_BACKBONES, PROTOCOLS
+from patchcore.settings import Settings
 from tests.patchcore.family_twin import MEAN, STD, FamilyTwin
 from tests.patchcore.test_slow_twin import MARGIN, make_images, two_layers
 from tests.support import one_thread
@@ -181,7 +182,8 @@ def test_superadd():
 
 @pytest.mark.parametrize("protocol", ["paper", "patchcore_ex", "anomalib_like", "high_resolution"])
 def test_with_pooled_neighbourhoods(protocol):
-    model = fit(protocol, percentage_coreset=0.2)
+    # The context of high_resolution has twins in test_context.py.
+    model = fit(protocol, percentage_coreset=0.2, context=0)
     names = ("k", "image_score", "num_reweight", "embed_dim", "sigma", "scales")
     options = {name: getattr(model.settings, name) for name in names}
     twin = FamilyTwin(two_layers(), [crop(image) for image in TRAIN], **options)
@@ -192,6 +194,7 @@ def test_the_sizes_of_the_larger_ones():
     for name, resize, size in (("paper_320", 366, 320), ("high_resolution", 512, 448)):
         assert PROTOCOLS[name]["size_resize"] == (resize,) * 2
         assert PROTOCOLS[name]["size_crop"] == (size,) * 2
+    assert Settings(**PROTOCOLS["high_resolution"]).of_context().size_crop == (224, 224)
 
 
 @pytest.mark.parametrize("name", PROTOCOL_BACKBONES)

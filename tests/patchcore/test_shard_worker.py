@@ -1,5 +1,6 @@
 """A fit spread over workers, without Ray: the workers are objects of this process."""
 
+import pickle
 import sys
 from types import SimpleNamespace
 
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from datasets.base import UnusableFilesError
 from patchcore import PatchCoreError
-from patchcore.distributed import RayEngine
+from patchcore.distributed import RayEngine, _even_cpus
+from patchcore.errors import ChangedImagesError
 from patchcore.memory_plan import MemoryPlan, Needs
 from patchcore.passes import CroppedImages
 from patchcore.shard_worker import ShardWorker, versions
@@ -33,7 +36,11 @@ class Workers:
 
     def ask(self, method, arguments, key=None):
         pairs = zip(self._workers, arguments, strict=True)
-        return [getattr(worker, method)(*own) for worker, own in pairs]
+        self._last = [getattr(worker, method)(*own) for worker, own in pairs]
+        return self._last
+
+    def result(self, index):
+        return self._last[index]
 
     change = tell = ask
 
@@ -59,6 +66,8 @@ class Engine(RayEngine):
 def without_ray(monkeypatch):
     class Ray:
         put = staticmethod(lambda value: value)
+        is_initialized = staticmethod(lambda: True)
+        nodes = staticmethod(lambda: [{"Alive": True, "Resources": {"CPU": 2}}])
 
     monkeypatch.setattr("patchcore.distributed.import_ray", lambda: Ray)
     monkeypatch.setattr("patchcore.distributed.Workers", lambda own, resources: Workers(own))
@@ -101,7 +110,7 @@ def test_a_worker_with_other_versions_is_refused(worker):
 
 
 def test_images_that_changed_when_they_are_embedded_again_are_refused(worker):
-    digests, _ = worker.embed(versions(), None)
+    digests, *_ = worker.embed(versions(), None)
     worker.embed(versions(), digests)
     with pytest.raises(PatchCoreError, match="expected the same training images when those of a"):
         worker.embed(versions(), digests + np.uint64(1))
@@ -116,3 +125,46 @@ def test_without_a_connection_and_without_ray_an_error_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(PatchCoreError, match=r"pip install -r requirements-ray\.txt"):
         RayEngine().plan(needs, 0.0, torch.device("cpu"))
+
+
+def test_errors_that_name_images_reach_the_driver_whole():
+    """Ray pickles them."""
+    changed = pickle.loads(pickle.dumps(ChangedImagesError(["a.png", "b.png"])))
+    assert changed.names == ("a.png", "b.png")
+    assert str(changed).endswith("found a change of a.png, b.png")
+    unusable = pickle.loads(pickle.dumps(UnusableFilesError({"a.png": "empty"})))
+    assert unusable.reasons == {"a.png": "empty"}
+    assert str(unusable) == "empty"
+
+
+@pytest.mark.parametrize(
+    ("count", "others", "expected"),
+    [
+        (1, {}, 64),
+        (2, {}, 32),
+        (3, {}, 21),
+        (2, {"GPU": 1}, 4),  # on the node with GPUs alone
+        (1, {"memory": 9e9}, 8),  # where the memory is
+        (1, {"GPU": 0, "memory": 1e9}, 64),
+        (100, {}, 1),
+    ],
+)
+def test_cpus_are_divided_among_the_nodes_that_have_the_rest(count, others, expected):
+    nodes = [{"CPU": 64, "memory": 8e9}, {"CPU": 8, "GPU": 2, "memory": 32e9}]
+    assert _even_cpus(nodes, count, others) == expected
+
+
+@pytest.mark.parametrize("fails", ["embed", "rows"])
+def test_workers_end_after_an_error(monkeypatch, fails):
+    def fail(*_):
+        raise ChangedImagesError(["a.png"])
+
+    def stop(workers):
+        stopped.append(workers)
+
+    stopped = []
+    monkeypatch.setattr(ShardWorker, fails, fail)
+    monkeypatch.setattr(Workers, "stop", stop)
+    with pytest.raises(ChangedImagesError):
+        fit_images(make_model(percentage_coreset=0.1), Engine(shards=2))
+    assert len(stopped) == 1

@@ -151,6 +151,7 @@ class TestTheSameAgain:
             "foreground_threshold": 0.5,
             "resize": "stretch",
             "scales": (1.0, 0.5),
+            "context": 0.0,  # excludes other settings; test_context.py saves another
             "tile": 0,
             "overlap": 16,
             "size_resize": (70, 80),
@@ -295,7 +296,7 @@ class TestRefusals:
 
     def test_another_version(self, folder):
         change_record(folder, format_version=99)
-        self.check(folder, "expected format_version 4 .* found 99: train again")
+        self.check(folder, "expected format_version 5 .* found 99: train again")
 
     @pytest.mark.parametrize("name", ["model.safetensors"])
     def test_a_damaged_file(self, folder, name):
@@ -443,8 +444,8 @@ class TestRefusals:
             (folder / "model.json").write_text(record)
 
     def test_the_former_format(self, folder):
-        change_record(folder, format_version=3)
-        self.check(folder, "expected format_version 4 .* found 3: train again")
+        change_record(folder, format_version=4)
+        self.check(folder, "expected format_version 5 .* found 4: train again")
 
     def test_unknown_settings(self, folder):
         record = json.loads((folder / "model.json").read_text())
@@ -465,8 +466,42 @@ def full_folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def context_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "context"
+    with one_thread():
+        PatchCore(**SMALL, context=0.5).fit(make_images(5)).save(folder)
+    return folder
+
+
+class TestContext:
+    def check(self, folder, message):
+        with pytest.raises(PatchCoreError, match=message):
+            PatchCore.load(folder)
+
+    def test_it_belongs_to_the_settings(self, context_folder, tmp_path):
+        changed = shutil.copytree(context_folder, tmp_path / "model")
+        change_record(changed, context=None)
+        self.check(changed, "expected a context as the settings say, 0.5, found none")
+
+    @pytest.mark.parametrize("std", [0, -1, float("nan"), float("inf")])
+    def test_its_scores_can_be_joined(self, context_folder, tmp_path, std):
+        changed = shutil.copytree(context_folder, tmp_path / "model")
+        context = json.loads((changed / "model.json").read_text())["context"]
+        context["normal"][0][1]["std"] = std
+        change_record(changed, context=context)
+        self.check(changed, "expected finite scores of normal patches")
+
+    def test_its_bank_has_the_size_of_the_record(self, context_folder, tmp_path):
+        changed = shutil.copytree(context_folder, tmp_path / "model")
+        context = json.loads((changed / "model.json").read_text())["context"]
+        context["coreset_sizes"] = [2]
+        change_record(changed, context=context)
+        self.check(changed, r"expected context_embeddings \(2, ")
+
+
 class TestEveryTensor:
-    def test_the_docs_name_each_with_its_type_and_axes(self, full_folder):
+    def test_the_docs_name_each_with_its_type_and_axes(self, full_folder, context_folder):
         page = (ROOT / "docs/models.md").read_text().split("## `model.safetensors`")[1]
         table = page.split("\n## ")[0]
         documented = {}
@@ -478,6 +513,7 @@ class TestEveryTensor:
                 for name, axes in zip(found, shapes * len(found), strict=False):
                     documented[name] = len([a for a in axes.split(",") if a.strip()]), dtype
         tensors = load_file(full_folder / "model.safetensors")
+        tensors |= load_file(context_folder / "model.safetensors")
         assert documented.keys() == tensors.keys()
         for name, tensor in tensors.items():
             axes, dtypes = documented[name]

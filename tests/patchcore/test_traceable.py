@@ -22,7 +22,7 @@ def in_one_thread():
 def judge(model, coreset=None, images=TEST):
     """Predict images with the traceable module; return scores and maps as arrays."""
     module = TraceablePatchCore(model, coreset or model.coreset).eval()
-    batch = torch.from_numpy(np.stack([model.embedder.crop(image) for image in images]))
+    batch = torch.from_numpy(np.stack([model.crop(image) for image in images]))
     with torch.no_grad():
         score, anomaly_map = module(batch.permute(0, 3, 1, 2).contiguous())
     return score.numpy(), anomaly_map.numpy()

@@ -6,6 +6,7 @@
 import json
 import logging
 import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from datasets import reading_ahead
 from datasets.reading_ahead import map_ahead
 from patchcore import PatchCore, PatchCoreError
 from patchcore.embedder import Embedder
+from patchcore.engine import LocalEngine
 from patchcore.record import read_record
 from tests.datasets.miniatures import MINIATURES
 from tests.recomputed import check_against_saved_maps
@@ -38,17 +40,18 @@ from tests.support import (
     read_maps,
     read_table,
     truncate,
-    without_curves,
+    without_plots,
     write_image,
 )
 from utils.errors import LEFT_OUT, UsageError
 from utils.options import engine as engine_module
 from utils.options.evaluate import EvaluateOptions
 from utils.pipeline import category_view as view_module
+from utils.pipeline import cluster as cluster_module
 from utils.pipeline import drawing as drawing_module
 from utils.pipeline import evaluation as evaluate_module
 from utils.pipeline import models as models_module
-from utils.pipeline import sweep as sweep_module
+from utils.pipeline.cluster import Cluster
 from utils.pipeline.demand import demands_of
 from utils.pipeline.evaluate_category import CategoryResult
 from utils.pipeline.nodes import Node
@@ -96,7 +99,7 @@ class TestDestinations:
 
     @pytest.fixture(autouse=True)
     def no_curves(self):
-        with without_curves():
+        with without_plots():
             yield
 
     @pytest.fixture(autouse=True)
@@ -543,6 +546,12 @@ class TestDestinations:
         assert scaled.model.embedder.scales.sizes == ((64, 64), (32, 32))
         assert not np.array_equal(plain.prediction.score, scaled.prediction.score)
 
+    def test_context(self):
+        plain, both = self.run(), self.run("--context 0.5")
+        assert both.model.context.embedder.preprocess.size_crop == (32, 32)
+        np.testing.assert_array_equal(plain.prediction.anomaly_map, both.prediction.anomaly_map)
+        assert not np.array_equal(plain.prediction.score, both.prediction.score)
+
     TILES = "--backbone formulanet --layers layer1 layer2 --weights default --tile 32 --overlap"
 
     def test_tile(self):
@@ -710,11 +719,28 @@ class TestDestinations:
             raise UsageError("far enough")
 
         self.patch.setattr(engine_module.importlib.util, "find_spec", lambda name: name)
-        self.patch.setattr(sweep_module, "connected", connected)
+        self.patch.setattr(cluster_module, "connected", connected)
         base = f"--path_data {self.data} --path_result {self.folder} --engine ray"
         for flags in ("", "--address auto", "--address 10.0.0.1:6379"):
             assert call(*quick(*base.split(), *flags.split())) == main.WRONG_USAGE
         assert given == ["", "auto", "10.0.0.1:6379"]
+
+    def test_shards(self):
+        given = []
+
+        @contextmanager
+        def checked_cluster(options, categories, device):
+            yield Cluster([], [], None)
+
+        class Engine(LocalEngine):
+            def __init__(self, shards, cpus):
+                given.append((shards, cpus))
+
+        self.patch.setattr(engine_module.importlib.util, "find_spec", lambda name: name)
+        self.patch.setattr(cluster_module, "checked_cluster", checked_cluster)
+        self.patch.setattr("patchcore.distributed.RayEngine", Engine)
+        self.run("--engine ray --shards 5 --task_cpus 2")
+        assert given == [(5, 2)]
 
     @pytest.mark.parametrize(("task_cpus", "expected"), [(0, 8), (3, 3)])
     def test_task_cpus(self, task_cpus, expected):

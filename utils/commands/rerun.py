@@ -28,7 +28,7 @@ EQUAL, DIFFERENT = 0, 1
 # what this machine can bear.
 NOT_TAKEN = (
     *("path_result", "path_trained", "fresh"),
-    *("engine", "address", "task_cpus"),
+    *("engine", "address", "shards", "task_cpus"),
     *("num_workers", "memory_budget", "max_megapixels", "quiet", "verbose"),
 )
 

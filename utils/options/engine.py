@@ -1,4 +1,4 @@
-"""Flags that choose where categories are computed."""
+"""Flags that choose where a run is computed."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ RAY_DEVICES = ("auto", "cpu", "cuda")
 
 @dataclass(frozen=True)
 class EngineOptions(Flags):
-    """Where categories are computed."""
+    """Where a run is computed."""
 
     engine: str = flag(
         LOCAL,
         "computing",
-        "local computes one category after another in this process; ray computes categories at the "
-        "same time, as tasks on the nodes of a Ray cluster (pip install -r requirements-ray.txt); "
-        "see docs/sweeps.md",
+        "local computes in this process; ray computes on the nodes of a Ray cluster: categories at "
+        "the same time, as tasks, or parts of a category (--shards); "
+        "pip install -r requirements-ray.txt; see docs/sweeps.md",
         choices=(LOCAL, RAY),
     )
     address: str = flag(
@@ -31,14 +31,28 @@ class EngineOptions(Flags):
         "this machine (default: start Ray on this machine alone, for this run)",
         metavar="auto|HOST:PORT",
     )
-    task_cpus: int = flag(
+    shards: int = flag(
         0,
         "computing",
-        "with --engine ray: CPUs of each task, which computes with as many threads; 0 divides the "
-        "CPUs of the cluster among the tasks",
+        "with --engine ray: workers that divide the training images of each category, one category "
+        "after another, with the coreset of one process; 0: evaluate computes each category as one "
+        "task, and train divides it among as few workers as have the memory",
         metavar="N",
         bounds=Bounds(0),
     )
+    task_cpus: int = flag(
+        0,
+        "computing",
+        "with --engine ray: CPUs of each task or worker, which computes with as many threads; 0 "
+        "divides the CPUs of the cluster",
+        metavar="N",
+        bounds=Bounds(0),
+    )
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether an evaluation computes categories as tasks of Ray."""
+        return self.engine == RAY and not self.shards
 
     def check_engine(self, device: str) -> None:
         """Check the flags of Ray, and that it is installed if it is the engine.
@@ -50,7 +64,7 @@ class EngineOptions(Flags):
             UsageError: Ray is not installed, or flags do not fit together.
         """
         if self.engine != RAY:
-            for name in ("address", "task_cpus"):
+            for name in ("address", "shards", "task_cpus"):
                 if getattr(self, name):
                     raise UsageError(f"expected --{name} only with --engine {RAY}")
             return

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from patchcore.settings import SHARE, Bounds
 from utils.options.data import DataOptions
-from utils.options.engine import EngineOptions
 from utils.options.fit import FitOptions
 from utils.options.flags import Flags, flag
 
@@ -92,13 +91,8 @@ class OutputOptions(Flags):
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(EngineOptions, FitOptions, OutputOptions, DataOptions):
+class EvaluateOptions(FitOptions, OutputOptions, DataOptions):
     """Options of an evaluation; ``run.json`` records them."""
-
-    def check_files(self) -> None:
-        """Raise UsageError if a file of the flags, or what the engine needs, is missing."""
-        super().check_files()
-        self.check_engine(self.device)
 
     @property
     def needs_patch_images(self) -> bool:

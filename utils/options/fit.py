@@ -7,6 +7,7 @@ from patchcore.settings import STORED_DTYPES, TRAIN_QUANTILE, Bounds
 from utils.options.backbone import BackboneOptions
 from utils.options.computing import ComputingOptions
 from utils.options.data import DataOptions, ShotOptions
+from utils.options.engine import EngineOptions
 from utils.options.flags import Flags, flag
 from utils.options.ignoring import IgnoringOptions
 from utils.options.log import LogOptions
@@ -65,6 +66,7 @@ class MemoryOptions(Flags):
 @dataclass(frozen=True)
 class FitOptions(
     LogOptions,
+    EngineOptions,
     ComputingOptions,
     MemoryOptions,
     BackboneOptions,
@@ -79,9 +81,10 @@ class FitOptions(
     """Options of a fit: its images, its settings, and the models to save."""
 
     def check_files(self) -> None:
-        """Raise UsageError if a file of the flags is missing."""
+        """Raise UsageError if a file of the flags, or what the engine needs, is missing."""
         super().check_files()
         self.check_ignore_mask()
+        self.check_engine(self.device)
 
     @property
     def needs_held_out_scores(self) -> bool:

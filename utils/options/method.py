@@ -47,7 +47,8 @@ class ProtocolOptions(Flags):
         "method",
         "preset of method settings; explicit flags override it: paper (reference code), "
         "whole_image (without crop; the default of train), "
-        "paper_320 (366/320 pixels), high_resolution (512/448 pixels, 3 percent), "
+        "paper_320 (366/320 pixels), high_resolution (512/448 pixels, 3 percent, "
+        "context 0.5), "
         "patchcore_ex (area interpolation, k = 5, max_map), anomalib_like (256x256 without crop, "
         "1536 dimensions, reweighted), or anomalydino, rad and superadd (published methods, with "
         "their backbones and layers unless a backbone is given; docs/method.md lists what each "

@@ -6,6 +6,7 @@ from pathlib import Path
 from patchcore.protocols import PROTOCOLS
 from patchcore.settings import F1_MAX, Settings
 from utils.errors import UsageError
+from utils.options.engine import LOCAL
 from utils.options.fit import FitOptions
 from utils.options.flags import Flags, flag
 
@@ -70,6 +71,8 @@ class TrainOptions(FitOptions, ImagesOptions):
             raise UsageError(
                 "expected PATHs of new images with --extend, and no --category: the model has one"
             )
+        if self.engine != LOCAL:
+            raise UsageError(f"expected no --engine {self.engine} with --extend")
         given = self.settings().as_json()
         usual = Settings(**PROTOCOLS[DEFAULTS.protocol]).as_json()
         changed = [name for name, value in usual.items() if given[name] != value]

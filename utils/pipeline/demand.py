@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from datasets.base import Category
 from patchcore import PatchCore
@@ -85,7 +85,7 @@ def check_demand(name: str, demand: Demand, nodes: Sequence[Node]) -> None:
     raise UsageError(
         f"expected a node of the Ray cluster with {demand.cpus} CPUs{share} and "
         f"{demand.memory:.2g} GB for {name}, found {largest or 'none'} (--task_cpus, "
-        "--percentage_coreset, --seed, --memory_budget)"
+        "--percentage_coreset, --seed, --memory_budget; --shards divides a category)"
     )
 
 
@@ -104,16 +104,7 @@ def _memory(
     counts = [min(shots or math.inf, len(category.train)) for shots in options.shot_counts]
     try:
         needed = max(
-            plan_memory(
-                memory_needs(
-                    model.embedder,
-                    model.scorer,
-                    int(max(counts)),
-                    options.batch_size,
-                    fit_request(model.with_percentages(options.percentage_coreset), options, seeds),
-                ),
-                budget,
-            ).needed
+            _fit_memory(model, options, seeds, int(max(counts)), budget)
             for model in models.values()
         )
     except PatchCoreError as error:
@@ -125,6 +116,26 @@ def _memory(
     share = min((needed + GPU_PROCESS_MEMORY) / gpu_memory, 1.0)
     share = math.ceil(share * SHARES) / SHARES
     return share, PROCESS_MEMORY + kept, budget_of(needed, options)
+
+
+def _fit_memory(
+    model: PatchCore,
+    options: EvaluateOptions,
+    seeds: tuple[int, ...],
+    num_images: int,
+    budget: float,
+) -> float:
+    """Return the gigabytes of a fit; with a context, of both its fits together."""
+    request = fit_request(model.with_percentages(options.percentage_coreset), options, seeds)
+    parts = [model] if model.context is None else [model, model.context]
+    request = replace(request, normal=request.normal or len(parts) > 1)
+    return sum(
+        plan_memory(
+            memory_needs(part.embedder, part.scorer, num_images, options.batch_size, request),
+            budget,
+        ).needed
+        for part in parts
+    )
 
 
 def budget_of(needed: float, options: EvaluateOptions) -> float:

@@ -12,6 +12,7 @@ from datasets.base import GOOD, Category, Sample
 from datasets.regions import read_regions
 from datasets.shots import choose_shots
 from patchcore import PatchCore, Prediction
+from patchcore.engine import Engine
 from patchcore.ensemble import combine
 from patchcore.fit import FitRequest, FitResult
 from patchcore.ignored import Ignored
@@ -131,7 +132,11 @@ class _Fit:
 
 
 def evaluate_category(
-    model: PatchCore, name: str, category: Category, options: EvaluateOptions
+    model: PatchCore,
+    name: str,
+    category: Category,
+    options: EvaluateOptions,
+    engine: Engine | None = None,
 ) -> list[CategoryResult]:
     """Fit a model to the training images of a category, predict its test images, and measure.
 
@@ -142,6 +147,7 @@ def evaluate_category(
         name: Name of the model in the tables.
         category: Samples of the category.
         options: Options of the run.
+        engine: Where training patches are embedded and selected; None for this process.
 
     Returns:
         The results of each number of shots; a single one without ``--shots``.
@@ -154,7 +160,10 @@ def evaluate_category(
     # Nested as in the fit, so that the stages keep their order in the tables.
     with observer.stage("embed"), observer.stage("read"):
         reading = find_reading(category, options, options)
-    groups = [_fit_shots(model, category, shots, reading, options) for shots in options.shot_counts]
+    groups = [
+        _fit_shots(model, category, shots, reading, options, engine)
+        for shots in options.shot_counts
+    ]
     test = _TestImages(
         model,
         category,
@@ -209,6 +218,7 @@ def _fit_shots(
     shots: int | None,
     reading: Reading,
     options: EvaluateOptions,
+    engine: Engine | None,
 ) -> list[_Fit]:
     """Fit to all training images for all seeds at once, or to the few that each seed chooses."""
     seeds = tuple(dict.fromkeys(options.seed))
@@ -219,7 +229,7 @@ def _fit_shots(
         is_first = group[0] == seeds[0]
         request = fit_request(model, options, group, is_first=is_first)
         observer = RunObserver(category.name, model.device)
-        learned = fit_category(model, chosen, request, reading, observer)
+        learned = fit_category(model, chosen, request, reading, observer, engine)
         fits.append(_Fit(chosen, shots, learned, observer))
     return fits
 
@@ -247,10 +257,12 @@ def fit_request(
 
 def _join_seeds(results: Sequence[FitResult]) -> FitResult:
     """Join the results of one seed each; the scores of held-out images are the first seed's."""
+    small = [r.context for r in results if r.context is not None]
     return replace(
         results[0],
         coresets={seed: coreset for r in results for seed, coreset in r.coresets.items()},
         normal={seed: scores for r in results for seed, scores in r.normal.items()},
+        context=_join_seeds(small) if small else None,
     )
 
 
@@ -479,11 +491,17 @@ def _predict(
         for crops in observer.read(test.batches()):
             with observer.stage("embed"):
                 embeddings = model.embedder.embed(crops)
+                small = None if model.context is None else model.context.embed(crops)
             for fit, collectors in zip(fits, predicted, strict=True):
                 for seed, coreset in fit.learned.coresets.items():
                     predictions = model.scorer.predict(
                         embeddings, coreset.bank, coreset.sizes, fit.observer, seed
                     )
+                    if small is not None:
+                        trained = fit.learned.context_of(seed)
+                        predictions = model.context.join(
+                            predictions, small, trained, fit.observer, seed
+                        )
                     for part, prediction in enumerate(predictions):
                         with fit.observer.stage("score", seed, part):
                             collectors[seed, part].add(prediction)

@@ -2,7 +2,7 @@
 
 import gc
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +12,7 @@ import numpy as np
 from datasets.base import Category, DatasetError
 from datasets.shots import shuffled_training
 from patchcore import PatchCore, Prediction
+from patchcore.engine import Engine
 from patchcore.memory_bank import search_method
 from patchcore.version import RESULTS_VERSION
 from patchcore.weights import RANDOM
@@ -21,9 +22,10 @@ from utils.files import make_writable
 from utils.locks import lock_folder
 from utils.logs import RunLog
 from utils.machine import log_start, start_record
-from utils.options.engine import RAY
+from utils.options.engine import LOCAL
 from utils.options.evaluate import EvaluateOptions
 from utils.output_names import REPORT_FILE, RESULTS_FILE, TABLES_FILE
+from utils.pipeline.cluster import Cluster, fit_engine
 from utils.pipeline.crop import report_crop
 from utils.pipeline.drawing import Drawing
 from utils.pipeline.evaluate_category import (
@@ -103,7 +105,7 @@ def evaluate(
             were finished before are kept.
     """
     # The nodes of Ray have the devices; the models here only describe the run.
-    device = choose_device("cpu" if options.engine == RAY else options.device)
+    device = choose_device("cpu" if options.sweeps else options.device)
     folder = ResultFolder(options.path_result)
     models = make_models(options, device, categories)
     options = with_layers(options, models)
@@ -124,7 +126,7 @@ def evaluate(
         run_log.begin()
         run.folder.write_run(run.record)
         log_start(run.record)
-        if options.engine != RAY:
+        if not options.sweeps:
             log.info("on %s; neighbours: %s", run.record["device"], search_method(device))
         is_own = any(not category.benchmark for category in categories)
         report_crop(next(iter(models.values())).preprocess, "use" if is_own else "")
@@ -155,6 +157,8 @@ def _evaluate_missing(
 ) -> None:
     """Evaluate what earlier runs have not finished, and draw the curves of everything."""
     failed = []
+    if not gc.get_freeze_count():
+        gc.freeze()  # a collection takes 0.2 s longer if it visits what the imports made
     with (
         Drawing(run.folder, run.options.threads) as drawing,
         closing(_evaluate_each(run, models, categories, skipping)) as found,
@@ -183,14 +187,35 @@ def _evaluate_missing(
 def _evaluate_each(
     run: Run, models: Mapping[str, PatchCore], categories: Sequence[Category], skipping: Skipping
 ) -> Iterator[Evaluated | Failure]:
-    """Evaluate what is missing: one category after another here, or all as tasks of Ray."""
+    """Evaluate what is missing: one category after another, or all as tasks of Ray."""
     tasks = _missing_tasks(run, categories)
-    if run.options.engine == RAY:
-        yield from sweep(run, models, list(tasks), evaluate_one)
+    if run.options.engine == LOCAL:
+        yield from _evaluate_in_turn(models, tasks, skipping)
         return
+    tasks = list(tasks)
+    if run.options.sweeps:
+        yield from sweep(run, models, tasks, evaluate_one)
+        return
+
+    def note(cluster: Cluster) -> None:
+        run.record |= cluster.describe_nodes()
+        run.folder.write_run(run.record)
+
+    device, missing = next(iter(models.values())).device, [category for category, _ in tasks]
+    with fit_engine(run.options, missing, device.type, note) as engine:
+        yield from _evaluate_in_turn(models, tasks, skipping, engine)
+
+
+def _evaluate_in_turn(
+    models: Mapping[str, PatchCore],
+    tasks: Iterable[tuple[Category, EvaluateOptions]],
+    skipping: Skipping,
+    engine: Engine | None = None,
+) -> Iterator[Evaluated]:
+    """Evaluate one category after another."""
     for category, options in tasks:
         evaluated = skipping.attempt(
-            category.name, partial(evaluate_one, models, category, options)
+            category.name, partial(evaluate_one, models, category, options, engine)
         )
         if evaluated is not None:
             yield evaluated
@@ -246,7 +271,10 @@ def _start_record(
 
 
 def evaluate_one(
-    models: Mapping[str, PatchCore], category: Category, options: EvaluateOptions
+    models: Mapping[str, PatchCore],
+    category: Category,
+    options: EvaluateOptions,
+    engine: Engine | None = None,
 ) -> Evaluated:
     """Evaluate a category with all models, and write nothing.
 
@@ -256,20 +284,26 @@ def evaluate_one(
         models: The models by name.
         category: Samples of the category.
         options: Options of the run, with the percentages, shots and seeds to compute.
+        engine: Where training patches are embedded and selected; None for this process.
 
     Raises:
         DatasetError: a file cannot be read.
         PatchCoreError: the category is too small for the request, or too large for the memory.
     """
     skipping = Skipping(options)  # of its own, since a node may compute this
-    evaluated = skipping.start_again(category, lambda used: _evaluate_used(models, used, options))
+    evaluated = skipping.start_again(
+        category, lambda used: _evaluate_used(models, used, options, engine)
+    )
     left_out = set(map(str, files_of(category))) - evaluated.data.keys()
     reasons = skipping.images.get(category.name, {})
     return replace(evaluated, skipped=states_of(left_out), skipped_images=reasons)
 
 
 def _evaluate_used(
-    models: Mapping[str, PatchCore], category: Category, options: EvaluateOptions
+    models: Mapping[str, PatchCore],
+    category: Category,
+    options: EvaluateOptions,
+    engine: Engine | None,
 ) -> Evaluated:
     """Evaluate the images of a category that are used.
 
@@ -279,7 +313,7 @@ def _evaluate_used(
     data, samples = data_state(category), digest_of_samples(category)
     by_model = [
         evaluate_category(
-            model.with_percentages(options.percentage_coreset), name, category, options
+            model.with_percentages(options.percentage_coreset), name, category, options, engine
         )
         for name, model in models.items()
     ]
@@ -324,7 +358,7 @@ def _add_results(
             for (name, model), member in zip(models.items(), group, strict=False):
                 save_evaluated(model, name, member, options)
     num_rows = sum(len(one.measurements) for group in results for one in group)
-    is_brief = options.engine == RAY and num_rows > 1  # a line for a category
+    is_brief = options.sweeps and num_rows > 1  # a line for a category
     for result in (result for group in results for result in group):
         for measurement, prediction in zip(result.measurements, result.predictions, strict=True):
             if not is_brief:
@@ -371,9 +405,7 @@ def _with_ensemble(
 
 def _of_first_seed(result: CategoryResult) -> CategoryResult:
     """Return a result without the coresets of later seeds, which nothing shows or saves."""
-    learned = result.learned
-    first = {learned.first.seed: learned.first}
-    return replace(result, learned=replace(learned, coresets=first, normal={}))
+    return replace(result, learned=result.learned.of_first_seed())
 
 
 def _describe_fits(

@@ -12,8 +12,7 @@ import torch
 from datasets.base import Category
 from datasets.masks import read_mask
 from patchcore import PatchCore
-from patchcore.fit import coreset_sizes
-from patchcore.judged_patches import num_judged_patches
+from patchcore.fit import check_sizes
 from patchcore.settings import is_own_network
 from patchcore.weights import load_backbone
 from utils.errors import UsageError
@@ -97,8 +96,13 @@ def make_models(
         # Checked before the first one is embedded, unless such categories are left out then.
         for category in () if options.skips else categories:
             num_images = min(options.shot_counts[0] or len(category.train), len(category.train))
-            num_patches = num_judged_patches(model.embedder, model.scorer, num_images)
-            coreset_sizes(num_patches, settings.percentage_coreset, settings.k)
+            check_sizes(
+                model.embedder,
+                model.scorer,
+                model.context,
+                num_images,
+                settings.percentage_coreset,
+            )
     return models
 
 

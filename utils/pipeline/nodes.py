@@ -1,9 +1,7 @@
 """The nodes of a Ray cluster: what they have, and whether they can compute what is asked for."""
 
-import os
 import platform
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +12,9 @@ from patchcore.settings import DEFAULT, RANDOM
 from patchcore.version import RESULTS_VERSION, VERSION
 from utils.errors import UsageError
 from utils.machine import describe_cpu, package_versions
-from utils.options.evaluate import EvaluateOptions
+from utils.options.fit import FitOptions
 from utils.pipeline.finished import files_of
+from utils.ray_cluster import enter
 
 # Seconds in which a node has to say what it has: a worker must start there, and read the names of
 # all files.
@@ -44,7 +43,7 @@ class Expected:
 
     @classmethod
     def of(
-        cls, options: EvaluateOptions, categories: Sequence[Category], *, uses_gpu: bool
+        cls, options: FitOptions, categories: Sequence[Category], *, uses_gpu: bool
     ) -> "Expected":
         """Return what this process has."""
         files = dict.fromkeys(path for category in categories for path in files_of(category))
@@ -102,12 +101,6 @@ def own_versions() -> dict[str, str]:
     """Return the versions that must be the same on all nodes, as local builds have them."""
     packages = {n: v.partition("+")[0] for n, v in package_versions().items() if n not in HARMLESS}
     return {"patchcore": VERSION, "results": str(RESULTS_VERSION)} | packages
-
-
-def enter(folder: str) -> None:
-    """Go to the folder that relative paths start from, where this node has it."""
-    with suppress(OSError):
-        os.chdir(folder)
 
 
 def inspect_node(expected: Expected) -> Report:

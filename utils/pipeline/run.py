@@ -35,7 +35,7 @@ IRRELEVANT = frozenset(
         *("dataset", "holdout", "normal_dir", "abnormal_dir", "mask_dir"),  # the images count
         *("protocol", "weights", "ignore_mask"),  # settings and contents of the files count
         *("device", "batch_size", "num_workers", "memory_budget", "max_megapixels"),
-        *("engine", "address", "task_cpus"),
+        *("engine", "address", "shards", "task_cpus"),
         *("path_result", "fresh", "pictures", "pictures_limit", "explain_top", "score_max"),
         *("save_maps", "profile", "summary", "on_error", "quiet", "verbose"),
         *("path_trained", "trained_dtype", "save_index"),

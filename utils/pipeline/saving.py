@@ -76,6 +76,7 @@ def save_models(
         PatchCoreError: a folder cannot be written.
     """
     coreset, saved, value_range = learned.first, [], decoding.value_range
+    context = learned.context_of(coreset.seed)
     for part, percentage in enumerate(learned.percentages):
         known = best[part] if best else BestThresholds()
         thresholds = choose_thresholds(
@@ -94,6 +95,7 @@ def save_models(
             category.name,
             None if value_range is None else value_range.as_json(),
             model.mask,
+            context=None if context is None else context.part(part),
         )
         folder = model_folder(
             options.path_trained, category.name, name, percentage, model.settings.k, shots

@@ -8,22 +8,17 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from datasets.base import Category
 from patchcore import PatchCore
 from patchcore.memory_plan import GIGABYTE
-from utils.errors import UsageError
 from utils.options.evaluate import EvaluateOptions
+from utils.pipeline.cluster import Cluster, checked_cluster
 from utils.pipeline.demand import Demand, check_demand, demands_of
-from utils.pipeline.nodes import Expected, Node, Report, inspect_nodes, list_nodes
+from utils.pipeline.nodes import Expected, list_nodes
 from utils.pipeline.run import Run
 from utils.progress import show_progress
-from utils.ray_cluster import connected
 
-PACKAGES = tuple(
-    Path(__file__).resolve().parents[2] / name for name in ("patchcore", "datasets", "utils")
-)
 # Times that a task runs again after its worker or its node was lost.
 MAX_RETRIES = 3
 # Seconds after which the nodes are counted again, and those in which a lost one may come back.
@@ -77,51 +72,27 @@ def sweep(
     """
     if not tasks:
         return
-    with connected(run.options.address, PACKAGES):
-        nodes = list_nodes()
-        on_gpu = uses_gpu(run.options.device, nodes)
-        expected = Expected.of(run.options, [category for category, _ in tasks], uses_gpu=on_gpu)
-        reports = inspect_nodes(nodes, expected)
-        usable = [node for node in nodes if node.gpus or not on_gpu]
-        gpu_memory = min((r.gpu_memory for r in reports if r.gpu), default=0.0)
+    categories = [category for category, _ in tasks]
+    with checked_cluster(run.options, categories, run.options.device) as cluster:
+        on_gpu = cluster.expected.uses_gpu
+        usable = [node for node in cluster.nodes if node.gpus or not on_gpu]
+        gpu_memory = min((r.gpu_memory for r in cluster.reports if r.gpu), default=0.0)
         demands = demands_of(models, tasks, usable, gpu_memory)
-        _record(run, reports, demands, uses_gpu=on_gpu)
-        yield from _stream(run.options, models, tasks, demands, evaluate, expected)
+        _record(run, cluster, demands)
+        yield from _stream(run.options, models, tasks, demands, evaluate, cluster.expected)
 
 
-def uses_gpu(device: str, nodes: Sequence[Node]) -> bool:
-    """Return whether tasks compute on GPUs, by the value of ``--device``.
-
-    Raises:
-        UsageError: no node has one.
-    """
-    has_gpu = any(node.gpus for node in nodes)
-    if device == "cuda" and not has_gpu:
-        raise UsageError(
-            f"expected a GPU on a node of the Ray cluster, found none on {len(nodes)} nodes "
-            "(--device): --device auto uses GPUs if there are any, else CPUs"
-        )
-    return has_gpu and device != "cpu"
-
-
-def _record(
-    run: Run, reports: Sequence[Report], demands: Sequence[Demand], *, uses_gpu: bool
-) -> None:
+def _record(run: Run, cluster: Cluster, demands: Sequence[Demand]) -> None:
     """Record and log what computes."""
-    devices = dict.fromkeys(r.gpu for r in reports if r.gpu) if uses_gpu else ("CPU",)
     cpus = demands[0].cpus
-    run.record |= {
-        "device": ", ".join(devices),
-        "cpu": "; ".join(dict.fromkeys(report.cpu for report in reports)),
-        "threads": cpus,
-        "nodes": [{"host": r.host, "cpu": r.cpu, "gpu": r.gpu or None} for r in reports],
-    }
+    run.record |= cluster.describe() | {"threads": cpus}
     run.folder.write_run(run.record)
-    share = f", GPU: {max(demand.gpus for demand in demands):g}" if uses_gpu else ""
+    most = max(demand.gpus for demand in demands)
+    share = f", GPU: {most:g}" if cluster.expected.uses_gpu else ""
     log.info(
         "Ray: tasks: %d, nodes: %d; of each task: CPUs: %d (--task_cpus)%s, memory: up to %.2g GB",
         len(demands),
-        len(reports),
+        len(cluster.nodes),
         cpus,
         share,
         max(demand.memory for demand in demands),

@@ -19,7 +19,7 @@ from utils.errors import UsageError, describe_out_of_memory, is_out_of_memory
 from utils.logs import PACKAGES
 from utils.options.evaluate import EvaluateOptions
 from utils.pipeline.models import choose_device, make_models
-from utils.pipeline.nodes import enter
+from utils.ray_cluster import enter
 
 # Evaluates a category with models, as `evaluation.evaluate_one` does.
 Evaluate = Callable[[Mapping[str, PatchCore], Category, EvaluateOptions], object]

@@ -10,6 +10,7 @@ from datasets.base import Category, DatasetError
 from datasets.notes import Notes
 from datasets.shots import choose_shots
 from patchcore import PatchCore
+from patchcore.engine import Engine
 from patchcore.extend import extend
 from patchcore.fit import FitRequest, FitResult
 from patchcore.record import read_record
@@ -21,6 +22,7 @@ from utils.files import make_writable, replace_file
 from utils.locks import lock_folder
 from utils.options.model_choice import ModelChoice
 from utils.options.train import TrainOptions
+from utils.pipeline.cluster import fit_engine
 from utils.pipeline.copies import without_copies
 from utils.pipeline.crop import report_crop
 from utils.pipeline.fit import TrainingFiles, fit_category
@@ -62,18 +64,24 @@ def train(options: TrainOptions, categories: Sequence[Category], skipping: Skipp
     make_writable(options.path_trained, "trained models", "--path_trained")
     is_own = any(not category.benchmark for category in categories)
     report_crop(next(iter(models.values())).preprocess, "use" if is_own else "")
-    for category in categories:
-        folder = options.path_trained / category.name
-        make_writable(folder, "trained models", "--path_trained")
-        with lock_folder(folder, "--path_trained"):
-            _train_category(models, category, options, skipping)
+    device = next(iter(models.values())).device
+    with fit_engine(options, categories, device.type) as engine:
+        for category in categories:
+            folder = options.path_trained / category.name
+            make_writable(folder, "trained models", "--path_trained")
+            with lock_folder(folder, "--path_trained"):
+                _train_category(models, category, options, skipping, engine)
     if all(category.name in skipping.categories for category in categories):
         raise DatasetError(skipping.describe_none())
     return skipping.status
 
 
 def _train_category(
-    models: Mapping[str, PatchCore], listed: Category, options: TrainOptions, skipping: Skipping
+    models: Mapping[str, PatchCore],
+    listed: Category,
+    options: TrainOptions,
+    skipping: Skipping,
+    engine: Engine | None,
 ) -> None:
     """Fit and save a category's model of each backbone and percentage."""
     prepared = skipping.compute(listed, lambda used: _prepare(used, options))
@@ -86,7 +94,7 @@ def _train_category(
     for name, model in models.items():
         start = time.perf_counter()
         fitted = skipping.compute(
-            category, lambda used, model=model: (used, _fit(model, used, reading, options))
+            category, lambda used, model=model: (used, _fit(model, used, reading, options, engine))
         )
         if fitted is None:
             return
@@ -115,7 +123,11 @@ def _choose(category: Category, options: TrainOptions) -> Category:
 
 
 def _fit(
-    model: PatchCore, category: Category, reading: Reading, options: TrainOptions
+    model: PatchCore,
+    category: Category,
+    reading: Reading,
+    options: TrainOptions,
+    engine: Engine | None,
 ) -> FitResult:
     """Fit to the training images of a category, or to the few that ``--shots`` chooses."""
     request = FitRequest(
@@ -125,7 +137,7 @@ def _fit(
         memory_budget=options.memory_budget,
     )
     observer = RunObserver(category.name, model.device)
-    return fit_category(model, _choose(category, options), request, reading, observer)
+    return fit_category(model, _choose(category, options), request, reading, observer, engine)
 
 
 def _report_suspects(trained: Trained, reading: Reading, folder: Path) -> None:
@@ -173,7 +185,7 @@ def _extend_model(
 
     def extended(used: Category) -> Trained:
         new = used if options.keep_copies else without_copies(used, reading)
-        images = TrainingFiles(model, new, reading)
+        images = TrainingFiles(model.cropper, new.train, reading)
         return extend(model.embedder, model.scorer, model.trained, images)
 
     trained = skipping.compute(category, extended)

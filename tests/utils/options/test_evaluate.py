@@ -16,7 +16,6 @@ from patchcore.settings import Settings
 from patchcore.weights import default_layers
 from utils.errors import UsageError
 from utils.options.backbone import Member
-from utils.options.engine import EngineOptions
 from utils.options.evaluate import EvaluateOptions, OutputOptions
 from utils.options.method import SEVERAL, parse_options
 from utils.options.train import DEFAULTS as TRAINING
@@ -77,6 +76,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "layers": ("features.6 features.13", (("features.6", "features.13"),)),
     "resize": ("shorter_edge", "shorter_edge"),
     "scales": ("1 0.5", (1.0, 0.5)),
+    "context": ("0.5", 0.5),
     "tile": ("96", 96),
     "overlap": ("16", 16),
     "size_resize": ("320", (320,)),
@@ -95,9 +95,10 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
     "engine": ("ray", "ray"),
     "address": ("auto", "auto"),
     "task_cpus": ("3", 3),
+    "shards": ("3", 3),
 }
 # Flags with examples that exclude those of others.
-EXCLUSIVE = {"neighbourhood", "banks", "scales", "quiet"}
+EXCLUSIVE = {"neighbourhood", "banks", "scales", "context", "quiet"}
 
 
 def parse(text: str, defaults: EvaluateOptions | None = None) -> EvaluateOptions:
@@ -402,8 +403,7 @@ class TestModels:
         assert TRAINING.path_trained == Path("trained")
         outputs = {field.name for field in fields(OutputOptions)}
         assert {"pictures", "aupro_limit", "path_result"} < outputs
-        engine = {field.name for field in fields(EngineOptions)}
-        assert outputs | engine == FLAGS - {field.name for field in fields(TrainOptions)}
+        assert outputs == FLAGS - {field.name for field in fields(TrainOptions)}
         assert {f.name for f in fields(TrainOptions)} - FLAGS == {
             "paths",
             "category",

@@ -7,10 +7,10 @@ from tests.support import make_data, quick
 from utils.errors import UsageError
 from utils.options.evaluate import EvaluateOptions
 from utils.options.method import parse_options
+from utils.pipeline.cluster import uses_gpu
 from utils.pipeline.demand import GPU_PROCESS_MEMORY, PROCESS_MEMORY, Demand, demands_of
 from utils.pipeline.models import choose_device, make_models
 from utils.pipeline.nodes import Node
-from utils.pipeline.sweep import uses_gpu
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+import cv2
 import pytest
 
 import main
@@ -28,6 +29,7 @@ from tests.support import (
     truncate,
 )
 from tests.test_resume import contents
+from utils.errors import LEFT_OUT
 from utils.ray_cluster import connected
 
 pytestmark = [
@@ -141,6 +143,40 @@ def test_a_killed_worker_changes_nothing(data, alone, cluster, tmp_path):
     assert contents(folder) == contents(alone)
 
 
+def test_workers_divide_a_category(cluster, tmp_path, monkeypatch):
+    """They see the same images, by relative paths, and what they notice about files is reported."""
+    folder = make_category(tmp_path / "data", "widget")
+    page = cv2.imread(str(folder / "train/good/001.png"))
+    cv2.imwritemulti(str(folder / "train/good/more.tiff"), [255 - page, page])
+    monkeypatch.chdir(tmp_path)
+    flags = f"{FLAGS} {OUTPUTS} --batch_size 2 --categories widget"
+    alone = evaluate("data", tmp_path / "alone", flags)
+    divided = evaluate("data", tmp_path / "divided", f"{flags} {RAY} --shards 2")
+    assert contents(divided) == contents(alone)
+    records = [read_run(one) for one in (alone, divided)]
+    assert records[0]["file_notes"]["widget"]
+    assert records[0]["file_notes"] == records[1]["file_notes"]
+    assert "in 2 shards" in str(records[1]["memory"])
+
+
+@pytest.mark.slow
+def test_training_divides_too(cluster, tmp_path, monkeypatch, caplog):
+    """Without an image that cannot be read: the workers report it, and others start again."""
+    folder = make_category(tmp_path, "widget") / "train/good"
+    truncate(folder / "002.png")
+    monkeypatch.chdir(tmp_path)
+    words = [word for word in quick() if word not in ("--pictures", "none")]
+    found = []
+    for flags in ("", RAY, f"{RAY} --shards 2"):
+        trained = tmp_path / f"trained {len(found)}"
+        where = ("widget/train/good", "--category", "w", "--path_trained", trained)
+        more = f"{flags} --on_error skip --batch_size 2 --seed 1 --keep_copies".split()
+        assert call("train", *words, *where, *more) == LEFT_OUT
+        found.append([path.read_bytes() for path in trained.rglob("model.safetensors")])
+    assert found[0] == found[1] == found[2] != []
+    assert caplog.text.count("002.png") >= 3
+
+
 @pytest.mark.slow  # starts Ray once more: 13 s
 def test_damaged_data_fail_once_and_the_others_go_on(cluster, tmp_path, capsys, caplog):
     data, folder = make_data(tmp_path / "data"), tmp_path / "result"
@@ -213,7 +249,7 @@ def test_a_lost_node_changes_nothing(two_nodes, tmp_path):
     data, folder = make_data(tmp_path / "data"), tmp_path / "result"
     for number, name in enumerate(("bolt", "nut")):
         make_category(data, name, seed=10 + number)
-    alone = evaluate(data, tmp_path / "alone", FLAGS, curves=True)
+    alone = evaluate(data, tmp_path / "alone", FLAGS, plots=True)
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "utils").mkdir(parents=True)
     (elsewhere / "utils/__init__.py").touch()  # a package of the same name as one of ours
