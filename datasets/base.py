@@ -1,7 +1,7 @@
 """Terms that all layouts share: sample, mask, category, file left out, and the error."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,10 @@ class UnusableFilesError(DatasetError):
     def __init__(self, reasons: Mapping[str, str]):
         super().__init__(next(iter(reasons.values())))
         self.reasons = dict(reasons)
+
+    def joined(self, others: Iterable["UnusableFilesError"]) -> "UnusableFilesError":
+        """Return the error of all these files, which several processes have read."""
+        return UnusableFilesError({p: r for one in (self, *others) for p, r in one.reasons.items()})
 
     def __reduce__(self) -> tuple:
         return type(self), (self.reasons,)  # by default it would be made of the message

@@ -166,7 +166,7 @@ class Backbone(nn.Module):
         return result
 
     def at(self, size: tuple[int, int]) -> "Backbone":
-        """Return a backbone for images of another size (H, W); weights are shared.
+        """Return a backbone for images of another size (H, W); weights in float32 are shared.
 
         Raises:
             PatchCoreError: the network does not take such images.

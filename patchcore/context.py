@@ -85,20 +85,16 @@ class Context:
     scorer: Scorer
 
     @classmethod
-    def of(
-        cls, backbone: Backbone, settings: Settings, device: torch.device, mask: IgnoreMask | None
-    ) -> "Context | None":
+    def of(cls, backbone: Backbone, settings: Settings, device: torch.device) -> "Context | None":
         """Return the context that settings ask for; None for none.
 
         Args:
             backbone: The cut network of the large images.
             settings: Settings of the method.
             device: Device of the computation.
-            mask: Pixels of the large images to ignore; None to judge all.
 
         Raises:
-            PatchCoreError: the backbone does not take images of this size, or the mask leaves
-                nothing to judge.
+            PatchCoreError: the backbone does not take images of this size.
         """
         if not settings.context:
             return None
@@ -107,9 +103,22 @@ class Context:
             embedder = Embedder(backbone.at(small.size_crop), small, device)
         except PatchCoreError as error:
             raise PatchCoreError(f"{error} (context {settings.context:g}; 0 for none)") from error
+        return cls(embedder, _scorer(embedder, small))
+
+    def with_mask(self, settings: Settings, mask: IgnoreMask | None) -> "Context":
+        """Return the context with other ignored pixels.
+
+        Args:
+            settings: Settings of the method.
+            mask: Pixels of the large images to ignore; None to judge all.
+
+        Raises:
+            PatchCoreError: the mask leaves nothing to judge.
+        """
+        small = settings.of_context()
         if mask is not None:
             mask = mask.resized(small.size_crop)
-        return cls(embedder, Scorer(small, embedder.grid, device, mask, embedder.num_banks))
+        return replace(self, scorer=_scorer(self.embedder, small, mask))
 
     def images(self, images: TrainingImages) -> "SmallImages":
         """Return smaller copies of training images."""
@@ -139,6 +148,10 @@ class Context:
         small = self.scorer.predict(embeddings, trained.bank, trained.sizes, observer, seed)
         for number, (prediction, other) in enumerate(zip(predictions, small, strict=True)):
             yield replace(prediction, score=trained.join(number, prediction.score, other.score))
+
+
+def _scorer(embedder: Embedder, settings: Settings, mask: IgnoreMask | None = None) -> Scorer:
+    return Scorer(settings, embedder.grid, embedder.device, mask, embedder.num_banks)
 
 
 @dataclass(frozen=True)

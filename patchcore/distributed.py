@@ -19,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from patchcore.engine import EmbeddingRequest
+from patchcore.device_memory import free_memory
+from patchcore.engine import SHARE_OF_FREE_MEMORY, EmbeddingRequest
 from patchcore.errors import PatchCoreError
 from patchcore.memory_plan import GIGABYTE, MemoryPlan, Needs
 from patchcore.passes import EmbeddingRows, PatchCutter
@@ -30,6 +31,8 @@ from patchcore.shards import Shards
 MAX_LOSSES = 3
 # Bytes of a worker besides its patches: the packages, the network, and a batch of images.
 WORKER_BYTES = 1_000_000_000
+# Seconds in which a worker has to start; it imports torch, perhaps beside many others.
+START_SECONDS = 300.0
 # Methods of a shard that change it and return something.
 CHANGING = frozenset({"prepare", "begin"})
 
@@ -69,6 +72,8 @@ class Workers:
         self._actor_class = self._ray.remote(**resources)(kind)
         self._arguments = arguments
         self.actors = [self._actor_class.remote(*own) for own in arguments]
+        for index in range(len(arguments)):
+            self._wait_for_start(index)
         self._num_losses = [0] * len(arguments)
         self._log: list[Call] = []
         # Of each worker, calls whose results nobody has waited for: they may have failed.
@@ -141,6 +146,22 @@ class Workers:
             except self._ray.exceptions.RayTaskError as error:
                 raise error.cause from None
 
+    def _wait_for_start(self, index: int) -> None:
+        """Wait until a node has room for a worker and has started it.
+
+        Raises:
+            PatchCoreError: No node has within `START_SECONDS`.
+        """
+        started = self.actors[index].__ray_ready__.remote()
+        # Not `get`, which raises the error of a worker that has died since: its next result does.
+        ready, _ = self._ray.wait([started], timeout=START_SECONDS)
+        if not ready:
+            self.stop()
+            raise PatchCoreError(
+                f"expected room for {len(self)} workers on the Ray cluster, found none for worker "
+                f"{index} within {START_SECONDS:g} s: a node is lost, or other programs use it"
+            )
+
     def _replace(self, index: int, error: Exception) -> None:
         """Start a worker anew, and repeat what changed the lost one."""
         self._num_losses[index] += 1
@@ -152,6 +173,7 @@ class Workers:
             )
         log.warning("worker %d is lost and replaced: %s", index, first_line)
         self.actors[index] = self._actor_class.remote(*self._arguments[index])
+        self._wait_for_start(index)
         self._open_calls[index].clear()
         for call in self._log:
             self._send(index, call.method, call.arguments[index])
@@ -213,16 +235,24 @@ class RayPatches:
         self._firsts, self._stops = [0, *stops[:-1]], stops
         self._num_selections = 0
         self._open: list[Key] = []
-        digests, features = [], []
+        digests, features, errors = [], [], []
         with request.observer.stage("embed"):
             workers.tell("embed", [(versions(), None)] * len(workers))
             for index in range(len(workers)):
-                of_images, of_features, notes = workers.result(index)
+                try:
+                    of_images, of_features, notes = workers.result(index)
+                except Exception as error:
+                    if not hasattr(error, "joined"):  # it names no images
+                        raise
+                    errors.append(error)
+                    continue
                 digests.append(of_images)
                 features += [] if of_features is None else [of_features]
                 if notes is not None:
                     request.images.notes.merge(notes)
                 request.observer.advance(len(of_images))
+        if errors:
+            raise errors[0].joined(errors[1:])
         workers.know([(versions(), known) for known in digests])
         self.digests = np.concatenate(digests)
         self.features = torch.cat(features).to(self._embedder.device) if features else None
@@ -295,6 +325,24 @@ class RayEngine:
     gpus: float = 1
     num_threads: int = 0
 
+    def check(self, device: torch.device) -> None:
+        """Check that the cluster has the CPUs and GPUs for the workers.
+
+        Raises:
+            PatchCoreError: It has too few.
+        """
+        nodes, wanted = _resources(), self._wanted(device)
+        if _slots(nodes, wanted) < max(self.shards, 1):
+            raise PatchCoreError(
+                f"expected a Ray cluster for {max(self.shards, 1)} workers of "
+                f"{_describe(wanted)} each, found {'; '.join(map(_describe_node, nodes))} (shards, "
+                "device)"
+            )
+
+    def _wanted(self, device: torch.device) -> dict[str, float]:
+        """Return what Ray reserves for a worker at least, besides memory."""
+        return {"CPU": self.cpus or 1} | ({"GPU": self.gpus} if device.type == "cuda" else {})
+
     def plan(self, needs: Needs, budget: float, device: torch.device) -> MemoryPlan:
         """Choose the number of workers; ``budget`` is the gigabytes for each, 0 for all they have.
 
@@ -302,21 +350,23 @@ class RayEngine:
             PatchCoreError: Ray is missing or not connected; the cluster has too little memory, or
                 too few CPUs or GPUs.
         """
-        nodes = _resources()
-        wanted = {"CPU": self.cpus or 1} | ({"GPU": self.gpus} if device.type == "cuda" else {})
+        nodes, wanted = _resources(), self._wanted(device)
         total = needs.while_selecting()
         most = _slots(nodes, wanted)
+        limit = budget * GIGABYTE or math.inf
+        if device.type == "cuda":  # the workers' GPUs are taken to be as large as this one
+            limit = min(limit, SHARE_OF_FREE_MEMORY * free_memory(device) * GIGABYTE)
         for count in [self.shards] if self.shards else range(1, most + 1):
             size = total / count
-            fits = _slots(nodes, wanted | {"memory": size + WORKER_BYTES}) >= count
-            if fits and not 0 < budget * GIGABYTE < size:
-                return MemoryPlan(2, total / GIGABYTE, count)
+            others = wanted | {"memory": size + WORKER_BYTES}
+            if size <= limit and _slots(nodes, others) >= count:
+                cpus = self.cpus or _even_cpus(nodes, count, others)
+                return MemoryPlan(2, total / GIGABYTE, count, cpus)
         each = total / max(self.shards or most, 1) / GIGABYTE
-        found = "; ".join(_describe_node(node) for node in nodes)
         raise PatchCoreError(
             f"expected a Ray cluster for {self.shards or most or 1} workers of {each:.2g} GB and "
-            f"{', '.join(f'{amount:g} {name}' for name, amount in wanted.items())} each, found "
-            f"{found} (shards, memory_budget, device)"
+            f"{_describe(wanted)} each, found {'; '.join(map(_describe_node, nodes))} (shards, "
+            "memory_budget, device)"
         )
 
     def embed(self, request: EmbeddingRequest) -> RayPatches:
@@ -324,11 +374,13 @@ class RayEngine:
         embedder, images, judged = request.embedder, request.images, request.judged
         num_batches = math.ceil(len(images) / images.batch_size)
         count = min(request.plan.shards, num_batches)
-        gpus = self.gpus if embedder.device.type == "cuda" else 0
-        memory = int(request.plan.needed * GIGABYTE / count) + WORKER_BYTES
-        cpus = self.cpus or _even_cpus(_resources(), count, {"GPU": gpus, "memory": memory})
+        cpus = request.plan.cpus
         threads = self.num_threads or max(int(cpus), 1)
-        resources = {"num_cpus": cpus, "num_gpus": gpus, "memory": memory}
+        resources = {
+            "num_cpus": cpus,
+            "num_gpus": self.gpus if embedder.device.type == "cuda" else 0,
+            "memory": int(request.plan.needed * GIGABYTE / request.plan.shards) + WORKER_BYTES,
+        }
         put = import_ray().put
         method = put(embedder), put(request.scorer)
         arguments, stops = [], [0]
@@ -395,6 +447,10 @@ def _slots(nodes: Sequence[Mapping[str, float]], wanted: Mapping[str, float]) ->
         min(int(node.get(name, 0) / amount) for name, amount in wanted.items() if amount)
         for node in nodes
     )
+
+
+def _describe(wanted: Mapping[str, float]) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())
 
 
 def _describe_node(node: Mapping[str, float]) -> str:

@@ -25,7 +25,7 @@ from patchcore.greedy import centre
 from patchcore.held_out import Folds, HeldOutCollector, HeldOutScores
 from patchcore.judged_patches import judged_patches, num_judged_patches
 from patchcore.memory_bank import Bank, Coreset, make_bank
-from patchcore.memory_plan import MemoryPlan, Needs
+from patchcore.memory_plan import GIGABYTE, MemoryPlan, Needs
 from patchcore.observer import NO_OBSERVER, Observer
 from patchcore.origins import EmbeddingOrder, Origins
 from patchcore.passes import (
@@ -182,11 +182,15 @@ def fit(
         return _fit_bank(embedder, scorer, images, request, observer, engine)
     request = replace(request, normal=True)  # to join scores of different units
     large = _fit_bank(embedder, scorer, images, request, observer, engine)
+    budget = request.memory_budget
+    if budget:  # the first coresets are kept meanwhile
+        kept = sum(coreset.bank.embeddings.nbytes for coreset in large.coresets.values())
+        budget = max(budget - kept / GIGABYTE, 1e-9)
     small = _fit_bank(
         context.embedder,
         context.scorer,
         context.images(images),
-        replace(request, patches=False),
+        replace(request, patches=False, memory_budget=budget),
         observer,
         engine,
         large.copies,

@@ -24,16 +24,19 @@ class MemoryPlan:
         passes: Number of times that the images are embedded, 1 or 2.
         needed: Required memory in gigabytes, of all shards together.
         shards: Number of processes that hold the patches.
+        cpus: CPUs of each of them, if they are workers; 0 for this process alone.
     """
 
     passes: int
     needed: float
     shards: int = 1
+    cpus: float = 0
 
     def describe(self) -> str:
         """Return the plan in words, for the log and ``run.json``."""
         kept = "all embeddings kept" if self.passes == 1 else "projections kept, embedded twice"
-        spread = f" in {self.shards} shards" if self.shards > 1 else ""
+        shards = "1 shard" if self.shards == 1 else f"{self.shards} shards"
+        spread = f" in {shards} of {self.cpus:g} CPU" if self.cpus else ""
         return f"{kept}{spread}, about {self.needed:.2g} GB"
 
 

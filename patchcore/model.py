@@ -90,6 +90,7 @@ class PatchCore:
             )
         self.embedder = Embedder(backbone, self.settings, torch.device(device))
         self.trained: Trained | None = None
+        self.context = Context.of(self.backbone, self.settings, self.device)
         mask = None if ignore_mask is None else IgnoreMask.of(ignore_mask, self.preprocess)
         self._set_mask(mask)
 
@@ -362,7 +363,8 @@ class PatchCore:
 
     def _set_mask(self, mask: IgnoreMask | None) -> None:
         self.mask = mask
-        self.context = Context.of(self.backbone, self.settings, self.device, mask)
+        if self.context is not None:
+            self.context = self.context.with_mask(self.settings, mask)
         self.scorer = Scorer(
             self.settings, self.embedder.grid, self.device, mask, self.embedder.num_banks
         )

@@ -18,7 +18,8 @@ class Prediction:
 
     Attributes:
         score: (B,) float32, the anomaly score, >= 0, in the unit of the setting ``distance``. The
-            score of an ensemble is in standard deviations of normal patches and may be negative.
+            score of an ensemble is in standard deviations of normal patches; it may be negative,
+            and so may the score with a context, for copies of training images.
         anomaly_map: (B, H, W) float32 in the same unit, of the cropped image. Ignored pixels are
             0, in an ensemble the value that it gives to distances of 0.
         distance: (B, h, w, k) float32, distances of each patch to its nearest coreset patches,

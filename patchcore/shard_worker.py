@@ -94,7 +94,8 @@ class ShardWorker:
                 "expected the same training images when those of a lost worker were embedded "
                 "again, found a change"
             )
-        return digests, None if features is None else features.cpu(), self._images.notes
+        notes = getattr(self._images, "notes", None)
+        return digests, None if features is None else features.cpu(), notes
 
     def open(self, key: Key, candidates: torch.Tensor | None) -> None:
         """Open a shard for a selection.

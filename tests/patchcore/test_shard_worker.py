@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.base import UnusableFilesError
+from datasets.base import DatasetError, UnusableFilesError
 from patchcore import PatchCoreError
 from patchcore.distributed import RayEngine, _even_cpus
 from patchcore.errors import ChangedImagesError
@@ -36,13 +36,22 @@ class Workers:
 
     def ask(self, method, arguments, key=None):
         pairs = zip(self._workers, arguments, strict=True)
-        self._last = [getattr(worker, method)(*own) for worker, own in pairs]
-        return self._last
+        return [getattr(worker, method)(*own) for worker, own in pairs]
+
+    def tell(self, method, arguments, key=None):
+        self._last = []
+        for worker, own in zip(self._workers, arguments, strict=True):
+            try:
+                self._last.append(getattr(worker, method)(*own))
+            except DatasetError as error:  # for `result`
+                self._last.append(error)
 
     def result(self, index):
+        if isinstance(self._last[index], Exception):
+            raise self._last[index]
         return self._last[index]
 
-    change = tell = ask
+    change = ask
 
     def know(self, arguments):
         self.known = arguments
@@ -59,7 +68,7 @@ class Workers:
 
 class Engine(RayEngine):
     def plan(self, needs, budget, device):
-        return MemoryPlan(2, needs.two_passes() / 1e9, self.shards)
+        return MemoryPlan(2, needs.two_passes() / 1e9, self.shards, 1)
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +103,7 @@ def test_everything_equals_one_process_to_the_last_bit(shards, settings, request
     expected = fit_images(model, None, **request_)
     found = fit_images(model, Engine(shards=shards), **request_)
     assert_equal(found, expected)
-    assert found.plan.describe().count(f"in {shards} shards") == (shards > 1)
+    assert f" in {shards} shard{'s' * (shards > 1)} of 1 CPU, about" in found.plan.describe()
 
 
 @pytest.fixture
@@ -152,6 +161,51 @@ def test_errors_that_name_images_reach_the_driver_whole():
 def test_cpus_are_divided_among_the_nodes_that_have_the_rest(count, others, expected):
     nodes = [{"CPU": 64, "memory": 8e9}, {"CPU": 8, "GPU": 2, "memory": 32e9}]
     assert _even_cpus(nodes, count, others) == expected
+
+
+def test_images_that_workers_cannot_use_are_reported_together(monkeypatch):
+    """So that a new start leaves out all of them."""
+    numbers = iter(range(3))
+
+    def fail(*_):
+        name = f"{next(numbers)}.png"
+        raise UnusableFilesError({name: "empty"})
+
+    monkeypatch.setattr(ShardWorker, "embed", fail)
+    with pytest.raises(UnusableFilesError) as found:
+        fit_images(make_model(percentage_coreset=0.1), Engine(shards=3))
+    assert list(found.value.reasons) == ["0.png", "1.png", "2.png"]
+
+
+def test_a_cluster_without_room_for_the_workers_is_an_error_before_anything_is_read():
+    cpu = torch.device("cpu")
+    RayEngine(shards=2).check(cpu)
+    for engine in (RayEngine(shards=3), RayEngine(shards=2, cpus=2)):
+        message = rf"for {engine.shards} workers of {engine.cpus or 1:g} CPU each, found a node"
+        with pytest.raises(PatchCoreError, match=message):
+            engine.check(cpu)
+    with pytest.raises(PatchCoreError, match="for 1 workers of 1 CPU, 1 GPU each"):
+        RayEngine().check(torch.device("cuda"))
+
+
+def test_a_worker_that_finds_no_room_is_an_error(monkeypatch):
+    from patchcore import distributed
+
+    class Actor:
+        class __ray_ready__:  # noqa: N801
+            remote = staticmethod(lambda: "started")
+
+    killed = []
+    ray = SimpleNamespace(
+        remote=lambda **_: lambda kind: SimpleNamespace(remote=lambda *_: Actor()),
+        wait=lambda started, timeout: ([], started),
+        kill=killed.append,
+    )
+    monkeypatch.undo()
+    monkeypatch.setattr(distributed, "import_ray", lambda: ray)
+    with pytest.raises(PatchCoreError, match=r"room for 2 workers .* for worker 0 within 300 s"):
+        distributed.Workers([(), ()], {})
+    assert len(killed) == 2
 
 
 @pytest.mark.parametrize("fails", ["embed", "rows"])

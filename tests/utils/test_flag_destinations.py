@@ -736,11 +736,14 @@ class TestDestinations:
             def __init__(self, shards, cpus):
                 given.append((shards, cpus))
 
+            def check(self, device):
+                given.append(device.type)
+
         self.patch.setattr(engine_module.importlib.util, "find_spec", lambda name: name)
         self.patch.setattr(cluster_module, "checked_cluster", checked_cluster)
         self.patch.setattr("patchcore.distributed.RayEngine", Engine)
         self.run("--engine ray --shards 5 --task_cpus 2")
-        assert given == [(5, 2)]
+        assert given == [(5, 2), "cpu"]
 
     @pytest.mark.parametrize(("task_cpus", "expected"), [(0, 8), (3, 3)])
     def test_task_cpus(self, task_cpus, expected):

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from datasets.base import Category
 from patchcore.engine import Engine
 from utils.errors import UsageError
@@ -104,7 +106,7 @@ def fit_engine(
         Workers of Ray that divide the images of each category; None for this process alone.
 
     Raises:
-        UsageError: the cluster or a node cannot be used.
+        PatchCoreError, UsageError: the cluster or a node cannot be used.
     """
     if options.engine != RAY or not categories:
         yield None
@@ -114,4 +116,6 @@ def fit_engine(
     with checked_cluster(options, categories, device) as cluster:
         note(cluster)
         log.info("Ray: nodes: %d; workers divide each category (--shards)", len(cluster.nodes))
-        yield RayEngine(options.shards, cpus=options.task_cpus)
+        engine = RayEngine(options.shards, cpus=options.task_cpus)
+        engine.check(torch.device(device))
+        yield engine

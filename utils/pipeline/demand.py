@@ -9,7 +9,7 @@ from patchcore import PatchCore
 from patchcore.engine import SHARE_OF_FREE_MEMORY
 from patchcore.errors import PatchCoreError
 from patchcore.fit import memory_needs
-from patchcore.memory_plan import GIGABYTE, plan_memory
+from patchcore.memory_plan import BYTES_PER_FLOAT, GIGABYTE, plan_memory
 from utils.errors import UsageError
 from utils.options.evaluate import EvaluateOptions
 from utils.pipeline.evaluate_category import fit_request
@@ -125,17 +125,17 @@ def _fit_memory(
     num_images: int,
     budget: float,
 ) -> float:
-    """Return the gigabytes of a fit; with a context, of both its fits together."""
+    """Return the gigabytes of a fit; with a context, of its second one with the first coresets."""
     request = fit_request(model.with_percentages(options.percentage_coreset), options, seeds)
     parts = [model] if model.context is None else [model, model.context]
     request = replace(request, normal=request.normal or len(parts) > 1)
-    return sum(
-        plan_memory(
-            memory_needs(part.embedder, part.scorer, num_images, options.batch_size, request),
-            budget,
-        ).needed
-        for part in parts
-    )
+    needed, kept = 0.0, 0.0
+    for part in parts:
+        needs = memory_needs(part.embedder, part.scorer, num_images, options.batch_size, request)
+        needed = max(needed, kept + plan_memory(needs, budget).needed)
+        rows = sum(needs.coreset_sizes) * needs.embed_dim / needs.num_banks
+        kept += rows * BYTES_PER_FLOAT / GIGABYTE
+    return needed
 
 
 def budget_of(needed: float, options: EvaluateOptions) -> float:

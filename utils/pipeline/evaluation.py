@@ -13,6 +13,7 @@ from datasets.base import Category, DatasetError
 from datasets.shots import shuffled_training
 from patchcore import PatchCore, Prediction
 from patchcore.engine import Engine
+from patchcore.fit import FitResult
 from patchcore.memory_bank import search_method
 from patchcore.version import RESULTS_VERSION
 from patchcore.weights import RANDOM
@@ -408,6 +409,14 @@ def _of_first_seed(result: CategoryResult) -> CategoryResult:
     return replace(result, learned=result.learned.of_first_seed())
 
 
+def _describe_memory(learned: FitResult) -> str:
+    """Return how the embeddings of a fit were kept, also those of the context's images."""
+    plans = [learned.plan.describe()]
+    if learned.context is not None:
+        plans.append(f"of smaller images: {learned.context.plan.describe()}")
+    return "; ".join(plans)
+
+
 def _describe_fits(
     options: EvaluateOptions,
     names: Sequence[str],
@@ -418,7 +427,7 @@ def _describe_fits(
     record: dict[str, dict[str, object]] = {
         "memory": {
             name if member.shots is None else f"{name}, {shots_text(member.shots)}": (
-                member.learned.plan.describe()
+                _describe_memory(member.learned)
             )
             for group in results
             for name, member in zip(names, group, strict=False)  # without the ensemble
