@@ -350,6 +350,7 @@ class RayEngine:
             PatchCoreError: Ray is missing or not connected; the cluster has too little memory, or
                 too few CPUs or GPUs.
         """
+        self.check(device)
         nodes, wanted = _resources(), self._wanted(device)
         total = needs.while_selecting()
         most = _slots(nodes, wanted)
