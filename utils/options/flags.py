@@ -98,6 +98,9 @@ def parse_flags(
     parser = CommandParser(command, description, epilog)
     add_flags(parser, defaults)
     before, after = _split_at_dashes(arguments)
+    for word in before:
+        if word.startswith("--") and word.endswith("=--"):  # argparse makes it an empty list
+            parser.error(f"argument {word.partition('=')[0]}: expected a value, found --")
     # Intermixed: positional arguments may be before, between and after the flags.
     values = vars(parser.parse_intermixed_args(before))
     if after:

@@ -135,3 +135,12 @@ def test_help_names_the_value_of_each_flag(options):
         details = entry.metadata
         has_value = entry.type not in (bool, "bool")
         assert bool(details["metavar"] or details["choices"]) == has_value, entry.name
+
+
+@pytest.mark.parametrize("flag_name", ["--count", "--sizes", "--share", "--quiet", "--coun"])
+def test_two_dashes_are_no_value(flag_name, capsys):
+    """argparse makes an empty list of them, whatever the type of the flag."""
+    with pytest.raises((UsageError, SystemExit)) as found:
+        parse(f"{flag_name}=--")
+    shown = str(found.value) + capsys.readouterr().err
+    assert f"argument {flag_name}: expected a value, found --" in shown
