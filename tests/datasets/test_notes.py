@@ -59,3 +59,7 @@ def test_notes_of_other_processes_are_added():
     notes.add("empty", "c.png")
     notes.merge(pickle.loads(found.stdout))
     assert notes.all() == [Note("empty", 3, "a.png")]
+    later = Notes()
+    later.add("empty", "z.png")
+    notes.merge(later)
+    assert notes.all() == [Note("empty", 4, "a.png")]

@@ -42,7 +42,7 @@ def fit_images(
     names = tuple(f"{number}.png" for number in range(len(images)))
     training = CroppedImages(images, names, BATCH)
     wanted = FitRequest(model.percentages, **request)
-    return fit(model.embedder, model.scorer, training, wanted, observer, engine)
+    return fit(model.embedder, model.scorer, training, wanted, observer, engine, model.context)
 
 
 def assert_equal(found: FitResult, expected: FitResult) -> None:
@@ -63,3 +63,5 @@ def assert_equal(found: FitResult, expected: FitResult) -> None:
         np.testing.assert_array_equal(other.image_scores, one.image_scores)
         np.testing.assert_array_equal(other.pixel_scores, one.pixel_scores)
     assert found.normal == expected.normal
+    if expected.context is not None:
+        assert_equal(found.context, expected.context)

@@ -6,15 +6,19 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from patchcore import PatchCore, PatchCoreError
 from patchcore.context import TrainedContext
+from patchcore.context import shrink as shrink_batch
+from patchcore.engine import LocalEngine
 from patchcore.ensemble import NormalScores
 from patchcore.export import export
 from patchcore.fit import FitRequest
 from patchcore.fit import fit as fit_images
 from patchcore.held_out import HeldOutScores
 from patchcore.passes import CroppedImages
+from patchcore.settings import Settings
 from tests.patchcore.family_twin import FamilyTwin
 from tests.patchcore.test_family import SIDE, TEST, TRAIN, check_round_trip, crop
 from tests.patchcore.test_fit import two_passes
@@ -208,10 +212,10 @@ def test_the_commands_evaluate_save_and_infer_with_it(tmp_path):
 def test_copies_are_in_one_fold_of_both():
     """Two images may differ and have equal small copies: the folds of both are the images'."""
     images = make_images(12, SIDE)
-    checkered = images[0] // 2  # its copies lose what is added to two pixels of four
+    checkered = images[0] // 2 + 16  # its copies lose what is added to two pixels of four
     changed = checkered.copy()
     changed[::2, ::2] += 8
-    changed[1::2, ::2] -= np.minimum(changed[1::2, ::2], 8)
+    changed[1::2, ::2] -= 8
     images += [checkered, changed, images[3].copy()]
     model = fit(images)
     crops = CroppedImages([crop(image) for image in images], (), 8)
@@ -220,3 +224,50 @@ def test_copies_are_in_one_fold_of_both():
     np.testing.assert_array_equal(result.copies, [*range(14), 3])
     np.testing.assert_array_equal(result.context.copies, result.copies)
     assert len(model.trained.held_out.image_scores) == 14
+    assert result.first.patches is not None
+    assert result.context.first.patches is None  # nothing shows them
+
+
+def test_small_images_are_means_of_pixels():
+    image = np.random.default_rng(0).integers(0, 256, (1, 8, 12, 3), dtype=np.uint8)
+    means = image.reshape(1, 2, 4, 3, 4, 3).mean((2, 4))
+    np.testing.assert_allclose(shrink_batch(image, (2, 3)), means, atol=0.51)
+
+
+def test_of_several_percentages_the_largest_predicts():
+    several, one = (
+        make_model(two_layers(), SIDE, percentage_coreset=p, embed_dim=160, context=0.5).fit(TRAIN)
+        for p in ((0.05, 0.3), 0.3)
+    )
+    np.testing.assert_array_equal(several.predict(TEST).score, one.predict(TEST).score)
+
+
+def test_maps_of_small_images_are_smoothed_as_much_as_the_large_ones():
+    assert Settings(size_crop=64, sigma=4, context=0.5).of_context().sigma == 2
+
+
+def test_a_result_of_the_first_seed_and_the_memory_that_is_left():
+    model = fit()
+    budgets = []
+
+    class Engine(LocalEngine):
+        def plan(self, needs, budget, device):
+            budgets.append(budget)
+            return super().plan(needs, budget, device)
+
+    crops = CroppedImages([crop(image) for image in TRAIN], (), 8)
+    request = FitRequest(model.percentages, (1, 0), memory_budget=1)
+    result = fit_images(
+        model.embedder, model.scorer, crops, request, engine=Engine(), context=model.context
+    )
+    kept = sum(coreset.bank.embeddings.nbytes for coreset in result.coresets.values())
+    assert budgets == [1, pytest.approx(1 - kept / 1e9)]
+    first = result.of_first_seed()
+    assert list(first.coresets) == list(first.context.coresets) == [1]
+    assert list(first.normal) == list(first.context.normal) == [1]
+
+
+def test_half_precision_halves_both_banks(tmp_path):
+    fit().save(tmp_path / "model", dtype="float16")
+    tensors = load_file(tmp_path / "model/model.safetensors")
+    assert {tensors[name].dtype for name in ("embeddings", "context_embeddings")} == {torch.float16}

@@ -10,7 +10,7 @@ import torch
 
 from datasets.base import DatasetError, UnusableFilesError
 from patchcore import PatchCoreError
-from patchcore.distributed import RayEngine, _even_cpus
+from patchcore.distributed import WORKER_BYTES, RayEngine, _even_cpus
 from patchcore.errors import ChangedImagesError
 from patchcore.memory_plan import MemoryPlan, Needs
 from patchcore.passes import CroppedImages
@@ -79,7 +79,13 @@ def without_ray(monkeypatch):
         nodes = staticmethod(lambda: [{"Alive": True, "Resources": {"CPU": 2}}])
 
     monkeypatch.setattr("patchcore.distributed.import_ray", lambda: Ray)
-    monkeypatch.setattr("patchcore.distributed.Workers", lambda own, resources: Workers(own))
+
+    def make_workers(own, resources):
+        assert resources["num_cpus"] == 1
+        assert resources["memory"] > WORKER_BYTES  # and what its patches take
+        return Workers(own)
+
+    monkeypatch.setattr("patchcore.distributed.Workers", make_workers)
 
 
 def some_pixels():
@@ -95,6 +101,7 @@ def some_pixels():
         (2, {"percentage_coreset": (0.02, 1.0)}, {}),
         (3, {"augment": ("horizontal", "brightness")}, {"seeds": (3, 0), "normal": True}),
         (7, {"banks": "per_layer"}, {}),
+        (3, {"context": 0.5}, {}),
         (50, {"ignore_mask": some_pixels(), "retrieve_images": 3}, {"patches": False}),
     ],
 )
