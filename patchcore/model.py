@@ -279,11 +279,11 @@ class PatchCore:
         if self.coreset is None:
             raise PatchCoreError("expected a fitted PatchCore: call fit or load first")
         bank, collector = self.coreset.bank, Collector()
+        context = None if self.context is None else self.trained.context.part(-1)
         for batch in batches:
             predictions = self.scorer.predict(self.embedder.embed(batch), bank, [len(bank)])
-            if self.context is not None:
-                small = self.context.embed(batch)
-                predictions = self.context.join(predictions, small, self.trained.context.part(-1))
+            if context is not None:
+                predictions = self.context.join(predictions, self.context.embed(batch), context)
             (prediction,) = predictions
             collector.add(prediction)
         return collector.finish()

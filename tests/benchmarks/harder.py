@@ -9,7 +9,6 @@ of the training images are learned.
 """
 
 import argparse
-import csv
 import os
 import shutil
 import sys
@@ -140,8 +139,7 @@ def main() -> None:
 
 def _print_rows(flags: str, result: Path) -> None:
     """Print a row for each percentage, in percent."""
-    with (result / "results_defects.csv").open(newline="", encoding="utf-8") as file:
-        defects = list(csv.DictReader(file))
+    defects = read_table(result / "results_defects.csv")
     for row in read_table(result):
         share = row["percentage_coreset"]
         of_kind = {r["defect_type"]: r for r in defects if r["percentage_coreset"] == share}

@@ -4,21 +4,17 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from datasets.base import Category
 from patchcore.engine import Engine
 from utils.errors import UsageError
+from utils.logs import PACKAGES
 from utils.options.engine import RAY
 from utils.options.fit import FitOptions
 from utils.pipeline.nodes import Expected, Node, Report, inspect_nodes, list_nodes
-from utils.ray_cluster import connected
-
-PACKAGES = tuple(
-    Path(__file__).resolve().parents[2] / name for name in ("patchcore", "datasets", "utils")
-)
+from utils.ray_cluster import ROOT, connected
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +62,7 @@ def checked_cluster(
     Raises:
         UsageError: the cluster or a node cannot be used.
     """
-    with connected(options.address, PACKAGES):
+    with connected(options.address, tuple(ROOT / name for name in PACKAGES)):
         nodes = list_nodes()
         expected = Expected.of(options, categories, uses_gpu=uses_gpu(device, nodes))
         yield Cluster(nodes, inspect_nodes(nodes, expected), expected)
