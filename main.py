@@ -12,10 +12,10 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 # A command is utils/commands/<name>.py, imported only if it is asked for.
 COMMANDS = {
     "evaluate": "evaluate on a dataset: metrics, tables and figures (the default command)",
-    "demo": "evaluate on procedural categories: no download of a dataset needed",
+    "demo": "evaluate on procedural categories, without a dataset",
     "rerun": "repeat an evaluation from its run.json, and compare the results",
     "tables": "rebuild the tables of result folders: Markdown, CSV, LaTeX, README",
-    "train": "fit on normal images alone and save the models",
+    "train": "fit on normal images only and save the models",
     "infer": "judge images, folders, videos or a camera with a trained model",
     "check": "check a dataset before it is used, or the training images of a model",
     "export": "write a trained model to one file, as ONNX or for torch.export",
@@ -26,10 +26,10 @@ DEFAULT_COMMAND = "evaluate"
 WRONG_USAGE = 2
 CRASHED = 70  # as in sysexits.h; 1 is Python's own, but infer's for an anomaly
 INTERRUPTED = 130
-STATUSES = """The exit status is 0 when done; 1 if infer found an anomaly, or check a finding; 2
-after an error; 3 when done, but images or categories were left out (--on_error skip); 70
-after a fault of the program; 128 + n if signal n ended it."""
-# Signals that end a run: what is finished is kept, and the exit status is 128 plus the number.
+STATUSES = """Exit status: 0 on success; 1 if infer found an anomaly, check reported a finding,
+or the results of rerun differ; 2 on an error; 3 if images or categories were skipped
+(--on_error skip); 70 on an internal error; 128 + n if signal n ended the command."""
+# Signals that end a run: finished results are kept, and the exit status is 128 plus the number.
 ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 # While a run ends, further signals are ignored for this long.
 ENDING_SECONDS = 5.0
@@ -61,7 +61,7 @@ def _run(arguments: list[str]) -> int:
     name, *rest = arguments if is_named else [DEFAULT_COMMAND, *arguments]
     try:
         if name not in COMMANDS:
-            raise UsageError(f"no command {name!r}; there are: {', '.join(COMMANDS)}")
+            raise UsageError(f"expected a command ({', '.join(COMMANDS)}), found {name!r}")
         _check_memory_limits()
         command = importlib.import_module(f"utils.commands.{name}")
         return command.main(rest, epilog=_list_commands()) or 0
@@ -73,8 +73,8 @@ def _run(arguments: list[str]) -> int:
             raise
         reason = str(error).strip().partition("\n")[0]
         print(
-            "error: the memory is full (--batch_size, --memory_budget; on a GPU --device cpu); "
-            f"what was finished is kept{reason and f': {reason}'}",
+            "error: out of memory (--batch_size, --memory_budget; on a GPU --device cpu); "
+            f"finished results are kept{reason and f': {reason}'}",
             file=sys.stderr,
         )
         return WRONG_USAGE
@@ -127,7 +127,7 @@ def run_script(arguments: list[str]) -> int:
 def _open_standard_streams() -> None:
     """Open the null device for standard streams that are closed.
 
-    Else the next file that is opened would take their place, and get what others print.
+    Otherwise the next file that is opened would take their place and receive printed output.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -159,7 +159,7 @@ def _check_memory_limits() -> None:
 
 def _report_os_error(error: OSError) -> None:
     where = "" if error.filename is None else f": {os.fsdecode(error.filename)}"
-    print(f"error: {error.strerror or error}{where}; what was finished is kept", file=sys.stderr)
+    print(f"error: {error.strerror or error}{where}; finished results are kept", file=sys.stderr)
     _discard_output()
 
 
@@ -174,14 +174,14 @@ def _report_crash() -> int:
 
         traceback.print_exc()
     except Exception:  # there may be no memory left to print it
-        print("error: crashed, and the reason cannot be printed", file=sys.stderr)
+        print("error: internal error; the traceback cannot be printed", file=sys.stderr)
     return CRASHED
 
 
 def _report_interrupt(number: int = 2) -> int:
     """Report a signal, by default SIGINT; return the exit status."""
     name = "interrupted" if number == INTERRUPTED - 128 else f"ended by signal {number}"
-    print(f"{name}; what was finished is kept", file=sys.stderr)
+    print(f"{name}; finished results are kept", file=sys.stderr)
     return 128 + number
 
 

@@ -1,4 +1,4 @@
-"""Presets of settings, by the names of the publications that they follow; no torch in it."""
+"""Presets of settings, by the names of the publications that they follow; without torch."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -131,7 +131,7 @@ def setting(
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of PatchCore, checked and in one form.
+    """Settings of PatchCore, checked and normalised.
 
     Tuples may be given as any iterable, a tuple of one value as that value, and a size as one
     number for a square. ``size_crop`` None is stored as ``size_resize``: there is no crop.
@@ -146,8 +146,8 @@ class Settings:
         (0.1,),
         "method",
         "share of the training patches kept in the coreset, in (0, 1]; 0.1 is the middle setting "
-        "of the paper; several values share one embedding and one selection; 1 keeps all without "
-        "a selection, for few images (as in AnomalyDINO)",
+        "of the paper; several values share one embedding and one selection; 1 keeps all patches "
+        "without a selection, for few images (as in AnomalyDINO)",
         metavar="P",
         bounds=dataclasses.replace(SHARE, example="0.1 for 10 %"),
     )
@@ -243,16 +243,16 @@ class Settings:
         0,
         "method",
         "compare an image only with the coreset patches of this many training images, those with "
-        "the nearest mean embedding (RAD: nearest class token); 0 for all",
+        "the nearest mean embedding (RAD: nearest class token); 0 for all training images",
         metavar="N",
         bounds=Bounds(0),
     )
     foreground: str = setting(
         NO_MASK,
         "method",
-        "patches of the background score 0: none (the paper), or those that the first principal "
-        "component of the image's own patches tells from the object (pca, as in AnomalyDINO, which "
-        "uses it for objects in front of a plain background)",
+        "patches of the background score 0: none (the paper), or the patches that the first "
+        "principal component of the image's own patches separates from the object (pca, as in "
+        "AnomalyDINO, which uses it for objects in front of a plain background)",
         choices=FOREGROUNDS,
     )
     foreground_threshold: float = setting(
@@ -274,9 +274,9 @@ class Settings:
     resize: str = setting(
         STRETCH,
         "preprocessing",
-        "how images reach size_resize: stretch both sides (the paper), or the shorter_edge with "
-        "the aspect kept (as in AnomalyDINO); of that, the centre of size_crop is used, and an "
-        "image that is smaller is extended by its border pixels",
+        "how images are resized to size_resize: stretch both sides (the paper), or resize the "
+        "shorter_edge and keep the aspect ratio (as in AnomalyDINO), then crop the centre to "
+        "size_crop; a smaller image is padded by repeating its border pixels",
         choices=RESIZES,
     )
     size_resize: tuple[int, int] = setting(
@@ -292,7 +292,8 @@ class Settings:
         (224, 224),
         "preprocessing",
         "size in pixels of the centre crop: one number, or height and width; 224 as in the paper, "
-        "so that 23.4 % of each image is not judged; train has no crop: size_resize",
+        "so 23.4 % of each image lies outside the crop and is ignored; train uses size_resize, so "
+        "there is no crop",
         metavar="N",
         bounds=Bounds(1),
         max_values=2,
@@ -301,15 +302,15 @@ class Settings:
         (1.0,),
         "preprocessing",
         "factors of size_crop at which images go through a convolutional backbone; with smaller "
-        "ones beside 1, a patch embedding holds details and their surroundings",
+        "factors in addition to 1, a patch embedding holds details and their surroundings",
         metavar="F",
         bounds=SHARE,
     )
     context: float = setting(
         0.0,
         "preprocessing",
-        "factor of size_crop for smaller copies of the images with a coreset of their own, where "
-        "a patch shows more of the surroundings; their score counts half for the image score, and "
+        "factor of size_crop for smaller copies of the images with their own coreset, where a "
+        "patch shows more of the surroundings; their score counts half for the image score, and "
         "maps are those of the large images; 0 for none",
         metavar="F",
         bounds=Bounds(0, 1),
@@ -325,8 +326,8 @@ class Settings:
     overlap: int = setting(
         64,
         "preprocessing",
-        "smallest overlap of neighbouring tiles in pixels, with tile; half of it should be as "
-        "large as the part of the image that a feature depends on",
+        "smallest overlap of neighbouring tiles in pixels, with tile; half of it should be at "
+        "least the receptive field of a feature",
         metavar="N",
         bounds=Bounds(0),
     )
@@ -341,9 +342,9 @@ class Settings:
     augment: tuple[str, ...] = setting(
         (),
         "preprocessing",
-        "also learn changed training images: horizontal and vertical flips, rotations by multiples "
-        "of 45 degrees (as in AnomalyDINO), brightness 0.8 and 1.2 (the range of SuperADD) "
-        "(default: none)",
+        "also learn augmented training images: horizontal and vertical flips, rotations by "
+        "multiples of 45 degrees (as in AnomalyDINO), brightness 0.8 and 1.2 (the range of "
+        "SuperADD) (default: none)",
         choices=AUGMENTATIONS,
     )
     norm_tokens: bool = setting(
@@ -403,7 +404,7 @@ class Settings:
         )
 
     def _check_combinations(self) -> None:
-        """Raise PatchCoreError for settings that have no effect, or no meaning, together."""
+        """Raise PatchCoreError for combinations of settings without effect or meaning."""
         if self.neighbourhood == PLAIN:
             reason = "which has no neighbourhoods to pool"
             self._require_default("patch_size", "neighbourhood", reason)
@@ -431,7 +432,7 @@ class Settings:
             )
         if self.banks == PER_LAYER and self.image_score == "reweighted":
             raise PatchCoreError(
-                "expected another image_score than reweighted with banks per_layer: equation 7 "
+                "expected an image_score other than reweighted with banks per_layer: equation 7 "
                 "weighs by the neighbours in one bank (image_score, banks)"
             )
         if self.banks == PER_LAYER and self.distance == COSINE:
@@ -439,7 +440,7 @@ class Settings:
             self._require_default("layer_weights", "distance", f"and banks {PER_LAYER}, {reason}")
 
     def _require_default(self, name: str, other: str, reason: str) -> None:
-        """Raise PatchCoreError if a setting is given with a value of another that excludes it."""
+        """Raise PatchCoreError if the value of another setting excludes a setting that is given."""
         default = type(self).__dataclass_fields__[name].default
         found = getattr(self, name)
         if found != default:
@@ -461,7 +462,7 @@ class Settings:
             record: Mapping of every setting's name to its value.
 
         Raises:
-            PatchCoreError: It is no mapping, a setting is unknown or missing, or a value is not
+            PatchCoreError: It is not a mapping, a setting is unknown or missing, or a value is not
                 allowed.
         """
         if not isinstance(record, Mapping):

@@ -218,7 +218,7 @@ class TestBadFlags:
     @pytest.mark.parametrize("word", ["evalute", "table", "Demo"])
     def test_a_mistyped_command_lists_the_commands(self, word, capfd):
         assert call(word, "--k", "3") == main.WRONG_USAGE
-        error = f"error: no command '{word}'; there are: {', '.join(main.COMMANDS)}\n"
+        error = f"error: expected a command ({', '.join(main.COMMANDS)}), found '{word}'\n"
         assert capfd.readouterr().err == error
 
     def test_a_word_too_many(self, fail):
@@ -336,6 +336,6 @@ class TestStoppedRun:
         paths = f"--path_data {own_data} --path_result {folder}"
         assert call(*quick(*paths.split())) == main.INTERRUPTED
         lines = without_log(capsys.readouterr().err.splitlines())
-        assert lines == ["interrupted; what was finished is kept"]
+        assert lines == ["interrupted; finished results are kept"]
         self.check_first_category_is_kept(folder)
         assert read_run(folder)["state"] == "interrupted"

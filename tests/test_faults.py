@@ -253,7 +253,7 @@ class TestSkippedCategories:
         with monkeypatch.context() as patched:
             patched.setattr(evaluation_module, "evaluate_category", fail)
             folder = run(SKIP, status=LEFT_OUT)
-            self.check(folder, "the memory is full (--batch_size, --memory_budget)")
+            self.check(folder, "out of memory (--batch_size, --memory_budget)")
         run(SKIP)
         assert [row["category"] for row in read_table(folder)] == ["gadget", "widget"]
         assert read_run(folder)["skipped_categories"] == {}
@@ -352,9 +352,7 @@ class TestFullMemory:
     def test_not_even_one_image_fits(self, run, fits, capsys):
         fits(0)
         folder = run(status=main.WRONG_USAGE)
-        expected = (
-            "error: the memory is full (--batch_size, --memory_budget; on a GPU --device cpu)"
-        )
+        expected = "error: out of memory (--batch_size, --memory_budget; on a GPU --device cpu)"
         assert last_error(capsys).startswith(expected)
         assert read_run(folder)["state"].startswith("stopped: CUDA out of memory")
 

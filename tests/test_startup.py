@@ -80,7 +80,7 @@ IMAGE = "data/widget/train/good/000.png"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("evalute", "no command 'evalute'; there are: evaluate, demo, "),
+        ("evalute", "expected a command (evaluate, demo, "),
         ("--topk 3", "unrecognized arguments: --topk 3"),
         ("--k 0", "expected k of at least 1, found 0 (--k)"),
         ("--precision int8", "argument --precision: invalid choice"),
@@ -155,7 +155,7 @@ def test_an_interrupted_import_ends_without_a_traceback(folder, name):
     interrupt = "os.kill(os.getpid(), signal.SIGINT)"
     process = run(folder, DATA, AT_IMPORT.format(name=name, action=interrupt) + RUN)
     assert json.loads(process.stdout)[0] == main.INTERRUPTED
-    assert process.stderr == "interrupted; what was finished is kept\n"
+    assert process.stderr == "interrupted; finished results are kept\n"
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
@@ -164,7 +164,7 @@ def test_other_signals_end_it_too(folder, name):
     action = f"os.kill(os.getpid(), {number:d})"
     process = run(folder, DATA, AT_IMPORT.format(name="torch", action=action) + RUN)
     assert json.loads(process.stdout)[0] == 128 + number
-    assert process.stderr == f"ended by signal {number:d}; what was finished is kept\n"
+    assert process.stderr == f"ended by signal {number:d}; finished results are kept\n"
 
 
 def test_a_signal_that_is_ignored_stays_ignored(folder):
@@ -229,7 +229,7 @@ def test_a_full_standard_output_is_one_line(folder):
             text=True,
         )
     assert process.returncode == main.WRONG_USAGE
-    assert process.stderr == "error: No space left on device; what was finished is kept\n"
+    assert process.stderr == "error: No space left on device; finished results are kept\n"
 
 
 @pytest.mark.parametrize("stream", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
@@ -244,7 +244,7 @@ def test_an_exhausted_memory_is_one_line(folder, text):
     action = f"raise {text}"
     process = run(folder, DATA, AT_IMPORT.format(name="torch", action=action) + RUN)
     assert json.loads(process.stdout)[0] == main.WRONG_USAGE
-    assert re.fullmatch("error: the memory is full .*\n", process.stderr)
+    assert re.fullmatch("error: out of memory .*\n", process.stderr)
 
 
 def test_an_extension_module_may_turn_an_interruption_into_another_error(folder):
@@ -256,7 +256,7 @@ def test_an_extension_module_may_turn_an_interruption_into_another_error(folder)
     )
     process = run(folder, DATA, AT_IMPORT.format(name="torch", action=swallow) + RUN)
     assert json.loads(process.stdout)[0] == main.INTERRUPTED
-    assert process.stderr == "interrupted; what was finished is kept\n"
+    assert process.stderr == "interrupted; finished results are kept\n"
 
 
 @pytest.mark.parametrize("name", ["utils.errors", "torch"])

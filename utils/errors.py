@@ -1,11 +1,11 @@
-"""What a user can mend around a run: its flags and its result folder."""
+"""Errors that a user can fix: flags and the result folder."""
 
-# Exit status of a run that has left out images or categories (--on_error skip).
+# Exit status of a run that skipped images or categories (--on_error skip).
 LEFT_OUT = 3
 
 
 class UsageError(Exception):
-    """A flag, or the place of the results, that cannot be used; the message says which and why."""
+    """A flag or a result folder that cannot be used; the message says which and why."""
 
 
 def describe_end(error: BaseException) -> str:
@@ -17,12 +17,12 @@ def describe_end(error: BaseException) -> str:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether the memory of the host or of a GPU is exhausted."""
-    # torch, which is not imported for it, has an error of its own for a GPU, and none for the host.
+    # torch, which is not imported for this, has its own error for a GPU, and none for the host.
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & {"MemoryError", "OutOfMemoryError"}) or "allocate memory" in str(error)
 
 
 def describe_out_of_memory(error: BaseException) -> str:
-    """Return an exhausted memory in one line, with the flags to change."""
+    """Return an out-of-memory error in one line, with the flags to change."""
     reason = str(error).strip().partition("\n")[0]
-    return f"the memory is full (--batch_size, --memory_budget): {reason}"
+    return f"out of memory (--batch_size, --memory_budget): {reason}"

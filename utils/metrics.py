@@ -30,12 +30,13 @@ class Curve:
     """Points of the curves, from the highest threshold to the lowest.
 
     Attributes:
-        false_positive_rate: (p,) fraction of the normal items above the threshold; ascending.
-        true_positive_rate: (p,) fraction of the defective items above the threshold: the recall.
-        precision: (p,) fraction of the items above the threshold that are defective; 1 if no item
-            is above it.
-        region_overlap: (p,) mean over defect regions of the fraction above the threshold; 0 without
-            regions.
+        false_positive_rate: (p,) fraction of the normal items at or above the threshold; ascending.
+        true_positive_rate: (p,) fraction of the defective items at or above the threshold: the
+            recall.
+        precision: (p,) fraction of the items at or above the threshold that are defective; 1 if
+            there is no such item.
+        region_overlap: (p,) mean over defect regions of the fraction at or above the threshold; 0
+            without regions.
     """
 
     false_positive_rate: np.ndarray

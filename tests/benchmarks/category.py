@@ -48,7 +48,7 @@ def measure(quick: bool) -> list[Row]:
     largest, sweep = runs[0.25,][0], runs[SWEEP][0]
     rows.append(
         Row(
-            f"{what}: 1 %, 10 % and 25 % at once",
+            f"{what}: 1 %, 10 % and 25 % in one run",
             f"25 % alone: {largest:.1f} s",
             f"sweep: {sweep:.1f} s",
             sweep / largest,

@@ -1,4 +1,4 @@
-"""`main.py check`: what is in a dataset, and what in it would give wrong results."""
+"""`main.py check`: the content of a dataset, and problems that would give wrong results."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +9,10 @@ from utils.options.flags import parse_flags
 from utils.pipeline.categories import category_names, open_data
 
 DESCRIPTION = """Check a dataset before it is used: layout, images of each category, sizes, bit
-depths, copies within and between training and test images, unreadable files, odd masks, files that
-are left out, and the published numbers of images. With --model, list the training images that the
-others explain least. Exit status: 0 if nothing is remarkable, 1 if something is, 2 if an image
-cannot be read or the dataset cannot be used. A part of a published dataset is no fault."""
+depths, duplicates within and between training and test images, unreadable files, suspicious masks,
+ignored files, and the published numbers of images. With --model, list the training images that are
+least similar to the others. Exit status: 0 without findings, 1 with findings, 2 if an image cannot
+be read or the dataset cannot be used. A subset of a published dataset is not a finding."""
 
 
 def main(arguments: list[str], *, epilog: str = "") -> int:

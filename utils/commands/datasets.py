@@ -1,4 +1,4 @@
-"""`main.py datasets`: published datasets, their licences, and where to get them."""
+"""`main.py datasets`: list published datasets, their licences, and where to get them."""
 
 from datasets.downloads import DOWNLOADS, NEEDS_FORM, listed
 from datasets.published import Published
@@ -6,7 +6,7 @@ from utils.options.flags import CommandParser
 from utils.table import escape_markdown, markdown_table
 
 DESCRIPTION = """List published datasets for anomaly detection: name, categories, images, licence,
-paper, and where to get them. Numbers that are not known are missing."""
+paper, and where to get them. Unknown numbers are left empty."""
 COLUMNS = ("name", "title", "categories", "images", "licence", "paper", "address", "download")
 
 

@@ -1,4 +1,4 @@
-"""`main.py demo`: the whole evaluation on procedural categories, without a dataset."""
+"""`main.py demo`: evaluate on procedural categories, without a dataset."""
 
 import logging
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""`main.py download`: a published dataset, downloaded, checked and unpacked."""
+"""`main.py download`: download, check and unpack a published dataset."""
 
 import logging
 from dataclasses import replace
@@ -14,8 +14,8 @@ from utils.options.download import DownloadOptions
 from utils.options.flags import parse_flags
 from utils.progress import show_progress
 
-DESCRIPTION = """Download a published dataset and unpack it to a folder. An interrupted download
-continues with the same command. The archive is checked before it is unpacked; the folder gets its
+DESCRIPTION = """Download a published dataset and unpack it to a folder. The same command
+continues an interrupted download. The archive is checked before it is unpacked; the folder gets its
 name only when it is complete."""
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
 
 
 def _download(dataset: Published, known: Download, folder: Path, options: DownloadOptions) -> Path:
-    """Download the archive to a place beside the folder; return its path.
+    """Download the archive to the parent of the folder; return its path.
 
     Raises:
         UsageError: The dataset has no public address, or its licence is not accepted.
@@ -87,8 +87,8 @@ def _download(dataset: Published, known: Download, folder: Path, options: Downlo
 def _check_given(archive: Path, dataset: Published, remote: RemoteFile, sha256: str) -> None:
     """Compare the digest of a user's archive with the expected one.
 
-    A published digest is of one form of the archive, and others may be fine: a difference is
-    reported. A difference from ``--sha256`` is an error.
+    A published digest is of one form of the archive, and other forms may be valid: a difference
+    is reported. A difference from ``--sha256`` is an error.
 
     Raises:
         DatasetError: The digest is not that of ``--sha256``, or the file cannot be read.

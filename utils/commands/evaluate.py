@@ -1,4 +1,4 @@
-"""`main.py [evaluate]`: PatchCore on the categories of a dataset."""
+"""`main.py [evaluate]`: evaluate PatchCore on the categories of a dataset."""
 
 from utils.options.evaluate import EvaluateOptions
 from utils.options.method import parse_options

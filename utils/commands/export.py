@@ -1,4 +1,4 @@
-"""`main.py export`: a trained model as one file that runs without this program."""
+"""`main.py export`: write a trained model to one file that runs without this program."""
 
 from datasets.base import DatasetError
 from datasets.inputs import path_fault
@@ -6,8 +6,9 @@ from utils.options.export import ExportOptions
 from utils.options.flags import parse_flags
 from utils.pipeline.trained_models import choose_model
 
-DESCRIPTION = """Write a trained model to one file: image in, score and anomaly map out, memory bank
-included. The file appears only after its outputs were compared with the model's."""
+DESCRIPTION = """Write a trained model, with its memory bank, to one file that takes images and
+returns scores and anomaly maps. The file appears only after its outputs were compared with the
+outputs of the model."""
 
 
 def main(arguments: list[str], *, epilog: str = "") -> None:

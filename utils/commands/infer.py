@@ -6,9 +6,9 @@ from utils.options.flags import parse_flags
 from utils.options.infer import InferOptions
 from utils.pipeline.trained_models import choose_model
 
-DESCRIPTION = """Judge images, folders, videos or a camera with a trained model of train or
-evaluate. Exit status: 0 if all images are normal, 1 if one is anomalous, 2 after wrong usage or if
-an image or a part of a video could not be judged (the others are judged)."""
+DESCRIPTION = """Judge images, folders, videos or a camera with a model saved by train or evaluate.
+Exit status: 0 if all images are normal, 1 if at least one is anomalous, 2 on wrong usage or if an
+image or a part of a video could not be judged (the other images are judged)."""
 
 
 def main(arguments: list[str], *, epilog: str = "") -> int:

@@ -1,4 +1,4 @@
-"""`main.py rerun`: an evaluation once more, from the record of its run."""
+"""`main.py rerun`: repeat an evaluation from its run record."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,14 @@ from utils.pipeline.skipping import Skipping
 from utils.results import ResultRow, read_rows, results_digest
 from utils.run_record import read_run
 
-DESCRIPTION = """Repeat an evaluation from the run.json of its result folder: the same method, data
-and seeds, and whatever flags are given in place of the recorded ones. Where results are written,
-the engine, a network of your own (module:factory) and the limits of the machine are never taken
-from the file: --path_result is required. Exit status: 0 if the results are equal to the recorded
-ones, 1 if they differ."""
+DESCRIPTION = """Repeat an evaluation from the run.json of its result folder, with the same method,
+data and seeds; flags that are given override the recorded ones. The result folder, the engine, your
+own network (module:factory) and the limits of the machine are never taken from the file, so
+--path_result is required. Exit status: 0 if the results are equal to the recorded results, 1 if
+they differ."""
 EQUAL, DIFFERENT = 0, 1
-# What a file from somebody else must not choose: where to write, which machines to connect to, and
-# what this machine can bear.
+# What an untrusted file must not choose: where to write, which machines to connect to, and the
+# resource limits of this machine.
 NOT_TAKEN = (
     *("path_result", "path_trained", "fresh"),
     *("engine", "address", "shards", "task_cpus"),
@@ -82,10 +82,10 @@ def _names(flags: Sequence[str]) -> set[str]:
 def _check(
     flags: Sequence[str], recorded: EvaluateOptions, options: EvaluateOptions, path: Path
 ) -> None:
-    """Check that what the record must not choose is given.
+    """Check that the values that the record must not choose are given.
 
     Raises:
-        UsageError: It is not.
+        UsageError: A value is missing or not allowed.
     """
     if "path_result" not in _names(flags):
         raise UsageError(
@@ -93,26 +93,26 @@ def _check(
         )
     if options.path_result.resolve() == (path if path.is_dir() else path.parent).resolve():
         raise UsageError(
-            f"expected another folder than that of the record, found {options.path_result} for "
+            f"expected a folder different from that of the record, found {options.path_result} for "
             "both (--path_result)"
         )
     if "protocol" in _names(flags):
         raise UsageError(
-            "expected no --protocol: the settings are those of the record; give single ones in "
-            "their place (--protocol)"
+            "expected no --protocol: the settings are those of the record; give single settings "
+            "instead (--protocol)"
         )
     own = [name for name in recorded.backbone if is_own_network(name)]
     if own and "backbone" not in _names(flags):
         raise UsageError(
-            f"expected the backbone to be given: the record names {', '.join(own)}, and no code is "
-            "imported because a file says so (--backbone)"
+            f"expected the backbone to be given: the record names {', '.join(own)}, and code "
+            "named in a file is never imported (--backbone)"
         )
 
 
 def _report_changes(
     recorded: EvaluateOptions, options: EvaluateOptions, record: Mapping[str, object]
 ) -> None:
-    """Log which options and versions are others than in the record."""
+    """Log which options and versions differ from the record."""
     names = (e.name for e in fields(options) if e.name not in ("path_result", "quiet", "verbose"))
     for name in names:
         before, now = getattr(recorded, name), getattr(options, name)
@@ -140,7 +140,7 @@ def _compare(
         found = compare_rows(read_rows(folder), rows)
         return f"{found} in {folder / RESULTS_FILE}", found.is_equal
     if "results_digest" not in record:
-        return f"nothing to compare with: no {RESULTS_FILE} beside the record", True
+        return f"nothing to compare with: no {RESULTS_FILE} in the folder of the record", True
     is_equal = record["results_digest"] == results_digest(rows)
-    verdict = "equal to" if is_equal else "other than"
-    return f"the {len(rows)} rows are {verdict} the recorded ones, by their digest", is_equal
+    verdict = "equal to" if is_equal else "different from"
+    return f"the {len(rows)} rows are {verdict} the recorded rows, by their digest", is_equal

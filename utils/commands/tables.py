@@ -82,7 +82,7 @@ def gather_rows(
             name = f"{row.model} ({folder.name if unique else folder})"
             kept = row if len(methods[row.model]) == 1 else replace(row, model=name)
             if kept.key in gathered:
-                log.warning("measured more than once, the last one is kept: %s", kept.key)
+                log.warning("measured more than once, the last result is kept: %s", kept.key)
             gathered[kept.key] = kept
     return sorted(gathered.values(), key=lambda row: (row.model, row.category))
 

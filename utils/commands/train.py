@@ -1,4 +1,4 @@
-"""`main.py train`: models of normal images alone, for infer and export."""
+"""`main.py train`: models of normal images, for infer and export."""
 
 import logging
 import sys
@@ -15,7 +15,7 @@ from utils.pipeline.skipping import Skipping
 
 DESCRIPTION = """Fit models on normal images and save them, without test images: either on PATHs of
 normal images as one --category, or on the good training images of the categories in --path_data.
-With --extend, normal images at PATHs join a trained model."""
+With --extend, the normal images at PATHs are added to a trained model."""
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,7 @@ def read_categories(options: TrainOptions, skipping: Skipping) -> list[Category]
     """List the training images of each category, or those at the PATHs.
 
     Raises:
-        DatasetError: A folder or file is missing, or there is something else than normal images
-            at the PATHs.
+        DatasetError: A folder or file is missing, or not all images at the PATHs are normal.
     """
     if not options.paths:
         return read_training(options, skipping)

@@ -20,7 +20,7 @@ class ComputingOptions(Flags):
         8,
         "computing",
         "images per batch; larger batches gain nothing on a CPU, a GPU may need 32 or more; "
-        "another batch size may change the last digits of scores",
+        "a different batch size may change the last digits of scores",
         metavar="N",
         bounds=Bounds(1),
     )

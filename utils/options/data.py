@@ -15,7 +15,7 @@ class DataOptions(Flags):
         Path("mvtec_anomaly_detection"),
         "input",
         "folder of a dataset as it comes out of its archive, or of your own images; or a file "
-        "that lists images (CSV, COCO); docs/datasets.md lists the layouts",
+        "that lists images (CSV, COCO); docs/datasets.md describes the layouts",
         metavar="PATH",
     )
     dataset: str = flag(
@@ -33,7 +33,7 @@ class DataOptions(Flags):
     holdout: float = flag(
         0.2,
         "input",
-        "share of the good images that evaluate holds out for testing where the data have no "
+        "share of the good images that evaluate holds out for testing if the data have no "
         "split, chosen by the first --seed; train learns them too",
         metavar="R",
         bounds=Bounds(0, 0.9, open_low=True),
@@ -41,20 +41,21 @@ class DataOptions(Flags):
     normal_dir: str = flag(
         "",
         "input",
-        "folder of good images in each category of your own (default: a usual name, such as good); "
-        "with this or one of the next two flags, the layout is that of your own folders",
+        "folder of good images in each category of your own dataset (default: a usual name, such "
+        "as good); with this or one of the next two flags, the layout is that of your own folders",
         metavar="DIR",
     )
     abnormal_dir: tuple[str, ...] = flag(
         (),
         "input",
-        "folders of defective images there, one per defect type (default: all other folders)",
+        "folders of defective images in each category, one per defect type (default: all other "
+        "folders)",
         metavar="DIR",
     )
     mask_dir: str = flag(
         "",
         "input",
-        "folder of masks there (default: ground_truth, masks or mask)",
+        "folder of masks in each category (default: ground_truth, masks or mask)",
         metavar="DIR",
     )
 
@@ -72,7 +73,7 @@ class ShotOptions(Flags):
         (),
         "input",
         "numbers of training images, chosen by --seed, for few-shot results; several in one run "
-        "have rows of their own in all tables (default: all training images)",
+        "have their own rows in all tables (default: all training images)",
         metavar="N",
         bounds=Bounds(1),
     )

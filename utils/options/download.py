@@ -30,8 +30,8 @@ class DownloadOptions(LogOptions):
     archive: str = flag(
         "",
         "input",
-        "archive to unpack that you have already, for example of a dataset behind a form; it stays "
-        "where it is",
+        "local archive to unpack, for example of a dataset that requires a form; the archive is "
+        "not deleted",
         metavar="FILE",
     )
     sha256: str = flag(
@@ -41,7 +41,7 @@ class DownloadOptions(LogOptions):
         metavar="HEX",
     )
     keep_archive: bool = flag(
-        False, "output", "keep the downloaded archive beside FOLDER after it was unpacked"
+        False, "output", "keep the downloaded archive next to FOLDER after unpacking"
     )
 
     def check(self) -> None:

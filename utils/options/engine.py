@@ -36,7 +36,7 @@ class EngineOptions(Flags):
         "computing",
         "with --engine ray: workers that divide the training images of each category, one category "
         "after another, with the coreset of one process; 0: evaluate computes each category as one "
-        "task, and train divides it among as few workers as have the memory",
+        "task, and train uses the smallest number of workers with enough memory",
         metavar="N",
         bounds=Bounds(0),
     )

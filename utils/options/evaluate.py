@@ -20,20 +20,22 @@ class OutputOptions(Flags):
     path_result: Path = flag(
         Path("result"),
         "output",
-        "folder for tables and figures; a run goes on from the results of an earlier run with the "
-        "same settings and data, and moves others to the subfolder 'earlier'",
+        "folder for tables and figures; a run resumes from the results of an earlier run with the "
+        "same settings and data, and moves other results to the subfolder 'earlier'",
         metavar="DIR",
     )
     fresh: bool = flag(
         False,
         "output",
-        "move the results of an earlier run to the subfolder 'earlier' and start anew",
+        "move the results of an earlier run to the subfolder 'earlier' and start from the "
+        "beginning",
     )
     pictures: str = flag(
         "all",
         "output",
         "test images with localization and explanation figures (first seed, every percentage); "
-        "worst draws the most wrongly scored; the measured time never includes drawing",
+        "worst draws the images farthest on the wrong side of the threshold; the measured time "
+        "never includes drawing",
         choices=PICTURES,
     )
     pictures_limit: int = flag(
@@ -81,7 +83,7 @@ class OutputOptions(Flags):
         "output",
         "size of masks and maps for the metrics of pixels and for save_maps: that of the crop (as "
         "in the paper), or that of each image as it was given (original, as in AnomalyDINO), to "
-        "which the map is enlarged; pixels outside of the crop do not count",
+        "which the map is enlarged; pixels outside the crop do not count",
         choices=MAP_SIZES,
     )
     save_maps: bool = flag(

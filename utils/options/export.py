@@ -29,7 +29,7 @@ class ExportOptions(LogOptions, ModelChoice):
     images: tuple[str, ...] = flag(
         (),
         "export",
-        "images to compare the file with the model on: files, folders or patterns, of which the "
-        "first 16 are used (default: training images, if they still exist)",
+        "images for comparing the file with the model: files, folders or patterns; the first 16 "
+        "images are used (default: training images, if they still exist)",
         metavar="PATH",
     )

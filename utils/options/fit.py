@@ -81,7 +81,7 @@ class FitOptions(
     """Options of a fit: its images, its settings, and the models to save."""
 
     def check_files(self) -> None:
-        """Raise UsageError if a file of the flags, or what the engine needs, is missing."""
+        """Raise UsageError if a file of the flags or a requirement of the engine is missing."""
         super().check_files()
         self.check_ignore_mask()
         self.check_engine(self.device)

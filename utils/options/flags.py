@@ -48,7 +48,7 @@ def flag(
 class Flags:
     """Base of a command's options; groups of flags are combined by inheritance.
 
-    A subclass with checks of its own calls ``super().__post_init__()`` first.
+    A subclass with its own checks calls ``super().__post_init__()`` first.
 
     Raises:
         UsageError: A number is out of the bounds of its flag.
@@ -123,7 +123,7 @@ def add_flags(parser: "CommandParser", defaults: Flags) -> None:
 
 
 def flags_as_markdown(defaults: Flags) -> str:
-    """Return a table of all flags for the README."""
+    """Return a table of all flags for docs/flags.md."""
     lines = ["| flag | default | meaning |", "|:---|:---|:---|"]
     for entry in dataclasses.fields(defaults):
         details = entry.metadata

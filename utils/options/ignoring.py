@@ -14,9 +14,9 @@ class IgnoringOptions(Flags):
     ignore_mask: str = flag(
         "",
         "input",
-        "image in the proportions of all images, white where they are neither learned nor judged "
-        "(a fixture, a time stamp); stored with the model; with infer, ignored in addition to "
-        "what the model ignores",
+        "mask image with the aspect ratio of the images, white where they are neither learned nor "
+        "judged (a fixture, a time stamp); stored with the model; with infer, ignored in addition "
+        "to what the model ignores",
         metavar="FILE",
     )
 

@@ -49,7 +49,7 @@ class InputOptions(Flags):
     on_error: str = flag(
         SKIP,
         "input",
-        "what to do about an image that cannot be judged: skip it and judge the others, or stop; "
+        "what to do about an image that cannot be judged: skip it and continue, or stop; "
         "the exit status is 2 in both cases",
         choices=(SKIP, STOP),
     )
@@ -99,9 +99,9 @@ class OutputOptions(Flags):
     path_result: Path = flag(
         Path("result_infer"),
         "output",
-        "folder for predictions.csv, predictions.jsonl and other results; a run goes on from the "
-        "results of an earlier one with the same PATHs, model and settings, and moves others to "
-        "the subfolder 'earlier'",
+        "folder for predictions.csv, predictions.jsonl and other results; a run resumes from the "
+        "results of an earlier run with the same PATHs, model and settings, and moves other "
+        "results to the subfolder 'earlier'",
         metavar="DIR",
     )
     fresh: bool = flag(
@@ -168,12 +168,12 @@ class InferOptions(
     """Options of an inference."""
 
     def check_input(self) -> None:
-        """Raise UsageError unless there are images, which are not in the folder of the results."""
+        """Raise UsageError if there are no images, or if they are in the folder of the results."""
         super().check_input()
         for folder in (*self.paths, *filter(None, [self.watch])):
             are_there = Path(folder).exists() and self.path_result.exists()
             if are_there and self.path_result.samefile(folder):
                 raise UsageError(
-                    "expected another folder than that of the images, found "
+                    "expected a folder different from that of the images, found "
                     f"{self.path_result} for both (--path_result)"
                 )

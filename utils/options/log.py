@@ -10,7 +10,7 @@ from utils.options.flags import Flags, flag
 
 @dataclass(frozen=True)
 class LogOptions(Flags):
-    """How much is said."""
+    """Verbosity of the messages."""
 
     quiet: bool = flag(
         False, "messages", "show warnings and errors only, besides results on standard output"

@@ -52,7 +52,7 @@ class ProtocolOptions(Flags):
         "patchcore_ex (area interpolation, k = 5, max_map), anomalib_like (256x256 without crop, "
         "1536 dimensions, reweighted), or anomalydino, rad and superadd (published methods, with "
         "their backbones and layers unless a backbone is given; docs/method.md lists what each "
-        "sets and leaves out)",
+        "sets and does not cover)",
         choices=tuple(PROTOCOLS),
     )
 

@@ -15,7 +15,7 @@ class ModelChoice(Flags):
     path_trained: Path = flag(
         Path("trained"),
         "model",
-        "folder of trained models, or of one of them",
+        "folder of trained models, or of one trained model",
         metavar="DIR",
     )
     category: str = flag(
@@ -31,14 +31,14 @@ class ModelChoice(Flags):
     backbone: str = flag(
         "",
         "model",
-        "backbone of the model (default: the only one); required for a module:factory, because no "
-        "code is imported on the word of a file",
+        "backbone of the model (default: the only one); required for module:factory, because code "
+        "named in a model file is never imported",
         metavar="NAME",
     )
     weights: str = flag(
         "",
         "model",
-        "weights of the backbone, if they are no longer where they were at training",
+        "weights of the backbone, if their location has changed since training",
         metavar="default|random|FILE",
     )
 

@@ -17,8 +17,8 @@ class ReadingOptions(Flags):
     max_megapixels: float = flag(
         250.0,
         "input",
-        "largest image that is decoded, in millions of pixels; a larger one is an error, before it "
-        "needs memory",
+        "largest image that is decoded, in millions of pixels; a larger image raises an error "
+        "before it is decoded",
         metavar="MP",
         bounds=Bounds(0, open_low=True),
     )
@@ -31,14 +31,15 @@ class FaultOptions(Flags):
     on_error: str = flag(
         STOP,
         "input",
-        "what to do about an image that cannot be used: stop the run, or skip the image, and the "
-        "category if it cannot go on; the results name what is left out, and the exit status is 3",
+        "what to do about an image that cannot be used: stop the run, or skip the image, or the "
+        "whole category if it cannot continue; the results name what was skipped, and the exit "
+        "status is 3",
         choices=(STOP, SKIP),
     )
 
     @property
     def skips(self) -> bool:
-        """Whether images that cannot be used are left out."""
+        """Whether images that cannot be used are skipped."""
         return self.on_error == SKIP
 
 

@@ -1,4 +1,4 @@
-"""Options from ``run.json``, which may come from somebody else: nothing but checked values."""
+"""Options from ``run.json``: every value is checked, since the file may be untrusted."""
 
 import dataclasses
 import logging
@@ -29,12 +29,12 @@ def read_options(defaults: AnyFlags, record: object, source: Path) -> AnyFlags:
     unknown = [name for name in record if name not in entries]
     if unknown:
         raise UsageError(
-            f"expected the options of an evaluation in {source}, found others: "
+            f"expected the options of an evaluation in {source}, found unknown options: "
             f"{', '.join(f'{name!r:.40}' for name in unknown[:5])}"
         )
     missing = [name for name in entries if name not in record]
     if missing:
-        log.info("not in %s, and taken as by default: %s", source, ", ".join(missing))
+        log.info("not in %s, defaults are used: %s", source, ", ".join(missing))
     kinds = typing.get_type_hints(type(defaults))
     values = {}
     for name, value in record.items():
@@ -50,7 +50,7 @@ def _read(kind: object, value: object) -> object:
     """Return a value of JSON as an option of a type.
 
     Raises:
-        ValueError, OverflowError: It is of another type, or no text of a command line.
+        ValueError, OverflowError: It is of another type, or cannot be a command-line argument.
     """
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list):

@@ -21,22 +21,24 @@ class ThresholdOptions(Flags):
     threshold: str = flag(
         TRAIN_QUANTILE,
         "thresholds",
-        "image threshold of saved models: train_quantile (keeps --nominal_fpr on normal images, "
-        "from training images alone), f1_max (largest F1 on labelled test images), or a number",
+        "image threshold of saved models: train_quantile (computed from training images only, for "
+        "the rate --nominal_fpr on normal images), f1_max (largest F1 on labelled test images), or "
+        "a number",
         metavar="METHOD|NUMBER",
     )
     threshold_pixel: str = flag(
         TRAIN_QUANTILE,
         "thresholds",
-        "pixel threshold of saved models, for anomaly maps; train_quantile keeps "
-        "--nominal_fpr_pixel",
+        "pixel threshold of saved models, for anomaly maps; train_quantile as for images, for the "
+        "rate --nominal_fpr_pixel",
         metavar="METHOD|NUMBER",
     )
     nominal_fpr: float = flag(
         IMAGE_RATE,
         "thresholds",
         "nominal false-positive rate of normal images for train_quantile, in (0, 1]; at least 1 / "
-        "(n + 1), where n training images are scored (all of up to 100, 100 to 198 of more)",
+        "(n + 1), where n is the number of scored training images (all of them up to 100 images, "
+        "otherwise 100 to 198)",
         metavar="R",
         bounds=SHARE,
     )

@@ -13,14 +13,14 @@ from utils.options.flags import Flags, flag
 
 @dataclass(frozen=True)
 class ImagesOptions(Flags):
-    """Images to learn that are not in a dataset's layout."""
+    """Images to learn without the layout of a dataset."""
 
     paths: tuple[str, ...] = flag(
         (),
         "input",
         "normal images: files, folders (searched recursively), patterns, or - for paths on "
-        "standard input; of a category of a dataset, its normal training images; without PATHs, "
-        "the categories in --path_data are learned",
+        "standard input; for a category folder of a dataset, its normal training images are used; "
+        "without PATHs, the categories in --path_data are learned",
         metavar="PATH",
         positional=True,
     )
@@ -28,14 +28,15 @@ class ImagesOptions(Flags):
     keep_copies: bool = flag(
         False,
         "input",
-        "also learn images with the same pixels as another one; by default each is learned once, "
+        "also learn duplicate images, those with the same pixels; by default each is learned once, "
         "except in published datasets",
     )
     extend: str = flag(
         "",
         "input",
-        "folder of one trained model, with its model.json, that the images at PATHs join: only "
-        "patches that it does not cover are added; the settings are those of the model",
+        "folder of one trained model, with its model.json, to which the images at PATHs are added; "
+        "only patches that the model does not cover yet are added; the settings are those of the "
+        "model",
         metavar="DIR",
     )
 
@@ -66,13 +67,16 @@ class TrainOptions(FitOptions, ImagesOptions):
             )
 
     def _check_extend(self) -> None:
-        """Check the flags beside ``--extend``."""
+        """Check the flags given with ``--extend``."""
         if not self.paths or self.category:
             raise UsageError(
                 "expected PATHs of new images with --extend, and no --category: the model has one"
             )
         if self.engine != LOCAL:
-            raise UsageError(f"expected no --engine {self.engine} with --extend")
+            raise UsageError(
+                f"expected no --engine {self.engine} with --extend, which runs in this process: "
+                "remove --engine"
+            )
         given = self.settings().as_json()
         usual = Settings(**PROTOCOLS[DEFAULTS.protocol]).as_json()
         changed = [name for name, value in usual.items() if given[name] != value]

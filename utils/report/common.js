@@ -90,7 +90,7 @@ function showLarge(position) {
     link.href = file;
   } else {
     figure.removeAttribute("src");
-    figure.alt = "No figure was drawn of this image";
+    figure.alt = "No figure was drawn for this image";
     link.removeAttribute("href");
   }
   showDetails(image);
@@ -128,7 +128,7 @@ function showPatches(image, within) {
     make(
       "table",
       {},
-      make("caption", {}, "Its most anomalous patches and what they were compared with"),
+      make("caption", {}, "Its most anomalous patches and the nearest normal patches"),
       make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
       make("tbody", {}, ...rows),
     ),

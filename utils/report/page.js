@@ -253,7 +253,7 @@ function describe(image, file) {
     return `${name}: the image, the image rebuilt from its nearest normal patches, its anomaly map, overlay and ground truth`;
   }
   if (file === image.why) {
-    return `${name}: its most anomalous patches beside the training patches nearest to them`;
+    return `${name}: its most anomalous patches next to the nearest training patches`;
   }
   return `${name}: ${VIEW_TEXTS.join(", ")}`;
 }

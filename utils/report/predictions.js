@@ -48,7 +48,7 @@ function noteOf(image) {
 function describe(image, file) {
   if (file === image.large) return `${image.path}: the image and its anomaly map`;
   if (file === image.why) {
-    return `${image.path}: its most anomalous patches beside the training patches nearest to them`;
+    return `${image.path}: its most anomalous patches next to the nearest training patches`;
   }
   return `${image.path}: image, anomaly map on the image`;
 }

@@ -749,7 +749,7 @@ class TestFaults:
         shutil.copytree(data / "widget/test/good", tmp_path / "images")
         (tmp_path / "link").symlink_to("images")
         infer.folder = tmp_path / place
-        message = f"expected another folder than that of the images, found {tmp_path / place}"
+        message = f"expected a folder different from that of the images, found {tmp_path / place}"
         for inputs in ([tmp_path / "images"], ["--watch", tmp_path / "images"]):
             infer(*inputs, status=2)
             assert message in infer.err

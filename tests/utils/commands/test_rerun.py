@@ -67,7 +67,7 @@ def test_a_repeated_run_has_the_same_rows(recorded, rerun, tmp_path, caplog):
 
 def test_the_record_alone_is_compared_by_its_digest(folder, rerun):
     (folder / "results.csv").unlink()
-    assert rerun(folder, status=0) == "the 2 rows are equal to the recorded ones, by their digest"
+    assert rerun(folder, status=0) == "the 2 rows are equal to the recorded rows, by their digest"
     assert read_run(folder)["results_digest"] == results_digest(read_rows(folder.parent / "new"))
 
 
@@ -75,7 +75,7 @@ def test_flags_override_and_are_reported(folder, rerun, tmp_path, caplog):
     (folder / "results.csv").unlink()
     flags = ("--sigma", "5", "--percentage_coreset", "0.05", "--categories", "gadget")
     answer = rerun(folder, *flags, status=1)
-    assert answer == "the 1 rows are other than the recorded ones, by their digest"
+    assert answer == "the 1 rows are different from the recorded rows, by their digest"
     assert "--sigma is 5.0, recorded is 2.0" in caplog.text
     assert "--categories is gadget, recorded is widget" in caplog.text
     (row,) = read_table(tmp_path / "new")
@@ -119,7 +119,8 @@ class TestWhatARecordCannotDo:
         change(folder, backbone=["evil:network"])
         error = rerun(folder, status=2)
         assert re.search(
-            "the record names evil:network, and no code is imported.*--backbone", error
+            "the record names evil:network, and code named in a file is never imported.*--backbone",
+            error,
         )
         rerun(folder, "--backbone", QUICK_NETWORK, status=0)
 
@@ -140,7 +141,10 @@ class TestWhatARecordCannotDo:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"nosuch": 1}, "expected the options of an evaluation in .*, found others: 'nosuch'"),
+            (
+                {"nosuch": 1},
+                "expected the options of an evaluation in .*, found unknown options: 'nosuch'",
+            ),
             ({"k": "2"}, "cannot use k of .*: expected int, found '2'"),
             ({"k": True}, "cannot use k of .*: expected int, found True"),
             ({"k": 0}, r"expected k of at least 1, found 0 \(--k\)"),
@@ -183,7 +187,7 @@ class TestWhatARecordCannotDo:
 
     def test_be_that_of_an_inference(self, folder, rerun):
         change(folder, path_export="x", frame_stride=2)
-        assert "found others: 'path_export', 'frame_stride'" in rerun(folder, status=2)
+        assert "found unknown options: 'path_export', 'frame_stride'" in rerun(folder, status=2)
 
 
 def test_older_records_lack_newer_options(folder, rerun, caplog):
@@ -191,7 +195,7 @@ def test_older_records_lack_newer_options(folder, rerun, caplog):
     del record["options"]["quiet"]
     (folder / "run.json").write_text(json.dumps(record))
     rerun(folder, status=0)
-    assert "taken as by default: quiet" in caplog.text
+    assert "defaults are used: quiet" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -211,4 +215,4 @@ def test_a_mistake_is_one_line(words, message, capsys):
 
 def test_results_do_not_go_where_the_record_is(recorded, capsys):
     assert call("rerun", recorded, "--path_result", recorded) == main.WRONG_USAGE
-    assert "expected another folder than that of the record" in capsys.readouterr().err
+    assert "expected a folder different from that of the record" in capsys.readouterr().err

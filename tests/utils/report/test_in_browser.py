@@ -428,5 +428,5 @@ def test_without_figures_scores_are_still_judged(driver, tmp_path):
     page = Page(driver, path)
     assert page.counts() == {"tp": 1, "fp": 0, "fn": 0, "tn": 1}
     page.find("#gallery .card").click()
-    assert page.find("#large-image").get_attribute("alt") == "No figure was drawn of this image"
+    assert page.find("#large-image").get_attribute("alt") == "No figure was drawn for this image"
     assert driver.get_log("browser") == []
