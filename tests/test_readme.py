@@ -1,6 +1,6 @@
 """README, CONTRIBUTING and docs/: links, the table of flags, and the examples are up to date.
 
-`python -m tests.test_readme`, or `make flags`, writes the table of flags anew.
+`python -m tests.test_readme`, or `make flags`, regenerates the table of flags.
 """
 
 import contextlib
