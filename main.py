@@ -4,7 +4,7 @@ import os
 import sys
 
 # torch allocates large pages if asked to: every batch needs new tensors of some 100 MB, and a page
-# fault for every 4 KB of them was a fifth of the time of an embedding.
+# fault for every 4 KB was a fifth of the time of an embedding.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 # OpenCV's messages about damaged files; our own errors name the file.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")

@@ -250,9 +250,9 @@ class Settings:
     foreground: str = setting(
         NO_MASK,
         "method",
-        "patches of the background score 0: none (the paper), or the patches that the first "
-        "principal component of the image's own patches separates from the object (pca, as in "
-        "AnomalyDINO, which uses it for objects in front of a plain background)",
+        "patches that count as background and score 0: none (the paper), or the patches that the "
+        "first principal component of the image's own patches separates from the object (pca, as "
+        "in AnomalyDINO, which uses it for objects in front of a plain background)",
         choices=FOREGROUNDS,
     )
     foreground_threshold: float = setting(

@@ -134,7 +134,7 @@ def _shown(value: object) -> str:
 def _compare(
     record: Mapping[str, object], path: Path, rows: Sequence[ResultRow]
 ) -> tuple[str, bool]:
-    """Return how results compare with the recorded ones, and whether they are equal."""
+    """Return how results compare with the recorded results, and whether they are equal."""
     folder = path if path.is_dir() else path.parent
     if (folder / RESULTS_FILE).is_file():
         found = compare_rows(read_rows(folder), rows)

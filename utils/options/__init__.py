@@ -1,1 +1,1 @@
-"""Flags of the commands, without torch, so that mistakes are reported at once."""
+"""Flags of the commands, without torch, so that mistakes are reported immediately."""

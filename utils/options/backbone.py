@@ -86,7 +86,7 @@ class BackboneOptions(Flags):
 
 
 def check_weights_file(weights: str) -> None:
-    """Raise UsageError if weights are neither a file nor one of the words for them."""
+    """Raise UsageError if weights are neither a file nor the word default or random."""
     if weights not in (DEFAULT, RANDOM) and not Path(weights).is_file():
         raise UsageError(
             f"no weights file {weights} (--weights); give {DEFAULT!r}, {RANDOM!r} or the path of a "

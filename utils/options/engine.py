@@ -1,4 +1,4 @@
-"""Flags that choose where a run is computed."""
+"""Flags of the engine that computes a run."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ RAY_DEVICES = ("auto", "cpu", "cuda")
 
 @dataclass(frozen=True)
 class EngineOptions(Flags):
-    """Where a run is computed."""
+    """Engine that computes a run."""
 
     engine: str = flag(
         LOCAL,
@@ -27,8 +27,8 @@ class EngineOptions(Flags):
     address: str = flag(
         "",
         "computing",
-        "with --engine ray: HOST:PORT of a running Ray cluster, or auto for the one that runs on "
-        "this machine (default: start Ray on this machine alone, for this run)",
+        "with --engine ray: HOST:PORT of a running Ray cluster, or auto for the cluster that runs "
+        "on this machine (default: start Ray on this machine only, for this run)",
         metavar="auto|HOST:PORT",
     )
     shards: int = flag(

@@ -49,7 +49,7 @@ class InputOptions(Flags):
     on_error: str = flag(
         SKIP,
         "input",
-        "what to do about an image that cannot be judged: skip it and continue, or stop; "
+        "what to do with an image that cannot be judged: skip it and continue, or stop; "
         "the exit status is 2 in both cases",
         choices=(SKIP, STOP),
     )

@@ -12,7 +12,7 @@ from utils.options.flags import AnyFlags, CommandParser, Flags, flag, parse_flag
 # Settings of one number in the library that may have several on the command line.
 SEVERAL = {
     "seed": "; several values share one embedding, tables show their mean and standard deviation, "
-    "and the first one draws random weights"
+    "and the first seed draws random weights"
 }
 
 

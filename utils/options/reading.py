@@ -31,7 +31,7 @@ class FaultOptions(Flags):
     on_error: str = flag(
         STOP,
         "input",
-        "what to do about an image that cannot be used: stop the run, or skip the image, or the "
+        "what to do with an image that cannot be used: stop the run, or skip the image, or the "
         "whole category if it cannot continue; the results name what was skipped, and the exit "
         "status is 3",
         choices=(STOP, SKIP),

@@ -144,7 +144,7 @@ function changeSide() {
 
 function onKey(event) {
   if (event.altKey || event.ctrlKey || event.metaKey) return;
-  // The arrow keys move between radio buttons while one of them has the focus.
+  // The arrow keys move between radio buttons while one has the focus.
   const inRadio = event.target.type === "radio";
   const steps = { ArrowLeft: -1, ArrowRight: 1 };
   if (event.key in steps && !inRadio) showLarge(state.position + steps[event.key]);

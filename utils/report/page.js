@@ -259,7 +259,7 @@ function describe(image, file) {
 }
 
 function showDetails(image) {
-  // The heading has the category, so its folder is left out of the file names.
+  // The heading has the category, so its folder is omitted from the file names.
   showPatches(image, (file) => file.replace(`${image.view.category}/`, ""));
 }
 

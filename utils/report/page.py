@@ -39,7 +39,7 @@ def render_page(
     Args:
         record: Content of ``run.json``.
         rows: All results.
-        views: The test images of each category and setting, with the files drawn of them.
+        views: The test images of each category and setting, with their figures.
         curves: Titles and files of the curves, by setting.
 
     Returns:

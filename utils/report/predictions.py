@@ -70,7 +70,7 @@ class PredictionView:
         notes: Remarks that a reader must not miss.
         command: The command line.
         errors: Paths and reasons of images that were not judged.
-        errors_text: What part of them is listed.
+        errors_text: Which part of these images is listed.
         title: Kind of page, for the browser's title.
     """
 
