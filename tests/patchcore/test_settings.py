@@ -124,7 +124,7 @@ def test_a_value_that_is_not_allowed(given, message):
         ),
         (
             {"banks": "per_layer", "image_score": "reweighted"},
-            r"image_score than reweighted with banks per_layer.* \(image_score, banks\)",
+            r"image_score other than reweighted with banks per_layer.* \(image_score, banks\)",
         ),
         (
             {"banks": "per_layer", "distance": "cosine", "layer_weights": (1.0, 2.0)},
