@@ -124,12 +124,15 @@ def _edited_duration(file: BinaryIO, box: Box) -> int:
     file.seek(box.start)
     data = file.read(min(box.end - box.start, 1 << 20))
     wide = 8 if data[:1] == b"\x01" else 4
-    total = 0
-    for start in range(8, len(data) - 2 * wide + 1, 2 * wide + 4):
-        media_time = int.from_bytes(data[start + wide : start + 2 * wide], "big", signed=True)
-        if media_time >= 0:
-            total += int.from_bytes(data[start : start + wide], "big")
-    return total
+    edits = [
+        (data[start : start + wide], data[start + wide : start + 2 * wide])
+        for start in range(8, len(data) - 2 * wide + 1, 2 * wide + 4)
+    ]
+    return sum(
+        int.from_bytes(duration, "big")
+        for duration, media_time in edits
+        if int.from_bytes(media_time, "big", signed=True) >= 0
+    )
 
 
 def _is_cut_mp4(file: BinaryIO, length: int) -> bool:
@@ -153,16 +156,18 @@ def _is_cut_avi(file: BinaryIO, length: int) -> bool:
 def _is_cut_matroska(file: BinaryIO, length: int) -> bool:
     data = file.read(4096)
     place = data.find(EBML_SEGMENT)
-    if place < 0 or place + 5 > len(data):
+    if place < 0:
         return False
-    first = data[place + 4]
-    width = 9 - first.bit_length()  # bytes of the size; its leading bit is a mark
-    if not 1 <= width <= 8:
+    field = data[place + 4 : place + 12]
+    width = 9 - field[0].bit_length() if field else 8  # bytes of the size; its leading bit is a mark
+    start = place + 4 + width
+    if start > length:
+        return True
+    if width > 8:
         return False
-    marked = int.from_bytes(data[place + 4 : place + 4 + width], "big")
-    size = marked - (1 << 7 * width)
+    size = int.from_bytes(field[:width], "big") - (1 << 7 * width)
     is_unknown = size == (1 << 7 * width) - 1  # a live recording
-    return not is_unknown and place + 4 + width + size > length
+    return not is_unknown and start + size > length
 
 
 def _is_cut_asf(file: BinaryIO, length: int) -> bool:
@@ -177,7 +182,5 @@ def _is_cut_asf(file: BinaryIO, length: int) -> bool:
 
 def _is_cut_transport_stream(file: BinaryIO, length: int) -> bool:
     """Check that it ends with a whole packet: nothing else is stated."""
-    data = file.read(205)
-    begins_at_once = data[:1] == b"\x47"  # otherwise a time of 4 bytes precedes each packet
-    packet = 192 if not begins_at_once else 188 if data[188:189] == b"\x47" else 204
-    return length % packet != 0
+    begins_with_packet = file.read(1) == b"\x47"  # otherwise 4 bytes of time precede each packet
+    return length % (188 if begins_with_packet else 192) != 0

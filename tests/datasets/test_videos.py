@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets.containers import is_cut_short, is_trimmed
+from datasets.containers import EBML_SEGMENT, is_cut_short, is_trimmed
 from datasets.videos import TIMED, read_video
 from tests.support import ROOT
 
@@ -116,6 +116,41 @@ def test_files_are_cut_short_if_they_lack_their_last_byte(videos, tmp_path, writ
     assert not is_cut_short(path)
     path.write_bytes(videos[writer][:-1])
     assert is_cut_short(path) == (path.suffix not in {".flv", ".mpg"})
+
+
+def test_a_transport_stream_with_times_has_packets_of_192_bytes(tmp_path):
+    """As a Blu-ray disc or an AVCHD camera writes them."""
+    path = tmp_path / "v.m2ts"
+    path.write_bytes((b"time" + b"\x47" + bytes(187)) * 47)  # divisible by 188 without one packet
+    assert not is_cut_short(path)
+    path.write_bytes((b"time" + b"\x47" + bytes(187)) * 47 + bytes(188 - 47 * 192 % 188))
+    assert is_cut_short(path)
+
+
+def test_empty_edits_show_nothing(videos, tmp_path):
+    """An empty edit delays the track; its duration is not one of stored frames."""
+    content = videos["v.mp4", "mp4v"]
+    place = content.index(b"elst") + 16  # the media time of the first edit
+    path = tmp_path / "v.mp4"
+    path.write_bytes(content[:place] + (-1).to_bytes(4, "big", signed=True) + content[place + 4 :])
+    assert is_trimmed(path)
+
+
+def test_a_matroska_file_that_ends_within_its_size_is_cut_short(videos, tmp_path):
+    content = videos["v.mkv", "MJPG"]
+    place = content.index(EBML_SEGMENT)
+    path = tmp_path / "v.mkv"
+    for length in range(place + 3, place + 13):
+        path.write_bytes(content[:length])
+        assert is_cut_short(path) == (length > place + 3)
+
+
+def test_a_live_matroska_recording_has_no_size(videos, tmp_path):
+    content = videos["v.mkv", "MJPG"]
+    place = content.index(EBML_SEGMENT) + 4
+    path = tmp_path / "v.mkv"
+    path.write_bytes(content[:place] + b"\x01" + 7 * b"\xff" + content[place + 8 : -99])
+    assert not is_cut_short(path)
 
 
 def test_any_bytes_can_be_checked(videos, tmp_path):
