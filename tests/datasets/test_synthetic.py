@@ -12,7 +12,7 @@ import pytest
 
 from datasets.base import DatasetError
 from datasets.synthetic.categories import CATEGORIES
-from datasets.synthetic.fields import coverage, per_item, smooth_noise
+from datasets.synthetic.fields import coverage, displaced, per_item, smooth_noise
 from datasets.synthetic.rendering import render
 from datasets.synthetic.writing import GENERATOR_VERSION, write_dataset
 from tests.datasets.golden import SHEET, draw_sheet
@@ -148,6 +148,14 @@ def test_coverage_is_half_on_the_outline():
     assert shares[0] == 1
     assert shares[50] == pytest.approx(0.5)
     assert shares[-1] == 0
+
+
+@pytest.mark.parametrize("size", [64, 100])
+def test_a_displaced_field_is_read_at_an_offset_in_units_of_half_the_image(size):
+    values = smooth_noise(np.random.default_rng(0), size, (10, 10))
+    dx, dy = (np.full((size, size), pixels * 2 / size, np.float32) for pixels in (3, -5))
+    moved = displaced(values, dx, dy)
+    np.testing.assert_allclose(moved[5:, :-3], values[:-5, 3:], atol=1e-3)
 
 
 def test_per_item_gives_equal_numbers_equal_values():

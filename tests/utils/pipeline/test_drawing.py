@@ -305,6 +305,25 @@ def test_a_figure_that_cannot_be_written_is_reported(tmp_path, num_workers):
 
 
 @pytest.mark.usefixtures("threads")
+def test_nothing_follows_figures_of_which_one_cannot_be_written(tmp_path):
+    """What `then` calls would record the category as finished."""
+    (tmp_path / "file").write_text("0")  # where a folder would have to be
+    done = []
+
+    def draw():
+        with Drawing(ResultFolder(tmp_path), 1) as drawing:
+            drawing.draw(lambda n: Figure(f"a{n}"), 3, "a")
+            drawing.then(lambda: done.append("a"))
+            drawing.draw(lambda n: Figure("file/b"), 3, "b")
+            drawing.then(lambda: done.append("b"))
+            drawing.wait()
+
+    with pytest.raises(UsageError, match="cannot write"):
+        draw()
+    assert done == ["a"]
+
+
+@pytest.mark.usefixtures("threads")
 def test_the_error_that_ends_a_run_is_not_replaced(tmp_path):
     (tmp_path / "file").write_text("0")  # where a folder would have to be
 

@@ -134,7 +134,7 @@ class TestKept:
         words = [w for w in quick("--path_trained", path) if w not in ("--pictures", "none")]
         assert call(command, *words, "--path_data", tmp_path / "data") == 2
         error = capsys.readouterr().err
-        assert f"expected a folder to write trained models to, found {path}" in error
+        assert f"expected a folder to write trained models to, found {path} (" in error
         assert "--path_trained" in error
 
     @pytest.mark.parametrize(
