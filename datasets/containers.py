@@ -159,7 +159,7 @@ def _is_cut_matroska(file: BinaryIO, length: int) -> bool:
     if place < 0:
         return False
     field = data[place + 4 : place + 12]
-    width = 9 - field[0].bit_length() if field else 8  # bytes of the size; its leading bit is a mark
+    width = 9 - field[0].bit_length() if field else 8  # the leading bit is a mark
     start = place + 4 + width
     if start > length:
         return True

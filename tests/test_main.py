@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import torch
 import torchvision
 
 import main
+from datasets.synthetic.categories import CATEGORIES
 from patchcore import PatchCore
 from patchcore.memory_bank import PrefixSearch
 from tests.recomputed import check_against_saved_maps
@@ -493,6 +495,20 @@ class TestTorchvisionWeights:
         assert {row["model"] for row in read_table(self.folder)} == {"formulanet"}
         percentages = [row["percentage_coreset"] for row in read_table(self.folder)]
         assert percentages == ["0.01", "0.1"]
+
+    def test_the_demo_makes_its_categories(self, tmp_path, monkeypatch, caplog):
+        caplog.set_level(logging.INFO)
+        for name, count in (("NUM_TRAIN", 4), ("NUM_TEST_GOOD", 3), ("NUM_TEST_PER_DEFECT", 2)):
+            monkeypatch.setattr(demo_module, name, count)
+        folder = tmp_path / "made"
+        options = replace(demo_module.DEFAULTS, path_data=folder, categories=("weave",))
+        demo_module.make_data(options)
+        assert f"making the procedural categories that are missing in {folder}" in caplog.text
+        assert [path.name for path in folder.iterdir() if path.is_dir()] == ["weave"]
+        kinds = (folder / "weave/test").iterdir()
+        counts = {kind.name: len(list(kind.iterdir())) for kind in kinds}
+        assert counts == {"good": 3, **dict.fromkeys(CATEGORIES["weave"].defect_types, 2)}
+        assert len(list((folder / "weave/train/good").iterdir())) == 4
 
     def test_the_demo_says_which_categories_it_can_make(self, tmp_path, capsys):
         flags = ["--path_data", str(tmp_path / "made"), "--categories", "bottel"]
