@@ -32,7 +32,7 @@ from tests.support import (
     truncate,
     write_image,
 )
-from utils.pipeline import evaluation as evaluate_module
+from utils.pipeline import evaluate_one
 from utils.pipeline import models as models_module
 from utils.pipeline import reading as reading_module
 
@@ -324,14 +324,14 @@ class TestStoppedRun:
 
     def test_nor_does_an_interruption(self, own_data, tmp_path, monkeypatch, capsys):
         make_category(own_data, "zipper")
-        measure = evaluate_module.evaluate_category
+        measure = evaluate_one.evaluate_category
 
         def interrupted(*arguments):
             if any(getattr(argument, "name", None) == "zipper" for argument in arguments):
                 raise KeyboardInterrupt
             return measure(*arguments)
 
-        monkeypatch.setattr(evaluate_module, "evaluate_category", interrupted)
+        monkeypatch.setattr(evaluate_one, "evaluate_category", interrupted)
         folder = tmp_path / "result"
         paths = f"--path_data {own_data} --path_result {folder}"
         assert call(*quick(*paths.split())) == main.INTERRUPTED

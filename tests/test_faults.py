@@ -34,7 +34,7 @@ from tests.support import (
     write_image,
 )
 from utils.errors import LEFT_OUT
-from utils.pipeline import evaluation as evaluation_module
+from utils.pipeline import evaluate_one
 from utils.pipeline import inference as inference_module
 from utils.pipeline import reading as reading_module
 from utils.predictions import PredictionFiles
@@ -163,13 +163,13 @@ class TestSkippedImages:
         assert measured(folder) == measured(without)
 
     def test_an_image_that_vanishes_meanwhile(self, gadget, run, capsys, monkeypatch):
-        path, noted = gadget / "test/good/001.png", evaluation_module.data_state
+        path, noted = gadget / "test/good/001.png", evaluate_one.data_state
 
         def vanish(category):
             path.unlink(missing_ok=True)
             return noted(category)
 
-        monkeypatch.setattr(evaluation_module, "data_state", vanish)
+        monkeypatch.setattr(evaluate_one, "data_state", vanish)
         run("--categories gadget", status=main.WRONG_USAGE)
         assert "to stay while they are used, cannot read " + str(path) in last_error(capsys)
         write_image(path, np.zeros((64, 64, 3), np.uint8))
@@ -243,7 +243,7 @@ class TestSkippedCategories:
 
     @pytest.mark.parametrize("error", [MemoryError(), slow(RuntimeError("cannot allocate memory"))])
     def test_the_memory_is_too_small_and_a_later_run_tries_it_again(self, run, monkeypatch, error):
-        compute = evaluation_module.evaluate_category
+        compute = evaluate_one.evaluate_category
 
         def fail(model, name, category, options, engine):
             if category.name == "gadget":
@@ -251,7 +251,7 @@ class TestSkippedCategories:
             return compute(model, name, category, options)
 
         with monkeypatch.context() as patched:
-            patched.setattr(evaluation_module, "evaluate_category", fail)
+            patched.setattr(evaluate_one, "evaluate_category", fail)
             folder = run(SKIP, status=LEFT_OUT)
             self.check(folder, "the memory is full (--batch_size, --memory_budget)")
         run(SKIP)

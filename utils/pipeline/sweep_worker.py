@@ -3,7 +3,7 @@
 import functools
 import logging
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,11 +18,9 @@ from patchcore import PatchCore, PatchCoreError
 from utils.errors import UsageError, describe_out_of_memory, is_out_of_memory
 from utils.logs import PACKAGES
 from utils.options.evaluate import EvaluateOptions
+from utils.pipeline.evaluate_one import Evaluated, evaluate_one
 from utils.pipeline.models import choose_device, make_models
 from utils.ray_cluster import enter
-
-# Evaluates a category with models, as `evaluation.evaluate_one` does.
-Evaluate = Callable[[Mapping[str, PatchCore], Category, EvaluateOptions], object]
 
 
 @dataclass(frozen=True)
@@ -30,14 +28,12 @@ class Circumstances:
     """What all tasks of a run have in common.
 
     Attributes:
-        evaluate: Evaluates a category.
         options: Options of the run, with the device of the tasks.
         digests: Digest of the weights of each model.
         folder: Current folder of the driver.
         level: Lowest level of log lines that are shown.
     """
 
-    evaluate: Evaluate
     options: EvaluateOptions
     digests: Mapping[str, str]
     folder: str
@@ -49,13 +45,13 @@ class Outcome:
     """What came of a task.
 
     Attributes:
-        evaluated: What `Circumstances.evaluate` returned; None if it failed.
-        error: The error that the user can mend; empty if there was none.
+        evaluated: The results; None if it failed.
+        error: The error that the user can fix; empty if there was none.
         lines: Logger, level and text of each log line.
         host: Name of the node.
     """
 
-    evaluated: object
+    evaluated: Evaluated | None
     error: str
     lines: tuple[tuple[str, int, str], ...]
     host: str
@@ -64,7 +60,7 @@ class Outcome:
 def run_task(
     circumstances: Circumstances, category: Category, options: EvaluateOptions, cpus: int
 ) -> Outcome:
-    """Evaluate a category; errors that a user can mend are returned, and not tried again.
+    """Evaluate a category; errors that a user can fix are returned, and not tried again.
 
     Args:
         circumstances: What all tasks have in common.
@@ -82,7 +78,7 @@ def run_task(
             _check_weights(models, circumstances.digests)
             # What loading logs, the driver has logged before.
             with _log_lines(lines, circumstances.level):
-                evaluated = circumstances.evaluate(models, category, options)
+                evaluated = evaluate_one(models, category, options)
     except (DatasetError, PatchCoreError, UsageError) as found:
         error = str(found)
     except (MemoryError, RuntimeError) as found:
