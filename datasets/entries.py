@@ -15,7 +15,6 @@ from datasets.base import (
     MaskFiles,
     MaskShapes,
     Sample,
-    Saturation,
 )
 
 TRAIN, TEST, VALIDATION, UNSPLIT = "train", "test", "validation", ""
@@ -75,7 +74,6 @@ def make_category(
     *,
     left_out: Sequence[LeftOut] = (),
     notes: Sequence[str] = (),
-    saturations: tuple[Saturation, ...] = (),
 ) -> Category:
     """Make a category of the images that a layout found.
 
@@ -90,7 +88,6 @@ def make_category(
         options: What to read.
         left_out: Files that the layout left out.
         notes: What the layout assumed.
-        saturations: Saturation thresholds of the mask files.
 
     Raises:
         DatasetError: There is no training image, or no test image although one is expected.
@@ -139,7 +136,6 @@ def make_category(
         has_masks=any(sample.mask is not None for sample in samples),
         left_out=tuple(unused),
         notes=(*notes, *_gaps(samples)),
-        saturations=saturations,
     )
 
 
