@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +10,6 @@ from datasets.base import Category
 from datasets.depth import Decoding
 from patchcore import PatchCore
 from patchcore.fit import FitResult
-from patchcore.storage import write_folder
 from patchcore.thresholds import BestThresholds, Thresholds, choose_thresholds
 from patchcore.trained import Trained
 from utils.options.fit import FitOptions
@@ -100,16 +98,10 @@ def save_models(
         folder = model_folder(
             options.path_trained, category.name, name, percentage, model.settings.k, shots
         )
-        settings = replace(model.settings, percentage_coreset=(percentage,))
         replaced = " (it replaces an earlier one)" if folder.exists() else ""
-        write_folder(
-            folder,
-            trained,
-            settings,
-            model.backbone,
-            dtype=options.trained_dtype,
-            faiss_index=options.save_index,
-        )
+        one = model.with_percentages((percentage,))
+        one.trained = trained
+        one.save(folder, dtype=options.trained_dtype, faiss_index=options.save_index)
         log.info("trained model: %s%s", folder, replaced)
         saved.append(trained)
     return saved
