@@ -159,7 +159,7 @@ def evaluate_category(
     observer = RunObserver(category.name, model.device)
     # Nested as in the fit, so that the stages keep their order in the tables.
     with observer.stage("embed"), observer.stage("read"):
-        reading = find_reading(category, options, options)
+        reading = find_reading(category, options)
     groups = [
         _fit_shots(model, category, shots, reading, options, engine)
         for shots in options.shot_counts

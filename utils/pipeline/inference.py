@@ -246,7 +246,7 @@ class Inference:
         self._thresholds = thresholds
         self._options = options
         self._files = PredictionFiles(folder.path)
-        self._reading = Reading.of_model(model.trained, options, options.max_megapixels)
+        self._reading = Reading.of_model(model.trained, options)
         self._pictures = PredictionPictures(model, thresholds, options, folder)
         self._page = PredictionPage(model, thresholds, options, folder, self._pictures, record)
         self._earlier = earlier

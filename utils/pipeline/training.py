@@ -111,7 +111,7 @@ def _train_category(
 
 def _prepare(listed: Category, options: TrainOptions) -> tuple[Category, Reading]:
     """Return the category without copies, and how its files are read."""
-    reading = find_reading(listed, options, options)
+    reading = find_reading(listed, options)
     keeps_all = options.keep_copies or listed.benchmark
     return listed if keeps_all else without_copies(listed, reading), reading
 
@@ -179,9 +179,7 @@ def _extend_model(
     model = load_model(folder, choice, choose_device(options.device), options.batch_size)
     start = time.perf_counter()
     known = model.trained.coreset
-    reading = replace(
-        Reading.of_model(model.trained, options, options.max_megapixels), reads_on=options.skips
-    )
+    reading = replace(Reading.of_model(model.trained, options), reads_on=options.skips)
 
     def extended(used: Category) -> Trained:
         new = used if options.keep_copies else without_copies(used, reading)

@@ -92,7 +92,7 @@ class TestFindReading:
         return Category("x", tuple(Sample(path, "x", GOOD) for path in paths), (), has_masks=False)
 
     def find(self, *paths) -> Decoding:
-        return find_reading(self.category(*paths), DEFAULTS, DEFAULTS).decoding
+        return find_reading(self.category(*paths), DEFAULTS).decoding
 
     def test_8_bits_are_not_decoded(self, tmp_path, monkeypatch):
         path = write_image(tmp_path / "a.png", np.zeros((SIDE, SIDE, 3), np.uint8))
