@@ -24,9 +24,9 @@ from utils.errors import UsageError, describe_end
 from utils.locks import lock_folder
 from utils.logs import RunLog
 from utils.machine import log_start, now, start_record
-from utils.options.infer import AS_TRAINED, THRESHOLDS, InferOptions
+from utils.options.infer import AS_TRAINED, InferOptions
 from utils.options.reading import STOP
-from utils.options.thresholds import read_threshold
+from utils.options.thresholds import THRESHOLD_FLAGS
 from utils.pipeline.crop import report_crop
 from utils.pipeline.earlier_outcomes import EarlierOutcomes, difference, file_state
 from utils.pipeline.models import choose_device, describe_ignored, load_model, read_ignore_mask
@@ -173,11 +173,7 @@ def set_thresholds(model: PatchCore, options: InferOptions) -> Thresholds:
         UsageError: the model has no threshold, and the options give none.
         PatchCoreError: ``f1_max`` is requested and was not measured.
     """
-    trained = model.trained
-    methods = {
-        "image": read_threshold(options.threshold, "threshold", THRESHOLDS),
-        "pixel": read_threshold(options.threshold_pixel, "threshold_pixel", THRESHOLDS),
-    }
+    trained, methods = model.trained, options.methods()
     # Another rate requires another threshold than the model's.
     for kind, flag in (("image", "nominal_fpr"), ("pixel", "nominal_fpr_pixel")):
         is_given = getattr(options, flag) != getattr(InferOptions(), flag)
@@ -194,7 +190,7 @@ def set_thresholds(model: PatchCore, options: InferOptions) -> Thresholds:
         kind: getattr(trained.thresholds if method == AS_TRAINED else chosen, kind)
         for kind, method in methods.items()
     }
-    for kind, name in (("image", "threshold"), ("pixel", "threshold_pixel")):
+    for kind, name in THRESHOLD_FLAGS.items():
         if thresholds[kind] is None:
             raise UsageError(
                 f"expected a threshold for {kind}s, found none in the model, which was trained "

@@ -13,7 +13,6 @@ from patchcore.fit import FitResult
 from patchcore.thresholds import BestThresholds, Thresholds, choose_thresholds
 from patchcore.trained import Trained
 from utils.options.fit import FitOptions
-from utils.options.thresholds import read_threshold
 from utils.pipeline.evaluate_category import CategoryResult, Measurement
 from utils.pipeline.trained_models import model_folder
 
@@ -80,8 +79,7 @@ def save_models(
         thresholds = choose_thresholds(
             learned.held_out[part],
             known,
-            image=read_threshold(options.threshold, "threshold"),
-            pixel=read_threshold(options.threshold_pixel, "threshold_pixel"),
+            **options.methods(),
             image_rate=options.nominal_fpr,
             pixel_rate=options.nominal_fpr_pixel,
         )
