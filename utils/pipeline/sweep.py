@@ -108,14 +108,12 @@ def _stream(
     """Submit all tasks, and yield what comes of them."""
     import ray
 
-    from utils.pipeline.sweep_worker import Circumstances, run_task
+    from utils.pipeline.sweep_worker import TaskContext, run_task
 
     device = "cuda" if expected.uses_gpu else "cpu"
     digests = {name: model.backbone.weights_digest for name, model in models.items()}
     level = logging.getLogger("utils").getEffectiveLevel()
-    shared = ray.put(
-        Circumstances(replace(options, device=device), digests, expected.folder, level)
-    )
+    shared = ray.put(TaskContext(replace(options, device=device), digests, expected.folder, level))
     remote = ray.remote(max_retries=MAX_RETRIES)(run_task)
     pending = {}
     for (category, own), demand in zip(tasks, demands, strict=True):

@@ -24,7 +24,7 @@ from utils.ray_cluster import enter
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class TaskContext:
     """What all tasks of a run have in common.
 
     Attributes:
@@ -41,43 +41,41 @@ class Circumstances:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskOutcome:
     """What came of a task.
 
     Attributes:
         evaluated: The results; None if it failed.
         error: The error that the user can fix; empty if there was none.
         lines: Logger, level and text of each log line.
-        host: Name of the node.
     """
 
     evaluated: Evaluated | None
     error: str
     lines: tuple[tuple[str, int, str], ...]
-    host: str
 
 
 def run_task(
-    circumstances: Circumstances, category: Category, options: EvaluateOptions, cpus: int
-) -> Outcome:
+    context: TaskContext, category: Category, options: EvaluateOptions, cpus: int
+) -> TaskOutcome:
     """Evaluate a category; errors that a user can fix are returned, and not tried again.
 
     Args:
-        circumstances: What all tasks have in common.
+        context: What all tasks have in common.
         category: Samples of the category.
         options: Options of the task.
         cpus: Number of threads.
     """
-    enter(circumstances.folder)
+    enter(context.folder)
     # Tensors travel in the host's memory, whatever device the driver has.
     ray.util.register_serializer(torch.Tensor, serializer=_to_host, deserializer=_from_host)
     evaluated, error, lines = None, "", []
     try:
         with _threads(cpus):
-            models = _load_models(circumstances.options)
-            _check_weights(models, circumstances.digests)
+            models = _load_models(context.options)
+            _check_weights(models, context.digests)
             # What loading logs, the driver has logged before.
-            with _log_lines(lines, circumstances.level):
+            with _log_lines(lines, context.level):
                 evaluated = evaluate_one(models, category, options)
     except (DatasetError, PatchCoreError, UsageError) as found:
         error = str(found)
@@ -85,7 +83,7 @@ def run_task(
         if not is_out_of_memory(found):
             raise
         error = describe_out_of_memory(found)
-    return Outcome(evaluated, error, tuple(lines), platform.node())
+    return TaskOutcome(evaluated, error, tuple(lines))
 
 
 @functools.lru_cache(maxsize=1)
