@@ -122,19 +122,6 @@ def add_flags(parser: "CommandParser", defaults: Flags) -> None:
         _add_flag(groups[group], entry, types[entry.name], getattr(defaults, entry.name))
 
 
-def flags_as_markdown(defaults: Flags) -> str:
-    """Return a table of all flags for the README."""
-    lines = ["| flag | default | meaning |", "|:---|:---|:---|"]
-    for entry in dataclasses.fields(defaults):
-        details = entry.metadata
-        choices = f" ({', '.join(details['choices'])})" if details["choices"] else ""
-        shown = _shown(getattr(defaults, entry.name))
-        default = f"`{shown}`" if shown else ""
-        name = details["metavar"] if details["positional"] else f"--{entry.name}"
-        lines.append(f"| `{name}` | {default} | {details['text']}{choices} |")
-    return "\n".join(lines) + "\n"
-
-
 class CommandParser(argparse.ArgumentParser):
     """Argument parser that reports a mistake as an exception.
 
@@ -196,7 +183,7 @@ def _add_flag(
     several = typing.get_origin(kind) is tuple
     item = typing.get_args(kind)[0] if several else kind
     grouped = typing.get_origin(item) is tuple
-    shown = _shown(default)
+    shown = as_text(default)
     group.add_argument(
         f"--{entry.name}",
         type=typing.get_args(item)[0] if grouped else item,
@@ -210,9 +197,10 @@ def _add_flag(
     )
 
 
-def _shown(value: object) -> str:
+def as_text(value: object) -> str:
+    """Return the value of a flag as it is given on the command line."""
     if isinstance(value, tuple):
-        return " ".join(map(_shown, value))
+        return " ".join(map(as_text, value))
     return str(value)
 
 
