@@ -15,7 +15,7 @@ from patchcore import PatchCore
 from patchcore.fit import check_sizes
 from patchcore.settings import is_own_network
 from patchcore.weights import load_backbone
-from utils.errors import UsageError
+from utils.errors import UsageError, first_line
 from utils.options.fit import FitOptions
 from utils.options.ignoring import IgnoringOptions
 from utils.options.model_choice import ModelChoice
@@ -44,7 +44,7 @@ def choose_device(name: str) -> torch.device:
             is_available = torch.ones(1, device=device).item() == 1
     except (RuntimeError, AssertionError) as error:  # torch raises either, depending on the type
         is_available = False
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
     if not is_available:
         raise UsageError(
             f"expected an available device, found {name} ({reason}; --device): --device auto "

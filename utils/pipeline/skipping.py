@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from datasets.base import Category, DatasetError, UnusableFilesError
 from patchcore.errors import ChangedImagesError, PatchCoreError
-from utils.errors import LEFT_OUT, describe_out_of_memory, is_out_of_memory
+from utils.errors import LEFT_OUT, describe_out_of_memory, first_line, is_out_of_memory
 from utils.options.reading import FaultOptions
 from utils.results import numbered
 
@@ -56,7 +56,7 @@ class Skipping:
 
     def leave_out(self, name: str, reason: str) -> None:
         """Leave out a category."""
-        self.categories[name] = reason.strip().partition("\n")[0]
+        self.categories[name] = first_line(reason)
         log.warning("%s: the category is left out (%s): %s", name, FLAG, self.categories[name])
 
     def compute(self, category: Category, function: Callable[[Category], Result]) -> Result | None:
