@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import re
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -61,6 +61,11 @@ class Flags:
                 is_given = value != ()  # a flag with several values may default to none
                 if bounds is not None and is_given:
                     bounds.check(entry.name, value)
+
+    def texts(self, *, without: Collection[str]) -> dict[str, str]:
+        """Return the values of all flags but some as texts, by name."""
+        names = [entry.name for entry in dataclasses.fields(self)]
+        return {name: str(getattr(self, name)) for name in names if name not in without}
 
 
 @contextmanager

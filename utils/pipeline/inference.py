@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -97,11 +97,6 @@ def _identity_of(
     options: InferOptions, path: Path, model: PatchCore, thresholds: Thresholds
 ) -> dict[str, object]:
     """Return all that outcomes and their files depend on besides the images, by name."""
-    relevant = {
-        entry.name: str(getattr(options, entry.name))
-        for entry in fields(options)
-        if entry.name not in IRRELEVANT
-    }
     mask = b"" if model.mask is None else model.mask.pixels.tobytes()
     return {
         "the program's version of results": RESULTS_VERSION,
@@ -109,7 +104,7 @@ def _identity_of(
         "the digest of the ignored pixels": hashlib.sha256(mask).hexdigest(),
         "the image threshold": thresholds.image.value,
         "the pixel threshold": thresholds.pixel.value,
-    } | relevant
+    } | options.texts(without=IRRELEVANT)
 
 
 def _take_over(

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
@@ -56,11 +56,6 @@ log = logging.getLogger(__name__)
 
 def identity_of(options: EvaluateOptions, models: Mapping[str, PatchCore]) -> dict[str, str]:
     """Return all that results depend on besides the data, the setting and the seed, by name."""
-    relevant = {
-        entry.name: str(getattr(options, entry.name))
-        for entry in fields(options)
-        if entry.name not in IRRELEVANT
-    }
     weights = {f"the digest of {n}'s weights": m.backbone.weights_digest for n, m in models.items()}
     masks = {
         f"the ignored pixels of {n}": hashlib.sha256(m.mask.pixels.tobytes()).hexdigest()
@@ -68,7 +63,7 @@ def identity_of(options: EvaluateOptions, models: Mapping[str, PatchCore]) -> di
         if m.mask is not None
     }
     version = {"the program's version of results": str(RESULTS_VERSION)}
-    return version | relevant | weights | masks
+    return version | options.texts(without=IRRELEVANT) | weights | masks
 
 
 def wanted_results(options: EvaluateOptions) -> list[tuple[Setting, int]]:
