@@ -13,7 +13,7 @@ SPRO_LIMIT = 0.05
 
 
 @dataclass(frozen=True)
-class Region:
+class SaturatedRegion:
     """A defect region.
 
     Attributes:
@@ -30,7 +30,7 @@ class Region:
 def au_spro(
     maps: Sequence[np.ndarray],
     masks: Sequence[np.ndarray],
-    regions: Sequence[Region],
+    regions: Sequence[SaturatedRegion],
     fpr_limit: float = SPRO_LIMIT,
 ) -> float:
     """Return the area under the sPRO curve up to a false positive rate, divided by this rate.
