@@ -26,7 +26,7 @@ from utils.machine import log_start, start_record
 from utils.options.engine import LOCAL
 from utils.options.evaluate import EvaluateOptions
 from utils.output_names import REPORT_FILE, RESULTS_FILE, TABLES_FILE
-from utils.pipeline.cluster import Cluster, fit_engine
+from utils.pipeline.cluster import fit_engine
 from utils.pipeline.crop import report_crop
 from utils.pipeline.drawing import Drawing
 from utils.pipeline.evaluate_category import CategoryResult
@@ -35,8 +35,9 @@ from utils.pipeline.finished import FinishedCategory
 from utils.pipeline.models import (
     choose_device,
     describe_ignored,
+    first_of,
     make_models,
-    summarise,
+    print_summaries,
     with_layers,
 )
 from utils.pipeline.pictures import draw_category, draw_curves
@@ -77,7 +78,7 @@ def evaluate(
     models = make_models(options, device, categories)
     options = with_layers(options, models)
     if options.summary:
-        print("\n".join(summarise(model) for model in models.values()))
+        print_summaries(models)
     if options.saves_models:
         make_writable(options.path_trained, "trained models", "--path_trained")
     with lock_folder(folder.path, "--path_result"), RunLog(folder.path) as run_log:
@@ -96,7 +97,7 @@ def evaluate(
         if not options.sweeps:
             log.info("on %s; neighbours: %s", run.record["device"], search_method(device))
         is_own = any(not category.benchmark for category in categories)
-        report_crop(next(iter(models.values())).preprocess, "use" if is_own else "")
+        report_crop(first_of(models).preprocess, "use" if is_own else "")
         try:
             _evaluate_missing(run, models, categories, skipping)
         except BaseException as error:
@@ -163,13 +164,9 @@ def _evaluate_each(
     if run.options.sweeps:
         yield from sweep(run, models, tasks)
         return
-
-    def note(cluster: Cluster) -> None:
-        run.record |= cluster.describe_nodes()
+    missing = [category for category, _ in tasks]
+    with fit_engine(run.options, missing, first_of(models).device.type, run.record) as engine:
         run.folder.write_run(run.record)
-
-    device, missing = next(iter(models.values())).device, [category for category, _ in tasks]
-    with fit_engine(run.options, missing, device.type, note) as engine:
         yield from _evaluate_in_turn(models, tasks, skipping, engine)
 
 
@@ -218,10 +215,9 @@ def _start_record(
         notes.append(
             "RANDOM WEIGHTS: these results show that the program runs, and have no other meaning."
         )
-    if ignored := describe_ignored(next(iter(models.values()))):
+    if ignored := describe_ignored(first_of(models)):
         notes.append(f"{ignored} nor measured.")
-    device = next(iter(models.values())).device
-    return start_record(options, device) | {
+    return start_record(options, first_of(models).device) | {
         "results_version": RESULTS_VERSION,
         "notes": notes,
         "remarks": {category.name: category.remarks() for category in categories},

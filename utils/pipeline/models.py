@@ -172,14 +172,20 @@ def describe_ignored(model: PatchCore) -> str:
     )
 
 
-def summarise(model: PatchCore) -> str:
-    """Return torchinfo's summary of the cut backbone."""
+def first_of(models: Mapping[str, PatchCore]) -> PatchCore:
+    """Return a model of a run, for what all of them have in common."""
+    return next(iter(models.values()))
+
+
+def print_summaries(models: Mapping[str, PatchCore]) -> None:
+    """Print torchinfo's summary of each cut backbone."""
     import torchinfo
 
-    size = (1, 3, *model.backbone.size)
-    dtypes = [next(model.backbone.parameters()).dtype]
-    return str(
-        torchinfo.summary(
-            model.backbone, size, dtypes=dtypes, depth=3, device=model.device, verbose=0
+    for model in models.values():
+        size = (1, 3, *model.backbone.size)
+        dtypes = [next(model.backbone.parameters()).dtype]
+        print(
+            torchinfo.summary(
+                model.backbone, size, dtypes=dtypes, depth=3, device=model.device, verbose=0
+            )
         )
-    )

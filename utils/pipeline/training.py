@@ -29,9 +29,10 @@ from utils.pipeline.fit import TrainingFiles, fit_category
 from utils.pipeline.models import (
     choose_device,
     describe_ignored,
+    first_of,
     load_model,
     make_models,
-    summarise,
+    print_summaries,
 )
 from utils.pipeline.observer import RunObserver
 from utils.pipeline.reading import Reading, find_reading, log_notes
@@ -58,14 +59,13 @@ def train(options: TrainOptions, categories: Sequence[Category], skipping: Skipp
     """
     models = make_models(options, choose_device(options.device), categories)
     if options.summary:
-        print("\n".join(summarise(model) for model in models.values()))
-    if ignored := describe_ignored(next(iter(models.values()))):
+        print_summaries(models)
+    if ignored := describe_ignored(first_of(models)):
         log.info("%s", ignored)
     make_writable(options.path_trained, "trained models", "--path_trained")
     is_own = any(not category.benchmark for category in categories)
-    report_crop(next(iter(models.values())).preprocess, "use" if is_own else "")
-    device = next(iter(models.values())).device
-    with fit_engine(options, categories, device.type) as engine:
+    report_crop(first_of(models).preprocess, "use" if is_own else "")
+    with fit_engine(options, categories, first_of(models).device.type, {}) as engine:
         for category in categories:
             folder = options.path_trained / category.name
             make_writable(folder, "trained models", "--path_trained")
