@@ -8,7 +8,7 @@ import numpy as np
 from datasets.base import DatasetError, MaskShapes, Sample
 from datasets.decoding import ImageFile
 from datasets.depth import Decoding, RangeFinder, ValueRange, has_no_depth
-from datasets.header import HeaderError, read_header
+from datasets.header import Header, HeaderError, read_header
 from datasets.masks import read_masks
 from datasets.notes import Notes
 from datasets.polygons import draw_mask
@@ -98,7 +98,8 @@ def find_value_range(paths: list[Path], decoding: Decoding) -> ValueRange | None
     """
     finder = RangeFinder()
     for path in paths:
-        if _is_deep(path):
+        header = _read_header(path)
+        if header is not None and header.is_deep:
             with suppress(DatasetError):
                 finder.add(path, ImageFile(path, "an image", decoding).deep_rgb())
     return finder.range()
@@ -106,21 +107,20 @@ def find_value_range(paths: list[Path], decoding: Decoding) -> ValueRange | None
 
 def bytes_to_read(path: Path) -> int:
     """Return about how many bytes are needed to decode an image, by its header alone."""
-    try:
-        with path.open("rb") as file:
-            header = read_header(file)
-    except (OSError, HeaderError):  # reading it is an error that needs no memory
+    header = _read_header(path)
+    if header is None:
         return 0
     per_pixel = BYTES_PER_DEEP_PIXEL if header.is_deep else BYTES_PER_PIXEL
     return header.width * header.height * per_pixel
 
 
-def _is_deep(path: Path) -> bool:
+def _read_header(path: Path) -> Header | None:
+    """Return the header of an image; None if it is damaged, which is an error in later reading."""
     try:
         with path.open("rb") as file:
-            return read_header(file).is_deep
+            return read_header(file)
     except (OSError, HeaderError):
-        return False
+        return None
 
 
 def _decode(file: ImageFile, decoding: Decoding, notes: Notes) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from datasets.base import Sample
 from datasets.depth import Decoding
+from datasets.entries import relative_name
 from patchcore import Prediction, explain
 from patchcore.ignored import Ignored
 from patchcore.origins import Origins
@@ -22,7 +23,6 @@ from utils.pipeline.explanations import (
     crops_of_nearest,
     describe_patches,
     draw_patches,
-    relative_name,
     with_relative_names,
 )
 from utils.plots import draw_localization, draw_thumbnail

@@ -16,6 +16,7 @@ from utils.options.check import CheckOptions
 from utils.pipeline.copies import image_digest
 from utils.pipeline.reading import Reading
 from utils.progress import show_progress
+from utils.results import numbered
 
 NOTHING_REMARKABLE, REMARKABLE, UNUSABLE = 0, 1, 2
 # Images that are read together; it limits neither memory nor speed.
@@ -76,7 +77,7 @@ def check_dataset(dataset: Dataset, names: Sequence[str], options: CheckOptions)
         names: Categories to check.
         options: Options of the check.
     """
-    print(f"{dataset.path}: layout {dataset.layout}, {_count(len(names), 'category')}")
+    print(f"{dataset.path}: layout {dataset.layout}, {numbered(len(names), 'category')}")
     worst = NOTHING_REMARKABLE
     for name in names:
         try:
@@ -165,7 +166,7 @@ def _describe(title: str, counts: Counter[str]) -> str:
 def _describe_masks(category: Category) -> str:
     defective = [sample for sample in category.test if sample.is_defective]
     masked = sum(sample.mask is not None for sample in defective)
-    return f"masks: {masked} of {_count(len(defective), 'defective image')}"
+    return f"masks: {masked} of {numbered(len(defective), 'defective image')}"
 
 
 def _describe_copies(files: Sequence[_File], num_train: int) -> list[str]:
@@ -227,8 +228,3 @@ def _compare_with_published(category: Category, check: CategoryCheck) -> list[st
         f"{published.defective} defective test images as published, here are {found.train}, "
         f"{found.good} and {found.defective}"
     ]
-
-
-def _count(number: int, noun: str) -> str:
-    plural = noun.removesuffix("y") + "ies" if noun.endswith("y") else f"{noun}s"
-    return f"{number} {noun if number == 1 else plural}"

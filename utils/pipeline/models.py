@@ -14,6 +14,7 @@ from datasets.masks import read_mask
 from patchcore import PatchCore
 from patchcore.fit import check_sizes
 from patchcore.settings import is_own_network
+from patchcore.thresholds import Threshold
 from patchcore.weights import load_backbone
 from utils.errors import UsageError, first_line
 from utils.options.fit import FitOptions
@@ -170,6 +171,12 @@ def describe_ignored(model: PatchCore) -> str:
         f"{ignored.pixels.mean():.1%} of each image is ignored (--ignore_mask): neither learned "
         "nor judged"
     )
+
+
+def describe_threshold(threshold: Threshold) -> str:
+    """Return the value of a threshold, and how it was set."""
+    rate = "" if threshold.rate is None else f", nominal false-positive rate {threshold.rate:.2%}"
+    return f"{threshold.value:.4g} ({threshold.method}{rate})"
 
 
 def first_of(models: Mapping[str, PatchCore]) -> PatchCore:

@@ -14,6 +14,7 @@ from patchcore.thresholds import BestThresholds, Thresholds, choose_thresholds
 from patchcore.trained import Trained
 from utils.options.fit import FitOptions
 from utils.pipeline.evaluate_category import CategoryResult, Measurement
+from utils.pipeline.models import describe_threshold
 from utils.pipeline.trained_models import model_folder
 
 log = logging.getLogger(__name__)
@@ -124,15 +125,11 @@ def _log_test_verdicts(
     above = scores >= threshold.value
     defective = [sample.is_defective for sample in category.test]
     found = sum(1 for a, d in zip(above, defective, strict=True) if a and d)
-    rate = "" if threshold.rate is None else f", nominal rate {threshold.rate:.2%}"
     log.info(
-        "%s, coreset %s: threshold %.4g (%s%s) finds %d of %d defective test images, and %d of "
-        "%d good ones",
+        "%s, coreset %s: threshold %s finds %d of %d defective test images, and %d of %d good ones",
         category.name,
         measurement.row.setting,
-        threshold.value,
-        threshold.method,
-        rate,
+        describe_threshold(threshold),
         found,
         sum(defective),
         int(above.sum()) - found,

@@ -29,6 +29,7 @@ from utils.pipeline.fit import TrainingFiles, fit_category
 from utils.pipeline.models import (
     choose_device,
     describe_ignored,
+    describe_threshold,
     first_of,
     load_model,
     make_models,
@@ -225,13 +226,10 @@ def _log_threshold(trained: Trained, seconds: float) -> None:
     if threshold is None:
         log.warning("too few images to set a threshold: infer needs --threshold NUMBER")
         return
-    rate = "" if threshold.rate is None else f", nominal false-positive rate {threshold.rate:.2%}"
     log.info(
-        "%s: %d patches, threshold %.4g (%s%s), %.1f s",
+        "%s: %d patches, threshold %s, %.1f s",
         trained.category,
         len(trained.coreset.bank),
-        threshold.value,
-        threshold.method,
-        rate,
+        describe_threshold(threshold),
         seconds,
     )
