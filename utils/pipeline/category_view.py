@@ -99,7 +99,7 @@ class FigureSettings:
         ignored = None if view.ignored is None else view.ignored.pixels
         if ignored is not None:
             maps = maps[:, ~ignored]
-        high = options.score_max
+        high, settings = options.score_max, options.settings()
         # Figures only show training images, and may show those of several backbones.
         chosen = options.interpolation
         interpolation = "bilinear" if chosen == BACKBONE else chosen
@@ -111,8 +111,8 @@ class FigureSettings:
             pixel_threshold=view.threshold("pixel"),
             root=options.data_root,
             preprocess=Preprocess(
-                options.size("size_resize"),
-                options.size("size_crop"),
+                settings.size_resize,
+                settings.size_crop,
                 interpolation=interpolation,
                 resize=options.resize,
             ),

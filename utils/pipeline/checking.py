@@ -12,6 +12,7 @@ from datasets.images import find_value_range
 from datasets.layouts import Dataset
 from datasets.notes import Notes
 from datasets.published import Counts, published_counts
+from utils.machine import usable_cores
 from utils.options.check import CheckOptions
 from utils.pipeline.copies import image_digest
 from utils.pipeline.reading import Reading
@@ -102,7 +103,7 @@ def check_category(category: Category, options: CheckOptions) -> CategoryCheck:
     """
     check, notes = CategoryCheck(category), Notes()
     decoding = _find_decoding(category, options, check)
-    files = _read(category, Reading(decoding, BATCH_SIZE, options.threads, notes))
+    files = _read(category, Reading(decoding, BATCH_SIZE, usable_cores(), notes))
     kinds = [file.kind for file in files if file.kind is not None]
     for title, position in (("size", 1), ("depth", 2), ("format", 0)):
         check.facts.append(_describe(title, Counter(kind[position] for kind in kinds)))

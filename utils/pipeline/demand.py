@@ -111,11 +111,12 @@ def _memory(
         raise UsageError(f"{category.name}, on the largest node of the Ray cluster: {error}") from (
             error
         )
+    task_budget = options.memory_budget or needed
     if not gpu_memory:
-        return 0.0, PROCESS_MEMORY + kept + needed, budget_of(needed, options)
+        return 0.0, PROCESS_MEMORY + kept + needed, task_budget
     share = min((needed + GPU_PROCESS_MEMORY) / gpu_memory, 1.0)
     share = math.ceil(share * SHARES) / SHARES
-    return share, PROCESS_MEMORY + kept, budget_of(needed, options)
+    return share, PROCESS_MEMORY + kept, task_budget
 
 
 def _fit_memory(
@@ -138,16 +139,11 @@ def _fit_memory(
     return needed
 
 
-def budget_of(needed: float, options: EvaluateOptions) -> float:
-    """Return the ``--memory_budget`` of a task: what its plan needs, unless it was given."""
-    return options.memory_budget or needed
-
-
 def _result_bytes(
     models: Mapping[str, PatchCore], category: Category, options: EvaluateOptions
 ) -> int:
     """Return the bytes of a category's predictions, images and masks."""
-    height, width = options.size("size_crop")
+    height, width = options.settings().size_crop
     num_models = len(models) + (len(models) > 1)
     seeds, shots = len(set(options.seed)), len(options.shot_counts)
     maps = num_models * seeds * shots * len(options.percentage_coreset)
