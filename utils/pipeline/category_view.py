@@ -323,7 +323,7 @@ def choose_images(
     if which == "none":
         return []
     if which == "worst":
-        hardest = np.argsort(-wrongness(samples, scores, threshold), kind="stable")
+        hardest = np.argsort(-misclassification_margin(samples, scores, threshold), kind="stable")
         return [int(index) for index in hardest[: limit or WORST_LIMIT]]
     indices = [n for n, sample in enumerate(samples) if which == "all" or sample.is_defective]
     if not limit or limit >= len(indices):
@@ -338,7 +338,9 @@ def choose_images(
     return sorted(index for _, index in by_turn[:limit])
 
 
-def wrongness(samples: Sequence[Sample], scores: np.ndarray, threshold: float) -> np.ndarray:
+def misclassification_margin(
+    samples: Sequence[Sample], scores: np.ndarray, threshold: float
+) -> np.ndarray:
     """Return (B,) float64, the distance of each score to the threshold; positive if misjudged."""
     signs = np.where([sample.is_defective for sample in samples], -1.0, 1.0)
     return signs * (scores.astype(np.float64) - (0.0 if math.isnan(threshold) else threshold))

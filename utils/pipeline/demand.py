@@ -66,7 +66,7 @@ def demands_of(
         UsageError: no node has as much.
     """
     shares = [_memory(models, *task, nodes, gpu_memory) for task in tasks]
-    cpus = tasks[0][1].task_cpus or _even_cpus([gpus for gpus, _, _ in shares], nodes)
+    cpus = tasks[0][1].task_cpus or _cpus_per_task([gpus for gpus, _, _ in shares], nodes)
     demands = [Demand(cpus, *share) for share in shares]
     for (category, _), demand in zip(tasks, demands, strict=True):
         check_demand(category.name, demand, nodes)
@@ -150,7 +150,7 @@ def _result_bytes(
     return len(category.test) * height * width * (IMAGE_BYTES + MAP_BYTES * maps)
 
 
-def _even_cpus(shares: Sequence[float], nodes: Sequence[Node]) -> int:
+def _cpus_per_task(shares: Sequence[float], nodes: Sequence[Node]) -> int:
     """Return the CPUs of each task if all nodes are used, at least 1."""
     cpus = sum(node.cpus for node in nodes)
     at_once = len(shares)
