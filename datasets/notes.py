@@ -1,4 +1,4 @@
-"""What was noticed while files were listed and read: reasons, each with a count and an example."""
+"""Remarks about files that are listed and read: reasons, each with a count and an example."""
 
 import hashlib
 import threading

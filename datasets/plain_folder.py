@@ -32,7 +32,7 @@ def match(path: Path) -> str | None:
     if find_categories(path, ReadOptions()):
         return ""
     lone = [folder.name for folder in list_folders(path) if is_defective_name(folder.name)]
-    return f"a folder of good images beside {lone[0]}" if lone else None
+    return f"folder of good images next to {lone[0]}" if lone else None
 
 
 def find_categories(path: Path, options: ReadOptions) -> list[str]:

@@ -74,7 +74,7 @@ def read_training(folder: Path, *, inside: str = "") -> Found:
 def leave_out(direct: Listing) -> Found:
     """Leave out the files that lie next to the folder of good images."""
     images = tuple(
-        LeftOut(file, "images beside the folder of good images") for file in direct.images
+        LeftOut(file, "images outside the folder of good images") for file in direct.images
     )
     return Found(left_out=images + direct.left_out)
 

@@ -169,9 +169,8 @@ class TestBadData:
         assert re.search(f"size of its image, 64x64, found 32x64: {path}", fail())
 
     def test_an_unknown_category(self, fail):
-        assert re.search(
-            "no category 'bolt'.*--categories.*there are: widget", fail("--categories bolt")
-        )
+        expected = r"expected a category name \(.*widget\), found 'bolt' .*--categories"
+        assert re.search(expected, fail("--categories bolt"))
 
     def test_a_category_given_as_a_path(self, fail):
         assert "there are: widget" in fail("--categories widget/")

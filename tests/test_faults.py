@@ -124,7 +124,7 @@ class TestSkippedImages:
         reasons = {str(path): DAMAGED.format(path) for path in paths}
         assert read_run(folder)["skipped_images"] == {"gadget": reasons}
         for reason in reasons.values():
-            assert caplog.text.count(f"an image is left out ({SKIP}): {reason}") == 1
+            assert caplog.text.count(f"an image is skipped ({SKIP}): {reason}") == 1
         for path in paths:
             path.unlink()
         assert measured(folder) == measured(run(f"{flags} --categories gadget", folder="without"))
@@ -133,7 +133,7 @@ class TestSkippedImages:
     def test_tables_page_and_output_say_so(self, gadget, run, capsys):
         path = truncate(gadget / "train/good/003.png")
         folder = run(f"{SKIP} --categories gadget", status=LEFT_OUT)
-        note = f"gadget: 1 image left out ({SKIP}): {path}"
+        note = f"gadget: 1 image skipped ({SKIP}): {path}"
         assert f"> {note}\n" in (folder / "tables.md").read_text()
         assert f"> {note}\n" in capsys.readouterr().out
         assert note in (folder / "index.html").read_text()
@@ -154,8 +154,10 @@ class TestSkippedImages:
     ):
         change_while_read(path := gadget / "train/good/002.png")
         run(f"{flags} --categories gadget", status=main.WRONG_USAGE)
-        expected = "expected the (files of gadget to stay|same training images in both passes)"
-        assert re.search(f"{expected}.* a change of {path}", last_error(capsys))
+        expected = (
+            "expected the (files of gadget to stay unchanged|same training images in both passes)"
+        )
+        assert re.search(f"{expected}.*, found (changes in|a change of) {path}", last_error(capsys))
         folder = run(f"{SKIP} {flags} --categories gadget", status=LEFT_OUT)
         monkeypatch.undo()
         path.unlink()
@@ -171,7 +173,7 @@ class TestSkippedImages:
 
         monkeypatch.setattr(evaluate_one, "data_state", vanish)
         run("--categories gadget", status=main.WRONG_USAGE)
-        assert "to stay while they are used, cannot read " + str(path) in last_error(capsys)
+        assert "to stay unchanged during the run, cannot read " + str(path) in last_error(capsys)
         write_image(path, np.zeros((64, 64, 3), np.uint8))
         folder = run(f"{SKIP} --categories gadget", status=LEFT_OUT)
         assert [row["num_test"] for row in measured(folder)] == ["5"]
@@ -196,7 +198,7 @@ class TestSkippedImages:
         run(f"{SKIP} --categories gadget", status=LEFT_OUT)
         shutil.copy(kept, path)
         folder = run("--categories gadget")
-        assert f"{path} was left out and has changed" in caplog.text
+        assert f"{path} was skipped and has changed" in caplog.text
         row = measured(folder)[0]
         assert (row["num_train"], row["num_test"]) == ("6", "6")
         assert read_run(folder)["skipped_images"] == {}
@@ -212,7 +214,7 @@ class TestSkippedCategories:
         assert set(found["skipped_categories"]) == {"gadget"}
         assert reason in found["skipped_categories"]["gadget"]
         assert found["state"] == "complete"
-        note = f"gadget: the category is left out ({SKIP}): {found['skipped_categories']['gadget']}"
+        note = f"gadget: the category is skipped ({SKIP}): {found['skipped_categories']['gadget']}"
         for name in ("tables.md", "index.html"):
             assert note in (folder / name).read_text()
         assert [row["category"] for row in read_table(folder)] == ["widget"]

@@ -56,7 +56,7 @@ METRICS = (
     *("pixel_ap", "pixel_f1_max", "pixel_threshold", "pixel_auroc_defective"),
 )
 LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-RANDOM_NOTE = "RANDOM WEIGHTS: these results show that the program runs, and have no other meaning."
+RANDOM_NOTE = "RANDOM WEIGHTS: the results are meaningless; use this only to test the program."
 
 
 @pytest.fixture(scope="module")

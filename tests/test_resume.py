@@ -103,7 +103,7 @@ def test_the_same_command_computes_nothing_again(data, finished, folder, compute
     assert (folder / "results.csv").read_bytes() == before  # with the times measured then
     assert contents(folder) == contents(finished)
     assert not (folder / "earlier").exists()
-    assert "going on from the results of 2 categories" in caplog.text
+    assert "resuming from the results of 2 categories" in caplog.text
     for key in ("memory", "state", "weights_digest"):
         assert read_run(folder)[key] == read_run(finished)[key]
 
@@ -292,7 +292,10 @@ def test_an_interrupted_run_says_what_is_finished(data, tmp_path, monkeypatch, c
     paths = ["--path_data", data, "--path_result", folder]
     assert call(*quick(*map(str, paths))) == 128 + signal.SIGTERM
     assert read_run(folder)["state"] == "interrupted"
-    assert f"1 of 2 categories are finished in {folder}; the same command goes on" in caplog.text
+    assert (
+        f"1 of 2 categories are finished in {folder}; the same command computes the rest"
+        in caplog.text
+    )
 
 
 def test_a_second_run_into_the_same_folder_is_refused(data, folder, capsys):

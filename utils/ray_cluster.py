@@ -37,7 +37,7 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 
 # Connects as `ray.init` does, in a process that can be ended: where nothing answers, Ray waits for
-# more than a minute and heeds no signal.
+# more than a minute and ignores signals.
 TRIAL = """
 import sys, ray
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="CRITICAL")

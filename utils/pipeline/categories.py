@@ -93,7 +93,7 @@ def _check_thresholds(options: EvaluateOptions, category: Category) -> None:
     if options.threshold == F1_MAX and len(kinds) < 2:
         raise DatasetError(
             f"expected good and defective test images of {category.name} for --threshold "
-            f"{F1_MAX}, found one kind only; give train_quantile or a number"
+            f"{F1_MAX}, found only one of the two; give train_quantile or a number"
         )
     if options.threshold_pixel == F1_MAX and not category.has_masks:
         raise DatasetError(

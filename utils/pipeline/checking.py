@@ -19,7 +19,7 @@ from utils.pipeline.reading import Reading
 from utils.progress import show_progress
 from utils.results import numbered
 
-NOTHING_REMARKABLE, REMARKABLE, UNUSABLE = 0, 1, 2
+NO_FINDINGS, FINDINGS, UNUSABLE = 0, 1, 2
 # Images that are read together; it limits neither memory nor speed.
 BATCH_SIZE = 8
 # Sizes and pairs that are listed.
@@ -33,7 +33,7 @@ class CategoryCheck:
     Attributes:
         category: Samples of the category.
         facts: Sizes, depths and formats, for the reader.
-        findings: What is remarkable, one sentence each.
+        findings: Problems of the data, one sentence each.
         faults: Errors of files that cannot be read.
     """
 
@@ -79,7 +79,7 @@ def check_dataset(dataset: Dataset, names: Sequence[str], options: CheckOptions)
         options: Options of the check.
     """
     print(f"{dataset.path}: layout {dataset.layout}, {numbered(len(names), 'category')}")
-    worst = NOTHING_REMARKABLE
+    worst = NO_FINDINGS
     for name in names:
         try:
             found = check_category(dataset.read_category(name), options)
@@ -88,9 +88,9 @@ def check_dataset(dataset: Dataset, names: Sequence[str], options: CheckOptions)
             worst = UNUSABLE
             continue
         print("\n".join(found.lines()), flush=True)
-        worst = max(worst, UNUSABLE if found.faults else REMARKABLE if found.findings else 0)
-    if worst == NOTHING_REMARKABLE:
-        print("nothing is remarkable")
+        worst = max(worst, UNUSABLE if found.faults else FINDINGS if found.findings else 0)
+    if worst == NO_FINDINGS:
+        print("no findings")
     return worst
 
 

@@ -15,7 +15,7 @@ from utils.options.evaluate import EvaluateOptions
 from utils.pipeline.evaluate_category import fit_request
 from utils.pipeline.nodes import Node
 
-# Gigabytes of a process with libraries, a backbone and the activations of a batch, beside the fit.
+# Gigabytes of a process with libraries, a backbone and the activations of a batch, without the fit.
 PROCESS_MEMORY = 1.5
 # Gigabytes of a GPU for the same, with the temporary memory of faiss.
 GPU_PROCESS_MEMORY = 4.0

@@ -197,7 +197,7 @@ def _missing_tasks(
         log.info("%s: %s", category.name, category.describe())
         log.debug("%s: to compute: %s", category.name, describe_results(missing))
         log_remarks(category)
-        # What an earlier run has left out is left out again: all rows are of the same images.
+        # Images that an earlier run skipped are skipped again: all rows are of the same images.
         known = run.results[category.name].skipped if category.name in run.results else ()
         yield category.without(known), _restrict(run.options, missing)
 
@@ -213,7 +213,7 @@ def _start_record(
     notes += [f"{category.name}: {text}" for category in categories for text in category.notes]
     if RANDOM in options.weights:
         notes.append(
-            "RANDOM WEIGHTS: these results show that the program runs, and have no other meaning."
+            "RANDOM WEIGHTS: the results are meaningless; use this only to test the program."
         )
     if ignored := describe_ignored(first_of(models)):
         notes.append(f"{ignored} nor measured.")
@@ -239,7 +239,7 @@ def _add_results(
     """Write and log the results of a category.
 
     Returns:
-        The results whose figures are drawn: all, or none if they are of other seeds.
+        The results to draw: all, or none if they belong to other seeds.
     """
     category, options, results = evaluated.category, evaluated.options, evaluated.results
     # All models read the same files.

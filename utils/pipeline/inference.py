@@ -96,7 +96,7 @@ def infer(options: InferOptions, path: Path) -> int:
 def _identity_of(
     options: InferOptions, path: Path, model: PatchCore, thresholds: Thresholds
 ) -> dict[str, object]:
-    """Return all that outcomes and their files depend on besides the images, by name."""
+    """Return all that outcomes and their files depend on except the images, by name."""
     mask = b"" if model.mask is None else model.mask.pixels.tobytes()
     return {
         "the program's version of results": RESULTS_VERSION,
@@ -119,10 +119,10 @@ def _take_over(
         earlier = EarlierOutcomes(folder.path)
     except OSError as error:
         raise UsageError(
-            f"cannot go on from the results in {folder.path}: {error.strerror or error} (--fresh)"
+            f"cannot resume from the results in {folder.path}: {error.strerror or error} (--fresh)"
         ) from error
     if len(earlier):
-        log.info("going on from %d images in %s (--fresh judges all)", len(earlier), folder.path)
+        log.info("resuming from %d images in %s (--fresh judges all)", len(earlier), folder.path)
     return earlier
 
 
@@ -157,7 +157,7 @@ def _log_ignored(model: PatchCore, options: InferOptions) -> None:
     if options.ignore_mask:
         log.info(
             "thresholds and p-values are those of training, without the mask of --ignore_mask; "
-            "train with it to set them anew"
+            "train with this mask to recompute them"
         )
 
 
@@ -301,7 +301,7 @@ class Inference:
             return item, state, image, self._model.crop(image)
         except (DatasetError, PatchCoreError) as error:
             reason = str(error)
-        except Exception as error:  # decoders raise anything: the other images go on
+        except Exception as error:  # decoders raise anything; the other images are judged
             reason = f"cannot read {item.name}: {type(error).__name__}: {error}"
         return item, None, None, reason
 

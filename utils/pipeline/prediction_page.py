@@ -19,7 +19,7 @@ from utils.predictions import ANOMALY, CSV_FILE, ERROR, NORMAL, Outcome, file_st
 from utils.report import PredictionImage, PredictionView, render_predictions
 from utils.result_folder import ResultFolder
 
-# The page is written anew during a run at most this often, and for at most this share of the time.
+# The page is written again during a run at most this often, and for at most this share of the time.
 SECONDS_BETWEEN, SHARE_OF_TIME = 5.0, 0.05
 
 

@@ -105,7 +105,7 @@ def _stream(
     demands: Sequence[Demand],
     expected: Expected,
 ) -> Iterator[Evaluated | Failure]:
-    """Submit all tasks, and yield what comes of them."""
+    """Submit all tasks, and yield their outcomes."""
     import ray
 
     from utils.pipeline.sweep_worker import TaskContext, run_task
@@ -147,7 +147,7 @@ def _stream(
 
 
 def _outcome(task: Future, name: str) -> Evaluated | Failure:
-    """Fetch what came of a task, and show what it has logged."""
+    """Fetch the outcome of a task, and show what it has logged."""
     import ray
 
     try:
@@ -158,7 +158,8 @@ def _outcome(task: Future, name: str) -> Evaluated | Failure:
         return Failure(
             name,
             f"expected a node that computes it, but its process ended {MAX_RETRIES + 1} times "
-            f"({type(error).__name__}), perhaps for lack of memory (--memory_budget, --task_cpus)",
+            f"({type(error).__name__}), possibly because it ran out of memory (--memory_budget, "
+            "--task_cpus)",
         )
     for logger, level, text in outcome.lines:
         logging.getLogger(logger).log(level, "%s", text)

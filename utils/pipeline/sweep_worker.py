@@ -42,7 +42,7 @@ class TaskContext:
 
 @dataclass(frozen=True)
 class TaskOutcome:
-    """What came of a task.
+    """Outcome of a task.
 
     Attributes:
         evaluated: The results; None if it failed.

@@ -144,7 +144,7 @@ def _fit(
 def _report_suspects(trained: Trained, reading: Reading, folder: Path) -> None:
     """List and draw the training images that the others explain least."""
     log.info("%s", describe_suspects(trained))
-    # They were read before, and what was noticed then is not noticed again.
+    # They were read before, and notes about them are not logged again.
     figure = draw_suspects(trained, replace(reading, notes=Notes()))
     if figure is not None:
         path = replace_file(folder / SUSPECTS_FILE, encode_image(figure))
