@@ -41,7 +41,7 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     """List the annotated images.
 
     Raises:
-        DatasetError: There is no such category, splits cannot be told, or an image is missing.
+        DatasetError: There is no such category, splits are unclear, or an image is missing.
     """
     choose({_name(path): path}, name, path)
     entries: list[Entry] = []
@@ -73,7 +73,7 @@ def _read(source: Source, notes: list[str]) -> list[Entry]:
         ) from error
     boxes = sum(not a.get("segmentation") for found in annotations.values() for a in found)
     if boxes:
-        notes.append(f"{boxes} annotations in {source.path} have a box only, which is their mask")
+        notes.append(f"{boxes} annotations in {source.path} have only a box, used as their mask")
     return entries
 
 

@@ -14,7 +14,7 @@ def read_beside(folder: Path, split: str, ending: str) -> Found:
     """List the images of a folder; their masks have the same stem with an ending.
 
     Args:
-        folder: The folder; its masks are opened to tell good images from defective ones.
+        folder: The folder; its masks are opened to distinguish good images from defective images.
         split: Split of these images.
         ending: End of the stems of masks, for example ``_GT``.
 

@@ -108,7 +108,7 @@ def _read_by_pillow(file: BinaryIO, head: bytes, found: Format | None) -> Header
         if found is None:
             raise HeaderError("no known image format") from error
         if isinstance(error, Image.UnidentifiedImageError):
-            reason = f"{name}, which is damaged, or not supported by this Pillow and OpenCV"
+            reason = f"{name}: damaged, or not supported by this Pillow and OpenCV"
             raise HeaderError(reason) from error
         raise HeaderError(f"{name}: {error}") from error
 

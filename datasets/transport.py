@@ -110,7 +110,7 @@ class _Part:
         source: File with the address and the version.
         remote: The file on the server.
         total: Size of the complete file; 0 before the first answer, and if the server does not
-            tell it.
+            state it.
     """
 
     def __init__(self, path: Path, remote: RemoteFile):
@@ -234,7 +234,7 @@ def _begin(part: _Part, answer: HTTPResponse, *, is_continued: bool) -> None:
         raise DatasetError(
             f"expected {part.remote.size} bytes at {url}, found {total}: the dataset was changed"
         )
-    if not (total or part.remote.size or answer.chunked):  # nothing would tell a cut
+    if not (total or part.remote.size or answer.chunked):  # a cut would not be noticed
         raise DatasetError(f"expected the size of {url} in the server's answer, found none")
     part.total = total or part.remote.size
     free = shutil.disk_usage(part.path.parent).free

@@ -173,7 +173,7 @@ class TestBadData:
         assert re.search(expected, fail("--categories bolt"))
 
     def test_a_category_given_as_a_path(self, fail):
-        assert "there are: widget" in fail("--categories widget/")
+        assert "widget), found 'widget/'" in fail("--categories widget/")
 
 
 class TestBadFlags:

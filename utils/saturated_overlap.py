@@ -67,7 +67,7 @@ def au_spro(
     joined = np.concatenate(scores)
     order = np.argsort(-joined, kind="stable")
     is_normal = order < len(normal_scores)
-    # Equal scores share one threshold, which is reached at the last of them.
+    # Equal scores share one threshold, which is reached at the last one.
     ends = np.flatnonzero(np.append(np.diff(joined[order]) != 0, True))
     false = np.append(0.0, np.cumsum(is_normal)[ends]) / len(normal)
     overlap = np.append(0.0, np.cumsum(np.concatenate(gains)[order])[ends])

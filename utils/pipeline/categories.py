@@ -50,7 +50,7 @@ def read_training(options: FitOptions, skipping: Skipping) -> list[Category]:
 def _read_each(
     names: Sequence[str], read: Callable[[str], Category], skipping: Skipping
 ) -> list[Category]:
-    """Read all categories but those that are left out.
+    """Read all categories, without those that are skipped.
 
     Raises:
         DatasetError: None is left.

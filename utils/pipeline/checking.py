@@ -217,7 +217,7 @@ def _compare_with_published(category: Category, check: CategoryCheck) -> list[st
         return []
     published = published_counts(category)
     if published is None:
-        check.facts.append(f"{category.benchmark}: its numbers of images are not known here")
+        check.facts.append(f"{category.benchmark}: its published numbers of images are unknown")
         return []
     defective = sum(sample.is_defective for sample in category.test)
     found = Counts(len(category.train), len(category.test) - defective, defective)

@@ -67,7 +67,7 @@ class CategoryResult:
         truth: The ground truth of the test images.
         images: (B, H, W, 3) uint8, the cropped test images; None if no figures are drawn.
         learned: Result of the fit; of the first member for an ensemble.
-        reading: How the files were read, and what was noticed.
+        reading: How the files were read, and remarks about them.
         ignored: Positions that are not judged; None if all are. Patches are those of the first
             member of an ensemble.
         coresets: How well the coreset of each measurement covers the training patches, by the name

@@ -58,7 +58,7 @@ class FinishedCategory:
         samples: Digest of the list of the images, their labels and masks.
         data: The state of each file, by its path.
         rows: The rows of all models.
-        measurements: The measurements whose curves are drawn, with these.
+        measurements: The measurements with drawn curves, including these curves.
         figures: The figures; None if none were drawn.
         files: Other outputs that are complete, trained models and saved maps, by path: the flags
             that they depend on.
@@ -206,7 +206,7 @@ def data_state(category: Category) -> dict[str, FileState]:
     """Return the state of each file of a category.
 
     Raises:
-        UnusableFilesError: Files cannot be read any more.
+        UnusableFilesError: Files can no longer be read.
     """
     states = states_of(map(str, files_of(category)))
     gone = [name for name, state in states.items() if state is None]

@@ -212,7 +212,7 @@ class Inference:
 
     Attributes:
         counts: Number of items by verdict.
-        notes: What was noticed about the files.
+        notes: Remarks about the files.
         num_earlier: Number of items that an earlier run has judged.
 
     Args:

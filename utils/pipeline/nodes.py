@@ -199,7 +199,7 @@ def check_report(node: Node, report: Report, expected: Expected) -> None:
             )
     if expected.uses_gpu and node.gpus and not report.gpu:
         raise UsageError(
-            f"expected torch to find the GPU of {where}, it does not: install torch for it there, "
+            f"expected torch to find the GPU of {where}, found none: install torch for this GPU, "
             "or give --device cpu"
         )
     if report.problem:

@@ -32,7 +32,7 @@ class Reading:
         decoding: Largest size, and range of values above 8 bits.
         batch_size: Number of images of a batch.
         threads: Number of threads that read.
-        notes: What was noticed.
+        notes: Remarks about the files.
         reads_on: Whether to read the other images after one that cannot be used, to name all such
             images at once.
     """
@@ -138,10 +138,10 @@ def decoding_of_model(trained: Trained, max_megapixels: float) -> Decoding:
 
 
 def log_notes(notes: Notes, name: str = "") -> dict[str, dict[str, object]]:
-    """Log what was noticed while files were read.
+    """Log remarks about the files that were read.
 
     Args:
-        notes: What was noticed.
+        notes: Remarks about the files.
         name: Name of the category; empty for an inference.
 
     Returns:

@@ -142,7 +142,7 @@ def _fit(
 
 
 def _report_suspects(trained: Trained, reading: Reading, folder: Path) -> None:
-    """List and draw the training images that the others explain least."""
+    """List and draw the training images that are least similar to the others."""
     log.info("%s", describe_suspects(trained))
     # They were read before, and notes about them are not logged again.
     figure = draw_suspects(trained, replace(reading, notes=Notes()))
@@ -205,7 +205,7 @@ def _extend_model(
     )
     for what, threshold in (
         ("of the first training", model.thresholds.image),
-        ("of the images that joined, scored before they did", joined.thresholds.image),
+        ("of the images that joined, by their scores before joining", joined.thresholds.image),
     ):
         if threshold is not None:
             log.info("threshold %s: %.4g", what, threshold.value)
