@@ -1,4 +1,4 @@
-"""What a user can fix around a run: its flags and its result folder."""
+"""What a user can mend around a run: its flags and its result folder."""
 
 # Exit status of a run that has left out images or categories (--on_error skip).
 LEFT_OUT = 3
