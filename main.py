@@ -54,7 +54,7 @@ def _run(arguments: list[str]) -> int:
 
     from datasets.base import DatasetError
     from patchcore.errors import PatchCoreError
-    from utils.errors import UsageError, is_out_of_memory
+    from utils.errors import UsageError, first_line, is_out_of_memory
 
     # A flag in the first place belongs to the default command.
     is_named = bool(arguments) and not arguments[0].startswith("-")
@@ -71,7 +71,7 @@ def _run(arguments: list[str]) -> int:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         print(
             "error: out of memory (--batch_size, --memory_budget; on a GPU --device cpu); "
             f"finished results are kept{reason and f': {reason}'}",

@@ -65,7 +65,7 @@ class _Member:
 def unpack(archive: Path, folder: Path, *, top: str = "", limits: Limits | None = None) -> int:
     """Unpack a zip or tar archive (plain, gz, bz2 or xz) into a new folder.
 
-    The content is unpacked to a temporary folder beside ``folder``, which gets its name only when
+    The content is unpacked to a temporary folder next to ``folder``, which gets its name only when
     everything is complete. Owners, permissions and times in the archive are ignored.
 
     Args:
@@ -194,7 +194,9 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(archive) as opened:
         for entry in opened.infolist():
             if entry.flag_bits & 1:
-                raise DatasetError(f"expected no password, found one for {archive}")
+                raise DatasetError(
+                    f"expected an archive without a password, found an encrypted one: {archive}"
+                )
             mode = stat.S_IFMT(entry.external_attr >> 16)
             kind = {0: "file", stat.S_IFREG: "file", stat.S_IFDIR: "folder"}.get(mode)
             if mode == stat.S_IFLNK:

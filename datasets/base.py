@@ -37,7 +37,7 @@ class UnusableFilesError(DatasetError):
 
 def is_image(path: Path) -> bool:
     """Return whether a file is an image, by its name; hidden files are not."""
-    # Operating systems leave hidden files such as `._000.png` beside images.
+    # Operating systems create hidden files such as `._000.png` in folders of images.
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 

@@ -11,7 +11,7 @@ names in ``Ungood/label``.
 from pathlib import Path
 
 from datasets.base import Category
-from datasets.entries import TEST, VALIDATION, ReadOptions, make_category
+from datasets.entries import TEST, VALIDATION, ReadOptions
 from datasets.listing import category_folder, category_folders, has_folder, list_folders
 from datasets.type_folders import read_training, read_types
 
@@ -41,9 +41,7 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
         found += read_types(root / "test", TEST, _masks_of, inside=inside)
         if has_folder(root, "valid"):
             found += read_types(root / "valid", VALIDATION, inside=inside)
-    return make_category(
-        root, name, found.entries, options, left_out=found.left_out, notes=found.notes
-    )
+    return found.category(root, name, options)
 
 
 def is_category(folder: Path) -> bool:

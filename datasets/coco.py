@@ -1,6 +1,6 @@
 """Annotations in COCO's format: one JSON file, or a folder with one file per split.
 
-FILE.json, with images beside it, in ``images/`` or in the folder above
+FILE.json, with images in the same folder, in ``images/`` or in the folder above
 PATH/annotations/instances_train.json, instances_test.json, ..., PATH/train/..., PATH/test/...
 PATH/train/_annotations.coco.json, PATH/test/_annotations.coco.json
 
@@ -41,7 +41,7 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     """List the annotated images.
 
     Raises:
-        DatasetError: There is no such category, splits cannot be told, or an image is missing.
+        DatasetError: There is no such category, splits are unclear, or an image is missing.
     """
     choose({_name(path): path}, name, path)
     entries: list[Entry] = []
@@ -73,7 +73,7 @@ def _read(source: Source, notes: list[str]) -> list[Entry]:
         ) from error
     boxes = sum(not a.get("segmentation") for found in annotations.values() for a in found)
     if boxes:
-        notes.append(f"{boxes} annotations in {source.path} have a box only, which is their mask")
+        notes.append(f"{boxes} annotations in {source.path} have only a box, used as their mask")
     return entries
 
 
@@ -102,7 +102,7 @@ def _shapes(annotation: dict) -> list[Polygon | RunLengths]:
 
 
 def _find_image(source: Source, file_name: str) -> Path:
-    """Return the file of an image: beside the JSON file, in ``images``, or in the folder above."""
+    """Return an image's file: in the JSON file's folder, in ``images``, or in the folder above."""
     here, above = source.path.parent, source.path.parent.parent
     of_split = [f for f in list_folders(above) if source.split and split_in(f.name) == source.split]
     for folder in (here, here / "images", above, above / "images", *of_split):

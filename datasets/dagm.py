@@ -7,7 +7,7 @@ PATH/Class1/Train/Label/0002_label.PNG (for defective images only), Label/Labels
 from pathlib import Path
 
 from datasets.base import GOOD, Category, MaskFiles
-from datasets.entries import TEST, TRAIN, Entry, ReadOptions, make_category
+from datasets.entries import TEST, TRAIN, Entry, ReadOptions
 from datasets.listing import category_folder, category_folders, has_folder, list_files
 from datasets.type_folders import Found
 
@@ -44,7 +44,7 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     found = _read(root, TRAIN)
     if not options.training_only:
         found += _read(root, TEST)
-    return make_category(root, name, found.entries, options, left_out=found.left_out)
+    return found.category(root, name, options)
 
 
 def is_category(folder: Path) -> bool:

@@ -74,7 +74,7 @@ DOWNLOADS: Mapping[str, Download] = MappingProxyType(
             ),
             top="KolektorSDD2",
         ),
-        # GitHub makes this archive anew for each download: it has no fixed size or digest.
+        # GitHub creates this archive again for each download: it has no fixed size or digest.
         "magnetic_tile": Download(
             "magnetic_tile.zip",
             RemoteFile(
@@ -104,7 +104,7 @@ def find_published(name: str) -> Published:
     if wanted == "mvtec":
         return find_published("mvtec_ad")
     keys = ", ".join(dataset.key for dataset in listed())
-    raise DatasetError(f"no dataset {name!r}; there are: {keys}")
+    raise DatasetError(f"expected a dataset name ({keys}), found {name!r}")
 
 
 def listed() -> list[Published]:

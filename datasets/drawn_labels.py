@@ -1,4 +1,4 @@
-"""Images with a mask beside each: a good image has a mask without a defective pixel."""
+"""Images with a mask next to each: a good image has a mask without a defective pixel."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ DEFECT = "defect"
 
 
 def read_beside(folder: Path, split: str, ending: str) -> Found:
-    """List the images of a folder whose masks have the same stem with an ending.
+    """List the images of a folder; their masks have the same stem with an ending.
 
     Args:
-        folder: The folder; its masks are opened to tell good images from defective ones.
+        folder: The folder; its masks are opened to distinguish good images from defective images.
         split: Split of these images.
         ending: End of the stems of masks, for example ``_GT``.
 
@@ -29,7 +29,7 @@ def read_beside(folder: Path, split: str, ending: str) -> Found:
             continue
         mask = by_stem.get(stem + ending)
         if mask is None:
-            raise DatasetError(f"expected the mask {stem}{ending} beside the image {file}")
+            raise DatasetError(f"expected the mask {stem}{ending} next to the image {file}")
         if is_empty_mask(mask):
             entries.append(Entry(file, GOOD, split))
         else:

@@ -15,7 +15,6 @@ from datasets.base import (
     MaskFiles,
     MaskShapes,
     Sample,
-    Saturation,
 )
 
 TRAIN, TEST, VALIDATION, UNSPLIT = "train", "test", "validation", ""
@@ -75,7 +74,6 @@ def make_category(
     *,
     left_out: Sequence[LeftOut] = (),
     notes: Sequence[str] = (),
-    saturations: tuple[Saturation, ...] = (),
 ) -> Category:
     """Make a category of the images that a layout found.
 
@@ -90,7 +88,6 @@ def make_category(
         options: What to read.
         left_out: Files that the layout left out.
         notes: What the layout assumed.
-        saturations: Saturation thresholds of the mask files.
 
     Raises:
         DatasetError: There is no training image, or no test image although one is expected.
@@ -139,7 +136,6 @@ def make_category(
         has_masks=any(sample.mask is not None for sample in samples),
         left_out=tuple(unused),
         notes=(*notes, *_gaps(samples)),
-        saturations=saturations,
     )
 
 
@@ -150,7 +146,7 @@ def _hold_out(root: Path, entries: Sequence[Entry], options: ReadOptions) -> set
         return set()
 
     def rank(path: Path) -> bytes:
-        return hashlib.sha256(f"{options.seed}/{_relative(path, root)}".encode()).digest()
+        return hashlib.sha256(f"{options.seed}/{relative_name(path, root)}".encode()).digest()
 
     count = min(max(round(options.holdout * len(good)), 1), len(good) - 1)
     return set(sorted(good, key=rank)[:count])
@@ -173,7 +169,7 @@ def _samples(name: str, root: Path, entries: Sequence[Entry]) -> tuple[Sample, .
     for entry in entries:
         title = entry.path.stem
         if stems[entry.defect_type, title.lower()] > 1:
-            title = _relative(entry.path.with_suffix(""), root).strip("/").replace("/", "_")
+            title = relative_name(entry.path.with_suffix(""), root).strip("/").replace("/", "_")
             while (entry.defect_type, title.lower()) in taken:
                 title += "_"
             taken.add((entry.defect_type, title.lower()))
@@ -181,7 +177,8 @@ def _samples(name: str, root: Path, entries: Sequence[Entry]) -> tuple[Sample, .
     return tuple(samples)
 
 
-def _relative(path: Path, root: Path) -> str:
+def relative_name(path: Path, root: Path) -> str:
+    """Return a file's path relative to the dataset's folder, with ``/`` on every system."""
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 

@@ -50,7 +50,7 @@ class Header:
         height: Height in pixels.
         is_deep: Whether the values may need more than 8 bits, and the file does not state their
             depth: 16 bits, 32 bits or floats. 10 or 12 bits that the format declares (AVIF, JPEG
-            2000) are scaled rightly by the decoders.
+            2000) are scaled correctly by the decoders.
         pages: Number of pages or frames.
         orientation: EXIF orientation, 1 to 8; 1 is upright.
     """
@@ -108,7 +108,7 @@ def _read_by_pillow(file: BinaryIO, head: bytes, found: Format | None) -> Header
         if found is None:
             raise HeaderError("no known image format") from error
         if isinstance(error, Image.UnidentifiedImageError):
-            reason = f"{name}, which is damaged, or not supported by this Pillow and OpenCV"
+            reason = f"{name}: damaged, or not supported by this Pillow and OpenCV"
             raise HeaderError(reason) from error
         raise HeaderError(f"{name}: {error}") from error
 

@@ -8,18 +8,18 @@ import numpy as np
 from datasets.base import DatasetError, MaskShapes, Sample
 from datasets.decoding import ImageFile
 from datasets.depth import Decoding, RangeFinder, ValueRange, has_no_depth
-from datasets.header import HeaderError, read_header
+from datasets.header import Header, HeaderError, read_header
 from datasets.masks import read_masks
 from datasets.notes import Notes
 from datasets.polygons import draw_mask
 
 CLIPPED = (
-    "values beyond the range of the training images, {}, which are clipped (--bit_depth sets "
-    "another range)"
+    "values outside the range of the training images, {}; clipped to it (--bit_depth sets another "
+    "range)"
 )
-OTHER_DEPTH = "an image of 8 bits among images of more, which is used as it is"
+OTHER_DEPTH = "8-bit image among images with more bits; used unchanged"
 UNKNOWN_DEPTH = (
-    "an image of 16 bits where the training images have 8, of which the upper 8 bits are used "
+    "16-bit image where the training images have 8 bits; only its upper 8 bits are used "
     "(--bit_depth sets another range)"
 )
 # Bytes per pixel while an image is decoded: the file, its pixels, and a copy.
@@ -39,7 +39,7 @@ def read_image(
     Args:
         path: The file.
         decoding: Largest size, and range of values above 8 bits.
-        notes: Collects what is remarkable about the image.
+        notes: Collects remarks about the image.
 
     Raises:
         DatasetError: The file cannot be read, is not an image, is truncated or too large, or has
@@ -57,7 +57,7 @@ def read_sample(
     Args:
         sample: The sample.
         decoding: Largest size, and range of values above 8 bits.
-        notes: Collects what is remarkable about the files.
+        notes: Collects remarks about the files.
 
     Returns:
         The image (H, W, 3) uint8 RGB, and its mask (H, W) bool: all False for a good image, None
@@ -98,7 +98,8 @@ def find_value_range(paths: list[Path], decoding: Decoding) -> ValueRange | None
     """
     finder = RangeFinder()
     for path in paths:
-        if _is_deep(path):
+        header = _read_header(path)
+        if header is not None and header.is_deep:
             with suppress(DatasetError):
                 finder.add(path, ImageFile(path, "an image", decoding).deep_rgb())
     return finder.range()
@@ -106,21 +107,20 @@ def find_value_range(paths: list[Path], decoding: Decoding) -> ValueRange | None
 
 def bytes_to_read(path: Path) -> int:
     """Return about how many bytes are needed to decode an image, by its header alone."""
-    try:
-        with path.open("rb") as file:
-            header = read_header(file)
-    except (OSError, HeaderError):  # reading it is an error that needs no memory
+    header = _read_header(path)
+    if header is None:
         return 0
     per_pixel = BYTES_PER_DEEP_PIXEL if header.is_deep else BYTES_PER_PIXEL
     return header.width * header.height * per_pixel
 
 
-def _is_deep(path: Path) -> bool:
+def _read_header(path: Path) -> Header | None:
+    """Return the header of an image; None if it is damaged, which is an error in later reading."""
     try:
         with path.open("rb") as file:
-            return read_header(file).is_deep
+            return read_header(file)
     except (OSError, HeaderError):
-        return False
+        return None
 
 
 def _decode(file: ImageFile, decoding: Decoding, notes: Notes) -> np.ndarray:
@@ -132,7 +132,7 @@ def _decode(file: ImageFile, decoding: Decoding, notes: Notes) -> np.ndarray:
             notes.add(OTHER_DEPTH, file.path)
         return file.rgb()
     values = file.deep_rgb()
-    if values.dtype == np.uint8:  # formats with a header that does not tell
+    if values.dtype == np.uint8:  # formats with a header that does not state the depth
         return values
     if value_range is None:
         if has_no_depth(values):

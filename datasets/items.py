@@ -40,7 +40,7 @@ class Item:
 
         Args:
             decoding: Largest size, and range of values above 8 bits.
-            notes: Collects what is remarkable about the image.
+            notes: Collects remarks about the image.
 
         Raises:
             DatasetError: It cannot be read.

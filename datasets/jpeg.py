@@ -1,8 +1,8 @@
 """Completeness of JPEG files: decoders fill what is missing with grey, without an error.
 
 A progressive file that ends exactly between two of its scans, and is closed by a marker of the
-image's end, cannot be told from a complete one; neither can a file that lacks the last details of
-its last block.
+image's end, cannot be distinguished from a complete file; neither can a file that lacks the last
+details of its last block.
 """
 
 import io

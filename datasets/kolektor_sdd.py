@@ -9,7 +9,7 @@ from pathlib import Path
 
 from datasets.base import Category
 from datasets.drawn_labels import read_beside
-from datasets.entries import UNSPLIT, ReadOptions, make_category
+from datasets.entries import UNSPLIT, ReadOptions
 from datasets.listing import choose, list_folders
 from datasets.type_folders import Found
 
@@ -39,7 +39,7 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     root, found = choose({NAME: path}, name, path), Found()
     for folder in _items(root):
         found += read_beside(folder, UNSPLIT, ENDING)
-    return make_category(root, name, found.entries, options, left_out=found.left_out)
+    return found.category(root, name, options)
 
 
 def _items(path: Path) -> list[Path]:

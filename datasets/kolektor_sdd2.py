@@ -10,7 +10,7 @@ from pathlib import Path
 
 from datasets.base import Category
 from datasets.drawn_labels import read_beside
-from datasets.entries import TEST, TRAIN, ReadOptions, make_category
+from datasets.entries import TEST, TRAIN, ReadOptions
 from datasets.listing import choose
 
 NAME, ENDING = "kolektor_sdd2", "_GT"
@@ -37,4 +37,4 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     found = read_beside(root / TRAIN, TRAIN, ENDING)
     if not options.training_only:
         found += read_beside(root / TEST, TEST, ENDING)
-    return make_category(root, name, found.entries, options, left_out=found.left_out)
+    return found.category(root, name, options)

@@ -1,4 +1,4 @@
-"""Polygons drawn with LabelMe: a JSON file beside each annotated image.
+"""Polygons drawn with LabelMe: a JSON file next to each annotated image.
 
 PATH/001.jpg, PATH/001.json, ..., also in folders ``train`` and ``test``, or in any other folders
 PATH/<category>/001.jpg, ...

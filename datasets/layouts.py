@@ -2,8 +2,8 @@
 
 To add a layout, write its module with the functions of `Layout` and add a line to `LAYOUTS`.
 
-Nothing here decodes an image but masks whose emptiness tells good images; neither torch nor OpenCV
-is imported, so that a missing folder is reported at once.
+Only masks are decoded here, where an empty mask marks a good image. Neither torch nor OpenCV is
+imported, so that a missing folder is reported immediately.
 """
 
 from collections.abc import Mapping
@@ -222,5 +222,7 @@ def _layout_named(name: str, layouts: Mapping[str, Layout]) -> str:
     found = name if name in layouts else published.get(name)
     if found not in layouts:
         names = sorted({*layouts, *published})
-        raise DatasetError(f"no dataset {name!r} (--dataset); there are: auto, {', '.join(names)}")
+        raise DatasetError(
+            f"expected a dataset name (auto, {', '.join(names)}), found {name!r} (--dataset)"
+        )
     return found

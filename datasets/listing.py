@@ -146,8 +146,8 @@ def choose(categories: Mapping[str, Item], name: str, path: Path) -> Item:
     """
     if name not in categories:
         raise DatasetError(
-            f"no category {name!r} under {path} (--categories); there are: "
-            f"{', '.join(sorted(categories))}"
+            f"expected a category name ({', '.join(sorted(categories))}), found {name!r} in {path} "
+            "(--categories)"
         )
     return categories[name]
 
@@ -171,7 +171,7 @@ def find_mask(stem: str, masks: dict[str, Path]) -> Path | None:
 
 
 def split_masks(files: Iterable[Path]) -> tuple[list[Path], dict[Path, Path]]:
-    """Separate masks that lie beside their images, such as ``1_mask.png`` beside ``1.png``.
+    """Separate masks in the folder of their images, such as ``1_mask.png`` and ``1.png``.
 
     Returns:
         The images, and the mask of each image that has one.

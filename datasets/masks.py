@@ -2,7 +2,8 @@
 
 A mask is black where there is no defect. Two values, and class numbers (VisA has 0 to 3), are
 defective above 0. A mask that was compressed as JPEG, or drawn with smooth borders, has values
-between black and the defect's that belong to neither, and is cut at half.
+between black and the defect's that belong to neither, and is thresholded at half of its largest
+value.
 """
 
 from dataclasses import dataclass
@@ -17,19 +18,18 @@ from datasets.depth import Decoding
 from datasets.header import Header
 from datasets.notes import Notes
 
-JPEG_MASK = "a JPEG mask, which is cut at half of its largest value; PNG keeps masks exactly"
+JPEG_MASK = "JPEG mask, thresholded at half of its largest value; use PNG, which is lossless"
 SMOOTH_MASK = (
-    "a mask with smooth borders, which is cut at half of its largest value; a mask of two values "
-    "is kept exactly"
+    "mask with smooth borders, thresholded at half of its largest value; use a mask with two values"
 )
-EMPTY_MASK = "the mask of a defective image, which marks no pixel"
-FULL_MASK = "a mask that marks the whole image"
+EMPTY_MASK = "mask of a defective image without a marked pixel"
+FULL_MASK = "mask that marks the whole image"
 LARGE_MASK = (
-    "a mask that marks more than half of its image; if it is inverted, defects must become white"
+    "mask that marks more than half of its image; if it is inverted, make the defects white"
 )
 UNMARKED_MASK = (
-    "a mask without the EXIF orientation that its image has, which is taken as upright; if it is "
-    "not, turn its pixels"
+    "mask without the EXIF orientation of its image, used as upright; if it is not, rotate its "
+    "pixels"
 )
 # Half of the error of JPEG compression around black.
 JPEG_NOISE = 16
@@ -61,7 +61,7 @@ def read_mask(
         path: Image file: black is not defective. Where the opacity varies, transparent pixels are
             not defective, and if all others have one colour, opaque ones are.
         decoding: Largest size.
-        notes: Collects what is remarkable about the mask.
+        notes: Collects remarks about the mask.
 
     Raises:
         DatasetError: The file cannot be read, is not an image, or is truncated.
@@ -79,11 +79,11 @@ def read_masks(
     """Decode and join the mask files of a defective image.
 
     Args:
-        files: Mask files; each is turned by its own EXIF orientation.
+        files: Mask files; each is rotated by its own EXIF orientation.
         image: The image's file.
         size: (H, W) of the image, upright.
         decoding: Largest size.
-        notes: Collects what is remarkable about the masks.
+        notes: Collects remarks about the masks.
 
     Returns:
         (H, W) bool, True where the image is defective.
@@ -163,7 +163,7 @@ def has_smooth_borders(values: np.ndarray) -> bool:
 def _check_orientation(
     mask: Mask, path: Path, image: ImageFile, size: tuple[int, int], notes: Notes
 ) -> None:
-    """Check that a mask has the size of its image, and note if it may have to be turned."""
+    """Check that a mask has the size of its image, and note if it may have to be rotated."""
     is_marked = mask.header.orientation != 1
     must_turn = image.header.orientation != 1 and not is_marked
     if mask.marked.shape == size:
@@ -176,8 +176,8 @@ def _check_orientation(
     if mask.marked.shape == size[::-1] and (must_turn or is_marked):
         which, other = ("mask", "image") if is_marked else ("image", "mask")
         hint = (
-            f"; the {which} has an EXIF orientation and the {other} has none, so that they are "
-            "turned differently: turn the pixels of both and remove the EXIF orientation"
+            f"; the {which} has an EXIF orientation and the {other} has none, so they are rotated "
+            "differently: rotate the pixels of both and remove the EXIF orientation"
         )
     raise DatasetError(
         f"expected a mask of the size of its image, {size[1]}x{size[0]}, found {width}x{height}: "

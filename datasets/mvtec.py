@@ -12,7 +12,7 @@ category. Defective training images, as VAD has them, are not used.
 from pathlib import Path
 
 from datasets.base import Category
-from datasets.entries import TEST, ReadOptions, make_category
+from datasets.entries import TEST, ReadOptions
 from datasets.listing import category_folder, category_folders, has_folder
 from datasets.type_folders import Found, read_training, read_types
 
@@ -37,10 +37,7 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
         DatasetError: There is no such category, a folder is missing or empty, or a mask is missing.
     """
     root = category_folder(path, name, is_category)
-    found = read_splits(root, options)
-    return make_category(
-        root, name, found.entries, options, left_out=found.left_out, notes=found.notes
-    )
+    return read_splits(root, options).category(root, name, options)
 
 
 def read_splits(root: Path, options: ReadOptions) -> Found:

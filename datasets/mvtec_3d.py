@@ -10,7 +10,7 @@ PATH/<category>/test/<defect type>/gt/000.png
 from pathlib import Path
 
 from datasets.base import Category
-from datasets.entries import TEST, VALIDATION, ReadOptions, make_category
+from datasets.entries import TEST, VALIDATION, ReadOptions
 from datasets.listing import category_folder, category_folders, has_folder, list_folders
 from datasets.type_folders import read_training, read_types
 
@@ -42,9 +42,7 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
         found += read_types(root / "test", TEST, lambda folder: folder / "gt", inside="rgb")
         if has_folder(root, "validation"):
             found += read_types(root / "validation", VALIDATION, inside="rgb")
-    return make_category(
-        root, name, found.entries, options, left_out=found.left_out, notes=found.notes
-    )
+    return found.category(root, name, options)
 
 
 def is_category(folder: Path) -> bool:

@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 from datasets.base import Category, LeftOut
-from datasets.entries import TEST, VALIDATION, ReadOptions, make_category
+from datasets.entries import TEST, VALIDATION, ReadOptions
 from datasets.listing import category_folder, category_folders, has_folder, list_files
 from datasets.type_folders import Found, read_training, read_types
 
@@ -52,9 +52,7 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
             images = list_files(root / folder).images
             reason = f"images of {folder}, which has no labels"
             found += Found(left_out=tuple(LeftOut(file, reason) for file in images))
-    return make_category(
-        root, name, found.entries, options, left_out=found.left_out, notes=found.notes
-    )
+    return found.category(root, name, options)
 
 
 def lighting(path: Path) -> str:

@@ -8,10 +8,11 @@ PATH/<category>/ground_truth/logical_anomalies/000/000.png (one file per defect)
 PATH/<category>/defects_config.json (saturation thresholds)
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from datasets.base import Category, DatasetError, Saturation
-from datasets.entries import VALIDATION, ReadOptions, make_category
+from datasets.entries import VALIDATION, ReadOptions
 from datasets.json_files import MALFORMED, read_json
 from datasets.listing import category_folder, category_folders, has_folder
 from datasets.mvtec import is_category as has_splits
@@ -50,15 +51,7 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
         else:
             note = f"without {root / CONFIG}, which has the saturation thresholds: no sPRO"
             found += Found(notes=(note,))
-    return make_category(
-        root,
-        name,
-        found.entries,
-        options,
-        left_out=found.left_out,
-        notes=found.notes,
-        saturations=saturations,
-    )
+    return replace(found.category(root, name, options), saturations=saturations)
 
 
 def read_saturations(path: Path) -> tuple[Saturation, ...]:

@@ -1,4 +1,4 @@
-"""What was noticed while files were listed and read: reasons, each with a count and an example."""
+"""Remarks about files that are listed and read: reasons, each with a count and an example."""
 
 import hashlib
 import threading
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Note:
-    """Something that was noticed about files, reported once for all of them.
+    """A remark about files, reported once for all files.
 
     Attributes:
-        reason: What was noticed, what was done, and which flag or file changes it.
+        reason: What was found, what was done, and which flag or file changes it.
         count: Number of files.
         example: One of the files: the first in alphabetical order.
     """
@@ -56,7 +56,7 @@ class Notes:
             self._counted.setdefault(reason, set()).add(_digest(name))
 
     def merge(self, other: "Notes") -> None:
-        """Add what another process has noticed."""
+        """Add the remarks of another process."""
         with self._lock:
             for reason, example in other._examples.items():
                 self._examples[reason] = min(example, self._examples.get(reason, example))

@@ -10,7 +10,7 @@ PATH is one category, or a folder of categories.
 from pathlib import Path
 
 from datasets.base import GOOD, Category, DatasetError, LeftOut, MaskFiles
-from datasets.entries import UNSPLIT, Entry, ReadOptions, make_category
+from datasets.entries import UNSPLIT, Entry, ReadOptions
 from datasets.listing import (
     as_name,
     choose,
@@ -24,7 +24,7 @@ from datasets.listing import (
     list_folders,
     split_masks,
 )
-from datasets.type_folders import Found
+from datasets.type_folders import Found, leave_out
 
 
 def match(path: Path) -> str | None:
@@ -32,7 +32,7 @@ def match(path: Path) -> str | None:
     if find_categories(path, ReadOptions()):
         return ""
     lone = [folder.name for folder in list_folders(path) if is_defective_name(folder.name)]
-    return f"a folder of good images beside {lone[0]}" if lone else None
+    return f"folder of good images next to {lone[0]}" if lone else None
 
 
 def find_categories(path: Path, options: ReadOptions) -> list[str]:
@@ -54,9 +54,7 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
         masks = [root / options.mask_dir] if options.mask_dir else _mask_folders(root)
         types = [f for f in _type_folders(root, options) if f not in (*good, *masks)]
         found += _read_defective(root, types, masks)
-    return make_category(
-        root, name, found.entries, options, left_out=found.left_out, notes=found.notes
-    )
+    return found.category(root, name, options)
 
 
 def _read_good(root: Path, folders: list[Path]) -> Found:
@@ -65,10 +63,7 @@ def _read_good(root: Path, folders: list[Path]) -> Found:
     if not folders:
         note = f"the images in {root} are taken as good: it has no subfolder {GOOD}"
         return Found(_good_entries(root, direct.images), direct.left_out, (note,))
-    beside = tuple(
-        LeftOut(file, "images beside the folder of good images") for file in direct.images
-    )
-    found = Found(left_out=beside + direct.left_out)
+    found = leave_out(direct)
     for folder in folders:
         listing = list_below(folder)
         found += Found(_good_entries(folder, listing.images), listing.left_out)

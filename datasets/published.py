@@ -43,7 +43,7 @@ class Published:
             categories are not known, so that any name is one.
         images: Number of all images, also those without labels; 0 where unknown.
         good_folder: Name of the folder of good training images, if the names of the categories
-            alone do not tell the dataset.
+            alone do not identify the dataset.
     """
 
     key: str

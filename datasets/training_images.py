@@ -157,7 +157,7 @@ def _find_foreign_folder(root: Path, folders: Iterable[Path]) -> str:
         others = sorted(name for name in names if not is_good_name(name))
         good = sorted(names.difference(others))
         if good and others:
-            return f"{parent / others[0]} beside {good[0]}, which may be defects or masks"
+            return f"{parent / others[0]} next to {good[0]}, which may be defects or masks"
     return ""
 
 

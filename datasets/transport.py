@@ -110,7 +110,7 @@ class _Part:
         source: File with the address and the version.
         remote: The file on the server.
         total: Size of the complete file; 0 before the first answer, and if the server does not
-            tell it.
+            state it.
     """
 
     def __init__(self, path: Path, remote: RemoteFile):
@@ -205,7 +205,7 @@ def _try_once(part: _Part, on_bytes: Callable[[int, int], None]) -> str:
 
 
 def _begin(part: _Part, answer: HTTPResponse, *, is_continued: bool) -> None:
-    """Check an answer against what is known, and start anew unless it continues the part.
+    """Check an answer, and start from the beginning unless it continues the part.
 
     Raises:
         DatasetError: The answer is of another file, or not of a file.
@@ -224,7 +224,7 @@ def _begin(part: _Part, answer: HTTPResponse, *, is_continued: bool) -> None:
             raise DatasetError(
                 f"expected the bytes from {start} on of {url}, found "
                 f"{answer.headers.get('Content-Range') or 'no range'}; run the command again to "
-                "start anew"
+                "start from the beginning"
             )
     else:
         part.start(answer.headers)
@@ -234,7 +234,7 @@ def _begin(part: _Part, answer: HTTPResponse, *, is_continued: bool) -> None:
         raise DatasetError(
             f"expected {part.remote.size} bytes at {url}, found {total}: the dataset was changed"
         )
-    if not (total or part.remote.size or answer.chunked):  # nothing would tell a cut
+    if not (total or part.remote.size or answer.chunked):  # a cut would not be noticed
         raise DatasetError(f"expected the size of {url} in the server's answer, found none")
     part.total = total or part.remote.size
     free = shutil.disk_usage(part.path.parent).free
@@ -260,7 +260,7 @@ def _append(part: _Part, answer: HTTPResponse, on_bytes: Callable[[int, int], No
         part.remove()
         raise DatasetError(
             f"expected {part.total} bytes from {part.remote.url}, found more; run the command "
-            "again to start anew"
+            "again to start from the beginning"
         )
     return "" if done == part.total else "the connection was cut"
 
@@ -278,5 +278,7 @@ def _check(path: Path, remote: RemoteFile) -> str:
     if remote.sha256 and digest != remote.sha256.lower():
         faults.append(f"expected SHA-256 {remote.sha256} of {remote.url}, found {digest} in {path}")
     if faults:
-        raise DatasetError(f"{'; '.join(faults)} (--sha256 if the dataset was published anew)")
+        raise DatasetError(
+            f"{'; '.join(faults)} (--sha256 if a new version of the dataset was published)"
+        )
     return digest

@@ -4,9 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.base import GOOD, DatasetError, LeftOut, MaskFiles
-from datasets.entries import TRAIN, Entry
-from datasets.listing import find_mask, index_masks, is_good_name, list_files, list_folders
+from datasets.base import GOOD, Category, DatasetError, LeftOut, MaskFiles
+from datasets.entries import TRAIN, Entry, ReadOptions, make_category
+from datasets.listing import (
+    Listing,
+    find_mask,
+    index_masks,
+    is_good_name,
+    list_files,
+    list_folders,
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,12 @@ class Found:
             self.entries + other.entries,
             self.left_out + other.left_out,
             self.notes + other.notes,
+        )
+
+    def category(self, root: Path, name: str, options: ReadOptions) -> Category:
+        """Make a category of what was found, as `make_category` does."""
+        return make_category(
+            root, name, self.entries, options, left_out=self.left_out, notes=self.notes
         )
 
 
@@ -55,10 +68,15 @@ def read_training(folder: Path, *, inside: str = "") -> Found:
         raise DatasetError(
             f"expected training images without defects in {folder / GOOD / inside}, found none"
         )
-    beside = tuple(
-        LeftOut(file, "images beside the folder of good images") for file in direct.images
+    return found + leave_out(direct)
+
+
+def leave_out(direct: Listing) -> Found:
+    """Leave out the files that lie next to the folder of good images."""
+    images = tuple(
+        LeftOut(file, "images outside the folder of good images") for file in direct.images
     )
-    return found + Found(left_out=beside + direct.left_out)
+    return Found(left_out=images + direct.left_out)
 
 
 def read_types(

@@ -137,7 +137,7 @@ def _missing(path: Path, name: str, known: VideoFormat, found: int, seconds: flo
         cause = "cut short" if is_cut else "damaged"
         return f"expected {expected} frames in {name}, found {found}: the file is {cause}"
     if is_cut:
-        return f"expected a complete video, found {found} frames in {name}, which is cut short"
+        return f"expected a complete video, found {found} frames in {name}: the file is cut short"
     duration = expected / known.frames_per_second
     shown = seconds + 1 / known.frames_per_second
     tolerance = max(TOLERATED_SECONDS, TOLERATED_SHARE * duration)

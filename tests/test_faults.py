@@ -34,7 +34,7 @@ from tests.support import (
     write_image,
 )
 from utils.errors import LEFT_OUT
-from utils.pipeline import evaluation as evaluation_module
+from utils.pipeline import evaluate_one
 from utils.pipeline import inference as inference_module
 from utils.pipeline import reading as reading_module
 from utils.predictions import PredictionFiles
@@ -124,7 +124,7 @@ class TestSkippedImages:
         reasons = {str(path): DAMAGED.format(path) for path in paths}
         assert read_run(folder)["skipped_images"] == {"gadget": reasons}
         for reason in reasons.values():
-            assert caplog.text.count(f"an image is left out ({SKIP}): {reason}") == 1
+            assert caplog.text.count(f"an image is skipped ({SKIP}): {reason}") == 1
         for path in paths:
             path.unlink()
         assert measured(folder) == measured(run(f"{flags} --categories gadget", folder="without"))
@@ -133,7 +133,7 @@ class TestSkippedImages:
     def test_tables_page_and_output_say_so(self, gadget, run, capsys):
         path = truncate(gadget / "train/good/003.png")
         folder = run(f"{SKIP} --categories gadget", status=LEFT_OUT)
-        note = f"gadget: 1 image left out ({SKIP}): {path}"
+        note = f"gadget: 1 image skipped ({SKIP}): {path}"
         assert f"> {note}\n" in (folder / "tables.md").read_text()
         assert f"> {note}\n" in capsys.readouterr().out
         assert note in (folder / "index.html").read_text()
@@ -154,8 +154,10 @@ class TestSkippedImages:
     ):
         change_while_read(path := gadget / "train/good/002.png")
         run(f"{flags} --categories gadget", status=main.WRONG_USAGE)
-        expected = "expected the (files of gadget to stay|same training images in both passes)"
-        assert re.search(f"{expected}.* a change of {path}", last_error(capsys))
+        expected = (
+            "expected the (files of gadget to stay unchanged|same training images in both passes)"
+        )
+        assert re.search(f"{expected}.*, found (changes in|a change of) {path}", last_error(capsys))
         folder = run(f"{SKIP} {flags} --categories gadget", status=LEFT_OUT)
         monkeypatch.undo()
         path.unlink()
@@ -163,15 +165,15 @@ class TestSkippedImages:
         assert measured(folder) == measured(without)
 
     def test_an_image_that_vanishes_meanwhile(self, gadget, run, capsys, monkeypatch):
-        path, noted = gadget / "test/good/001.png", evaluation_module.data_state
+        path, noted = gadget / "test/good/001.png", evaluate_one.data_state
 
         def vanish(category):
             path.unlink(missing_ok=True)
             return noted(category)
 
-        monkeypatch.setattr(evaluation_module, "data_state", vanish)
+        monkeypatch.setattr(evaluate_one, "data_state", vanish)
         run("--categories gadget", status=main.WRONG_USAGE)
-        assert "to stay while they are used, cannot read " + str(path) in last_error(capsys)
+        assert "to stay unchanged during the run, cannot read " + str(path) in last_error(capsys)
         write_image(path, np.zeros((64, 64, 3), np.uint8))
         folder = run(f"{SKIP} --categories gadget", status=LEFT_OUT)
         assert [row["num_test"] for row in measured(folder)] == ["5"]
@@ -196,7 +198,7 @@ class TestSkippedImages:
         run(f"{SKIP} --categories gadget", status=LEFT_OUT)
         shutil.copy(kept, path)
         folder = run("--categories gadget")
-        assert f"{path} was left out and has changed" in caplog.text
+        assert f"{path} was skipped and has changed" in caplog.text
         row = measured(folder)[0]
         assert (row["num_train"], row["num_test"]) == ("6", "6")
         assert read_run(folder)["skipped_images"] == {}
@@ -212,7 +214,7 @@ class TestSkippedCategories:
         assert set(found["skipped_categories"]) == {"gadget"}
         assert reason in found["skipped_categories"]["gadget"]
         assert found["state"] == "complete"
-        note = f"gadget: the category is left out ({SKIP}): {found['skipped_categories']['gadget']}"
+        note = f"gadget: the category is skipped ({SKIP}): {found['skipped_categories']['gadget']}"
         for name in ("tables.md", "index.html"):
             assert note in (folder / name).read_text()
         assert [row["category"] for row in read_table(folder)] == ["widget"]
@@ -243,7 +245,7 @@ class TestSkippedCategories:
 
     @pytest.mark.parametrize("error", [MemoryError(), slow(RuntimeError("cannot allocate memory"))])
     def test_the_memory_is_too_small_and_a_later_run_tries_it_again(self, run, monkeypatch, error):
-        compute = evaluation_module.evaluate_category
+        compute = evaluate_one.evaluate_category
 
         def fail(model, name, category, options, engine):
             if category.name == "gadget":
@@ -251,7 +253,7 @@ class TestSkippedCategories:
             return compute(model, name, category, options)
 
         with monkeypatch.context() as patched:
-            patched.setattr(evaluation_module, "evaluate_category", fail)
+            patched.setattr(evaluate_one, "evaluate_category", fail)
             folder = run(SKIP, status=LEFT_OUT)
             self.check(folder, "out of memory (--batch_size, --memory_budget)")
         run(SKIP)

@@ -48,7 +48,7 @@ from tests.support import (
 )
 from utils.commands import demo as demo_module
 from utils.options.evaluate import EvaluateOptions
-from utils.pipeline import evaluation as evaluate_module
+from utils.pipeline import evaluate_one
 from utils.pipeline import reading as reading_module
 
 STAGES = ("embed", "read", "select", "search", "score", "metrics")
@@ -58,7 +58,7 @@ METRICS = (
     *("pixel_ap", "pixel_f1_max", "pixel_threshold", "pixel_auroc_defective"),
 )
 LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-RANDOM_NOTE = "RANDOM WEIGHTS: these results show that the program runs, and have no other meaning."
+RANDOM_NOTE = "RANDOM WEIGHTS: the results are meaningless; use this only to test the program."
 
 
 @pytest.fixture(scope="module")
@@ -405,13 +405,13 @@ def test_a_network_of_ones_own_keeps_its_own_weights(data, run, tmp_path, monkey
     )
     monkeypatch.syspath_prepend(tmp_path)
     models = []
-    measure = evaluate_module.evaluate_category
+    measure = evaluate_one.evaluate_category
 
     def spy(model, *arguments):
         models.append(model)
         return measure(model, *arguments)
 
-    monkeypatch.setattr(evaluate_module, "evaluate_category", spy)
+    monkeypatch.setattr(evaluate_one, "evaluate_category", spy)
     text = "--backbone my_networks:constant --layers 0 --weights default --categories widget"
     folder = run(data, text)
     assert (models[0].backbone.network[0].weight == 0.25).all()

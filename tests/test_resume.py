@@ -31,7 +31,7 @@ from tests.support import (
     truncate,
     write_image,
 )
-from utils.pipeline import evaluation as evaluation_module
+from utils.pipeline import evaluate_one
 from utils.result_folder import ResultFolder
 
 FIGURES = "--pictures worst --pictures_limit 1 --explain_top 1"
@@ -57,13 +57,13 @@ def folder(finished, tmp_path) -> Path:
 @pytest.fixture
 def computed(monkeypatch) -> list[str]:
     """Return the list of the categories that are computed from now on."""
-    compute, names = evaluation_module.evaluate_category, []
+    compute, names = evaluate_one.evaluate_category, []
 
     def noted(model, name, category, options, engine):
         names.append(category.name)
         return compute(model, name, category, options)
 
-    monkeypatch.setattr(evaluation_module, "evaluate_category", noted)
+    monkeypatch.setattr(evaluate_one, "evaluate_category", noted)
     return names
 
 
@@ -103,7 +103,7 @@ def test_the_same_command_computes_nothing_again(data, finished, folder, compute
     assert (folder / "results.csv").read_bytes() == before  # with the times measured then
     assert contents(folder) == contents(finished)
     assert not (folder / "earlier").exists()
-    assert "going on from the results of 2 categories" in caplog.text
+    assert "resuming from the results of 2 categories" in caplog.text
     for key in ("memory", "state", "weights_digest"):
         assert read_run(folder)[key] == read_run(finished)[key]
 
@@ -280,19 +280,22 @@ def test_a_run_that_was_killed_at_any_write_ends_as_if_it_had_not_been(
 
 
 def test_an_interrupted_run_says_what_is_finished(data, tmp_path, monkeypatch, caplog):
-    compute = evaluation_module.evaluate_category
+    compute = evaluate_one.evaluate_category
 
     def interrupted(model, name, category, options, engine):
         if category.name == "widget":
             raise KeyboardInterrupt(signal.SIGTERM)
         return compute(model, name, category, options)
 
-    monkeypatch.setattr(evaluation_module, "evaluate_category", interrupted)
+    monkeypatch.setattr(evaluate_one, "evaluate_category", interrupted)
     folder = tmp_path / "result"
     paths = ["--path_data", data, "--path_result", folder]
     assert call(*quick(*map(str, paths))) == 128 + signal.SIGTERM
     assert read_run(folder)["state"] == "interrupted"
-    assert f"1 of 2 categories are finished in {folder}; the same command goes on" in caplog.text
+    assert (
+        f"1 of 2 categories are finished in {folder}; the same command computes the rest"
+        in caplog.text
+    )
 
 
 def test_a_second_run_into_the_same_folder_is_refused(data, folder, capsys):

@@ -24,5 +24,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def describe_out_of_memory(error: BaseException) -> str:
     """Return an out-of-memory error in one line, with the flags to change."""
-    reason = str(error).strip().partition("\n")[0]
-    return f"out of memory (--batch_size, --memory_budget): {reason}"
+    return f"out of memory (--batch_size, --memory_budget): {first_line(error)}"
+
+
+def first_line(error: object) -> str:
+    """Return the first line of an error, or of its text; empty if it has none."""
+    return str(error).strip().partition("\n")[0]

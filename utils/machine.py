@@ -21,7 +21,7 @@ RUN_FORMAT = 1
 
 log = logging.getLogger(__name__)
 
-PACKAGES = (
+RECORDED_PACKAGES = (
     "torch",
     "torchvision",
     "timm",
@@ -81,7 +81,7 @@ def now() -> str:
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the installed packages that may affect results."""
     versions = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in RECORDED_PACKAGES:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -15,7 +15,7 @@ from utils.results import as_cell, csv_line
 
 ANOMALY, NORMAL, ERROR = "anomaly", "normal", "error"
 CSV_FILE, JSON_FILE = "predictions.csv", "predictions.jsonl"
-# Lines of earlier runs, while a run goes on from them.
+# Lines of earlier runs, while a run resumes from them.
 EARLIER_FILE = ".predictions_earlier.jsonl"
 # Files and folders that a run writes in addition to run.json.
 OUTPUTS = (

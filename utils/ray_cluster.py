@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from utils.errors import UsageError
+from utils.errors import UsageError, first_line
 from utils.machine import usable_cores
 
 # Seconds in which a port has to accept a connection, and a cluster to accept a driver.
@@ -37,7 +37,7 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 
 # Connects as `ray.init` does, in a process that can be ended: where nothing answers, Ray waits for
-# more than a minute and heeds no signal.
+# more than a minute and ignores signals.
 TRIAL = """
 import sys, ray
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="CRITICAL")
@@ -174,8 +174,7 @@ def _usage_errors(what: str) -> Iterator[None]:
     try:
         yield
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(f"{what}: {reason or type(error).__name__}") from error
+        raise UsageError(f"{what}: {first_line(error) or type(error).__name__}") from error
 
 
 @contextmanager

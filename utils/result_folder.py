@@ -41,7 +41,7 @@ class ResultFolder:
 
         Args:
             more: Names of other files and folders of an earlier run.
-            reason: Why the run does not go on from them, for the log.
+            reason: Why the run does not resume from them, for the log.
 
         Raises:
             UsageError: a file cannot be moved.

@@ -278,8 +278,9 @@ def shots_text(shots: int) -> str:
 
 
 def numbered(number: int, noun: str) -> str:
-    """Return a number with its noun, for example ``1 image`` or ``2 images``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """Return a number with its noun, for example ``1 image`` or ``2 categories``."""
+    plural = noun.removesuffix("y") + "ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
 
 
 def _number(value: float) -> str:

@@ -13,7 +13,7 @@ SPRO_LIMIT = 0.05
 
 
 @dataclass(frozen=True)
-class Region:
+class SaturatedRegion:
     """A defect region.
 
     Attributes:
@@ -30,7 +30,7 @@ class Region:
 def au_spro(
     maps: Sequence[np.ndarray],
     masks: Sequence[np.ndarray],
-    regions: Sequence[Region],
+    regions: Sequence[SaturatedRegion],
     fpr_limit: float = SPRO_LIMIT,
 ) -> float:
     """Return the area under the sPRO curve up to a false positive rate, divided by this rate.
@@ -67,7 +67,7 @@ def au_spro(
     joined = np.concatenate(scores)
     order = np.argsort(-joined, kind="stable")
     is_normal = order < len(normal_scores)
-    # Equal scores share one threshold, which is reached at the last of them.
+    # Equal scores share one threshold, which is reached at the last one.
     ends = np.flatnonzero(np.append(np.diff(joined[order]) != 0, True))
     false = np.append(0.0, np.cumsum(is_normal)[ends]) / len(normal)
     overlap = np.append(0.0, np.cumsum(np.concatenate(gains)[order])[ends])

@@ -123,11 +123,11 @@ def notes_of(record: Mapping[str, object]) -> list[str]:
     for name, images in record.get("skipped_images", {}).items():
         more = ":" if len(images) == 1 else ", for example"
         notes.append(
-            f"{name}: {numbered(len(images), 'image')} left out (--on_error skip){more} "
+            f"{name}: {numbered(len(images), 'image')} skipped (--on_error skip){more} "
             f"{next(iter(images))}"
         )
     for name, reason in record.get("skipped_categories", {}).items():
-        notes.append(f"{name}: the category is left out (--on_error skip): {reason}")
+        notes.append(f"{name}: the category is skipped (--on_error skip): {reason}")
     return notes
 
 

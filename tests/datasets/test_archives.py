@@ -263,4 +263,4 @@ class TestDamage:
         data = bytearray(archive.read_bytes())
         data[data.index(b"PK\x01\x02") + 8] |= 1
         archive.write_bytes(data)
-        check_refused(archive, "expected no password, found one")
+        check_refused(archive, "expected an archive without a password, found an encrypted one")

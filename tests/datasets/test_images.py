@@ -361,9 +361,7 @@ class TestDepth:
         image = read_image(path, Decoding(value_range=ValueRange.of_bits(10)), notes)
         np.testing.assert_array_equal(image, np.minimum(self.VALUES >> 2, 255))
         (note,) = notes.all()
-        assert (
-            "range of the training images, 10 bits, which are clipped (--bit_depth" in note.reason
-        )
+        assert "range of the training images, 10 bits; clipped to it (--bit_depth" in note.reason
 
     def test_8_bits_among_more_are_used_as_they_are(self, tmp_path):
         notes = Notes()

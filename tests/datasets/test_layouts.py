@@ -86,9 +86,8 @@ def test_what_a_named_layout_lacks(dataset):
 
 
 def test_an_unknown_name_lists_the_known_ones(dataset):
-    with pytest.raises(
-        DatasetError, match=r"no dataset 'mvtek' \(--dataset\); .*, mvtec, mvtec_3d"
-    ):
+    expected = r"dataset name \(auto, .*, mvtec, mvtec_3d.*\), found 'mvtek' \(--dataset\)"
+    with pytest.raises(DatasetError, match=expected):
         open_dataset(dataset, "mvtek")
 
 

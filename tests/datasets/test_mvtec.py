@@ -245,8 +245,8 @@ class TestUnusableCategory:
         shutil.copytree(root / "widget", root / "bottle")
         with pytest.raises(DatasetError) as caught:
             read_category(root, name)
-        assert f"no category {name!r}" in str(caught.value)
-        assert "there are: bottle, widget" in str(caught.value)
+        expected = f"expected a category name (bottle, widget), found {name!r}"
+        assert expected in str(caught.value)
         assert "--categories" in str(caught.value)
 
 
@@ -277,5 +277,5 @@ class TestReadTraining:
 
     @pytest.mark.parametrize("name", ["", "gone", "../data/widget", "widget/"])
     def test_what_is_no_categorys_name_is_told(self, root, name):
-        with pytest.raises(DatasetError, match=r"--categories\); there are: widget"):
+        with pytest.raises(DatasetError, match=r"name \(widget\), found .* \(--categories\)"):
             read_training(root, name)

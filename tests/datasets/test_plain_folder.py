@@ -139,13 +139,13 @@ class TestImagesAlone:
 
     def test_images_beside_a_good_folder_are_left_out(self, root):
         touch(root, "stray.png")
-        reason = "images beside the folder of good images"
+        reason = "images outside the folder of good images"
         assert read(root).left_out == (LeftOut(root / "stray.png", reason),)
 
     def test_defective_images_alone_are_not_learned_as_good(self, root):
         shutil.rmtree(root / "good")
         (root / "dent").rename(root / "defects")
-        with pytest.raises(DatasetError, match="found no a folder of good images beside defects"):
+        with pytest.raises(DatasetError, match="found no folder of good images next to defects"):
             open_dataset(root)
 
 

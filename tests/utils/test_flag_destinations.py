@@ -49,7 +49,7 @@ from utils.options.evaluate import EvaluateOptions
 from utils.pipeline import category_view as view_module
 from utils.pipeline import cluster as cluster_module
 from utils.pipeline import drawing as drawing_module
-from utils.pipeline import evaluation as evaluate_module
+from utils.pipeline import evaluate_one, evaluation
 from utils.pipeline import models as models_module
 from utils.pipeline.cluster import Cluster
 from utils.pipeline.demand import demands_of
@@ -106,14 +106,14 @@ class TestDestinations:
     def spies(self, data, tmp_path, monkeypatch):
         self.data, self.folder, self.patch = data, tmp_path / "result", monkeypatch
         self.seen: list[Seen] = []
-        evaluate = evaluate_module.evaluate_category
+        evaluate = evaluate_one.evaluate_category
 
         def spy(model, *arguments):
             results = evaluate(model, *arguments)
             self.seen.append(Seen(model, results[-1]))
             return results
 
-        monkeypatch.setattr(evaluate_module, "evaluate_category", spy)
+        monkeypatch.setattr(evaluate_one, "evaluate_category", spy)
 
     def run(self, text: str = "", status: int = 0) -> Seen:
         """Evaluate one category (or those that the flags name) with these flags."""
@@ -702,12 +702,12 @@ class TestDestinations:
     def test_engine(self, engine, expected):
         given = []
 
-        def sweep(run, models, tasks, evaluate):
+        def sweep(run, models, tasks):
             given.extend(category.name for category, _ in tasks)
-            return (evaluate(models, *task) for task in tasks)
+            return (evaluate_one.evaluate_one(models, *task) for task in tasks)
 
         self.patch.setattr(engine_module.importlib.util, "find_spec", lambda name: name)
-        self.patch.setattr(evaluate_module, "sweep", sweep)
+        self.patch.setattr(evaluation, "sweep", sweep)
         self.run(f"--engine {engine}")
         assert given == expected
 
@@ -749,13 +749,13 @@ class TestDestinations:
     def test_task_cpus(self, task_cpus, expected):
         given = []
 
-        def sweep(run, models, tasks, evaluate):
+        def sweep(run, models, tasks):
             node = Node("a", "127.0.0.1", 8.0, 0.0, 100.0)
             given.extend(demand.cpus for demand in demands_of(models, tasks, [node], 0.0))
-            return (evaluate(models, *task) for task in tasks)
+            return (evaluate_one.evaluate_one(models, *task) for task in tasks)
 
         self.patch.setattr(engine_module.importlib.util, "find_spec", lambda name: name)
-        self.patch.setattr(evaluate_module, "sweep", sweep)
+        self.patch.setattr(evaluation, "sweep", sweep)
         self.run(f"--engine ray --task_cpus {task_cpus}")
         assert given == [expected]
 

@@ -51,7 +51,7 @@ def test_versions_are_of_what_is_installed(monkeypatch):
     assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
     assert versions["numpy"] == np.__version__
     assert versions["torch"] == metadata.version("torch")
-    monkeypatch.setattr(machine, "PACKAGES", ("numpy", "no-such-package"))
+    monkeypatch.setattr(machine, "RECORDED_PACKAGES", ("numpy", "no-such-package"))
     assert set(machine.package_versions()) == {"python", "numpy"}
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.metrics import aupro
-from utils.saturated_overlap import Region, au_spro
+from utils.saturated_overlap import SaturatedRegion, au_spro
 
 
 def slow_au_spro(maps, masks, regions, limit):
@@ -40,7 +40,7 @@ def make(seed, levels):
         mask = np.zeros((9, 8), bool)
         row, column = rng.integers(0, 6, 2)
         mask[row : row + rng.integers(1, 4), column : column + rng.integers(1, 4)] = True
-        regions.append(Region(int(rng.integers(0, 3)), mask, float(rng.uniform(0.05, 1))))
+        regions.append(SaturatedRegion(int(rng.integers(0, 3)), mask, float(rng.uniform(0.05, 1))))
     masks = np.zeros(maps.shape, bool)
     for region in regions:
         masks[region.image] |= region.mask
@@ -60,7 +60,7 @@ def test_without_saturation_it_is_aupro(seed, limit):
     regions = []
     for image, mask in enumerate(masks):
         count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-        regions += [Region(image, labels == number, 1.0) for number in range(1, count)]
+        regions += [SaturatedRegion(image, labels == number, 1.0) for number in range(1, count)]
     assert au_spro(maps, masks, regions, limit) == pytest.approx(aupro(maps, masks, limit))
 
 
@@ -70,13 +70,13 @@ def test_half_of_a_region_suffices_where_half_is_needed():
     masks = np.zeros((1, 2, 4), bool)
     masks[0, 0] = True
     region = masks[0]
-    assert au_spro(maps, masks, [Region(0, region, 0.5)], 0.5) == 1
+    assert au_spro(maps, masks, [SaturatedRegion(0, region, 0.5)], 0.5) == 1
     # Half of the region is found before, the rest with all normal pixels: from 0.5 to 1.
-    assert au_spro(maps, masks, [Region(0, region, 1.0)], 1.0) == pytest.approx(0.75)
+    assert au_spro(maps, masks, [SaturatedRegion(0, region, 1.0)], 1.0) == pytest.approx(0.75)
 
 
 def test_nothing_to_measure():
     maps, masks = np.zeros((1, 2, 2), np.float32), np.zeros((1, 2, 2), bool)
     assert math.isnan(au_spro(maps, masks, []))
-    assert math.isnan(au_spro(maps, masks, [Region(0, masks[0], 1.0)]))
-    assert math.isnan(au_spro(maps, ~masks, [Region(0, ~masks[0], 1.0)]))
+    assert math.isnan(au_spro(maps, masks, [SaturatedRegion(0, masks[0], 1.0)]))
+    assert math.isnan(au_spro(maps, ~masks, [SaturatedRegion(0, ~masks[0], 1.0)]))

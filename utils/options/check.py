@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from patchcore.settings import Bounds
 from utils.errors import UsageError
-from utils.machine import usable_cores
 from utils.options.data import DataOptions
 from utils.options.flags import Flags, flag
 from utils.options.log import LogOptions
@@ -50,8 +49,3 @@ class CheckOptions(LogOptions, SubjectOptions, ReadingOptions, DataOptions):
         super().__post_init__()
         if self.paths and self.model:
             raise UsageError("expected a dataset or a --model to check, found both")
-
-    @property
-    def threads(self) -> int:
-        """Number of threads that read images."""
-        return usable_cores()

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import re
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -61,6 +61,11 @@ class Flags:
                 is_given = value != ()  # a flag with several values may default to none
                 if bounds is not None and is_given:
                     bounds.check(entry.name, value)
+
+    def texts(self, *, without: Collection[str]) -> dict[str, str]:
+        """Return the values of all flags but some as texts, by name."""
+        names = [entry.name for entry in dataclasses.fields(self)]
+        return {name: str(getattr(self, name)) for name in names if name not in without}
 
 
 @contextmanager
@@ -120,19 +125,6 @@ def add_flags(parser: "CommandParser", defaults: Flags) -> None:
         if group not in groups:
             groups[group] = parser.add_argument_group(group)
         _add_flag(groups[group], entry, types[entry.name], getattr(defaults, entry.name))
-
-
-def flags_as_markdown(defaults: Flags) -> str:
-    """Return a table of all flags for docs/flags.md."""
-    lines = ["| flag | default | meaning |", "|:---|:---|:---|"]
-    for entry in dataclasses.fields(defaults):
-        details = entry.metadata
-        choices = f" ({', '.join(details['choices'])})" if details["choices"] else ""
-        shown = _shown(getattr(defaults, entry.name))
-        default = f"`{shown}`" if shown else ""
-        name = details["metavar"] if details["positional"] else f"--{entry.name}"
-        lines.append(f"| `{name}` | {default} | {details['text']}{choices} |")
-    return "\n".join(lines) + "\n"
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -196,7 +188,7 @@ def _add_flag(
     several = typing.get_origin(kind) is tuple
     item = typing.get_args(kind)[0] if several else kind
     grouped = typing.get_origin(item) is tuple
-    shown = _shown(default)
+    shown = as_text(default)
     group.add_argument(
         f"--{entry.name}",
         type=typing.get_args(item)[0] if grouped else item,
@@ -210,9 +202,10 @@ def _add_flag(
     )
 
 
-def _shown(value: object) -> str:
+def as_text(value: object) -> str:
+    """Return the value of a flag as it is given on the command line."""
     if isinstance(value, tuple):
-        return " ".join(map(_shown, value))
+        return " ".join(map(as_text, value))
     return str(value)
 
 

@@ -81,10 +81,6 @@ class MethodOptions(SettingsOptions):
         with usage_errors():
             return Settings(**values | {name: values[name][0] for name in SEVERAL})
 
-    def size(self, name: str) -> tuple[int, int]:
-        """Return ``size_resize`` or ``size_crop`` as (height, width)."""
-        return getattr(self.settings(), name)
-
 
 def parse_options(
     arguments: list[str],

@@ -10,6 +10,8 @@ from utils.errors import UsageError
 from utils.options.flags import Flags, flag
 
 METHODS = (TRAIN_QUANTILE, F1_MAX)
+# The flag of each threshold.
+THRESHOLD_FLAGS = {"image": "threshold", "pixel": "threshold_pixel"}
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,18 @@ class ThresholdOptions(Flags):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("threshold", "threshold_pixel"):
-            read_threshold(getattr(self, name), name, self.THRESHOLD_METHODS)
+        self.methods()
+
+    def methods(self) -> dict[str, str | float]:
+        """Return the method or the number of the ``image`` and the ``pixel`` threshold.
+
+        Raises:
+            UsageError: A flag is neither.
+        """
+        return {
+            kind: read_threshold(getattr(self, name), name, self.THRESHOLD_METHODS)
+            for kind, name in THRESHOLD_FLAGS.items()
+        }
 
 
 def read_threshold(text: str, name: str, methods: Sequence[str] = METHODS) -> str | float:

@@ -50,7 +50,7 @@ def read_training(options: FitOptions, skipping: Skipping) -> list[Category]:
 def _read_each(
     names: Sequence[str], read: Callable[[str], Category], skipping: Skipping
 ) -> list[Category]:
-    """Read all categories but those that are left out.
+    """Read all categories, without those that are skipped.
 
     Raises:
         DatasetError: None is left.
@@ -93,7 +93,7 @@ def _check_thresholds(options: EvaluateOptions, category: Category) -> None:
     if options.threshold == F1_MAX and len(kinds) < 2:
         raise DatasetError(
             f"expected good and defective test images of {category.name} for --threshold "
-            f"{F1_MAX}, found one kind only; give train_quantile or a number"
+            f"{F1_MAX}, found only one of the two; give train_quantile or a number"
         )
     if options.threshold_pixel == F1_MAX and not category.has_masks:
         raise DatasetError(

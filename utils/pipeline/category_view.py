@@ -10,6 +10,7 @@ import numpy as np
 
 from datasets.base import Sample
 from datasets.depth import Decoding
+from datasets.entries import relative_name
 from patchcore import Prediction, explain
 from patchcore.ignored import Ignored
 from patchcore.origins import Origins
@@ -22,7 +23,6 @@ from utils.pipeline.explanations import (
     crops_of_nearest,
     describe_patches,
     draw_patches,
-    relative_name,
     with_relative_names,
 )
 from utils.plots import draw_localization, draw_thumbnail
@@ -99,7 +99,7 @@ class FigureSettings:
         ignored = None if view.ignored is None else view.ignored.pixels
         if ignored is not None:
             maps = maps[:, ~ignored]
-        high = options.score_max
+        high, settings = options.score_max, options.settings()
         # Figures only show training images, and may show those of several backbones.
         chosen = options.interpolation
         interpolation = "bilinear" if chosen == BACKBONE else chosen
@@ -111,8 +111,8 @@ class FigureSettings:
             pixel_threshold=view.threshold("pixel"),
             root=options.data_root,
             preprocess=Preprocess(
-                options.size("size_resize"),
-                options.size("size_crop"),
+                settings.size_resize,
+                settings.size_crop,
                 interpolation=interpolation,
                 resize=options.resize,
             ),
@@ -323,7 +323,7 @@ def choose_images(
     if which == "none":
         return []
     if which == "worst":
-        hardest = np.argsort(-wrongness(samples, scores, threshold), kind="stable")
+        hardest = np.argsort(-misclassification_margin(samples, scores, threshold), kind="stable")
         return [int(index) for index in hardest[: limit or WORST_LIMIT]]
     indices = [n for n, sample in enumerate(samples) if which == "all" or sample.is_defective]
     if not limit or limit >= len(indices):
@@ -338,7 +338,9 @@ def choose_images(
     return sorted(index for _, index in by_turn[:limit])
 
 
-def wrongness(samples: Sequence[Sample], scores: np.ndarray, threshold: float) -> np.ndarray:
+def misclassification_margin(
+    samples: Sequence[Sample], scores: np.ndarray, threshold: float
+) -> np.ndarray:
     """Return (B,) float64, the distance of each score to the threshold; positive if misjudged."""
     signs = np.where([sample.is_defective for sample in samples], -1.0, 1.0)
     return signs * (scores.astype(np.float64) - (0.0 if math.isnan(threshold) else threshold))

@@ -12,12 +12,14 @@ from datasets.images import find_value_range
 from datasets.layouts import Dataset
 from datasets.notes import Notes
 from datasets.published import Counts, published_counts
+from utils.machine import usable_cores
 from utils.options.check import CheckOptions
 from utils.pipeline.copies import image_digest
 from utils.pipeline.reading import Reading
 from utils.progress import show_progress
+from utils.results import numbered
 
-NOTHING_REMARKABLE, REMARKABLE, UNUSABLE = 0, 1, 2
+NO_FINDINGS, FINDINGS, UNUSABLE = 0, 1, 2
 # Images that are read together; it limits neither memory nor speed.
 BATCH_SIZE = 8
 # Sizes and pairs that are listed.
@@ -31,7 +33,7 @@ class CategoryCheck:
     Attributes:
         category: Samples of the category.
         facts: Sizes, depths and formats, for the reader.
-        findings: What is remarkable, one sentence each.
+        findings: Problems of the data, one sentence each.
         faults: Errors of files that cannot be read.
     """
 
@@ -76,8 +78,8 @@ def check_dataset(dataset: Dataset, names: Sequence[str], options: CheckOptions)
         names: Categories to check.
         options: Options of the check.
     """
-    print(f"{dataset.path}: layout {dataset.layout}, {_count(len(names), 'category')}")
-    worst = NOTHING_REMARKABLE
+    print(f"{dataset.path}: layout {dataset.layout}, {numbered(len(names), 'category')}")
+    worst = NO_FINDINGS
     for name in names:
         try:
             found = check_category(dataset.read_category(name), options)
@@ -86,9 +88,9 @@ def check_dataset(dataset: Dataset, names: Sequence[str], options: CheckOptions)
             worst = UNUSABLE
             continue
         print("\n".join(found.lines()), flush=True)
-        worst = max(worst, UNUSABLE if found.faults else REMARKABLE if found.findings else 0)
-    if worst == NOTHING_REMARKABLE:
-        print("nothing is remarkable")
+        worst = max(worst, UNUSABLE if found.faults else FINDINGS if found.findings else 0)
+    if worst == NO_FINDINGS:
+        print("no findings")
     return worst
 
 
@@ -101,7 +103,7 @@ def check_category(category: Category, options: CheckOptions) -> CategoryCheck:
     """
     check, notes = CategoryCheck(category), Notes()
     decoding = _find_decoding(category, options, check)
-    files = _read(category, Reading(decoding, BATCH_SIZE, options.threads, notes))
+    files = _read(category, Reading(decoding, BATCH_SIZE, usable_cores(), notes))
     kinds = [file.kind for file in files if file.kind is not None]
     for title, position in (("size", 1), ("depth", 2), ("format", 0)):
         check.facts.append(_describe(title, Counter(kind[position] for kind in kinds)))
@@ -165,7 +167,7 @@ def _describe(title: str, counts: Counter[str]) -> str:
 def _describe_masks(category: Category) -> str:
     defective = [sample for sample in category.test if sample.is_defective]
     masked = sum(sample.mask is not None for sample in defective)
-    return f"masks: {masked} of {_count(len(defective), 'defective image')}"
+    return f"masks: {masked} of {numbered(len(defective), 'defective image')}"
 
 
 def _describe_copies(files: Sequence[_File], num_train: int) -> list[str]:
@@ -215,7 +217,7 @@ def _compare_with_published(category: Category, check: CategoryCheck) -> list[st
         return []
     published = published_counts(category)
     if published is None:
-        check.facts.append(f"{category.benchmark}: its numbers of images are not known here")
+        check.facts.append(f"{category.benchmark}: its published numbers of images are unknown")
         return []
     defective = sum(sample.is_defective for sample in category.test)
     found = Counts(len(category.train), len(category.test) - defective, defective)
@@ -227,8 +229,3 @@ def _compare_with_published(category: Category, check: CategoryCheck) -> list[st
         f"{published.defective} defective test images as published, here are {found.train}, "
         f"{found.good} and {found.defective}"
     ]
-
-
-def _count(number: int, noun: str) -> str:
-    plural = noun.removesuffix("y") + "ies" if noun.endswith("y") else f"{noun}s"
-    return f"{number} {noun if number == 1 else plural}"

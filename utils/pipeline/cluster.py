@@ -1,7 +1,7 @@
 """The Ray cluster of a run: connected, and checked before anything is computed."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -88,7 +88,7 @@ def fit_engine(
     options: FitOptions,
     categories: Sequence[Category],
     device: str,
-    note: Callable[[Cluster], None] = lambda cluster: None,
+    record: dict[str, object],
 ) -> Iterator[Engine | None]:
     """Provide the engine of the fits of a run, within a block.
 
@@ -96,7 +96,7 @@ def fit_engine(
         options: Options of the run.
         categories: The samples.
         device: Type of this process's device, ``cpu`` or ``cuda``; workers have the same.
-        note: Called with the cluster.
+        record: Gets the nodes, for ``run.json``.
 
     Yields:
         Workers of Ray that divide the images of each category; None for this process alone.
@@ -110,7 +110,7 @@ def fit_engine(
     from patchcore.distributed import RayEngine
 
     with checked_cluster(options, categories, device) as cluster:
-        note(cluster)
+        record |= cluster.describe_nodes()
         log.info("Ray: nodes: %d; workers divide each category (--shards)", len(cluster.nodes))
         engine = RayEngine(options.shards, cpus=options.task_cpus)
         engine.check(torch.device(device))

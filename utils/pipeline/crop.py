@@ -19,8 +19,8 @@ def report_crop(preprocess: Preprocess, advice: str = "") -> None:
     (height, width), (crop_height, crop_width) = preprocess.size_resize, preprocess.size_crop
     if preprocess.resize == SHORTER_EDGE:  # the share depends on the aspect of each image
         log.info(
-            "of each image, resized to a shorter edge of %d pixels, the centre of %dx%d pixels "
-            "(width x height) is judged: what lies beyond it is not (--size_crop)",
+            "each image is resized to a shorter edge of %d pixels and cropped to the central %dx%d "
+            "pixels (width x height); pixels outside the crop are not judged (--size_crop)",
             height,
             crop_width,
             crop_height,

@@ -15,7 +15,7 @@ from utils.options.evaluate import EvaluateOptions
 from utils.pipeline.evaluate_category import fit_request
 from utils.pipeline.nodes import Node
 
-# Gigabytes of a process with libraries, a backbone and the activations of a batch, beside the fit.
+# Gigabytes of a process with libraries, a backbone and the activations of a batch, without the fit.
 PROCESS_MEMORY = 1.5
 # Gigabytes of a GPU for the same, with the temporary memory of faiss.
 GPU_PROCESS_MEMORY = 4.0
@@ -66,7 +66,7 @@ def demands_of(
         UsageError: no node has as much.
     """
     shares = [_memory(models, *task, nodes, gpu_memory) for task in tasks]
-    cpus = tasks[0][1].task_cpus or _even_cpus([gpus for gpus, _, _ in shares], nodes)
+    cpus = tasks[0][1].task_cpus or _cpus_per_task([gpus for gpus, _, _ in shares], nodes)
     demands = [Demand(cpus, *share) for share in shares]
     for (category, _), demand in zip(tasks, demands, strict=True):
         check_demand(category.name, demand, nodes)
@@ -111,11 +111,12 @@ def _memory(
         raise UsageError(f"{category.name}, on the largest node of the Ray cluster: {error}") from (
             error
         )
+    task_budget = options.memory_budget or needed
     if not gpu_memory:
-        return 0.0, PROCESS_MEMORY + kept + needed, budget_of(needed, options)
+        return 0.0, PROCESS_MEMORY + kept + needed, task_budget
     share = min((needed + GPU_PROCESS_MEMORY) / gpu_memory, 1.0)
     share = math.ceil(share * SHARES) / SHARES
-    return share, PROCESS_MEMORY + kept, budget_of(needed, options)
+    return share, PROCESS_MEMORY + kept, task_budget
 
 
 def _fit_memory(
@@ -138,23 +139,18 @@ def _fit_memory(
     return needed
 
 
-def budget_of(needed: float, options: EvaluateOptions) -> float:
-    """Return the ``--memory_budget`` of a task: what its plan needs, unless it was given."""
-    return options.memory_budget or needed
-
-
 def _result_bytes(
     models: Mapping[str, PatchCore], category: Category, options: EvaluateOptions
 ) -> int:
     """Return the bytes of a category's predictions, images and masks."""
-    height, width = options.size("size_crop")
+    height, width = options.settings().size_crop
     num_models = len(models) + (len(models) > 1)
     seeds, shots = len(set(options.seed)), len(options.shot_counts)
     maps = num_models * seeds * shots * len(options.percentage_coreset)
     return len(category.test) * height * width * (IMAGE_BYTES + MAP_BYTES * maps)
 
 
-def _even_cpus(shares: Sequence[float], nodes: Sequence[Node]) -> int:
+def _cpus_per_task(shares: Sequence[float], nodes: Sequence[Node]) -> int:
     """Return the CPUs of each task if all nodes are used, at least 1."""
     cpus = sum(node.cpus for node in nodes)
     at_once = len(shares)

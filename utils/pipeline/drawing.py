@@ -209,8 +209,9 @@ class Drawing:
                 return
             self._pool = None
         log.warning(
-            "a process that draws figures ended unexpectedly, perhaps for lack of memory: its "
-            "images are drawn by the main process (--num_workers 0 uses no other processes)"
+            "a process that draws figures ended unexpectedly, possibly because it ran out of "
+            "memory: its images are drawn by the main process (--num_workers 0 uses no other "
+            "processes)"
         )
 
 

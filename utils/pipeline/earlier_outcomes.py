@@ -1,4 +1,4 @@
-"""What an earlier run of `infer` into the same folder has judged, which is not judged again."""
+"""Outcomes of an earlier run of `infer` in the same folder, which are not computed again."""
 
 import shutil
 import threading
@@ -32,7 +32,7 @@ def difference(folder: Path, identity: Mapping[str, object]) -> str:
 
     Args:
         folder: Folder of the results.
-        identity: All that outcomes depend on besides the images, by name.
+        identity: All that outcomes depend on except the images, by name.
     """
     try:
         earlier = read_run(folder)["identity"]
@@ -40,15 +40,15 @@ def difference(folder: Path, identity: Mapping[str, object]) -> str:
             if earlier[name] != value:
                 return f"{name} is {value}, was {earlier[name]}"
     except (UsageError, KeyError, TypeError):
-        return "it does not say how its images were judged"
+        return "its record does not say how images were judged"
     return ""
 
 
 class EarlierOutcomes:
     """The outcomes of earlier runs, found by the names of the images.
 
-    Only their places in a file are in memory. The file lasts until a run is complete, so that a run
-    that goes on from others may be interrupted too.
+    Only their positions in a file are in memory. The file remains until a run is complete, so a
+    resumed run may be interrupted too.
 
     Args:
         folder: Folder of the results; the lines in it are moved to another file.

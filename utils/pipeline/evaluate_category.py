@@ -28,12 +28,12 @@ from utils.metrics import (
 from utils.options.evaluate import ORIGINAL, EvaluateOptions
 from utils.pipeline.category_view import CategoryView
 from utils.pipeline.fit import fit_category
-from utils.pipeline.ground_truth import GroundTruth, OriginalTruth, without_pixels
+from utils.pipeline.ground_truth import GroundTruth, OriginalTruth, number_regions, without_pixels
 from utils.pipeline.observer import RunObserver
 from utils.pipeline.reading import Reading, find_reading
 from utils.progress import show_progress
 from utils.results import ResultRow
-from utils.saturated_overlap import Region, au_spro
+from utils.saturated_overlap import au_spro
 
 ENSEMBLE = "ensemble"
 
@@ -67,7 +67,7 @@ class CategoryResult:
         truth: The ground truth of the test images.
         images: (B, H, W, 3) uint8, the cropped test images; None if no figures are drawn.
         learned: Result of the fit; of the first member for an ensemble.
-        reading: How the files were read, and what was noticed.
+        reading: How the files were read, and remarks about them.
         ignored: Positions that are not judged; None if all are. Patches are those of the first
             member of an ensemble.
         coresets: How well the coreset of each measurement covers the training patches, by the name
@@ -159,7 +159,7 @@ def evaluate_category(
     observer = RunObserver(category.name, model.device)
     # Nested as in the fit, so that the stages keep their order in the tables.
     with observer.stage("embed"), observer.stage("read"):
-        reading = find_reading(category, options, options)
+        reading = find_reading(category, options)
     groups = [
         _fit_shots(model, category, shots, reading, options, engine)
         for shots in options.shot_counts
@@ -430,12 +430,8 @@ class _TestImages:
             return GroundTruth(None, originals=tuple(self._originals))
         size = self._model.preprocess.size_crop
         masks = [np.zeros(size, bool) if mask is None else mask for mask in self._masks]
-        regions = [
-            Region(index, mask, share)
-            for index, regions in enumerate(self._regions)
-            for mask, share in regions
-        ]
-        return GroundTruth(np.stack(masks), tuple(regions), tuple(self._originals))
+        regions = number_regions(self._regions)
+        return GroundTruth(np.stack(masks), regions, tuple(self._originals))
 
     def images(self) -> np.ndarray | None:
         """Return all images (B, H, W, 3) uint8; None if no figures are drawn."""

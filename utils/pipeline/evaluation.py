@@ -4,7 +4,7 @@ import gc
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -26,28 +26,18 @@ from utils.machine import log_start, start_record
 from utils.options.engine import LOCAL
 from utils.options.evaluate import EvaluateOptions
 from utils.output_names import REPORT_FILE, RESULTS_FILE, TABLES_FILE
-from utils.pipeline.cluster import Cluster, fit_engine
+from utils.pipeline.cluster import fit_engine
 from utils.pipeline.crop import report_crop
 from utils.pipeline.drawing import Drawing
-from utils.pipeline.evaluate_category import (
-    CategoryResult,
-    combine_members,
-    evaluate_category,
-)
-from utils.pipeline.finished import (
-    FileState,
-    FinishedCategory,
-    check_unchanged,
-    data_state,
-    digest_of_samples,
-    files_of,
-    states_of,
-)
+from utils.pipeline.evaluate_category import CategoryResult
+from utils.pipeline.evaluate_one import Evaluated, evaluate_one
+from utils.pipeline.finished import FinishedCategory
 from utils.pipeline.models import (
     choose_device,
     describe_ignored,
+    first_of,
     make_models,
-    summarise,
+    print_summaries,
     with_layers,
 )
 from utils.pipeline.pictures import draw_category, draw_curves
@@ -62,29 +52,6 @@ from utils.results import ResultRow, Setting, results_digest, shots_text
 from utils.tables import log_line, main_tables, notes_text, seconds_line, stage_table
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """The results of a category that are not written yet.
-
-    Attributes:
-        category: The samples that were used.
-        options: The options that computed what was missing.
-        samples: Digest of the samples.
-        data: The state of each file that was used.
-        skipped: The state of each file that was left out.
-        skipped_images: The images that were left out, with the reasons.
-        results: For each number of shots, the results of all models and of their ensemble.
-    """
-
-    category: Category
-    options: EvaluateOptions
-    samples: str
-    data: Mapping[str, FileState]
-    skipped: Mapping[str, FileState | None]
-    skipped_images: Mapping[str, str]
-    results: Sequence[Sequence[CategoryResult]]
 
 
 def evaluate(
@@ -111,7 +78,7 @@ def evaluate(
     models = make_models(options, device, categories)
     options = with_layers(options, models)
     if options.summary:
-        print("\n".join(summarise(model) for model in models.values()))
+        print_summaries(models)
     if options.saves_models:
         make_writable(options.path_trained, "trained models", "--path_trained")
     with lock_folder(folder.path, "--path_result"), RunLog(folder.path) as run_log:
@@ -130,7 +97,7 @@ def evaluate(
         if not options.sweeps:
             log.info("on %s; neighbours: %s", run.record["device"], search_method(device))
         is_own = any(not category.benchmark for category in categories)
-        report_crop(next(iter(models.values())).preprocess, "use" if is_own else "")
+        report_crop(first_of(models).preprocess, "use" if is_own else "")
         try:
             _evaluate_missing(run, models, categories, skipping)
         except BaseException as error:
@@ -195,15 +162,11 @@ def _evaluate_each(
         return
     tasks = list(tasks)
     if run.options.sweeps:
-        yield from sweep(run, models, tasks, evaluate_one)
+        yield from sweep(run, models, tasks)
         return
-
-    def note(cluster: Cluster) -> None:
-        run.record |= cluster.describe_nodes()
+    missing = [category for category, _ in tasks]
+    with fit_engine(run.options, missing, first_of(models).device.type, run.record) as engine:
         run.folder.write_run(run.record)
-
-    device, missing = next(iter(models.values())).device, [category for category, _ in tasks]
-    with fit_engine(run.options, missing, device.type, note) as engine:
         yield from _evaluate_in_turn(models, tasks, skipping, engine)
 
 
@@ -234,7 +197,7 @@ def _missing_tasks(
         log.info("%s: %s", category.name, category.describe())
         log.debug("%s: to compute: %s", category.name, describe_results(missing))
         log_remarks(category)
-        # What an earlier run has left out is left out again: all rows are of the same images.
+        # Images that an earlier run skipped are skipped again: all rows are of the same images.
         known = run.results[category.name].skipped if category.name in run.results else ()
         yield category.without(known), _restrict(run.options, missing)
 
@@ -250,12 +213,11 @@ def _start_record(
     notes += [f"{category.name}: {text}" for category in categories for text in category.notes]
     if RANDOM in options.weights:
         notes.append(
-            "RANDOM WEIGHTS: these results show that the program runs, and have no other meaning."
+            "RANDOM WEIGHTS: the results are meaningless; use this only to test the program."
         )
-    if ignored := describe_ignored(next(iter(models.values()))):
+    if ignored := describe_ignored(first_of(models)):
         notes.append(f"{ignored} nor measured.")
-    device = next(iter(models.values())).device
-    return start_record(options, device) | {
+    return start_record(options, first_of(models).device) | {
         "results_version": RESULTS_VERSION,
         "notes": notes,
         "remarks": {category.name: category.remarks() for category in categories},
@@ -271,68 +233,13 @@ def _start_record(
     }
 
 
-def evaluate_one(
-    models: Mapping[str, PatchCore],
-    category: Category,
-    options: EvaluateOptions,
-    engine: Engine | None = None,
-) -> Evaluated:
-    """Evaluate a category with all models, and write nothing.
-
-    With ``--on_error skip``, it starts again without images that cannot be used.
-
-    Args:
-        models: The models by name.
-        category: Samples of the category.
-        options: Options of the run, with the percentages, shots and seeds to compute.
-        engine: Where training patches are embedded and selected; None for this process.
-
-    Raises:
-        DatasetError: a file cannot be read.
-        PatchCoreError: the category is too small for the request, or too large for the memory.
-    """
-    skipping = Skipping(options)  # of its own, since a node may compute this
-    evaluated = skipping.start_again(
-        category, lambda used: _evaluate_used(models, used, options, engine)
-    )
-    left_out = set(map(str, files_of(category))) - evaluated.data.keys()
-    reasons = skipping.images.get(category.name, {})
-    return replace(evaluated, skipped=states_of(left_out), skipped_images=reasons)
-
-
-def _evaluate_used(
-    models: Mapping[str, PatchCore],
-    category: Category,
-    options: EvaluateOptions,
-    engine: Engine | None,
-) -> Evaluated:
-    """Evaluate the images of a category that are used.
-
-    Raises:
-        UnusableFilesError, ChangedImagesError: Some cannot be used.
-    """
-    data, samples = data_state(category), digest_of_samples(category)
-    by_model = [
-        evaluate_category(
-            model.with_percentages(options.percentage_coreset), name, category, options, engine
-        )
-        for name, model in models.items()
-    ]
-    check_unchanged(category, data)
-    by_shots = zip(*by_model, strict=True)  # each: one result of each model
-    results = [
-        [_of_first_seed(one) for one in _with_ensemble(members, options)] for members in by_shots
-    ]
-    return Evaluated(category, options, samples, data, {}, {}, results)
-
-
 def _add_results(
     run: Run, models: Mapping[str, PatchCore], evaluated: Evaluated
 ) -> Sequence[Sequence[CategoryResult]]:
     """Write and log the results of a category.
 
     Returns:
-        The results whose figures are drawn: all, or none if they are of other seeds.
+        The results to draw: all, or none if they belong to other seeds.
     """
     category, options, results = evaluated.category, evaluated.options, evaluated.results
     # All models read the same files.
@@ -395,18 +302,6 @@ def _draw(run: Run, results: Sequence[Sequence[CategoryResult]], drawing: Drawin
     drawn = draw_category(views, drawing, run.folder, run.options)
     run.add_figures(views[0].row.category, drawn)
     run.write_report()
-
-
-def _with_ensemble(
-    members: Sequence[CategoryResult], options: EvaluateOptions
-) -> list[CategoryResult]:
-    """Return the results of all members and, if there are several, of their ensemble."""
-    return [*members, combine_members(members, options)] if len(members) > 1 else [*members]
-
-
-def _of_first_seed(result: CategoryResult) -> CategoryResult:
-    """Return a result without the coresets of later seeds, which nothing shows or saves."""
-    return replace(result, learned=result.learned.of_first_seed())
 
 
 def _describe_memory(learned: FitResult) -> str:

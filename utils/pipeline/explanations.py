@@ -14,6 +14,7 @@ import numpy as np
 
 from datasets.base import DatasetError
 from datasets.depth import Decoding
+from datasets.entries import relative_name
 from datasets.images import read_image
 from patchcore import Prediction, explain
 from patchcore.augment import changed
@@ -28,11 +29,6 @@ CONTEXT_FIELDS = 6
 TRAINING_IMAGES_KEPT = 64
 
 Record = dict[str, object]
-
-
-def relative_name(path: Path, root: Path) -> str:
-    """Return a file's path relative to the dataset's folder, with ``/`` on every system."""
-    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
 def with_relative_names(origins: Origins, root: Path) -> Origins:

@@ -1,4 +1,4 @@
-"""Finished categories: what a later run into the same result folder takes over.
+"""Finished categories, which a later run with the same result folder reuses.
 
 Each finished category has a file ``finished/<name>_<digest of the name>.json`` in the result
 folder: its rows, the points of its curves, the data of its report, and the identity of the run.
@@ -58,12 +58,12 @@ class FinishedCategory:
         samples: Digest of the list of the images, their labels and masks.
         data: The state of each file, by its path.
         rows: The rows of all models.
-        measurements: The measurements whose curves are drawn, with these.
+        measurements: The measurements with drawn curves, including these curves.
         figures: The figures; None if none were drawn.
         files: Other outputs that are complete, trained models and saved maps, by path: the flags
             that they depend on.
         record: The category's parts of ``run.json``, by key.
-        skipped: The state of each image that was left out; None for one that cannot be read.
+        skipped: The state of each image that was skipped; None for one that cannot be read.
     """
 
     category: str
@@ -123,14 +123,16 @@ class FinishedWork:
         )
 
     def read(self) -> dict[str, FinishedCategory]:
-        """Return all finished categories, by name; damaged files are reported and left out."""
+        """Return all finished categories, by name; damaged files are reported and skipped."""
         found = {}
         for path in sorted((self._folder.path / FINISHED_FOLDER).glob("*.json")):
             try:
                 finished = self._read(path)
             except Exception as error:  # values of wrong types may cause an error of any type
                 log.warning(
-                    "%s is damaged (%s): its category is evaluated anew", path, type(error).__name__
+                    "%s is damaged (%s): the category is evaluated again",
+                    path,
+                    type(error).__name__,
                 )
                 continue
             found[finished.category] = finished
@@ -180,12 +182,12 @@ def first_difference(
 def _data_difference(finished: FinishedCategory, listed: Category) -> str:
     for name, before in finished.skipped.items():
         if not _is_unchanged(Path(name), before):
-            return f"{name} was left out and has changed"
+            return f"{name} was skipped and has changed"
     category = listed.without(finished.skipped)
     files = {str(path): path for path in files_of(category)}
     for name in dict.fromkeys((*finished.data, *files)):
         if name not in files:
-            return f"{name} is not among the files of {category.name} any more"
+            return f"{name} is not among the files of {category.name} any longer"
         if name not in finished.data:
             return f"{name} is new among the files of {category.name}"
         if not _is_unchanged(files[name], finished.data[name]):
@@ -204,7 +206,7 @@ def data_state(category: Category) -> dict[str, FileState]:
     """Return the state of each file of a category.
 
     Raises:
-        UnusableFilesError: Files cannot be read any more.
+        UnusableFilesError: Files can no longer be read.
     """
     states = states_of(map(str, files_of(category)))
     gone = [name for name, state in states.items() if state is None]
@@ -219,12 +221,12 @@ def check_unchanged(category: Category, states: Mapping[str, FileState]) -> None
         UnusableFilesError: Some have.
     """
     changed = [name for name, state in states.items() if not _is_unchanged(Path(name), state)]
-    _refuse(changed, category, "found a change of")
+    _refuse(changed, category, "found changes in")
 
 
 def _refuse(names: Sequence[str], category: Category, text: str) -> None:
     """Raise UnusableFilesError about files; without any, do nothing."""
-    expected = f"expected the files of {category.name} to stay while they are used, {text}"
+    expected = f"expected the files of {category.name} to stay unchanged during the run, {text}"
     if names:
         raise UnusableFilesError({name: f"{expected} {name}" for name in names})
 

@@ -25,7 +25,7 @@ class TrainingFiles:
     Attributes:
         names: The file of each image.
         batch_size: Number of images in each batch but the last.
-        notes: What was noticed while they were read.
+        notes: Remarks about the files.
 
     Args:
         cropper: Crops the images.

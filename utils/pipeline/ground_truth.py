@@ -1,12 +1,12 @@
 """Known defects of the test images, at the size of the crop and at that of the images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from patchcore.regions import CropBox, crop_window, spread_map, spread_mask
-from utils.saturated_overlap import Region
+from utils.saturated_overlap import SaturatedRegion
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class JudgedPixels:
 
     maps: Sequence[np.ndarray]
     masks: Sequence[np.ndarray]
-    regions: tuple[Region, ...]
+    regions: tuple[SaturatedRegion, ...]
     hidden: Sequence[np.ndarray] | np.ndarray | None
 
 
@@ -74,7 +74,7 @@ class GroundTruth:
     """
 
     masks: np.ndarray | None
-    regions: tuple[Region, ...] = ()
+    regions: tuple[SaturatedRegion, ...] = ()
     originals: tuple[OriginalTruth, ...] = ()
 
     def pixels(self, maps: np.ndarray, ignored: np.ndarray | None) -> JudgedPixels:
@@ -97,16 +97,23 @@ class GroundTruth:
                 spread_mask(ignored, truth.size, crop_box=truth.crop_box)[window]
                 for truth, window in zip(self.originals, windows, strict=True)
             ]
-        regions = tuple(
-            Region(index, mask, share)
-            for index, truth in enumerate(self.originals)
-            for mask, share in truth.regions
-        )
+        regions = number_regions(truth.regions for truth in self.originals)
         enlarged = [
             spread_map(one, truth.size, crop_box=truth.crop_box)[window]
             for one, truth, window in zip(maps, self.originals, windows, strict=True)
         ]
         return JudgedPixels(enlarged, masks, regions, hidden)
+
+
+def number_regions(
+    images: Iterable[Iterable[tuple[np.ndarray, float]]],
+) -> tuple[SaturatedRegion, ...]:
+    """Return the regions of all images with the index of their image, given those of each."""
+    return tuple(
+        SaturatedRegion(index, mask, share)
+        for index, regions in enumerate(images)
+        for mask, share in regions
+    )
 
 
 def without_pixels(pixels: JudgedPixels) -> JudgedPixels:

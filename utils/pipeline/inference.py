@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,9 @@ from utils.errors import UsageError, describe_end
 from utils.locks import lock_folder
 from utils.logs import RunLog
 from utils.machine import log_start, now, start_record
-from utils.options.infer import AS_TRAINED, THRESHOLDS, InferOptions
+from utils.options.infer import AS_TRAINED, InferOptions
 from utils.options.reading import STOP
-from utils.options.thresholds import read_threshold
+from utils.options.thresholds import THRESHOLD_FLAGS
 from utils.pipeline.crop import report_crop
 from utils.pipeline.earlier_outcomes import EarlierOutcomes, difference, file_state
 from utils.pipeline.models import choose_device, describe_ignored, load_model, read_ignore_mask
@@ -96,12 +96,7 @@ def infer(options: InferOptions, path: Path) -> int:
 def _identity_of(
     options: InferOptions, path: Path, model: PatchCore, thresholds: Thresholds
 ) -> dict[str, object]:
-    """Return all that outcomes and their files depend on besides the images, by name."""
-    relevant = {
-        entry.name: str(getattr(options, entry.name))
-        for entry in fields(options)
-        if entry.name not in IRRELEVANT
-    }
+    """Return all that outcomes and their files depend on except the images, by name."""
     mask = b"" if model.mask is None else model.mask.pixels.tobytes()
     return {
         "the program's version of results": RESULTS_VERSION,
@@ -109,7 +104,7 @@ def _identity_of(
         "the digest of the ignored pixels": hashlib.sha256(mask).hexdigest(),
         "the image threshold": thresholds.image.value,
         "the pixel threshold": thresholds.pixel.value,
-    } | relevant
+    } | options.texts(without=IRRELEVANT)
 
 
 def _take_over(
@@ -124,10 +119,10 @@ def _take_over(
         earlier = EarlierOutcomes(folder.path)
     except OSError as error:
         raise UsageError(
-            f"cannot go on from the results in {folder.path}: {error.strerror or error} (--fresh)"
+            f"cannot resume from the results in {folder.path}: {error.strerror or error} (--fresh)"
         ) from error
     if len(earlier):
-        log.info("going on from %d images in %s (--fresh judges all)", len(earlier), folder.path)
+        log.info("resuming from %d images in %s (--fresh judges all)", len(earlier), folder.path)
     return earlier
 
 
@@ -162,7 +157,7 @@ def _log_ignored(model: PatchCore, options: InferOptions) -> None:
     if options.ignore_mask:
         log.info(
             "thresholds and p-values are those of training, without the mask of --ignore_mask; "
-            "train with it to set them anew"
+            "train with this mask to recompute them"
         )
 
 
@@ -173,11 +168,7 @@ def set_thresholds(model: PatchCore, options: InferOptions) -> Thresholds:
         UsageError: the model has no threshold, and the options give none.
         PatchCoreError: ``f1_max`` is requested and was not measured.
     """
-    trained = model.trained
-    methods = {
-        "image": read_threshold(options.threshold, "threshold", THRESHOLDS),
-        "pixel": read_threshold(options.threshold_pixel, "threshold_pixel", THRESHOLDS),
-    }
+    trained, methods = model.trained, options.methods()
     # Another rate requires another threshold than the model's.
     for kind, flag in (("image", "nominal_fpr"), ("pixel", "nominal_fpr_pixel")):
         is_given = getattr(options, flag) != getattr(InferOptions(), flag)
@@ -194,7 +185,7 @@ def set_thresholds(model: PatchCore, options: InferOptions) -> Thresholds:
         kind: getattr(trained.thresholds if method == AS_TRAINED else chosen, kind)
         for kind, method in methods.items()
     }
-    for kind, name in (("image", "threshold"), ("pixel", "threshold_pixel")):
+    for kind, name in THRESHOLD_FLAGS.items():
         if thresholds[kind] is None:
             raise UsageError(
                 f"expected a threshold for {kind}s, found none in the model, which was trained "
@@ -221,7 +212,7 @@ class Inference:
 
     Attributes:
         counts: Number of items by verdict.
-        notes: What was noticed about the files.
+        notes: Remarks about the files.
         num_earlier: Number of items that an earlier run has judged.
 
     Args:
@@ -246,7 +237,7 @@ class Inference:
         self._thresholds = thresholds
         self._options = options
         self._files = PredictionFiles(folder.path)
-        self._reading = Reading.of_model(model.trained, options, options.max_megapixels)
+        self._reading = Reading.of_model(model.trained, options)
         self._pictures = PredictionPictures(model, thresholds, options, folder)
         self._page = PredictionPage(model, thresholds, options, folder, self._pictures, record)
         self._earlier = earlier
@@ -310,7 +301,7 @@ class Inference:
             return item, state, image, self._model.crop(image)
         except (DatasetError, PatchCoreError) as error:
             reason = str(error)
-        except Exception as error:  # decoders raise anything: the other images go on
+        except Exception as error:  # decoders raise anything; the other images are judged
             reason = f"cannot read {item.name}: {type(error).__name__}: {error}"
         return item, None, None, reason
 

@@ -14,8 +14,9 @@ from datasets.masks import read_mask
 from patchcore import PatchCore
 from patchcore.fit import check_sizes
 from patchcore.settings import is_own_network
+from patchcore.thresholds import Threshold
 from patchcore.weights import load_backbone
-from utils.errors import UsageError
+from utils.errors import UsageError, first_line
 from utils.options.fit import FitOptions
 from utils.options.ignoring import IgnoringOptions
 from utils.options.model_choice import ModelChoice
@@ -44,7 +45,7 @@ def choose_device(name: str) -> torch.device:
             is_available = torch.ones(1, device=device).item() == 1
     except (RuntimeError, AssertionError) as error:  # torch raises either, depending on the type
         is_available = False
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
     if not is_available:
         raise UsageError(
             f"expected an available device, found {name} ({reason}; --device): --device auto "
@@ -172,14 +173,26 @@ def describe_ignored(model: PatchCore) -> str:
     )
 
 
-def summarise(model: PatchCore) -> str:
-    """Return torchinfo's summary of the cut backbone."""
+def describe_threshold(threshold: Threshold) -> str:
+    """Return the value of a threshold, and how it was set."""
+    rate = "" if threshold.rate is None else f", nominal false-positive rate {threshold.rate:.2%}"
+    return f"{threshold.value:.4g} ({threshold.method}{rate})"
+
+
+def first_of(models: Mapping[str, PatchCore]) -> PatchCore:
+    """Return a model of a run, for what all of them have in common."""
+    return next(iter(models.values()))
+
+
+def print_summaries(models: Mapping[str, PatchCore]) -> None:
+    """Print torchinfo's summary of each cut backbone."""
     import torchinfo
 
-    size = (1, 3, *model.backbone.size)
-    dtypes = [next(model.backbone.parameters()).dtype]
-    return str(
-        torchinfo.summary(
-            model.backbone, size, dtypes=dtypes, depth=3, device=model.device, verbose=0
+    for model in models.values():
+        size = (1, 3, *model.backbone.size)
+        dtypes = [next(model.backbone.parameters()).dtype]
+        print(
+            torchinfo.summary(
+                model.backbone, size, dtypes=dtypes, depth=3, device=model.device, verbose=0
+            )
         )
-    )

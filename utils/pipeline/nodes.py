@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets.base import Category
@@ -114,14 +114,8 @@ def inspect_node(expected: Expected) -> Report:
     if not torch.cuda.is_available():
         return report
     properties = torch.cuda.get_device_properties(0)
-    return Report(
-        report.host,
-        report.versions,
-        report.problem,
-        report.cpu,
-        properties.name,
-        properties.total_memory / GIGABYTE,
-    )
+    gpu_memory = properties.total_memory / GIGABYTE
+    return replace(report, gpu=properties.name, gpu_memory=gpu_memory)
 
 
 def _problem(expected: Expected) -> str:
@@ -205,7 +199,7 @@ def check_report(node: Node, report: Report, expected: Expected) -> None:
             )
     if expected.uses_gpu and node.gpus and not report.gpu:
         raise UsageError(
-            f"expected torch to find the GPU of {where}, it does not: install torch for it there, "
+            f"expected torch to find the GPU of {where}, found none: install torch for this GPU, "
             "or give --device cpu"
         )
     if report.problem:

@@ -52,7 +52,7 @@ def draw_category(
         if view.images is not None:
             figures = make_figures(view, described, options)
             drawing.draw(figures, len(described), view.row.category)
-        height, width = options.size("size_crop")
+        height, width = options.settings().size_crop
         reports.append(
             ReportView(
                 category=view.row.category,

@@ -13,13 +13,13 @@ from patchcore.thresholds import Thresholds
 from utils.machine import now
 from utils.options.infer import InferOptions
 from utils.output_names import REPORT_FILE, THUMBNAIL_FOLDER
-from utils.pipeline.models import describe_ignored
+from utils.pipeline.models import describe_ignored, describe_threshold
 from utils.pipeline.prediction_pictures import PredictionPictures
 from utils.predictions import ANOMALY, CSV_FILE, ERROR, NORMAL, Outcome, file_stem
 from utils.report import PredictionImage, PredictionView, render_predictions
 from utils.result_folder import ResultFolder
 
-# The page is written anew during a run at most this often, and for at most this share of the time.
+# The page is written again during a run at most this often, and for at most this share of the time.
 SECONDS_BETWEEN, SHARE_OF_TIME = 5.0, 0.05
 
 
@@ -194,15 +194,12 @@ class PredictionPage:
 
     def _facts(self) -> list[tuple[str, str]]:
         trained, threshold = self._model.trained, self._thresholds.image
-        rate = (
-            "" if threshold.rate is None else f", nominal false-positive rate {threshold.rate:.2%}"
-        )
         held_out = trained.held_out
         return [
             ("Backbone", self._model.backbone.name),
             ("Coreset", f"{len(trained.coreset.bank):,} patches"),
             ("Training images", f"{len(trained.coreset.origins.names):,}"),
-            ("Threshold", f"{threshold.value:.4g} ({threshold.method}{rate})"),
+            ("Threshold", describe_threshold(threshold)),
             (
                 "p-values",
                 "none: the model has no held-out scores"

@@ -15,8 +15,8 @@ from datasets.notes import Notes
 from datasets.reading_ahead import read_batches
 from patchcore.errors import PatchCoreError
 from patchcore.trained import Trained
-from utils.options.computing import ComputingOptions
-from utils.options.reading import DepthOptions
+from utils.options.fit import FitOptions
+from utils.options.infer import InferOptions
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,7 +32,7 @@ class Reading:
         decoding: Largest size, and range of values above 8 bits.
         batch_size: Number of images of a batch.
         threads: Number of threads that read.
-        notes: What was noticed.
+        notes: Remarks about the files.
         reads_on: Whether to read the other images after one that cannot be used, to name all such
             images at once.
     """
@@ -44,11 +44,10 @@ class Reading:
     reads_on: bool = False
 
     @classmethod
-    def of_model(
-        cls, trained: Trained, options: ComputingOptions, max_megapixels: float
-    ) -> "Reading":
+    def of_model(cls, trained: Trained, options: FitOptions | InferOptions) -> "Reading":
         """Return the reading of images that a trained model judges."""
-        return cls(decoding_of_model(trained, max_megapixels), options.batch_size, options.threads)
+        decoding = decoding_of_model(trained, options.max_megapixels)
+        return cls(decoding, options.batch_size, options.threads)
 
     def image(self, path: Path) -> np.ndarray:
         """Return an image, (H, W, 3) uint8 RGB.
@@ -109,29 +108,28 @@ class Reading:
             raise UnusableFilesError(dict(sorted(reasons.items())))
 
 
-def find_reading(category: Category, options: ComputingOptions, depth: DepthOptions) -> Reading:
+def find_reading(category: Category, options: FitOptions) -> Reading:
     """Return how the files of a category are read, by its training images, and log their depth.
 
     Args:
         category: Samples of the category.
-        options: Batch size and threads.
-        depth: Largest size, and depth of values.
+        options: Batch size, threads, largest size, and depth of values.
 
     Raises:
         DatasetError: Images of different kinds are mixed.
     """
-    limits = Decoding(depth.max_megapixels)
+    limits = Decoding(options.max_megapixels)
     value_range = find_value_range([sample.path for sample in category.train], limits)
     source = "found in the training images"
-    if depth.bit_depth and not (value_range is not None and value_range.is_float):
-        value_range = ValueRange.of_bits(depth.bit_depth)
+    if options.bit_depth and not (value_range is not None and value_range.is_float):
+        value_range = ValueRange.of_bits(options.bit_depth)
         source = "given by --bit_depth"
     elif value_range is not None and not value_range.is_float:
         source += "; --bit_depth sets another depth"
     if value_range is not None:
         log.info("%s: values of %s (%s)", category.name, value_range, source)
     decoding = replace(limits, value_range=value_range)
-    return Reading(decoding, options.batch_size, options.threads, reads_on=depth.skips)
+    return Reading(decoding, options.batch_size, options.threads, reads_on=options.skips)
 
 
 def decoding_of_model(trained: Trained, max_megapixels: float) -> Decoding:
@@ -140,10 +138,10 @@ def decoding_of_model(trained: Trained, max_megapixels: float) -> Decoding:
 
 
 def log_notes(notes: Notes, name: str = "") -> dict[str, dict[str, object]]:
-    """Log what was noticed while files were read.
+    """Log remarks about the files that were read.
 
     Args:
-        notes: What was noticed.
+        notes: Remarks about the files.
         name: Name of the category; empty for an inference.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What was assumed, left out or cannot be measured in a category, in the log."""
+"""Remarks about a category in the log: assumptions, skipped files, missing metrics."""
 
 import logging
 

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from utils.results import ResultRow, Setting
 from utils.tables import describe_run, tables_text
 
 # Options that change no number: what to process, the machine, figures, the log, and models that
-# are saved. All others must be the same for a run to go on from an earlier one.
+# are saved. All others must be the same for a run to resume an earlier one.
 IRRELEVANT = frozenset(
     {
         *("path_data", "categories", "percentage_coreset", "seed", "shots"),
@@ -42,7 +42,7 @@ IRRELEVANT = frozenset(
         *("threshold", "threshold_pixel", "nominal_fpr", "nominal_fpr_pixel"),
     }
 )
-# Options that saved models depend on, besides those that must be the same.
+# Options that saved models depend on, in addition to those that must be the same.
 MODEL_FLAGS = (
     *("trained_dtype", "save_index", "threshold", "threshold_pixel"),
     *("nominal_fpr", "nominal_fpr_pixel", "seed"),
@@ -55,12 +55,7 @@ log = logging.getLogger(__name__)
 
 
 def identity_of(options: EvaluateOptions, models: Mapping[str, PatchCore]) -> dict[str, str]:
-    """Return all that results depend on besides the data, the setting and the seed, by name."""
-    relevant = {
-        entry.name: str(getattr(options, entry.name))
-        for entry in fields(options)
-        if entry.name not in IRRELEVANT
-    }
+    """Return all that results depend on except the data, the setting and the seed, by name."""
     weights = {f"the digest of {n}'s weights": m.backbone.weights_digest for n, m in models.items()}
     masks = {
         f"the ignored pixels of {n}": hashlib.sha256(m.mask.pixels.tobytes()).hexdigest()
@@ -68,7 +63,7 @@ def identity_of(options: EvaluateOptions, models: Mapping[str, PatchCore]) -> di
         if m.mask is not None
     }
     version = {"the program's version of results": str(RESULTS_VERSION)}
-    return version | relevant | weights | masks
+    return version | options.texts(without=IRRELEVANT) | weights | masks
 
 
 def wanted_results(options: EvaluateOptions) -> list[tuple[Setting, int]]:
@@ -111,7 +106,7 @@ class Run:
         record: Content of ``run.json``.
         names: Names of the categories of this run, in order.
         models: Names of the models, in order.
-        identity: All that results depend on besides the data, the setting and the seed.
+        identity: All that results depend on except the data, the setting and the seed.
         results: The results so far and those that are kept of earlier runs, by category.
         curves: Titles and files of the curves of each setting.
     """
@@ -146,7 +141,7 @@ class Run:
             self._record(one)
         self._write_tables()
         log.info(
-            "going on from the results of %d categories in %s (--fresh starts anew)",
+            "resuming from the results of %d categories in %s (--fresh starts from the beginning)",
             len(found),
             self.folder.path,
         )
@@ -222,7 +217,7 @@ class Run:
         done = sum(one.category in self.names for one in FinishedWork(self.folder).read().values())
         return (
             f"{done} of {len(self.names)} categories are finished in {self.folder.path}; the same "
-            "command goes on with the rest"
+            "command computes the rest"
         )
 
     def write_report(self) -> None:

@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -11,12 +10,11 @@ from datasets.base import Category
 from datasets.depth import Decoding
 from patchcore import PatchCore
 from patchcore.fit import FitResult
-from patchcore.storage import write_folder
 from patchcore.thresholds import BestThresholds, Thresholds, choose_thresholds
 from patchcore.trained import Trained
 from utils.options.fit import FitOptions
-from utils.options.thresholds import read_threshold
 from utils.pipeline.evaluate_category import CategoryResult, Measurement
+from utils.pipeline.models import describe_threshold
 from utils.pipeline.trained_models import model_folder
 
 log = logging.getLogger(__name__)
@@ -82,8 +80,7 @@ def save_models(
         thresholds = choose_thresholds(
             learned.held_out[part],
             known,
-            image=read_threshold(options.threshold, "threshold"),
-            pixel=read_threshold(options.threshold_pixel, "threshold_pixel"),
+            **options.methods(),
             image_rate=options.nominal_fpr,
             pixel_rate=options.nominal_fpr_pixel,
         )
@@ -100,16 +97,10 @@ def save_models(
         folder = model_folder(
             options.path_trained, category.name, name, percentage, model.settings.k, shots
         )
-        settings = replace(model.settings, percentage_coreset=(percentage,))
         replaced = " (it replaces an earlier one)" if folder.exists() else ""
-        write_folder(
-            folder,
-            trained,
-            settings,
-            model.backbone,
-            dtype=options.trained_dtype,
-            faiss_index=options.save_index,
-        )
+        one = model.with_percentages((percentage,))
+        one.trained = trained
+        one.save(folder, dtype=options.trained_dtype, faiss_index=options.save_index)
         log.info("trained model: %s%s", folder, replaced)
         saved.append(trained)
     return saved
@@ -134,15 +125,11 @@ def _log_test_verdicts(
     above = scores >= threshold.value
     defective = [sample.is_defective for sample in category.test]
     found = sum(1 for a, d in zip(above, defective, strict=True) if a and d)
-    rate = "" if threshold.rate is None else f", nominal rate {threshold.rate:.2%}"
     log.info(
-        "%s, coreset %s: threshold %.4g (%s%s) finds %d of %d defective test images, and %d of "
-        "%d good ones",
+        "%s, coreset %s: threshold %s finds %d of %d defective test images, and %d of %d good ones",
         category.name,
         measurement.row.setting,
-        threshold.value,
-        threshold.method,
-        rate,
+        describe_threshold(threshold),
         found,
         sum(defective),
         int(above.sum()) - found,

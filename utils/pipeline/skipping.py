@@ -1,4 +1,4 @@
-"""What ``--on_error skip`` leaves out: images, and categories that cannot go on without them."""
+"""Images that ``--on_error skip`` skips, and categories that cannot continue without them."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from datasets.base import Category, DatasetError, UnusableFilesError
 from patchcore.errors import ChangedImagesError, PatchCoreError
-from utils.errors import LEFT_OUT, describe_out_of_memory, is_out_of_memory
+from utils.errors import LEFT_OUT, describe_out_of_memory, first_line, is_out_of_memory
 from utils.options.reading import FaultOptions
 from utils.results import numbered
 
@@ -18,14 +18,14 @@ log = logging.getLogger(__name__)
 
 
 class Skipping:
-    """Leaves out what cannot be used, if the options say so, and knows what was left out.
+    """Skips images and categories that cannot be used, if the options say so, and lists them.
 
     Attributes:
-        images: The images that are left out, with the reasons, by category.
-        categories: The categories that are left out, with the reasons.
+        images: The skipped images, with the reasons, by category.
+        categories: The skipped categories, with the reasons.
 
     Args:
-        options: Whether anything is left out.
+        options: Whether anything is skipped.
     """
 
     def __init__(self, options: FaultOptions):
@@ -34,12 +34,12 @@ class Skipping:
         self._skips = options.skips
 
     def attempt(self, name: str, function: Callable[[], Result]) -> Result | None:
-        """Call a function; return None if its category is left out because of an error.
+        """Call a function; return None if its category is skipped because of an error.
 
         Args:
             name: Name of the category.
-            function: Computes something of it. An error of the data or the memory leaves the
-                category out; an error of the flags or of writing does not.
+            function: Computes something of it. An error of the data or the memory skips the
+                category; an error of the flags or of writing does not.
         """
         if not self._skips:
             return function()
@@ -55,9 +55,9 @@ class Skipping:
         return None
 
     def leave_out(self, name: str, reason: str) -> None:
-        """Leave out a category."""
-        self.categories[name] = reason.strip().partition("\n")[0]
-        log.warning("%s: the category is left out (%s): %s", name, FLAG, self.categories[name])
+        """Skip a category."""
+        self.categories[name] = first_line(reason)
+        log.warning("%s: the category is skipped (%s): %s", name, FLAG, self.categories[name])
 
     def compute(self, category: Category, function: Callable[[Category], Result]) -> Result | None:
         """Call a function with a category as `start_again` does, within `attempt`.
@@ -68,13 +68,13 @@ class Skipping:
                 ChangedImagesError for some.
 
         Returns:
-            The function's result; None if the category is left out.
+            The function's result; None if the category is skipped.
         """
         return self.attempt(category.name, lambda: self.start_again(category, function))
 
     @property
     def status(self) -> int:
-        """The exit status, which says whether anything was left out."""
+        """The exit status, which says whether anything was skipped."""
         return LEFT_OUT if self.images or self.categories else 0
 
     def describe_none(self) -> str:
@@ -83,17 +83,16 @@ class Skipping:
         return f"no category can be used; the first one, {name}: {reason}"
 
     def start_again(self, listed: Category, function: Callable[[Category], Result]) -> Result:
-        """Call a function with a category; again without images that turn out to be unusable.
+        """Call a function with a category; again without images that cannot be used.
 
-        A new start, instead of going on without the image, keeps the results, labels and masks of
-        all images in step.
+        A new start keeps the results, labels and masks of all images aligned.
 
         Args:
             listed: The samples.
             function: As for `compute`.
 
         Raises:
-            DatasetError: The category cannot go on without an image, or nothing is left out.
+            DatasetError: The category cannot continue without an image, or nothing is skipped.
         """
         if not self._skips:
             return function(listed)
@@ -111,7 +110,7 @@ class Skipping:
         """Return a category without some images, which are logged.
 
         Raises:
-            DatasetError: The category cannot go on.
+            DatasetError: The category cannot continue.
         """
         left = used.without(reasons)
         first = next(iter(reasons.values()))
@@ -127,7 +126,7 @@ class Skipping:
             raise DatasetError(first)
         self.images[used.name] = {**self.images.get(used.name, {}), **reasons}
         for reason in reasons.values():
-            log.warning("%s: an image is left out (%s): %s", used.name, FLAG, reason)
+            log.warning("%s: an image is skipped (%s): %s", used.name, FLAG, reason)
         log.info("%s: starts again without %s", used.name, numbered(count, "image"))
         return left
 

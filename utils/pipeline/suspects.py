@@ -85,7 +85,7 @@ def draw_suspects(trained: Trained, reading: Reading) -> np.ndarray | None:
         (H, W, 3) uint8 RGB; None without held-out scores.
 
     Raises:
-        DatasetError: An image cannot be read any more.
+        DatasetError: An image can no longer be read.
     """
     panels = []
     for suspect in find_suspects(trained):

@@ -5,7 +5,7 @@ drawing processes have nothing else to do, and nodes then need no folder that ot
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 
@@ -15,6 +15,7 @@ from patchcore.memory_plan import GIGABYTE
 from utils.options.evaluate import EvaluateOptions
 from utils.pipeline.cluster import Cluster, checked_cluster
 from utils.pipeline.demand import Demand, check_demand, demands_of
+from utils.pipeline.evaluate_one import Evaluated
 from utils.pipeline.nodes import Expected, list_nodes
 from utils.pipeline.run import Run
 from utils.progress import show_progress
@@ -53,19 +54,17 @@ def sweep(
     run: Run,
     models: Mapping[str, PatchCore],
     tasks: Sequence[tuple[Category, EvaluateOptions]],
-    evaluate: Callable[..., object],
-) -> Iterator[object]:
+) -> Iterator[Evaluated | Failure]:
     """Evaluate categories on the nodes of a Ray cluster.
 
     Args:
         run: The run; the nodes are recorded in its ``run.json``.
         models: The models by name, to know the memory that tasks need.
         tasks: The categories, with the options to compute.
-        evaluate: As `sweep_worker.Circumstances.evaluate`.
 
     Yields:
-        What ``evaluate`` returns for each category, in the order in which they are finished; a
-        `Failure` for a category with an error that the user can mend.
+        The results of each category, in the order in which they are finished; a `Failure` for a
+        category with an error that the user can fix.
 
     Raises:
         UsageError: the cluster cannot be used. Nothing is computed then.
@@ -79,7 +78,7 @@ def sweep(
         gpu_memory = min((r.gpu_memory for r in cluster.reports if r.gpu), default=0.0)
         demands = demands_of(models, tasks, usable, gpu_memory)
         _record(run, cluster, demands)
-        yield from _stream(run.options, models, tasks, demands, evaluate, cluster.expected)
+        yield from _stream(run.options, models, tasks, demands, cluster.expected)
 
 
 def _record(run: Run, cluster: Cluster, demands: Sequence[Demand]) -> None:
@@ -104,20 +103,17 @@ def _stream(
     models: Mapping[str, PatchCore],
     tasks: Sequence[tuple[Category, EvaluateOptions]],
     demands: Sequence[Demand],
-    evaluate: Callable[..., object],
     expected: Expected,
-) -> Iterator[object]:
-    """Submit all tasks, and yield what comes of them."""
+) -> Iterator[Evaluated | Failure]:
+    """Submit all tasks, and yield their outcomes."""
     import ray
 
-    from utils.pipeline.sweep_worker import Circumstances, run_task
+    from utils.pipeline.sweep_worker import TaskContext, run_task
 
     device = "cuda" if expected.uses_gpu else "cpu"
     digests = {name: model.backbone.weights_digest for name, model in models.items()}
     level = logging.getLogger("utils").getEffectiveLevel()
-    shared = ray.put(
-        Circumstances(evaluate, replace(options, device=device), digests, expected.folder, level)
-    )
+    shared = ray.put(TaskContext(replace(options, device=device), digests, expected.folder, level))
     remote = ray.remote(max_retries=MAX_RETRIES)(run_task)
     pending = {}
     for (category, own), demand in zip(tasks, demands, strict=True):
@@ -150,8 +146,8 @@ def _stream(
                 yield found
 
 
-def _outcome(task: Future, name: str) -> object:
-    """Fetch what came of a task, and show what it has logged."""
+def _outcome(task: Future, name: str) -> Evaluated | Failure:
+    """Fetch the outcome of a task, and show what it has logged."""
     import ray
 
     try:
@@ -162,7 +158,8 @@ def _outcome(task: Future, name: str) -> object:
         return Failure(
             name,
             f"expected a node that computes it, but its process ended {MAX_RETRIES + 1} times "
-            f"({type(error).__name__}), perhaps for lack of memory (--memory_budget, --task_cpus)",
+            f"({type(error).__name__}), possibly because it ran out of memory (--memory_budget, "
+            "--task_cpus)",
         )
     for logger, level, text in outcome.lines:
         logging.getLogger(logger).log(level, "%s", text)

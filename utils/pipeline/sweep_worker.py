@@ -3,7 +3,7 @@
 import functools
 import logging
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,26 +18,22 @@ from patchcore import PatchCore, PatchCoreError
 from utils.errors import UsageError, describe_out_of_memory, is_out_of_memory
 from utils.logs import PACKAGES
 from utils.options.evaluate import EvaluateOptions
+from utils.pipeline.evaluate_one import Evaluated, evaluate_one
 from utils.pipeline.models import choose_device, make_models
 from utils.ray_cluster import enter
 
-# Evaluates a category with models, as `evaluation.evaluate_one` does.
-Evaluate = Callable[[Mapping[str, PatchCore], Category, EvaluateOptions], object]
-
 
 @dataclass(frozen=True)
-class Circumstances:
+class TaskContext:
     """What all tasks of a run have in common.
 
     Attributes:
-        evaluate: Evaluates a category.
         options: Options of the run, with the device of the tasks.
         digests: Digest of the weights of each model.
         folder: Current folder of the driver.
         level: Lowest level of log lines that are shown.
     """
 
-    evaluate: Evaluate
     options: EvaluateOptions
     digests: Mapping[str, str]
     folder: str
@@ -45,51 +41,49 @@ class Circumstances:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of a task.
+class TaskOutcome:
+    """Outcome of a task.
 
     Attributes:
-        evaluated: What `Circumstances.evaluate` returned; None if it failed.
-        error: The error that the user can mend; empty if there was none.
+        evaluated: The results; None if it failed.
+        error: The error that the user can fix; empty if there was none.
         lines: Logger, level and text of each log line.
-        host: Name of the node.
     """
 
-    evaluated: object
+    evaluated: Evaluated | None
     error: str
     lines: tuple[tuple[str, int, str], ...]
-    host: str
 
 
 def run_task(
-    circumstances: Circumstances, category: Category, options: EvaluateOptions, cpus: int
-) -> Outcome:
-    """Evaluate a category; errors that a user can mend are returned, and not tried again.
+    context: TaskContext, category: Category, options: EvaluateOptions, cpus: int
+) -> TaskOutcome:
+    """Evaluate a category; errors that a user can fix are returned, and not tried again.
 
     Args:
-        circumstances: What all tasks have in common.
+        context: What all tasks have in common.
         category: Samples of the category.
         options: Options of the task.
         cpus: Number of threads.
     """
-    enter(circumstances.folder)
+    enter(context.folder)
     # Tensors travel in the host's memory, whatever device the driver has.
     ray.util.register_serializer(torch.Tensor, serializer=_to_host, deserializer=_from_host)
     evaluated, error, lines = None, "", []
     try:
         with _threads(cpus):
-            models = _load_models(circumstances.options)
-            _check_weights(models, circumstances.digests)
+            models = _load_models(context.options)
+            _check_weights(models, context.digests)
             # What loading logs, the driver has logged before.
-            with _log_lines(lines, circumstances.level):
-                evaluated = circumstances.evaluate(models, category, options)
+            with _log_lines(lines, context.level):
+                evaluated = evaluate_one(models, category, options)
     except (DatasetError, PatchCoreError, UsageError) as found:
         error = str(found)
     except (MemoryError, RuntimeError) as found:
         if not is_out_of_memory(found):
             raise
         error = describe_out_of_memory(found)
-    return Outcome(evaluated, error, tuple(lines), platform.node())
+    return TaskOutcome(evaluated, error, tuple(lines))
 
 
 @functools.lru_cache(maxsize=1)

@@ -29,9 +29,11 @@ from utils.pipeline.fit import TrainingFiles, fit_category
 from utils.pipeline.models import (
     choose_device,
     describe_ignored,
+    describe_threshold,
+    first_of,
     load_model,
     make_models,
-    summarise,
+    print_summaries,
 )
 from utils.pipeline.observer import RunObserver
 from utils.pipeline.reading import Reading, find_reading, log_notes
@@ -58,14 +60,13 @@ def train(options: TrainOptions, categories: Sequence[Category], skipping: Skipp
     """
     models = make_models(options, choose_device(options.device), categories)
     if options.summary:
-        print("\n".join(summarise(model) for model in models.values()))
-    if ignored := describe_ignored(next(iter(models.values()))):
+        print_summaries(models)
+    if ignored := describe_ignored(first_of(models)):
         log.info("%s", ignored)
     make_writable(options.path_trained, "trained models", "--path_trained")
     is_own = any(not category.benchmark for category in categories)
-    report_crop(next(iter(models.values())).preprocess, "use" if is_own else "")
-    device = next(iter(models.values())).device
-    with fit_engine(options, categories, device.type) as engine:
+    report_crop(first_of(models).preprocess, "use" if is_own else "")
+    with fit_engine(options, categories, first_of(models).device.type, {}) as engine:
         for category in categories:
             folder = options.path_trained / category.name
             make_writable(folder, "trained models", "--path_trained")
@@ -111,7 +112,7 @@ def _train_category(
 
 def _prepare(listed: Category, options: TrainOptions) -> tuple[Category, Reading]:
     """Return the category without copies, and how its files are read."""
-    reading = find_reading(listed, options, options)
+    reading = find_reading(listed, options)
     keeps_all = options.keep_copies or listed.benchmark
     return listed if keeps_all else without_copies(listed, reading), reading
 
@@ -141,9 +142,9 @@ def _fit(
 
 
 def _report_suspects(trained: Trained, reading: Reading, folder: Path) -> None:
-    """List and draw the training images that the others explain least."""
+    """List and draw the training images that are least similar to the others."""
     log.info("%s", describe_suspects(trained))
-    # They were read before, and what was noticed then is not noticed again.
+    # They were read before, and notes about them are not logged again.
     figure = draw_suspects(trained, replace(reading, notes=Notes()))
     if figure is not None:
         path = replace_file(folder / SUSPECTS_FILE, encode_image(figure))
@@ -179,9 +180,7 @@ def _extend_model(
     model = load_model(folder, choice, choose_device(options.device), options.batch_size)
     start = time.perf_counter()
     known = model.trained.coreset
-    reading = replace(
-        Reading.of_model(model.trained, options, options.max_megapixels), reads_on=options.skips
-    )
+    reading = replace(Reading.of_model(model.trained, options), reads_on=options.skips)
 
     def extended(used: Category) -> Trained:
         new = used if options.keep_copies else without_copies(used, reading)
@@ -206,7 +205,7 @@ def _extend_model(
     )
     for what, threshold in (
         ("of the first training", model.thresholds.image),
-        ("of the images that joined, scored before they did", joined.thresholds.image),
+        ("of the images that joined, by their scores before joining", joined.thresholds.image),
     ):
         if threshold is not None:
             log.info("threshold %s: %.4g", what, threshold.value)
@@ -227,13 +226,10 @@ def _log_threshold(trained: Trained, seconds: float) -> None:
     if threshold is None:
         log.warning("too few images to set a threshold: infer needs --threshold NUMBER")
         return
-    rate = "" if threshold.rate is None else f", nominal false-positive rate {threshold.rate:.2%}"
     log.info(
-        "%s: %d patches, threshold %.4g (%s%s), %.1f s",
+        "%s: %d patches, threshold %s, %.1f s",
         trained.category,
         len(trained.coreset.bank),
-        threshold.value,
-        threshold.method,
-        rate,
+        describe_threshold(threshold),
         seconds,
     )

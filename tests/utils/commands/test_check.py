@@ -28,7 +28,7 @@ def test_a_dataset_without_fault(data, capsys):
     assert "widget: 6 training, 6 test images (2 good, 2 hole, 2 stain)\n" in text
     for fact in ("size: 64x64", "depth: 8 bits", "format: PNG", "masks: 4 of 4 defective images"):
         assert text.count(f"    {fact}\n") == 2
-    assert text.endswith("nothing is remarkable\n")
+    assert text.endswith("no findings\n")
 
 
 def test_chosen_categories(data, capsys):
@@ -54,7 +54,7 @@ def test_copies(data, capsys):
         "formats: PNG (13), BMP (1)",
     ):
         assert line in text
-    assert "nothing is remarkable" not in text
+    assert "no findings" not in text
 
 
 def test_every_file_that_cannot_be_read_is_listed(data, capsys):
@@ -75,8 +75,8 @@ def test_odd_masks_and_sizes(data, capsys):
     write_image(folder / "train/good/large.png", np.full((80, 96, 3), 120, np.uint8))
     status, text = check(capsys, data, "--categories", "widget")
     assert status == 1
-    assert "1 file: the mask of a defective image, which marks no pixel" in text
-    assert "1 file: a mask that marks the whole image" in text
+    assert "1 file: mask of a defective image without a marked pixel" in text
+    assert "1 file: mask that marks the whole image" in text
     assert "sizes: 64x64 (12), 96x80 (1)" in text
 
 

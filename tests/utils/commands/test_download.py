@@ -138,7 +138,7 @@ class TestDownload:
         [
             ("download --to x", "expected the NAME of a dataset and --to FOLDER"),
             ("download visa", "expected the NAME of a dataset and --to FOLDER"),
-            ("download nothing --to x", "no dataset 'nothing'; there are: mvtec_ad, "),
+            ("download nothing --to x", "expected a dataset name (mvtec_ad, "),
             ("download visa --to x --sha256 12", "expected 64 hexadecimal digits as --sha256"),
             ("download visa --to x --archive none.zip", "found no file none.zip (--archive)"),
             ("download mvtec --to x", "follow the form at https://www.mvtec.com"),

@@ -137,15 +137,15 @@ class TestParsing:
         options = EvaluateOptions()
         assert options.backbone == ("wide_resnet50_2",)
         assert default_layers(options.backbone[0]) == ("layer2", "layer3")
-        assert options.size("size_resize") == (256, 256)
-        assert options.size("size_crop") == (224, 224)
+        assert options.settings().size_resize == (256, 256)
+        assert options.settings().size_crop == (224, 224)
         assert (options.k, options.patch_size, options.embed_dim, options.sigma) == (1, 3, 1024, 4)
         assert options.percentage_coreset == (0.1,)
         assert (options.image_score, options.interpolation) == ("max_patch", "backbone")
         assert options.aupro_limit == 0.3
 
     def test_two_sizes_are_height_and_width(self):
-        assert parse("--size_crop 200 100").size("size_crop") == (200, 100)
+        assert parse("--size_crop 200 100").settings().size_crop == (200, 100)
 
 
 class TestMembers:
@@ -215,7 +215,7 @@ class TestProtocol:
 
     def test_anomalib_like(self):
         options = parse("--protocol anomalib_like")
-        assert options.size("size_resize") == options.size("size_crop") == (256, 256)
+        assert options.settings().size_resize == options.settings().size_crop == (256, 256)
         assert (options.embed_dim, options.image_score, options.num_reweight) == (
             *(1536, "reweighted", 9),
         )

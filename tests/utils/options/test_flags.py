@@ -8,7 +8,7 @@ from patchcore.settings import SHARE, Bounds
 from utils.errors import UsageError
 from utils.options.evaluate import EvaluateOptions
 from utils.options.export import ExportOptions
-from utils.options.flags import Flags, flag, flags_as_markdown, parse_flags
+from utils.options.flags import Flags, flag, parse_flags
 from utils.options.infer import InferOptions
 from utils.options.train import TrainOptions
 
@@ -121,12 +121,6 @@ def test_help_shows_every_text_and_no_percent_sign_twice(capsys):
     shown = capsys.readouterr().out
     assert shown.startswith("usage: python main.py try ")
     assert shown.count("50 %") == shown.count("100 % less") == shown.count("100 % more") == 1
-
-
-def test_the_table_shows_positional_ones_without_dashes():
-    assert "| `P` |  | at most 50 % of them |\n| `--count` | `1` | how many |" in flags_as_markdown(
-        Everything()
-    )
 
 
 @pytest.mark.parametrize("options", [EvaluateOptions, TrainOptions, InferOptions, ExportOptions])

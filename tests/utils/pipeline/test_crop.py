@@ -30,4 +30,4 @@ def test_the_share_of_each_image_that_is_not_judged(caplog, resize, crop, advice
 def test_the_centre_of_images_with_their_aspect_kept(caplog):
     caplog.set_level(logging.INFO)
     report_crop(Preprocess((448, 448), (448, 672), resize="shorter_edge"))
-    assert "a shorter edge of 448 pixels, the centre of 672x448 pixels" in caplog.text
+    assert "a shorter edge of 448 pixels and cropped to the central 672x448 pixels" in caplog.text

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from datasets.depth import Decoding
+from datasets.entries import relative_name
 from patchcore import PatchCore
 from patchcore.origins import Origins
 from patchcore.preprocess import Preprocess
@@ -17,7 +18,6 @@ from utils.pipeline.explanations import (
     describe_patches,
     explained_patches,
     read_training_image,
-    relative_name,
     with_relative_names,
 )
 

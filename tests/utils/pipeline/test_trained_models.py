@@ -113,7 +113,9 @@ class TestKept:
         evaluate(data, tmp_path / "result", flags)
         said = [r.getMessage() for r in caplog.records if "finds" in r.getMessage()]
         assert len(said) == 1
-        assert "(train_quantile, nominal rate 14.29%) finds 4 of 4 defective" in said[0]
+        assert (
+            "(train_quantile, nominal false-positive rate 14.29%) finds 4 of 4 defective" in said[0]
+        )
 
     def test_too_few_images_for_a_threshold_are_told(self, data, tmp_path, caplog):
         folder = make_category(tmp_path / "data", "lonely")
