@@ -147,6 +147,24 @@ def select_sizes(
     return Selection(np.concatenate([numbers, others]), covers + all_patches)
 
 
+def alternate(selections: Sequence[Selection], candidates: torch.Tensor | None) -> np.ndarray:
+    """Return the patches (M,) of each of L banks in turn, (M * L,), as `LayeredBank` has them.
+
+    Args:
+        selections: The selection of each bank, by number of the candidate.
+        candidates: (N,) bool, the patches to select from; None for all.
+    """
+    positions = np.stack([selection.numbers for selection in selections], axis=1).ravel()
+    return numbers_of(positions, candidates)
+
+
+def numbers_of(positions: np.ndarray, candidates: torch.Tensor | None) -> np.ndarray:
+    """Return the numbers of patches that are given by their positions among (N,) candidates."""
+    if candidates is None:
+        return positions
+    return np.flatnonzero(candidates.cpu().numpy())[positions]
+
+
 @float32_products()
 def select_beyond(points: torch.Tensor, kept: torch.Tensor, radius: float) -> torch.Tensor:
     """Go on with a selection among new patches, until none is beyond the covering radius.

@@ -20,12 +20,15 @@ import numpy as np
 import torch
 
 from patchcore.device_memory import free_memory
-from patchcore.engine import SHARE_OF_FREE_MEMORY, EmbeddingRequest
+from patchcore.embedder import Embedder
+from patchcore.engine import SHARE_OF_FREE_MEMORY
 from patchcore.errors import PatchCoreError
 from patchcore.memory_plan import GIGABYTE, MemoryPlan, Needs
-from patchcore.passes import EmbeddingRows, PatchCutter
+from patchcore.observer import Observer
+from patchcore.passes import EmbeddingRows, PatchCutter, TrainingImages
 from patchcore.shard_worker import Key, ShardWorker, versions
 from patchcore.shards import Shards
+from patchcore.training_patches import TrainingPatches
 
 # A worker that is lost this often is given up: its machine has too little memory, for example.
 MAX_LOSSES = 3
@@ -226,17 +229,26 @@ class RayPatches:
 
     Args:
         workers: The workers, which have not embedded yet.
-        request: What they embed.
+        embedder: Embeds their images.
+        images: The training images.
+        observer: Observes the stages.
         stops: By worker, the number of the first patch after its own.
     """
 
-    def __init__(self, workers: Workers, request: EmbeddingRequest, stops: Sequence[int]):
-        self._workers, self._embedder = workers, request.embedder
+    def __init__(
+        self,
+        workers: Workers,
+        embedder: Embedder,
+        images: TrainingImages,
+        observer: Observer,
+        stops: Sequence[int],
+    ):
+        self._workers, self._embedder = workers, embedder
         self._firsts, self._stops = [0, *stops[:-1]], stops
         self._num_selections = 0
         self._open: list[Key] = []
         digests, features, errors = [], [], []
-        with request.observer.stage("embed"):
+        with observer.stage("embed"):
             workers.tell("embed", [(versions(), None)] * len(workers))
             for index in range(len(workers)):
                 try:
@@ -249,8 +261,8 @@ class RayPatches:
                 digests.append(of_images)
                 features += [] if of_features is None else [of_features]
                 if notes is not None:
-                    request.images.notes.merge(notes)
-                request.observer.advance(len(of_images))
+                    images.notes.merge(notes)
+                observer.advance(len(of_images))
         if errors:
             raise errors[0].joined(errors[1:])
         workers.know([(versions(), known) for known in digests])
@@ -370,32 +382,37 @@ class RayEngine:
             "memory_budget, device)"
         )
 
-    def embed(self, request: EmbeddingRequest) -> RayPatches:
+    def embed(
+        self,
+        training: TrainingPatches,
+        images: TrainingImages,
+        plan: MemoryPlan,
+        observer: Observer,
+    ) -> RayPatches:
         """Embed the images on workers; digests are always noted, images are never kept."""
-        embedder, images, judged = request.embedder, request.images, request.judged
+        embedder, judged = training.embedder, training.judged
         num_batches = math.ceil(len(images) / images.batch_size)
-        count = min(request.plan.shards, num_batches)
-        cpus = request.plan.cpus
+        count = min(plan.shards, num_batches)
+        cpus = plan.cpus
         threads = self.num_threads or max(int(cpus), 1)
         resources = {
             "num_cpus": cpus,
             "num_gpus": self.gpus if embedder.device.type == "cuda" else 0,
-            "memory": int(request.plan.needed * GIGABYTE / request.plan.shards) + WORKER_BYTES,
+            "memory": int(plan.needed * GIGABYTE / plan.shards) + WORKER_BYTES,
         }
         put = import_ray().put
-        method = put(embedder), put(request.scorer)
-        arguments, stops = [], [0]
+        method = put(embedder), put(training.scorer)
+        seeds, arguments, stops = training.request.seeds, [], [0]
         for batches in np.array_split(np.arange(num_batches), count):
             start = int(batches[0]) * images.batch_size
             stop = min((int(batches[-1]) + 1) * images.batch_size, len(images))
             stops.append(embedder.num_patches(stop))
             own = None if judged is None else judged[stops[-2] : stops[-1]].clone()
-            seeds = tuple(request.seeds)
             arguments.append((*method, images.part(start, stop), own, seeds, threads))
         log.info("workers of Ray that embed and select: %d, CPUs of each: %g", count, cpus)
         workers = Workers(arguments, resources)
         try:
-            return RayPatches(workers, request, stops[1:])
+            return RayPatches(workers, embedder, images, observer, stops[1:])
         except BaseException:
             workers.stop()  # the next attempt needs their CPUs
             raise

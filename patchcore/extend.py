@@ -177,7 +177,7 @@ def _join_origins(
 ) -> Origins:
     """Return the origins of all coreset patches, those of the new images last."""
     count = len(origins.names)
-    numbered = [f"image {count + number}" for number in range(order.images.max() + 1)]
+    numbered = [f"image {count + number}" for number in range(order.num_images)]
     new_names = tuple(names or numbered)
     new = Origins.locate(chosen, embedder.grid, order, new_names, origins.versions)
     return Origins(

@@ -41,6 +41,11 @@ class EmbeddingOrder:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def num_images(self) -> int:
+        """Number of training images."""
+        return int(self.images.max()) + 1
+
     def groups_of_copies(self, digests: np.ndarray) -> np.ndarray:
         """Number the groups of training images that share an embedded image.
 
@@ -55,7 +60,7 @@ class EmbeddingOrder:
         """
         _, version = np.unique(digests, axis=0, return_inverse=True)
         version = version.reshape(-1)
-        first = np.arange(self.images.max() + 1)  # the first image of each image's group so far
+        first = np.arange(self.num_images)  # the first image of each image's group so far
         while True:
             smallest = np.full(version.max() + 1, len(first))
             np.minimum.at(smallest, version, first[self.images])
@@ -106,7 +111,7 @@ class Origins:
         """
         embedded, position = np.divmod(indices, grid[0] * grid[1])
         row, column = np.divmod(position, grid[1])
-        names = names or tuple(f"image {number}" for number in range(order.images.max() + 1))
+        names = names or tuple(f"image {number}" for number in range(order.num_images))
         images, numbers = order.images[embedded], order.versions[embedded]
         return cls(names, versions, images, numbers, row, column)
 

@@ -12,7 +12,7 @@ from torch import nn
 from patchcore.errors import PatchCoreError
 from patchcore.foreground import foreground_of
 from patchcore.ignored import Ignored, IgnoreMask
-from patchcore.memory_bank import Bank, torch_nearest
+from patchcore.memory_bank import Bank, make_bank, torch_nearest
 from patchcore.metric import Metric
 from patchcore.nearby import Places, SearchArea
 from patchcore.observer import NO_OBSERVER, Observer
@@ -145,6 +145,25 @@ class Scorer:
         return SearchArea.of(
             self._settings, Places.of_patches(numbers, self.grid, device, features)
         )
+
+    def make_bank(
+        self, embeddings: torch.Tensor, numbers: np.ndarray, features: torch.Tensor | None
+    ) -> Bank:
+        """Return the bank of coreset patches, or banks.
+
+        Args:
+            embeddings: (L * M, D) float32, of the patches of the L banks in turn.
+            numbers: (L * M,) int64, as for `area_of`.
+            features: As for `area_of`.
+        """
+        num_banks = self.metric.num_banks
+        points = self.metric.points(embeddings)
+        area = self.area_of(numbers, features, points.device)
+        if num_banks == 1:
+            return make_bank(points, area=area)
+        bank_of_row = torch.arange(len(points), device=points.device) % num_banks
+        parts = torch.stack(self.metric.parts(points), dim=1)  # (L * M, L, D / L)
+        return make_bank(parts[torch.arange(len(points)), bank_of_row], num_banks, area)
 
     def _where(self, points: torch.Tensor) -> Places:
         """Return the places of all patches of points (B, h, w, D)."""

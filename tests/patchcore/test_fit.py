@@ -9,7 +9,7 @@ from patchcore.backbone import Backbone
 from patchcore.coreset import greedy_coreset
 from patchcore.explain import cut_patches
 from patchcore.fit import FitRequest, FitResult, coreset_sizes, fit
-from patchcore.held_out import NUM_FOLDS
+from patchcore.folds import NUM_FOLDS
 from patchcore.passes import CroppedImages
 from tests.support import one_thread
 
@@ -252,7 +252,7 @@ class TestHeldOutScores:
     @pytest.mark.parametrize(("count", "scored"), [(4 * NUM_FOLDS, 8), (8 * NUM_FOLDS, 5)])
     def test_stops_when_enough_images_are_scored(self, count, scored, monkeypatch):
         """Two folds of four, or the first five of a fold of eight."""
-        monkeypatch.setattr("patchcore.held_out.ENOUGH_IMAGES", 5)
+        monkeypatch.setattr("patchcore.folds.ENOUGH_IMAGES", 5)
         (found,) = fit_images(make_model(), make_images(count)).held_out
         assert len(found.image_scores) == scored
 
