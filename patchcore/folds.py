@@ -90,7 +90,6 @@ def make_folds(training: TrainingPatches, groups: np.ndarray | None) -> list[Fol
         return []
     per_image = training.embedder.patches_per_image
     folds = Folds(groups, request.seeds[0])
-    unchanged = np.flatnonzero(order.versions == 0)  # (num_images,) in the order of embedding
     made = []
     for number in folds.needed():
         others = folds.fold_of_image[order.images] != number
@@ -103,8 +102,7 @@ def make_folds(training: TrainingPatches, groups: np.ndarray | None) -> list[Fol
         except PatchCoreError:
             return []
         images = folds.scored_images(number)
-        patches = unchanged[images][:, None] * per_image + np.arange(per_image)
-        made.append(Fold(images, patches, candidates, sizes))
+        made.append(Fold(images, order.patches_of(images, per_image), candidates, sizes))
     return made
 
 
@@ -124,16 +122,10 @@ def score_folds(
         rows: The embeddings of the selected patches, and of those to score.
         features: As in `Patches`.
     """
-    embedder, scorer = training.embedder, training.scorer
-    size = embedder.preprocess.size_crop
+    scorer, size = training.scorer, training.embedder.preprocess.size_crop
     collector = HeldOutCollector(scorer, size, len(training.sizes))
     for fold, indices in zip(folds, selections, strict=True):
-
-        def embeddings_of(batch: slice, patches: np.ndarray = fold.patches) -> torch.Tensor:
-            taken = rows.take(patches[batch].ravel())
-            return taken.view(-1, *embedder.grid, taken.shape[1])
-
         bank = scorer.make_bank(rows.take(indices), indices, features)
         sizes = [scorer.metric.num_banks * count for count in fold.sizes]
-        collector.add(bank, sizes, fold.images, embeddings_of)
+        collector.add(bank, sizes, fold.images, fold.patches, rows)
     return collector.finish()

@@ -7,13 +7,14 @@ that they leave by other patches (on MVTec AD's bottle, 1 %, such scores are 15 
 of new normal images).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from patchcore.memory_bank import Bank
+from patchcore.passes import EmbeddingRows
 from patchcore.scoring import Scorer
 
 # Folds are scored until this many images are: a false-positive rate of 1 % needs 99.
@@ -114,7 +115,8 @@ class HeldOutCollector:
         bank: Bank,
         sizes: Sequence[int],
         images: np.ndarray,
-        embeddings_of: Callable[[slice], torch.Tensor],
+        patches: np.ndarray,
+        rows: EmbeddingRows,
     ) -> None:
         """Score the images of a fold by a coreset selected without them.
 
@@ -122,11 +124,13 @@ class HeldOutCollector:
             bank: The coreset's embeddings.
             sizes: Coreset sizes of the percentages, ascending, of all banks together.
             images: (n,) int64, the images of the fold to score.
-            embeddings_of: Returns the embeddings (b, h, w, D) float32 of a slice of these images.
+            patches: (n, h * w) int64, the numbers of their patches.
+            rows: The embeddings of these patches.
         """
         self._numbers.append(images)
         for start in range(0, len(images), BATCH_IMAGES):
-            embeddings = embeddings_of(slice(start, start + BATCH_IMAGES))
+            taken = rows.take(patches[start : start + BATCH_IMAGES].ravel())
+            embeddings = taken.view(-1, *self._scorer.grid, taken.shape[1])
             predictions = self._scorer.predict(embeddings, bank, sizes)
             for part, prediction in enumerate(predictions):
                 self._images[part].append(prediction.score)

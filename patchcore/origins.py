@@ -46,6 +46,11 @@ class EmbeddingOrder:
         """Number of training images."""
         return int(self.images.max()) + 1
 
+    def patches_of(self, images: np.ndarray, patches_per_image: int) -> np.ndarray:
+        """Return the numbers (n, h * w) of the patches of training images (n,), as they are."""
+        unchanged = np.flatnonzero(self.versions == 0)  # (num_images,)
+        return unchanged[images][:, None] * patches_per_image + np.arange(patches_per_image)
+
     def groups_of_copies(self, digests: np.ndarray) -> np.ndarray:
         """Number the groups of training images that share an embedded image.
 
