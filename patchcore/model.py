@@ -29,7 +29,7 @@ from patchcore.scoring import Scorer
 from patchcore.settings import Settings
 from patchcore.thresholds import BestThresholds, Thresholds, choose_thresholds
 from patchcore.trained import Joined, Trained
-from patchcore.weights import DEFAULT, load_backbone
+from patchcore.weights import DEFAULT, load_backbone_for
 
 DEFAULT_BACKBONE = "wide_resnet50_2"
 
@@ -80,14 +80,7 @@ class PatchCore:
         self.settings = Settings(**settings)
         self.batch_size = batch_size
         if isinstance(backbone, str):
-            backbone = load_backbone(
-                backbone,
-                layers,
-                weights,
-                size=self.settings.size_network,
-                seed=self.settings.seed,
-                norm_tokens=self.settings.norm_tokens,
-            )
+            backbone = load_backbone_for(self.settings, backbone, layers, weights)
         self.embedder = Embedder(backbone, self.settings, torch.device(device))
         self.trained: Trained | None = None
         self.context = Context.of(self.backbone, self.settings, self.device)

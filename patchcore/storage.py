@@ -42,7 +42,7 @@ from patchcore.record import FORMAT, FORMAT_VERSION, RECORD, record_digest
 from patchcore.settings import PER_LAYER, STORED_DTYPES, Settings, is_own_network
 from patchcore.thresholds import BestThresholds, Threshold, Thresholds
 from patchcore.trained import Joined, Trained
-from patchcore.weights import digest, load_backbone
+from patchcore.weights import digest, load_backbone_for
 
 TENSORS, INDEX = "model.safetensors", "index.faiss"
 DTYPES = {name: getattr(torch, name) for name in STORED_DTYPES}
@@ -151,14 +151,11 @@ def read_backbone(
             f"the user's own ({found}), and no code is imported because a file says so"
         )
     if not isinstance(backbone, Backbone):
-        settings = Settings.from_json(record["settings"])
-        backbone = load_backbone(
+        backbone = load_backbone_for(
+            Settings.from_json(record["settings"]),
             recorded["name"] if backbone is None else backbone,
             recorded["layers"],
             recorded["weights"] if weights is None else weights,
-            size=settings.size_network,
-            seed=settings.seed,
-            norm_tokens=settings.norm_tokens,
             # Found by a trial run at training; it does not apply to another network.
             layout=recorded["layout"] if backbone in (None, recorded["name"]) else None,
         )

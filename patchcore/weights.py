@@ -23,7 +23,7 @@ from patchcore.fold import fold_batch_norms, fold_pairs
 from patchcore.formulanet import FORMULANET, LAYERS, WEIGHTS_FILE, FormulaNet
 from patchcore.layer_choice import choose_layers
 from patchcore.layout import Layout
-from patchcore.settings import DEFAULT, RANDOM, is_own_network
+from patchcore.settings import DEFAULT, RANDOM, Settings, is_own_network
 
 RESNET_LAYERS = ("layer2", "layer3")
 # Name of the position embeddings of torchvision's vision transformers.
@@ -129,6 +129,25 @@ def load_backbone(
     else:
         fold_pairs(cut, record.folded)
     return cut
+
+
+def load_backbone_for(
+    settings: Settings,
+    backbone: str,
+    layers: Sequence[str],
+    weights: str,
+    layout: Mapping | None = None,
+) -> Backbone:
+    """Build the backbone of a model with these settings, as `load_backbone`."""
+    return load_backbone(
+        backbone,
+        layers,
+        weights,
+        size=settings.size_network,
+        seed=settings.seed,
+        norm_tokens=settings.norm_tokens,
+        layout=layout,
+    )
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
