@@ -367,7 +367,7 @@ def _outline(names: Sequence[str], longest: int = 60) -> str:
     return ", ".join(shown) + (f", and {inner} modules inside these" if inner else "")
 
 
-def _some(names: Sequence[str], count: int = 3) -> str:
+def _some(names: Sequence[str]) -> str:
     """Name a few, and say how many more there are."""
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

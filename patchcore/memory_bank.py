@@ -3,7 +3,7 @@
 import functools
 import importlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import faiss
@@ -77,26 +77,6 @@ class MemoryBank:
             PatchCoreError: k is larger than the bank.
         """
         return self.begin(queries, k).extend_to(len(self))
-
-    def search_prefixes(
-        self, queries: torch.Tensor, k: int, sizes: Sequence[int]
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Find the nearest neighbours of each query among the first m of the bank, for several m.
-
-        Args:
-            queries: (Q, D) float32 on the bank's device.
-            k: Number of neighbours, from 1 to the smallest size.
-            sizes: Ascending, from k to M.
-
-        Yields:
-            What `search` returns for a bank of each size.
-
-        Raises:
-            PatchCoreError: k is larger than the smallest size.
-        """
-        search = self.begin(queries, k)
-        for size in sizes:
-            yield search.extend_to(size)
 
     def begin(
         self, queries: torch.Tensor, k: int, where: Places | None = None

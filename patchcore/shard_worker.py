@@ -1,6 +1,5 @@
 """One worker of a fit over several processes or machines: it embeds and holds a part."""
 
-import os
 import platform
 
 import numpy as np
@@ -144,10 +143,6 @@ class ShardWorker:
         cutter = PatchCutter(cut, self._embedder)
         found = self._patches.rows(numbers, cutter if len(cut) else None)
         return found.take(numbers).cpu(), cutter.patches
-
-    def pid(self) -> int:
-        """Return the number of the process."""
-        return os.getpid()
 
 
 def _moved(values: object, device: torch.device) -> tuple:

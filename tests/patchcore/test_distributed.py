@@ -76,7 +76,8 @@ def killer(head, monkeypatch):
         def progress(self, done):
             if self.victims and done > 200:  # the distances have been lowered before
                 actor = started[0].actors[self.victims.pop(0)]
-                os.kill(head.get(actor.pid.remote()), signal.SIGKILL)
+                pid = actor.__ray_call__.remote(lambda worker: os.getpid())
+                os.kill(head.get(pid), signal.SIGKILL)
 
     monkeypatch.setattr("patchcore.distributed.Workers", Known)
     return Killer()
