@@ -162,7 +162,7 @@ class Backbone(nn.Module):
             return tensor.to(device, kind, memory_format=order)
 
         result = _copied(self, self, convert)
-        result.weights_digest = self.weights_digest or digest(self.network)
+        result.weights_digest = self.digest()
         return result
 
     def at(self, size: tuple[int, int]) -> "Backbone":
@@ -174,8 +174,12 @@ class Backbone(nn.Module):
         result = Backbone(self.network, self.layers, size, norm_tokens=self.norm_tokens)
         for name in ("folded", "name", "weights", "licence", "input"):
             setattr(result, name, getattr(self, name))
-        result.weights_digest = self.weights_digest or digest(self.network)
+        result.weights_digest = self.digest()
         return result
+
+    def digest(self) -> str:
+        """Return the digest of the weights; compute it if it was not at loading."""
+        return self.weights_digest or digest(self.network)
 
     def replace_module(self, name: str, module: nn.Module) -> None:
         """Put another module in the place of one of the network's; layers are still read."""

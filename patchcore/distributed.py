@@ -22,7 +22,7 @@ import torch
 from patchcore.device_memory import free_memory
 from patchcore.embedder import Embedder
 from patchcore.engine import SHARE_OF_FREE_MEMORY
-from patchcore.errors import PatchCoreError
+from patchcore.errors import PatchCoreError, first_line
 from patchcore.memory_plan import GIGABYTE, MemoryPlan, Needs
 from patchcore.observer import Observer
 from patchcore.passes import EmbeddingRows, PatchCutter, TrainingImages
@@ -168,13 +168,13 @@ class Workers:
     def _replace(self, index: int, error: Exception) -> None:
         """Start a worker anew, and repeat what changed the lost one."""
         self._num_losses[index] += 1
-        first_line = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         if self._num_losses[index] > MAX_LOSSES:
             raise PatchCoreError(
                 f"expected workers that stay, lost worker {index} {MAX_LOSSES + 1} times: "
-                f"{first_line} (more shards need less memory each)"
+                f"{reason} (more shards need less memory each)"
             )
-        log.warning("worker %d is lost and replaced: %s", index, first_line)
+        log.warning("worker %d is lost and replaced: %s", index, reason)
         self.actors[index] = self._actor_class.remote(*self._arguments[index])
         self._wait_for_start(index)
         self._open_calls[index].clear()

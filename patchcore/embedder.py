@@ -62,7 +62,7 @@ class Embedder:
         self.tiling = tiling_of(backbone, settings)
         self.scales = scales_of(backbone, settings)
         self.grid = grid_of(backbone, settings)
-        self.num_banks = num_banks_of(backbone, settings)
+        self.num_banks = num_banks_of(len(backbone.layers), settings)
         self._largest_batch = math.inf  # that is tried
 
     @property
@@ -183,9 +183,9 @@ def scales_of(backbone: Backbone, settings: Settings) -> Scales | None:
     return Scales.of(settings.size_crop, settings.scales, backbone)
 
 
-def num_banks_of(backbone: Backbone, settings: Settings) -> int:
+def num_banks_of(num_layers: int, settings: Settings) -> int:
     """Return the number of memory banks."""
-    return len(backbone.layers) * len(settings.scales) if settings.banks == PER_LAYER else 1
+    return num_layers * len(settings.scales) if settings.banks == PER_LAYER else 1
 
 
 def _upload(array: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from patchcore.distributed import MAX_LOSSES, connected_ray
-from patchcore.errors import PatchCoreError
+from patchcore.errors import PatchCoreError, first_line
 from patchcore.model import PatchCore
 from patchcore.prediction import Prediction, join_on_host
 
@@ -75,6 +75,7 @@ def predict_spread(
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
     except ray.exceptions.RayActorError as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise PatchCoreError(f"expected workers that stay, lost one: {reason}") from error
+        raise PatchCoreError(
+            f"expected workers that stay, lost one: {first_line(error)}"
+        ) from error
     return join_on_host(found)

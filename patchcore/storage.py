@@ -42,7 +42,7 @@ from patchcore.record import FORMAT, FORMAT_VERSION, RECORD, record_digest
 from patchcore.settings import PER_LAYER, STORED_DTYPES, Settings, is_own_network
 from patchcore.thresholds import BestThresholds, Threshold, Thresholds
 from patchcore.trained import Joined, Trained
-from patchcore.weights import digest, load_backbone_for
+from patchcore.weights import load_backbone_for
 
 TENSORS, INDEX = "model.safetensors", "index.faiss"
 DTYPES = {name: getattr(torch, name) for name in STORED_DTYPES}
@@ -164,11 +164,11 @@ def read_backbone(
             f"expected the layers that the model was trained with, {', '.join(recorded['layers'])}"
             f", found {', '.join(backbone.layers)} (backbone)"
         )
-    if weights_digest(backbone) != recorded["weights_digest"]:
+    if backbone.digest() != recorded["weights_digest"]:
         raise PatchCoreError(
             "expected the weights that the model was trained with (digest "
             f"{recorded['weights_digest'][:12]}, then given as {recorded['weights']!r}), found "
-            f"others (digest {weights_digest(backbone)[:12]}): give them (weights), or train again"
+            f"others (digest {backbone.digest()[:12]}): give them (weights), or train again"
         )
     return backbone
 
@@ -204,8 +204,7 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
             raise PatchCoreError(f"expected {name} {shape} in {folder / TENSORS}, found {found}")
     arrays = {name: tensor.numpy() for name, tensor in tensors.items() if "embeddings" not in name}
     settings = Settings.from_json(record["settings"])
-    layers = len(record["backbone"]["layers"]) * len(settings.scales)
-    num_banks = layers if settings.banks == PER_LAYER else 1
+    num_banks = num_banks_of(len(record["backbone"]["layers"]), settings)
     if record["num_banks"] != num_banks:
         raise PatchCoreError(
             f"expected {num_banks} memory banks in {folder / RECORD}, found {record['num_banks']}"
@@ -295,11 +294,6 @@ def _read_context(
     return TrainedContext(bank, sizes, tuple(pairs))
 
 
-def weights_digest(backbone: Backbone) -> str:
-    """Return the digest of the backbone's weights; compute it if it was not at loading."""
-    return backbone.weights_digest or digest(backbone.network)
-
-
 def _read_mask(record: Mapping, arrays: Mapping[str, np.ndarray]) -> IgnoreMask | None:
     size = record["ignore_mask_size"]
     return None if size is None else IgnoreMask(arrays["ignored"].astype(bool), tuple(size))
@@ -349,7 +343,7 @@ def _record(
         "backbone": {
             "name": backbone.name,
             "weights": backbone.weights,
-            "weights_digest": weights_digest(backbone),
+            "weights_digest": backbone.digest(),
             "licence": backbone.licence,
             "layers": list(backbone.layers),
             "layout": backbone.layout,
@@ -358,7 +352,7 @@ def _record(
         "grid": list(grid),
         "coreset_size": len(coreset.bank),
         "coreset_sizes": list(coreset.sizes),
-        "num_banks": num_banks_of(backbone, settings),
+        "num_banks": num_banks_of(len(backbone.layers), settings),
         "covering_radii": [cover.radius for cover in coreset.covers],
         "proven_factors": [cover.factor for cover in coreset.covers],
         "embed_dim": coreset.bank.embeddings.shape[1],

@@ -18,7 +18,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from patchcore import timm_networks
 from patchcore.backbone import Backbone, digest, trial_images
-from patchcore.errors import PatchCoreError, WeightsUnavailableError
+from patchcore.errors import PatchCoreError, WeightsUnavailableError, first_line
 from patchcore.fold import fold_batch_norms, fold_pairs
 from patchcore.formulanet import FORMULANET, LAYERS, WEIGHTS_FILE, FormulaNet
 from patchcore.layer_choice import choose_layers
@@ -171,7 +171,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     try:
         state = _read_tensors(path)
     except OSError as error:
-        raise PatchCoreError(f"cannot read {path} (weights): {_first_line(error)}") from error
+        raise PatchCoreError(f"cannot read {path} (weights): {first_line(error)}") from error
     # Each reader raises errors of its own for a file that is not what its name says. Their messages
     # are for programmers: torch's advises to read the file unsafely.
     except Exception as error:
@@ -288,7 +288,7 @@ def _torchvision_state(name: str) -> Mapping[str, torch.Tensor]:
             ) from error
         raise WeightsUnavailableError(
             f"expected torchvision's weights {file.name} for {name}, found none in its cache, and "
-            f"the download failed ({_first_line(error)}). Put the file at {file}, or give "
+            f"the download failed ({first_line(error)}). Put the file at {file}, or give "
             f"--weights FILE (a state dict of your own) or --weights {RANDOM} (to see that the "
             "program runs)"
         ) from error
@@ -363,7 +363,3 @@ def _read_tensors(path: Path) -> object:
 
         return load_file(path)
     return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

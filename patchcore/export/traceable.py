@@ -12,7 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from patchcore.backbone import Backbone
 from patchcore.embedder import layer_maps
-from patchcore.errors import PatchCoreError
+from patchcore.errors import PatchCoreError, first_line
 from patchcore.memory_bank import Coreset, torch_nearest
 from patchcore.model import PatchCore
 from patchcore.scoring import IMAGE_SCORES, ScoredPatches, patch_scores
@@ -196,7 +196,7 @@ def trace(backbone: Backbone) -> fx.GraphModule:
     except Exception as error:
         raise PatchCoreError(
             "cannot export this backbone: a step depends on the values of its input "
-            f"({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})"
+            f"({type(error).__name__}: {first_line(error)})"
         ) from error
 
 
