@@ -57,6 +57,8 @@ PACKAGES = (
 )
 # The arrays of `Origins`, by their names in the file of tensors.
 ORIGINS = ("image", "version", "row", "column")
+# The arrays of `HeldOutScores`, by the ends of their names in the file of tensors.
+SCORES = {"images": "image_scores", "pixels": "pixel_scores", "numbers": "images"}
 
 
 def write_folder(
@@ -180,28 +182,7 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
         PatchCoreError: a file is missing, damaged, of another model, or does not fit the record.
     """
     tensors = load(_read_checked(folder / TENSORS, record["digests"][TENSORS]))
-    size = record["coreset_size"]
-    expected = {"embeddings": (size, record["embed_dim"]), "indices": (size,)}
-    expected |= {f"origin_{name}": (size,) for name in ORIGINS}
-    if record["ignore_mask_size"] is not None:
-        expected["ignored"] = tuple(record["settings"]["size_crop"])
-    if record["settings"]["retrieve_images"]:
-        versions = versions_of(record["settings"]["augment"])
-        num_embedded = len(record["training_images"]) * len(versions)
-        length = record["num_banks"] * record["embed_dim"]
-        expected["image_features"] = (num_embedded, length)
-    if record["patch_pixels"] is not None:
-        expected["patches"] = (size, *record["patch_pixels"], 3)
-    if record["context"] is not None:
-        rows = record["context"]["coreset_sizes"][-1]
-        expected["context_embeddings"] = (rows, record["embed_dim"])
-    for kind in ("held_out", "joined"):
-        if f"{kind}_images" in tensors:
-            expected[f"{kind}_numbers"] = tuple(tensors[f"{kind}_images"].shape)
-    for name, shape in expected.items():
-        found = tuple(tensors[name].shape) if name in tensors else "nothing"
-        if found != shape:
-            raise PatchCoreError(f"expected {name} {shape} in {folder / TENSORS}, found {found}")
+    _check_shapes(record, tensors, folder)
     arrays = {name: tensor.numpy() for name, tensor in tensors.items() if "embeddings" not in name}
     settings = Settings.from_json(record["settings"])
     num_banks = num_banks_of(len(record["backbone"]["layers"]), settings)
@@ -227,16 +208,10 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
         arrays.get("patches"),
         _read_covers(record),
     )
-    held_out = None
-    if "held_out_images" in arrays:
-        held_out = HeldOutScores(
-            arrays["held_out_images"], arrays["held_out_pixels"], arrays["held_out_numbers"]
-        )
-    thresholds = (_read_threshold(record["thresholds"][kind]) for kind in ("image", "pixel"))
     return Trained(
         coreset=coreset,
-        held_out=held_out,
-        thresholds=Thresholds(*thresholds),
+        held_out=_read_scores("held_out", arrays) if "held_out_images" in arrays else None,
+        thresholds=_read_thresholds(record["thresholds"]),
         best=BestThresholds(**record["f1_max"]),
         category=record["category"],
         value_range=record["value_range"],
@@ -257,11 +232,8 @@ def _read_joined(record: Mapping, arrays: Mapping[str, np.ndarray]) -> Joined | 
     joined = record["joined"]
     if joined is None:
         return None
-    thresholds = (_read_threshold(joined["thresholds"][kind]) for kind in ("image", "pixel"))
-    scores = HeldOutScores(
-        arrays["joined_images"], arrays["joined_pixels"], arrays["joined_numbers"]
-    )
-    return Joined(joined["num_images"], joined["num_added"], scores, Thresholds(*thresholds))
+    thresholds, scores = _read_thresholds(joined["thresholds"]), _read_scores("joined", arrays)
+    return Joined(joined["num_images"], joined["num_added"], scores, thresholds)
 
 
 def _read_context(
@@ -309,16 +281,12 @@ def _tensors(trained: Trained, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     if coreset.bank.area is not None and coreset.bank.area.places.features is not None:
         arrays["image_features"] = coreset.bank.area.places.features.cpu().numpy()
     if trained.held_out is not None:
-        arrays["held_out_images"] = trained.held_out.image_scores
-        arrays["held_out_numbers"] = trained.held_out.images
-        arrays["held_out_pixels"] = trained.held_out.pixel_scores
+        arrays |= _scores_arrays("held_out", trained.held_out)
         arrays["held_out_pixel_rates"] = PIXEL_RATES
     if trained.mask is not None:
         arrays["ignored"] = trained.mask.pixels.astype(np.uint8)
     if trained.joined is not None:
-        arrays["joined_images"] = trained.joined.scores.image_scores
-        arrays["joined_pixels"] = trained.joined.scores.pixel_scores
-        arrays["joined_numbers"] = trained.joined.scores.images
+        arrays |= _scores_arrays("joined", trained.joined.scores)
     tensors = {name: torch.from_numpy(np.require(a, None, "CW")) for name, a in arrays.items()}
     tensors["embeddings"] = embeddings.to("cpu", dtype).contiguous()
     if trained.context is not None:
@@ -398,8 +366,18 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _read_threshold(record: Mapping | None) -> Threshold | None:
-    return None if record is None else Threshold(**record)
+def _read_thresholds(record: Mapping) -> Thresholds:
+    kinds = (record[kind] for kind in ("image", "pixel"))
+    return Thresholds(*(None if kind is None else Threshold(**kind) for kind in kinds))
+
+
+def _scores_arrays(kind: str, scores: HeldOutScores) -> dict[str, np.ndarray]:
+    return {f"{kind}_{name}": getattr(scores, field) for name, field in SCORES.items()}
+
+
+def _read_scores(kind: str, arrays: Mapping[str, np.ndarray]) -> HeldOutScores:
+    fields = {field: arrays[f"{kind}_{name}"] for name, field in SCORES.items()}
+    return HeldOutScores(**fields)
 
 
 def _read_checked(path: Path, expected: str) -> bytes:
@@ -414,6 +392,32 @@ def _read_checked(path: Path, expected: str) -> bytes:
             f"another one: {path}"
         )
     return data
+
+
+def _check_shapes(record: Mapping, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Check that all tensors are there, in the shapes that the record says."""
+    size = record["coreset_size"]
+    expected = {"embeddings": (size, record["embed_dim"]), "indices": (size,)}
+    expected |= {f"origin_{name}": (size,) for name in ORIGINS}
+    if record["ignore_mask_size"] is not None:
+        expected["ignored"] = tuple(record["settings"]["size_crop"])
+    if record["settings"]["retrieve_images"]:
+        versions = versions_of(record["settings"]["augment"])
+        num_embedded = len(record["training_images"]) * len(versions)
+        length = record["num_banks"] * record["embed_dim"]
+        expected["image_features"] = (num_embedded, length)
+    if record["patch_pixels"] is not None:
+        expected["patches"] = (size, *record["patch_pixels"], 3)
+    if record["context"] is not None:
+        rows = record["context"]["coreset_sizes"][-1]
+        expected["context_embeddings"] = (rows, record["embed_dim"])
+    for kind in ("held_out", "joined"):
+        if f"{kind}_images" in tensors:
+            expected[f"{kind}_numbers"] = tuple(tensors[f"{kind}_images"].shape)
+    for name, shape in expected.items():
+        found = tuple(tensors[name].shape) if name in tensors else "nothing"
+        if found != shape:
+            raise PatchCoreError(f"expected {name} {shape} in {folder / TENSORS}, found {found}")
 
 
 def _check_numbers(
