@@ -346,21 +346,16 @@ class PatchCore:
                 network, settings, device=device, batch_size=batch_size, ignore_mask=ignore_mask
             )
             model.trained = storage.read_trained(folder, record, model.device)
-            model._ignore_too(model.trained.mask)
+            learned = model.trained.mask
+            if learned is not None:
+                model._set_mask(learned if model.mask is None else learned.joined(model.mask))
         return model
-
-    def _ignore_too(self, mask: IgnoreMask | None) -> None:
-        """Ignore more pixels."""
-        if mask is not None:
-            self._set_mask(mask if self.mask is None else mask.joined(self.mask))
 
     def _set_mask(self, mask: IgnoreMask | None) -> None:
         self.mask = mask
         if self.context is not None:
             self.context = self.context.with_mask(self.settings, mask)
-        self.scorer = Scorer(
-            self.settings, self.embedder.grid, self.device, mask, self.embedder.num_banks
-        )
+        self.scorer = Scorer.of(self.embedder, self.settings, mask)
 
 
 def _with_settings(signature: inspect.Signature) -> inspect.Signature:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter1d
 from torch import nn
 
+from patchcore.embedder import Embedder
 from patchcore.errors import PatchCoreError
 from patchcore.foreground import foreground_of
 from patchcore.ignored import Ignored, IgnoreMask
@@ -63,6 +64,11 @@ class Scorer:
         self._settings = settings
         self.anomaly_map = AnomalyMap(grid, settings.size_crop, settings.sigma, mask).to(device)
         self.top_counts = self.anomaly_map.top_counts(settings.top_share)
+
+    @classmethod
+    def of(cls, embedder: Embedder, settings: Settings, mask: IgnoreMask | None = None) -> "Scorer":
+        """Return the scorer of an embedder's patches; the arguments are those of the class."""
+        return cls(settings, embedder.grid, embedder.device, mask, embedder.num_banks)
 
     @property
     def ignored(self) -> Ignored | None:
