@@ -114,6 +114,10 @@ class Backbone(nn.Module):
             outputs = {name: norm(output) for name, output in outputs.items()}
         return {layer.name: layer.to_map(outputs[layer.name]) for layer in self.layouts}
 
+    def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Compute the layers' feature maps, as `forward`, in the order of `layers`."""
+        return list(self(images).values())
+
     @property
     def norm_tokens(self) -> bool:
         """Whether the final norm of the network is applied to the tokens of each layer."""

@@ -1,6 +1,6 @@
 """Feature maps of an image at several sizes, so that a patch knows details and its surroundings."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +8,6 @@ import torch.nn.functional as F
 from patchcore.backbone import Backbone, trial_images
 from patchcore.errors import PatchCoreError
 from patchcore.layout import TOKENS
-
-Maps = Mapping[str, torch.Tensor] | Sequence[torch.Tensor]
 
 
 class Scales:
@@ -39,7 +37,7 @@ class Scales:
         return scales
 
     def maps(
-        self, network: Callable[[torch.Tensor], Maps], images: torch.Tensor
+        self, network: Callable[[torch.Tensor], Sequence[torch.Tensor]], images: torch.Tensor
     ) -> list[torch.Tensor]:
         """Return the layers' maps (B, C, h, w) at the first scale, then those at each other.
 
@@ -49,8 +47,7 @@ class Scales:
         """
         maps = []
         for size in self.sizes:
-            found = network(_resized(images, size))
-            maps += found.values() if isinstance(found, Mapping) else found
+            maps += network(_resized(images, size))
         return maps
 
     def _check(self, backbone: Backbone) -> None:

@@ -184,7 +184,7 @@ def trace(backbone: Backbone) -> fx.GraphModule:
     backbone.requires_grad_(False)
 
     def maps(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(backbone(images).values())
+        return tuple(backbone.maps(images))
 
     # Symbolic sizes, so that a reshape by the batch size does not fix it. The batch size is 2,
     # since 0 and 1 would be constants.
