@@ -5,7 +5,6 @@ patches, those that are farther than the covering radius of the selected ones ar
 farthest first. The patches that were selected before are kept.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +17,7 @@ from patchcore.held_out import HeldOutCollector
 from patchcore.judged_patches import judged_patches
 from patchcore.memory_bank import Coreset, MemoryBank
 from patchcore.observer import NO_OBSERVER
-from patchcore.origins import EmbeddingOrder, Origins
+from patchcore.origins import EmbeddingOrder, Origins, numbered_names
 from patchcore.passes import LocalPatches, PatchCutter, Reader, TrainingImages
 from patchcore.scoring import Scorer
 from patchcore.thresholds import BestThresholds, choose_thresholds
@@ -104,7 +103,7 @@ def _grow(
     order: EmbeddingOrder,
     new: LocalPatches,
     chosen: np.ndarray,
-    names: Sequence[str],
+    names: tuple[str, ...],
 ) -> Coreset:
     """Return the coreset with the chosen patches (m,) of the new images at its end."""
     origins = _join_origins(coreset.origins, embedder, order, chosen, names)
@@ -131,12 +130,11 @@ def _join_origins(
     embedder: Embedder,
     order: EmbeddingOrder,
     chosen: np.ndarray,
-    names: Sequence[str],
+    names: tuple[str, ...],
 ) -> Origins:
     """Return the origins of all coreset patches, those of the new images last."""
     count = len(origins.names)
-    numbered = [f"image {count + number}" for number in range(order.num_images)]
-    new_names = tuple(names or numbered)
+    new_names = names or numbered_names(order.num_images, count)
     new = Origins.locate(chosen, embedder.grid, order, new_names, origins.versions)
     return Origins(
         (*origins.names, *new_names),

@@ -14,7 +14,7 @@ from patchcore.certificate import Cover
 from patchcore.distances import faiss_nearest, true_distances
 from patchcore.errors import PatchCoreError
 from patchcore.lower_bounds import LowerBounds
-from patchcore.nearby import LimitedSearch, Places, SearchArea
+from patchcore.nearby import LimitedSearch, Places, SearchArea, check_k
 from patchcore.origins import Origins
 from patchcore.precision import float32_products
 
@@ -216,11 +216,7 @@ class PrefixSearch:
         Raises:
             PatchCoreError: k is larger than the size.
         """
-        if not 1 <= self._k <= size:
-            raise PatchCoreError(
-                f"expected k from 1 to the coreset's size {size}, found {self._k} (k, "
-                "percentage_coreset)"
-            )
+        check_k(self._k, size)
         if size > self._size:  # two percentages may have the same size
             found = self._search(self._size, size)
             self._best = found if self._best is None else _merge(self._best, found, self._k)

@@ -5,6 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 
 
+def locate(numbers: np.ndarray, grid: tuple[int, int]) -> tuple[np.ndarray, ...]:
+    """Return image, row and column of patches by their numbers, counted over the images' grids."""
+    image, position = np.divmod(numbers, grid[0] * grid[1])
+    return image, *np.divmod(position, grid[1])
+
+
+def numbered_names(count: int, first: int = 0) -> tuple[str, ...]:
+    """Return names of ``count`` images that have none, numbered from ``first`` on."""
+    return tuple(f"image {number}" for number in range(first, first + count))
+
+
 @dataclass(frozen=True)
 class EmbeddingOrder:
     """Training image and version of each embedded image.
@@ -114,9 +125,8 @@ class Origins:
             names: The name of each training image; empty to number them.
             versions: The name of each version of an image.
         """
-        embedded, position = np.divmod(indices, grid[0] * grid[1])
-        row, column = np.divmod(position, grid[1])
-        names = names or tuple(f"image {number}" for number in range(order.num_images))
+        embedded, row, column = locate(indices, grid)
+        names = names or numbered_names(order.num_images)
         images, numbers = order.images[embedded], order.versions[embedded]
         return cls(names, versions, images, numbers, row, column)
 

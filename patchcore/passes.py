@@ -13,6 +13,7 @@ from patchcore.embedder import Embedder
 from patchcore.errors import ChangedImagesError, PatchCoreError
 from patchcore.explain import cut_patches, cut_size
 from patchcore.observer import Observer
+from patchcore.origins import locate, numbered_names
 from patchcore.scoring import Scorer
 from patchcore.shards import LocalShards, Shards
 
@@ -149,7 +150,7 @@ class Reader:
             first + at for at, digest in enumerate(digests) if known[at : at + 1] != [digest]
         ]
         if changed:
-            names = self._images.names or [f"image {number}" for number in range(self.num_images)]
+            names = self._images.names or numbered_names(self.num_images)
             raise ChangedImagesError([names[number] for number in changed])
 
 
@@ -188,8 +189,7 @@ class PatchCutter:
         self.indices = indices
         grid, size = embedder.grid, embedder.preprocess.size_crop
         self._grid = grid
-        self._image, position = np.divmod(indices, grid[0] * grid[1])
-        self._row, self._column = np.divmod(position, grid[1])
+        self._image, self._row, self._column = locate(indices, grid)
         self.patches = np.empty((len(indices), *cut_size(grid, size), 3), dtype=np.uint8)
 
     def add(self, start: int, version: np.ndarray) -> None:
