@@ -337,8 +337,8 @@ class RayEngine:
     gpus: float = 1
     num_threads: int = 0
 
-    def check(self, device: torch.device) -> None:
-        """Check that the cluster has the CPUs and GPUs for the workers.
+    def check(self, device: torch.device) -> list[Mapping[str, float]]:
+        """Check that the cluster has the CPUs and GPUs for the workers; return what its nodes have.
 
         Raises:
             PatchCoreError: It has too few.
@@ -350,6 +350,7 @@ class RayEngine:
                 f"{_describe(wanted)} each, found {'; '.join(map(_describe_node, nodes))} (shards, "
                 "device)"
             )
+        return nodes
 
     def _wanted(self, device: torch.device) -> dict[str, float]:
         """Return what Ray reserves for a worker at least, besides memory."""
@@ -362,8 +363,7 @@ class RayEngine:
             PatchCoreError: Ray is missing or not connected; the cluster has too little memory, or
                 too few CPUs or GPUs.
         """
-        self.check(device)
-        nodes, wanted = _resources(), self._wanted(device)
+        nodes, wanted = self.check(device), self._wanted(device)
         total = needs.while_selecting()
         most = _slots(nodes, wanted)
         limit = budget * GIGABYTE or math.inf
@@ -375,9 +375,9 @@ class RayEngine:
             if size <= limit and _slots(nodes, others) >= count:
                 cpus = self.cpus or _even_cpus(nodes, count, others)
                 return MemoryPlan(2, total / GIGABYTE, count, cpus)
-        each = total / max(self.shards or most, 1) / GIGABYTE
+        count = self.shards or most  # at least 1, by the check
         raise PatchCoreError(
-            f"expected a Ray cluster for {self.shards or most or 1} workers of {each:.2g} GB and "
+            f"expected a Ray cluster for {count} workers of {total / count / GIGABYTE:.2g} GB and "
             f"{_describe(wanted)} each, found {'; '.join(map(_describe_node, nodes))} (shards, "
             "memory_budget, device)"
         )

@@ -259,12 +259,13 @@ class Coreset:
     patches: np.ndarray | None = None
     covers: tuple[Cover, ...] = ()
 
-    def of_size(self, size: int) -> "Coreset":
-        """Return the coreset of one percentage alone: the first ``size`` patches."""
+    def part(self, number: int) -> "Coreset":
+        """Return the coreset of one percentage alone, by its position: the first patches."""
+        size = self.sizes[number]
         patches = None if self.patches is None else self.patches[:size]
         origins = self.origins.first(size)
         bank = self.bank.first(size)
-        covers = (self.covers[self.sizes.index(size)],) if self.covers else ()
+        covers = (self.covers[number],) if self.covers else ()
         return Coreset(self.indices[:size], (size,), bank, self.seed, origins, patches, covers)
 
 

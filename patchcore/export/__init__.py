@@ -155,7 +155,7 @@ def _coreset(model: PatchCore, percentage: float | None) -> Coreset:
             f"expected one of the model's percentages {', '.join(map(str, model.percentages))}, "
             f"found {percentage:g} (percentage_coreset)"
         )
-    return model.coreset.of_size(model.coreset.sizes[model.percentages.index(percentage)])
+    return model.coreset.part(model.percentages.index(percentage))
 
 
 def _write(

@@ -116,7 +116,7 @@ class TestCoresets:
     def test_a_prefix_is_the_smaller_coreset(self):
         model = make_model(percentage_coreset=(0.1, 0.5))
         coreset = fit_images(model, make_images(5)).first
-        small = coreset.of_size(coreset.sizes[0])
+        small = coreset.part(0)
         assert len(small.bank) == len(small.patches) == len(small.origins.row) == 8
         assert small.sizes == (8,)
         np.testing.assert_array_equal(small.indices, coreset.indices[:8])
