@@ -17,7 +17,7 @@ from patchcore.final_norm import find_norm
 from patchcore.layout import LayerLayout, Layout
 from patchcore.network_input import NetworkInput
 from patchcore.patch_grid import nearest_sizes
-from patchcore.reader import Reader, try_out
+from patchcore.reader import LayerReader, try_out
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Backbone(nn.Module):
         self.weights_digest = ""
         self.licence = ""
         self.input = NetworkInput() if layout is None else layout.input
-        self._reader = Reader(self.network, layers)
+        self._reader = LayerReader(self.network, layers)
         self._norm = ""
         if layout is None:
             self.layouts = self._lay_out(norm_tokens)

@@ -25,7 +25,7 @@ from patchcore.engine import SHARE_OF_FREE_MEMORY
 from patchcore.errors import PatchCoreError, first_line
 from patchcore.memory_plan import GIGABYTE, MemoryPlan, Needs
 from patchcore.observer import Observer
-from patchcore.passes import EmbeddingRows, PatchCutter, TrainingImages
+from patchcore.passes import EmbeddingRows, PatchCropper, TrainingImages
 from patchcore.shard_worker import Key, ShardWorker, versions
 from patchcore.shards import Shards
 from patchcore.training_patches import TrainingPatches
@@ -294,19 +294,19 @@ class RayPatches:
         """End the workers."""
         self._workers.stop()
 
-    def rows(self, numbers: np.ndarray, cutter: PatchCutter | None) -> EmbeddingRows:
+    def rows(self, numbers: np.ndarray, cropper: PatchCropper | None) -> EmbeddingRows:
         """Return embeddings, as `Patches.rows`."""
         numbers = np.unique(numbers)
-        cut = np.empty(0, dtype=np.int64) if cutter is None else cutter.indices
+        cropped = np.empty(0, dtype=np.int64) if cropper is None else cropper.indices
         calls, places = [], []
         for first, stop in zip(self._firsts, self._stops, strict=True):
             begin, end = np.searchsorted(numbers, (first, stop))
-            places.append(np.flatnonzero((cut >= first) & (cut < stop)))
-            calls.append((numbers[begin:end] - first, cut[places[-1]] - first))
+            places.append(np.flatnonzero((cropped >= first) & (cropped < stop)))
+            calls.append((numbers[begin:end] - first, cropped[places[-1]] - first))
         found = self._workers.ask("rows", calls)
         for (_, crops), here in zip(found, places, strict=True):
             if len(here):
-                cutter.patches[here] = crops
+                cropper.patches[here] = crops
         rows = torch.cat([rows for rows, _ in found]).to(self._embedder.device)
         return EmbeddingRows(rows, numbers)
 

@@ -7,7 +7,7 @@ import torch
 from patchcore.device_memory import free_memory
 from patchcore.memory_plan import MemoryPlan, Needs, plan_memory
 from patchcore.observer import Observer
-from patchcore.passes import LocalPatches, Patches, Reader, TrainingImages
+from patchcore.passes import ImageReader, LocalPatches, Patches, TrainingImages
 from patchcore.training_patches import TrainingPatches
 
 # Share of the free memory that a fit may use; the rest is for the backbone, figures and others.
@@ -67,7 +67,7 @@ class LocalEngine:
         request, keep_embeddings = training.request, plan.passes == 1
         with_digests = request.held_out or not keep_embeddings
         return LocalPatches(
-            Reader(training.embedder, images, with_digests, observer),
+            ImageReader(training.embedder, images, with_digests, observer),
             request.seeds,
             training.scorer,
             training.judged,

@@ -18,7 +18,7 @@ from patchcore.judged_patches import judged_patches
 from patchcore.memory_bank import Coreset, MemoryBank
 from patchcore.observer import NO_OBSERVER
 from patchcore.origins import EmbeddingOrder, Origins, numbered_names
-from patchcore.passes import LocalPatches, PatchCutter, Reader, TrainingImages
+from patchcore.passes import ImageReader, LocalPatches, PatchCropper, TrainingImages
 from patchcore.scoring import Scorer
 from patchcore.thresholds import BestThresholds, choose_thresholds
 from patchcore.trained import Joined, Trained
@@ -53,7 +53,7 @@ def extend(embedder: Embedder, scorer: Scorer, trained: Trained, images: Trainin
     order = EmbeddingOrder.of(len(images), len(embedder.versions), images.batch_size)
     judged = judged_patches(embedder, scorer, order)
     patches = LocalPatches(
-        Reader(embedder, images, False, NO_OBSERVER),
+        ImageReader(embedder, images, False, NO_OBSERVER),
         [coreset.seed],
         scorer,
         judged,
@@ -110,8 +110,8 @@ def _grow(
     num_embedded = len(coreset.origins.names) * len(embedder.versions)
     numbers = chosen + num_embedded * embedder.patches_per_image
     indices = np.concatenate([coreset.indices, numbers])
-    cutter = None if coreset.patches is None else PatchCutter(chosen, embedder)
-    points = scorer.metric.points(new.rows(chosen, cutter).take(chosen))
+    cropper = None if coreset.patches is None else PatchCropper(chosen, embedder)
+    points = scorer.metric.points(new.rows(chosen, cropper).take(chosen))
     features = None
     if new.features is not None:
         features = torch.cat([coreset.bank.area.places.features, new.features])
@@ -119,7 +119,7 @@ def _grow(
         torch.cat([coreset.bank.embeddings, points]),
         scorer.area_of(indices, features, points.device),
     )
-    patches = None if cutter is None else np.concatenate([coreset.patches, cutter.patches])
+    patches = None if cropper is None else np.concatenate([coreset.patches, cropper.patches])
     # Nothing is proven of a coreset that grew after its selection.
     covers = (coreset.covers[0]._replace(factor=None),)
     return Coreset(indices, (len(bank),), bank, coreset.seed, origins, patches, covers)

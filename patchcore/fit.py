@@ -29,7 +29,7 @@ from patchcore.memory_needs import memory_needs
 from patchcore.memory_plan import GIGABYTE, MemoryPlan
 from patchcore.observer import NO_OBSERVER, Observer
 from patchcore.origins import Origins
-from patchcore.passes import PatchCutter, Patches, TrainingImages
+from patchcore.passes import PatchCropper, Patches, TrainingImages
 from patchcore.scoring import Scorer
 from patchcore.training_patches import FitRequest, TrainingPatches, coreset_sizes
 
@@ -211,10 +211,10 @@ def _learn(
     fold_selections = [fold.select(patches, first_seed) for fold in folds]
     patches.free_projections()
 
-    cutter = PatchCutter(selected[first_seed], embedder) if request.patches else None
+    cropper = PatchCropper(selected[first_seed], embedder) if request.patches else None
     scored = [fold.patches.ravel() for fold in folds]
     needed = np.concatenate([*selected.values(), *fold_selections, *scored, *samples.values()])
-    rows, features = patches.rows(needed, cutter), patches.features
+    rows, features = patches.rows(needed, cropper), patches.features
     coresets = {
         seed: Coreset(
             indices,
@@ -222,7 +222,7 @@ def _learn(
             scorer.make_bank(rows.take(indices), indices, features),
             seed,
             Origins.locate(indices, embedder.grid, training.order, names, embedder.versions),
-            cutter.patches if cutter is not None and seed == first_seed else None,
+            cropper.patches if cropper is not None and seed == first_seed else None,
             covers[seed],
         )
         for seed, indices in selected.items()

@@ -3,7 +3,7 @@
 import numpy as np
 
 from patchcore.ensemble import NUM_SAMPLES
-from patchcore.explain import cut_size
+from patchcore.explain import crop_size
 from patchcore.folds import make_folds
 from patchcore.memory_plan import Needs
 from patchcore.training_patches import TrainingPatches
@@ -14,7 +14,7 @@ def memory_needs(training: TrainingPatches) -> Needs:
     embedder, request = training.embedder, training.request
     folds = make_folds(training, np.arange(training.order.num_images))
     size = embedder.preprocess.size_crop
-    piece = cut_size(embedder.grid, size)
+    piece = crop_size(embedder.grid, size)
     # Images and their crops stay in the host's memory; for a GPU, the plan covers its own memory.
     keeps_images = request.patches and embedder.device.type == "cpu"
     sampled = NUM_SAMPLES * len(request.seeds) if request.normal else 0

@@ -7,7 +7,7 @@ import torch
 from patchcore import PatchCore, PatchCoreError
 from patchcore.backbone import Backbone
 from patchcore.coreset import greedy_coreset
-from patchcore.explain import cut_patches
+from patchcore.explain import crop_patches
 from patchcore.fit import FitRequest, FitResult, coreset_sizes, fit
 from patchcore.folds import NUM_FOLDS
 from patchcore.passes import CroppedImages
@@ -106,7 +106,7 @@ class TestCoresets:
         first, second = found.coresets.values()
         assert second.patches is None
         image, position = np.divmod(first.indices, PATCHES)
-        expected = cut_patches(versions, image, *np.divmod(position, GRID), (GRID, GRID))
+        expected = crop_patches(versions, image, *np.divmod(position, GRID), (GRID, GRID))
         np.testing.assert_array_equal(first.patches, expected)
 
     def test_crops_are_kept_only_on_request(self):
