@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from patchcore.certificate import Cover, covers_of
+from patchcore.certificate import Coverage, coverage_of
 from patchcore.distances import aligned_columns, fixed_blocks
 from patchcore.greedy import (
     GROUP_SIZE,
@@ -103,11 +103,11 @@ class Selection(NamedTuple):
 
     Attributes:
         numbers: (M,) int64, for the largest size; prefixes are those of the smaller ones.
-        covers: How well each size covers all patches.
+        coverage: How well each size covers all patches.
     """
 
     numbers: np.ndarray
-    covers: tuple[Cover, ...]
+    coverage: tuple[Coverage, ...]
 
 
 def select_sizes(
@@ -133,18 +133,18 @@ def select_sizes(
     """
     count = len(shards)
     selected = [size for size in sizes if size != count]  # larger ones are refused
-    numbers, covers = np.empty(0, dtype=np.int64), ()
+    numbers, coverage = np.empty(0, dtype=np.int64), ()
     if selected:
         found = select_greedily(shards, selected[-1], seed=seed, progress=progress)
-        numbers, covers = found.numbers, covers_of(shards, found, selected)
+        numbers, coverage = found.numbers, coverage_of(shards, found, selected)
     if len(selected) == len(sizes):
-        return Selection(numbers, covers)
+        return Selection(numbers, coverage)
     check_finite(shards.prepare())
     others = np.setdiff1d(np.arange(count), numbers, assume_unique=True)
     if progress is not None:
         progress(count)
-    all_patches = (Cover(0.0, 1.0),) * (len(sizes) - len(selected))
-    return Selection(np.concatenate([numbers, others]), covers + all_patches)
+    all_patches = (Coverage(0.0, 1.0),) * (len(sizes) - len(selected))
+    return Selection(np.concatenate([numbers, others]), coverage + all_patches)
 
 
 def alternate(selections: Sequence[Selection], candidates: torch.Tensor | None) -> np.ndarray:

@@ -70,7 +70,7 @@ def extend(embedder: Embedder, scorer: Scorer, trained: Trained, images: Trainin
     new, kept = shards.rows(np.arange(len(shards))), project(coreset.bank.embeddings, coreset.seed)
     if judged is not None:  # an ignored patch is where a kept one is, so it is never selected
         new[~judged] = kept[0]
-    chosen = select_beyond(new, kept, coreset.covers[0].radius).cpu().numpy()
+    chosen = select_beyond(new, kept, coreset.coverage[0].radius).cpu().numpy()
     grown = _grow(embedder, scorer, coreset, order, patches, chosen, tuple(images.names))
     joined = Joined(len(images), len(chosen), scores, choose_thresholds(scores, BestThresholds()))
     return replace(trained, coreset=grown, joined=joined)
@@ -89,7 +89,7 @@ def _check(coreset: Coreset, scorer: Scorer, images: TrainingImages) -> None:
             f"expected a model of one percentage to extend, found {len(coreset.sizes)} "
             "(percentage_coreset)"
         )
-    if not coreset.covers:
+    if not coreset.coverage:
         raise PatchCoreError(
             "expected a model with a covering radius to extend: train it anew by train, or by "
             "evaluate with path_trained"
@@ -121,8 +121,8 @@ def _grow(
     )
     patches = None if cropper is None else np.concatenate([coreset.patches, cropper.patches])
     # Nothing is proven of a coreset that grew after its selection.
-    covers = (coreset.covers[0]._replace(factor=None),)
-    return Coreset(indices, (len(bank),), bank, coreset.seed, origins, patches, covers)
+    coverage = (coreset.coverage[0]._replace(factor=None),)
+    return Coreset(indices, (len(bank),), bank, coreset.seed, origins, patches, coverage)
 
 
 def _join_origins(

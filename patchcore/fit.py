@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from patchcore.certificate import Cover
+from patchcore.certificate import Coverage
 from patchcore.context import Context, TrainedContext
 from patchcore.coreset import alternate, select_sizes
 from patchcore.embedder import Embedder
@@ -207,7 +207,7 @@ def _learn(
     embedder, scorer, request = training.embedder, training.scorer, training.request
     first_seed = request.seeds[0]
     samples, folds = training.samples(), make_folds(training, copies)
-    selected, covers = _select_coresets(training, patches, observer)
+    selected, coverage = _select_coresets(training, patches, observer)
     fold_selections = [fold.select(patches, first_seed) for fold in folds]
     patches.free_projections()
 
@@ -223,7 +223,7 @@ def _learn(
             seed,
             Origins.locate(indices, embedder.grid, training.order, names, embedder.versions),
             cropper.patches if cropper is not None and seed == first_seed else None,
-            covers[seed],
+            coverage[seed],
         )
         for seed, indices in selected.items()
     }
@@ -238,13 +238,13 @@ def _learn(
 
 def _select_coresets(
     training: TrainingPatches, patches: Patches, observer: Observer
-) -> tuple[dict[int, np.ndarray], dict[int, tuple[Cover, ...]]]:
+) -> tuple[dict[int, np.ndarray], dict[int, tuple[Coverage, ...]]]:
     """Select the largest coreset of each seed from its projections, which are centred in place.
 
     Returns:
         The selected patches of each seed; how well each size covers all patches, in the first bank.
     """
-    selected, covers = {}, {}
+    selected, coverage = {}, {}
     for seed in training.request.seeds:
         found = []
         for shards in patches.shards(seed, training.judged):
@@ -252,8 +252,8 @@ def _select_coresets(
                 centre(shards, seed)
                 found.append(select_sizes(shards, training.sizes, seed=seed, progress=progress))
         selected[seed] = alternate(found, training.judged)
-        covers[seed] = found[0].covers
-    return selected, covers
+        coverage[seed] = found[0].coverage
+    return selected, coverage
 
 
 def _log_widened(coreset: Coreset, scorer: Scorer) -> None:

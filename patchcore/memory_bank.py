@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 import torch
 
-from patchcore.certificate import Cover
+from patchcore.certificate import Coverage
 from patchcore.distances import faiss_nearest, true_distances
 from patchcore.errors import PatchCoreError
 from patchcore.lower_bounds import LowerBounds
@@ -248,7 +248,7 @@ class Coreset:
         seed: Seed of the selection.
         origins: The training image and the position of each patch.
         patches: (M, ph, pw, 3) uint8, crop of each patch; None if not kept.
-        covers: How well each size covers all training patches, in projections; empty if unknown.
+        coverage: How well each size covers all training patches, in projections; empty if unknown.
     """
 
     indices: np.ndarray
@@ -257,7 +257,7 @@ class Coreset:
     seed: int
     origins: Origins
     patches: np.ndarray | None = None
-    covers: tuple[Cover, ...] = ()
+    coverage: tuple[Coverage, ...] = ()
 
     def part(self, number: int) -> "Coreset":
         """Return the coreset of one percentage alone, by its position: the first patches."""
@@ -265,8 +265,8 @@ class Coreset:
         patches = None if self.patches is None else self.patches[:size]
         origins = self.origins.first(size)
         bank = self.bank.first(size)
-        covers = (self.covers[number],) if self.covers else ()
-        return Coreset(self.indices[:size], (size,), bank, self.seed, origins, patches, covers)
+        coverage = (self.coverage[number],) if self.coverage else ()
+        return Coreset(self.indices[:size], (size,), bank, self.seed, origins, patches, coverage)
 
 
 def _search_in_full(queries: torch.Tensor, part: torch.Tensor, k: int) -> torch.Tensor:

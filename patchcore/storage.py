@@ -27,7 +27,7 @@ from safetensors.torch import load, save
 
 from patchcore.augment import versions_of
 from patchcore.backbone import Backbone
-from patchcore.certificate import Cover
+from patchcore.certificate import Coverage
 from patchcore.context import TrainedContext
 from patchcore.coreset import PROJECTION_DIM, projection
 from patchcore.embedder import grid_of, num_banks_of
@@ -206,7 +206,7 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
         record["settings"]["seed"],
         origins,
         arrays.get("patches"),
-        _read_covers(record),
+        _read_coverage(record),
     )
     return Trained(
         coreset=coreset,
@@ -221,10 +221,10 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
     )
 
 
-def _read_covers(record: Mapping) -> tuple[Cover, ...]:
+def _read_coverage(record: Mapping) -> tuple[Coverage, ...]:
     radii = record["covering_radii"]
     factors = record.get("proven_factors", [None] * len(radii))  # of older models, unknown
-    return tuple(Cover(*pair) for pair in zip(radii, factors, strict=True))
+    return tuple(Coverage(*pair) for pair in zip(radii, factors, strict=True))
 
 
 def _read_joined(record: Mapping, arrays: Mapping[str, np.ndarray]) -> Joined | None:
@@ -321,8 +321,8 @@ def _record(
         "coreset_size": len(coreset.bank),
         "coreset_sizes": list(coreset.sizes),
         "num_banks": num_banks_of(len(backbone.layers), settings),
-        "covering_radii": [cover.radius for cover in coreset.covers],
-        "proven_factors": [cover.factor for cover in coreset.covers],
+        "covering_radii": [one.radius for one in coreset.coverage],
+        "proven_factors": [one.factor for one in coreset.coverage],
         "embed_dim": coreset.bank.embeddings.shape[1],
         "dtype": dtype,
         "training_images": list(coreset.origins.names),

@@ -37,7 +37,7 @@ def go_on_one_by_one(model, before, new):
         for values in (before.bank.embeddings, new)
     )
     distances, selected = torch.cdist(points, kept).amin(1), []
-    while distances.max() > before.covers[0].radius * (1 + 1e-6):
+    while distances.max() > before.coverage[0].radius * (1 + 1e-6):
         selected.append(int(distances.argmax()))
         distances = torch.minimum(distances, (points - points[selected[-1]]).norm(dim=1))
     return selected
@@ -65,17 +65,17 @@ def test_the_selection_goes_on_beyond_the_covering_radius(distance):
 
 def test_it_covers_old_and_new_images_as_before():
     model = make().fit(TRAIN)
-    radius = model.coreset.covers[0].radius
+    radius = model.coreset.coverage[0].radius
     model.extend(NEW)
     points = project(all_patches(model, [*TRAIN, *NEW]), 3)
     bank = project(model.coreset.bank.embeddings, 3)
     assert torch.cdist(points, bank).amin(1).max() <= radius * (1 + 1e-5)
-    assert model.coreset.covers == ((radius, None),)
+    assert model.coreset.coverage == ((radius, None),)
 
 
 def test_images_that_are_known_add_nothing():
     model = make(percentage_coreset=1.0).fit(TRAIN)
-    assert model.coreset.covers == ((0.0, 1.0),)
+    assert model.coreset.coverage == ((0.0, 1.0),)
     assert model.extend(TRAIN[:3]).num_added == 0
     assert len(model.coreset.bank) == 6 * 64
 

@@ -102,7 +102,7 @@ def _train_category(
         saved = save_models(model, name, category, learned, reading.decoding, options, shots=shots)
         for trained, percentage in zip(saved, model.percentages, strict=True):
             _log_threshold(trained, time.perf_counter() - start)
-            log.info("%s", trained.coreset.covers[0].describe())
+            log.info("%s", trained.coreset.coverage[0].describe())
             k = model.settings.k
             folder = model_folder(options.path_trained, category.name, name, percentage, k, shots)
             _report_suspects(trained, reading, folder)
