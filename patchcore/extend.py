@@ -21,7 +21,7 @@ from patchcore.origins import EmbeddingOrder, Origins, numbered_names
 from patchcore.passes import ImageReader, LocalPatches, PatchCropper, TrainingImages
 from patchcore.scoring import Scorer
 from patchcore.thresholds import BestThresholds, choose_thresholds
-from patchcore.trained import Joined, Trained
+from patchcore.trained import Extension, Trained
 
 
 @torch.inference_mode()
@@ -37,7 +37,7 @@ def extend(embedder: Embedder, scorer: Scorer, trained: Trained, images: Trainin
         images: The new images.
 
     Returns:
-        The model with a larger coreset, and with the scores of the new images in ``joined``.
+        The model with a larger coreset, and with the scores of the new images in ``extension``.
 
     Raises:
         PatchCoreError: there is no image, the model has several banks or percentages, or it has no
@@ -72,8 +72,9 @@ def extend(embedder: Embedder, scorer: Scorer, trained: Trained, images: Trainin
         new[~judged] = kept[0]
     chosen = select_beyond(new, kept, coreset.coverage[0].radius).cpu().numpy()
     grown = _grow(embedder, scorer, coreset, order, patches, chosen, tuple(images.names))
-    joined = Joined(len(images), len(chosen), scores, choose_thresholds(scores, BestThresholds()))
-    return replace(trained, coreset=grown, joined=joined)
+    thresholds = choose_thresholds(scores, BestThresholds())
+    extension = Extension(len(images), len(chosen), scores, thresholds)
+    return replace(trained, coreset=grown, extension=extension)
 
 
 def _check(coreset: Coreset, scorer: Scorer, images: TrainingImages) -> None:

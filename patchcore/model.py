@@ -28,7 +28,7 @@ from patchcore.record import read_record
 from patchcore.scoring import Scorer
 from patchcore.settings import Settings
 from patchcore.thresholds import BestThresholds, Thresholds, choose_thresholds
-from patchcore.trained import Joined, Trained
+from patchcore.trained import Extension, Trained
 from patchcore.weights import DEFAULT, load_backbone_for
 
 DEFAULT_BACKBONE = "wide_resnet50_2"
@@ -206,12 +206,12 @@ class PatchCore:
         self.trained = Trained(result.first, held_out, thresholds, mask=self.mask, context=context)
         return self
 
-    def extend(self, images: Iterable, names: Sequence[str] = ()) -> Joined:
-        """Let new normal images join the model, without training again.
+    def extend(self, images: Iterable, names: Sequence[str] = ()) -> Extension:
+        """Add new normal images to the model without retraining.
 
-        Only those of their patches are added that are farther from the coreset than its covering
-        radius. The images are scored before they join: their scores and the thresholds by them are
-        in ``trained.joined``, beside those of the first training, which `thresholds` still gives.
+        A patch is added only if it is farther from the coreset than the covering radius. The images
+        are scored before they are added. Their scores and the thresholds by them are in
+        ``trained.extension``; `thresholds` still gives those of the first training.
 
         Args:
             images: New normal images, in the forms that `fit` takes. Their embeddings are all kept
@@ -229,7 +229,7 @@ class PatchCore:
             raise PatchCoreError("expected a fitted PatchCore to extend: call fit or load first")
         new = self._cropped(images, names)
         self.trained = extend(self.embedder, self.scorer, self.trained, new)
-        return self.trained.joined
+        return self.trained.extension
 
     def _cropped(self, images: Iterable, names: Sequence[str]) -> CroppedImages:
         """Return cropped images with their names."""

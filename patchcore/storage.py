@@ -41,7 +41,7 @@ from patchcore.origins import Origins
 from patchcore.record import FORMAT, FORMAT_VERSION, RECORD, record_digest
 from patchcore.settings import PER_LAYER, STORED_DTYPES, Settings, is_own_network
 from patchcore.thresholds import BestThresholds, Threshold, Thresholds
-from patchcore.trained import Joined, Trained
+from patchcore.trained import Extension, Trained
 from patchcore.weights import load_backbone_for
 
 TENSORS, INDEX = "model.safetensors", "index.faiss"
@@ -216,7 +216,7 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
         category=record["category"],
         value_range=record["value_range"],
         mask=_read_mask(record, arrays),
-        joined=_read_joined(record, arrays),
+        extension=_read_extension(record, arrays),
         context=_read_context(record, settings, tensors, num_banks, device),
     )
 
@@ -227,13 +227,13 @@ def _read_coverage(record: Mapping) -> tuple[Coverage, ...]:
     return tuple(Coverage(*pair) for pair in zip(radii, factors, strict=True))
 
 
-def _read_joined(record: Mapping, arrays: Mapping[str, np.ndarray]) -> Joined | None:
-    """Return the scores of the images that joined last; None if none did."""
+def _read_extension(record: Mapping, arrays: Mapping[str, np.ndarray]) -> Extension | None:
+    """Return the scores of the images that were added last; None if none were."""
     joined = record["joined"]
     if joined is None:
         return None
     thresholds, scores = _read_thresholds(joined["thresholds"]), _read_scores("joined", arrays)
-    return Joined(joined["num_images"], joined["num_added"], scores, thresholds)
+    return Extension(joined["num_images"], joined["num_added"], scores, thresholds)
 
 
 def _read_context(
@@ -285,8 +285,8 @@ def _tensors(trained: Trained, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         arrays["held_out_pixel_rates"] = PIXEL_RATES
     if trained.mask is not None:
         arrays["ignored"] = trained.mask.pixels.astype(np.uint8)
-    if trained.joined is not None:
-        arrays |= _scores_arrays("joined", trained.joined.scores)
+    if trained.extension is not None:
+        arrays |= _scores_arrays("joined", trained.extension.scores)
     tensors = {name: torch.from_numpy(np.require(a, None, "CW")) for name, a in arrays.items()}
     tensors["embeddings"] = embeddings.to("cpu", dtype).contiguous()
     if trained.context is not None:
@@ -329,7 +329,7 @@ def _record(
         "patch_pixels": None if patches is None else list(patches.shape[1:3]),
         "ignore_mask_size": None if trained.mask is None else list(trained.mask.size),
         "thresholds": _thresholds_record(thresholds),
-        "joined": _joined_record(trained.joined),
+        "joined": _extension_record(trained.extension),
         "context": _context_record(trained.context),
         "f1_max": asdict(trained.best),
         "value_range": trained.value_range,
@@ -342,11 +342,11 @@ def _thresholds_record(thresholds: Thresholds) -> dict[str, object]:
     return {kind: None if one is None else asdict(one) for kind, one in pairs}
 
 
-def _joined_record(joined: Joined | None) -> dict[str, object] | None:
-    if joined is None:
+def _extension_record(extension: Extension | None) -> dict[str, object] | None:
+    if extension is None:
         return None
-    numbers = {"num_images": joined.num_images, "num_added": joined.num_added}
-    return numbers | {"thresholds": _thresholds_record(joined.thresholds)}
+    numbers = {"num_images": extension.num_images, "num_added": extension.num_added}
+    return numbers | {"thresholds": _thresholds_record(extension.thresholds)}
 
 
 def _context_record(context: TrainedContext | None) -> dict[str, object] | None:

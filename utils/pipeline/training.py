@@ -194,19 +194,19 @@ def _extend_model(
     model.trained = trained
     _save_extended(model, folder, save_index=options.save_index)
     log_notes(reading.notes, model.trained.category)
-    joined = model.trained.joined
+    extension = model.trained.extension
     log.info(
         "%s: %d images joined, %d of their %d patches were added to %d, %.1f s",
         model.trained.category,
-        joined.num_images,
-        joined.num_added,
-        model.embedder.num_patches(joined.num_images),
+        extension.num_images,
+        extension.num_added,
+        model.embedder.num_patches(extension.num_images),
         len(known.bank),
         time.perf_counter() - start,
     )
     for what, threshold in (
         ("of the first training", model.thresholds.image),
-        ("of the images that joined, scored before they did", joined.thresholds.image),
+        ("of the images that joined, scored before they did", extension.thresholds.image),
     ):
         if threshold is not None:
             log.info("threshold %s: %.4g", what, threshold.value)

@@ -28,7 +28,7 @@ class Predictor:
         return self._model.predict_crops([batch])
 
 
-def predict_spread(
+def predict_distributed(
     model: PatchCore,
     batches: Iterable[np.ndarray],
     num_workers: int,
