@@ -57,7 +57,7 @@ class Call(NamedTuple):
 
 
 class Workers:
-    """Ray actors that are asked together, and replaced if they are lost.
+    """Ray actors that are called together, and replaced if they are lost.
 
     Args:
         arguments: The arguments of each `ShardWorker`.
@@ -85,33 +85,33 @@ class Workers:
     def __len__(self) -> int:
         return len(self._arguments)
 
-    def ask(self, method: str, arguments: Sequence[tuple]) -> list:
+    def call(self, method: str, arguments: Sequence[tuple]) -> list:
         """Call a method of every worker that changes nothing; return the results in order."""
-        self._send_all(method, arguments)
+        self._send_to_all(method, arguments)
         return [
-            self.result(index, lambda i=index, own=own: self._send(i, method, own))
+            self.result(index, lambda i=index, own=own: self._send_to(i, method, own))
             for index, own in enumerate(arguments)
         ]
 
     def change(self, method: str, arguments: Sequence[tuple], key: Key | None = None) -> list:
         """Call a method that changes the workers; return the results in order."""
-        self.tell(method, arguments, key)
+        self.send(method, arguments, key)
         return [self.result(index) for index in range(len(self))]
 
-    def tell(self, method: str, arguments: Sequence[tuple], key: Key | None = None) -> None:
-        """Call a method that changes the workers, and go on; the next result meets its errors."""
+    def send(self, method: str, arguments: Sequence[tuple], key: Key | None = None) -> None:
+        """Call a method that changes the workers, without waiting; `result` raises its errors."""
         self._log.append(Call(method, arguments, key))
-        self._send_all(method, arguments)
+        self._send_to_all(method, arguments)
 
-    def know(self, arguments: Sequence[tuple]) -> None:
+    def replace_first_call(self, arguments: Sequence[tuple]) -> None:
         """Replace the arguments of the first call, for workers that are replaced from now on."""
         self._log[0] = self._log[0]._replace(arguments=arguments)
 
-    def forget(self, key: Key) -> None:
-        """Forget what was noted of a selection; it is over."""
+    def discard(self, key: Key) -> None:
+        """Discard what was noted of a selection that is over."""
         self._log = [call for call in self._log if call.key != key]
         for index in range(len(self)):
-            self._send(index, "close", (key,))
+            self._send_to(index, "close", (key,))
 
     def put(self, value: object) -> object:
         """Return a reference to a value, with which it is sent to a machine once."""
@@ -122,11 +122,11 @@ class Workers:
         for actor in self.actors:
             self._ray.kill(actor)
 
-    def _send_all(self, method: str, arguments: Sequence[tuple]) -> None:
+    def _send_to_all(self, method: str, arguments: Sequence[tuple]) -> None:
         for index, own in enumerate(arguments):
-            self._send(index, method, own)
+            self._send_to(index, method, own)
 
-    def _send(self, index: int, method: str, arguments: tuple) -> None:
+    def _send_to(self, index: int, method: str, arguments: tuple) -> None:
         sent = getattr(self.actors[index], method).remote(*arguments)
         self._open_calls[index].append(sent)
 
@@ -179,7 +179,7 @@ class Workers:
         self._wait_for_start(index)
         self._open_calls[index].clear()
         for call in self._log:
-            self._send(index, call.method, call.arguments[index])
+            self._send_to(index, call.method, call.arguments[index])
 
 
 class RayShards(Shards):
@@ -196,22 +196,22 @@ class RayShards(Shards):
         super().__init__(counts)
         self._workers, self._key, self._device = workers, key, device
 
-    def ask(self, method: str, arguments: Sequence[tuple]) -> list:
+    def call(self, method: str, arguments: Sequence[tuple]) -> list:
         """Call a method of each shard; return the results in order."""
         calls = self._calls(method, arguments)
         if method in CHANGING:
-            found = self._workers.change("call", calls, self._key)
+            found = self._workers.change("call_shard", calls, self._key)
         else:
-            found = self._workers.ask("call", calls)
+            found = self._workers.call("call_shard", calls)
         return [v.to(self._device) if isinstance(v, torch.Tensor) else v for v in found]
 
-    def tell(self, method: str, arguments: Sequence[tuple]) -> None:
+    def send(self, method: str, arguments: Sequence[tuple]) -> None:
         """Call a method that changes each shard, without waiting for it."""
-        self._workers.tell("call", self._calls(method, arguments), self._key)
+        self._workers.send("call_shard", self._calls(method, arguments), self._key)
 
     def subtract(self, origin: torch.Tensor) -> None:
         """Subtract a vector (P,) from all projections; they stay centred for later selections."""
-        self._workers.tell("subtract", [(self._key, origin.cpu())] * len(self._workers))
+        self._workers.send("subtract", [(self._key, origin.cpu())] * len(self._workers))
 
     def _calls(self, method: str, arguments: Sequence[tuple]) -> list[tuple]:
         """Return the calls, with each tensor sent to a machine once."""
@@ -249,7 +249,7 @@ class RayPatches:
         self._open: list[Key] = []
         digests, features, errors = [], [], []
         with observer.stage("embed"):
-            workers.tell("embed", [(versions(), None)] * len(workers))
+            workers.send("embed", [(versions(), None)] * len(workers))
             for index in range(len(workers)):
                 try:
                     of_images, of_features, notes = workers.result(index)
@@ -265,7 +265,7 @@ class RayPatches:
                 observer.advance(len(of_images))
         if errors:
             raise errors[0].joined(errors[1:])
-        workers.know([(versions(), known) for known in digests])
+        workers.replace_first_call([(versions(), known) for known in digests])
         self.digests = np.concatenate(digests)
         self.features = torch.cat(features).to(self._embedder.device) if features else None
 
@@ -282,13 +282,13 @@ class RayPatches:
             (seed, bank, self._num_selections) for bank in range(self._embedder.num_banks)
         ]
         for key in self._open:
-            self._workers.tell("open", [(key, part) for part in parts], key)
+            self._workers.send("open", [(key, part) for part in parts], key)
         return [RayShards(self._workers, key, counts, self._embedder.device) for key in self._open]
 
     def free_projections(self) -> None:
         """Give back the memory of the projections."""
         self._close()
-        self._workers.tell("free_projections", [()] * len(self._workers))
+        self._workers.send("free_projections", [()] * len(self._workers))
 
     def close(self) -> None:
         """End the workers."""
@@ -303,7 +303,7 @@ class RayPatches:
             begin, end = np.searchsorted(numbers, (first, stop))
             places.append(np.flatnonzero((cropped >= first) & (cropped < stop)))
             calls.append((numbers[begin:end] - first, cropped[places[-1]] - first))
-        found = self._workers.ask("rows", calls)
+        found = self._workers.call("rows", calls)
         for (_, crops), here in zip(found, places, strict=True):
             if len(here):
                 cropper.patches[here] = crops
@@ -316,7 +316,7 @@ class RayPatches:
 
     def _close(self) -> None:
         for key in self._open:
-            self._workers.forget(key)
+            self._workers.discard(key)
         self._open = []
 
 

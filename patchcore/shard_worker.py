@@ -115,13 +115,13 @@ class ShardWorker:
         self._patches.shards(seed, None)[bank].subtract(origin.to(self._embedder.device))
 
     def close(self, key: Key) -> None:
-        """Forget a selection."""
+        """Discard a selection."""
         self._shards.pop(key, None)
 
     @torch.inference_mode()
-    def call(self, key: Key, method: str, *arguments: object) -> object:
-        """Call a method of the shard of a selection, see `Shards.ask`."""
-        (found,) = self._shards[key].ask(method, [_moved(arguments, self._embedder.device)])
+    def call_shard(self, key: Key, method: str, *arguments: object) -> object:
+        """Call a method of the shard of a selection, see `Shards.call`."""
+        (found,) = self._shards[key].call(method, [_moved(arguments, self._embedder.device)])
         return _moved([found], torch.device("cpu"))[0]
 
     def free_projections(self) -> None:
