@@ -221,7 +221,7 @@ class Backbone(nn.Module):
         images = trial_images(self.network, self.size)
         try:
             trial = try_out(self._reader, self.network, images)
-        # Whatever a user's network raises.
+        # A user's network may raise any exception.
         except Exception as error:
             height, width = self.size
             raise PatchCoreError(
@@ -260,16 +260,16 @@ class Backbone(nn.Module):
         network, reader = _copied((self.network, self._reader), self.network, lambda tensor: tensor)
         try:
             outputs = reader.run(network, trial_images(network, other_size(self.size)))
-        # Whatever a user's network raises.
+        # A user's network may raise any exception.
         except Exception:
             return {}
         return {n: tuple(o.shape) for n, o in outputs.items() if isinstance(o, torch.Tensor)}
 
     def _gives(self, images: torch.Tensor, expected: Mapping[str, torch.Tensor]) -> bool:
-        """Tell whether the network runs and its layers give these values, to the bit."""
+        """Return whether the network runs and its layers give these values, to the bit."""
         try:
             outputs = self._reader.run(self.network, images)
-        # Whatever a user's network raises.
+        # A user's network may raise any exception.
         except Exception:
             return False
         return all(_are_equal(outputs.get(name), values) for name, values in expected.items())
@@ -334,17 +334,17 @@ def _copied(
             memo[id(tensor)] = result
     for module in network.modules():
         for tensor in vars(module).values():
-            # Weights that a hook computes anew at each call, which cannot be copied.
+            # Weights that a hook computes again at each call, which cannot be copied.
             if isinstance(tensor, torch.Tensor) and not tensor.is_leaf:
                 memo[id(tensor)] = tensor.detach()
     try:
         return copy.deepcopy(value, memo)
-    # Whatever a part of a user's network raises.
+    # A part of a user's network may raise any exception.
     except Exception as error:
         raise PatchCoreError(
             f"expected a backbone that copy.deepcopy can copy, found {type(network).__name__} "
-            f"({type(error).__name__}: {error}): give it a __deepcopy__ method, or take out what "
-            "cannot be copied"
+            f"({type(error).__name__}: {error}): add a __deepcopy__ method, or remove the part "
+            "that cannot be copied"
         ) from error
 
 

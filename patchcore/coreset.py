@@ -167,10 +167,10 @@ def numbers_of(positions: np.ndarray, candidates: torch.Tensor | None) -> np.nda
 
 @float32_products()
 def select_beyond(points: torch.Tensor, kept: torch.Tensor, radius: float) -> torch.Tensor:
-    """Go on with a selection among new patches, until none is beyond the covering radius.
+    """Continue a selection among new patches, until none is beyond the covering radius.
 
     The first distance of a new patch is that to the patches selected before. Then the greedy
-    selection goes on: always the farthest one, as long as it is farther than the radius.
+    selection continues: always the farthest one, as long as it is farther than the radius.
 
     Args:
         points: (N, P) float32, projections of the new patches.

@@ -34,7 +34,7 @@ from patchcore.training_patches import TrainingPatches
 MAX_LOSSES = 3
 # Bytes of a worker besides its patches: the packages, the network, and a batch of images.
 WORKER_BYTES = 1_000_000_000
-# Seconds in which a worker has to start; it imports torch, perhaps beside many others.
+# Seconds in which a worker has to start; it imports torch, perhaps at the same time as many others.
 START_SECONDS = 300.0
 # Methods of a shard that change it and return something.
 CHANGING = frozenset({"prepare", "begin"})
@@ -79,7 +79,7 @@ class Workers:
             self._wait_for_start(index)
         self._num_losses = [0] * len(arguments)
         self._log: list[Call] = []
-        # Of each worker, calls whose results nobody has waited for: they may have failed.
+        # Of each worker, the calls that have not been waited for: they may have failed.
         self._open_calls: list[list] = [[] for _ in arguments]
 
     def __len__(self) -> int:
@@ -166,12 +166,12 @@ class Workers:
             )
 
     def _replace(self, index: int, error: Exception) -> None:
-        """Start a worker anew, and repeat what changed the lost one."""
+        """Start a worker again, and repeat what changed the lost one."""
         self._num_losses[index] += 1
         reason = first_line(error)
         if self._num_losses[index] > MAX_LOSSES:
             raise PatchCoreError(
-                f"expected workers that stay, lost worker {index} {MAX_LOSSES + 1} times: "
+                f"expected worker {index} to keep running, lost it {MAX_LOSSES + 1} times: "
                 f"{reason} (more shards need less memory each)"
             )
         log.warning("worker %d is lost and replaced: %s", index, reason)
@@ -452,7 +452,7 @@ def _resources() -> list[Mapping[str, float]]:
 def _even_cpus(
     nodes: Sequence[Mapping[str, float]], count: int, others: Mapping[str, float]
 ) -> int:
-    """Return the most CPUs that each worker can have beside other resources, at least 1."""
+    """Return the most CPUs that each worker can have in addition to other resources, at least 1."""
     cpus = 1
     while _slots(nodes, {**others, "CPU": cpus + 1}) >= count:
         cpus += 1
@@ -460,7 +460,7 @@ def _even_cpus(
 
 
 def _slots(nodes: Sequence[Mapping[str, float]], wanted: Mapping[str, float]) -> int:
-    """Return the number of workers that fit into a cluster, by what each of them needs."""
+    """Return the number of workers that fit into a cluster, by what each worker needs."""
     return sum(
         min(int(node.get(name, 0) / amount) for name, amount in wanted.items() if amount)
         for node in nodes

@@ -39,7 +39,7 @@ def predict_distributed(
 ) -> Prediction:
     """Predict batches of cropped images by workers, with the result of one process.
 
-    Ray starts a worker anew that is lost, and repeats its batch.
+    Ray restarts a worker that is lost, and repeats its batch.
 
     Args:
         model: The trained model, which each worker holds.
@@ -76,6 +76,6 @@ def predict_distributed(
         raise error.cause from None
     except ray.exceptions.RayActorError as error:
         raise PatchCoreError(
-            f"expected workers that stay, lost one: {first_line(error)}"
+            f"expected workers to keep running, lost one: {first_line(error)}"
         ) from error
     return join_on_host(found)

@@ -1,7 +1,7 @@
-"""New normal images join a trained model: its bank grows by what it does not cover yet.
+"""Extension of a trained model by new normal images: its bank grows by what it does not cover yet.
 
-The greedy selection of the coreset goes on (section 3.2 of the paper, algorithm 1): of the new
-patches, those that are farther than the covering radius of the selected ones are added, always the
+The greedy selection of the coreset is continued (section 3.2 of the paper, algorithm 1): new
+patches that are farther than the covering radius from the selected ones are added, always the
 farthest first. The patches that were selected before are kept.
 """
 
@@ -32,7 +32,7 @@ def extend(embedder: Embedder, scorer: Scorer, trained: Trained, images: Trainin
 
     Args:
         embedder: Embeds the images.
-        scorer: Scores the images before they join.
+        scorer: Scores the images before they are added.
         trained: The model, with one percentage and its covering radius.
         images: The new images.
 
@@ -82,8 +82,8 @@ def _check(coreset: Coreset, scorer: Scorer, images: TrainingImages) -> None:
         raise PatchCoreError("expected at least one image to extend the model by, found none")
     if scorer.metric.num_banks > 1:
         raise PatchCoreError(
-            "expected a model with banks joined to extend, found per_layer: each of its banks "
-            "would grow by another number of patches (banks)"
+            "expected a model with banks joined to extend, found per_layer: its banks would grow "
+            "by different numbers of patches (banks)"
         )
     if len(coreset.sizes) > 1:
         raise PatchCoreError(
@@ -92,8 +92,8 @@ def _check(coreset: Coreset, scorer: Scorer, images: TrainingImages) -> None:
         )
     if not coreset.coverage:
         raise PatchCoreError(
-            "expected a model with a covering radius to extend: train it anew by train, or by "
-            "evaluate with path_trained"
+            "expected a model with a covering radius to extend: train it again with train, or with "
+            "evaluate and path_trained"
         )
 
 

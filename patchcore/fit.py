@@ -264,7 +264,7 @@ def _log_widened(coreset: Coreset, scorer: Scorer) -> None:
         if count:
             log.info(
                 "%d of %d positions have fewer than k = %d of %d coreset patches within the search "
-                "radius %d and use the smallest one with k (--search_radius, "
+                "radius %d; these use the smallest radius with k patches (--search_radius, "
                 "--percentage_coreset)",
                 count,
                 scorer.grid[0] * scorer.grid[1],

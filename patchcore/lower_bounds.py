@@ -147,7 +147,7 @@ class BoundedPart:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return ascending pairs of a query and a row, (P,) each: all possible neighbours.
 
-        Queries with too many of them are left out.
+        Queries with too many possible neighbours are left out.
         """
         least = bounds.amin(1)  # (Q, groups)
         groups = least.topk(k, dim=1, largest=False).indices  # (Q, k)

@@ -59,7 +59,7 @@ class PatchCore:
         device: A torch device, for example ``cpu`` or ``cuda``.
         batch_size: Number of images at a time.
         ignore_mask: (H, W) bool, True where all images are neither learned nor judged; of the
-            images' size or proportions. None to ignore nothing.
+            images' size or aspect ratio. None to ignore nothing.
         **settings: The fields of `patchcore.settings.Settings`, which describes each of them.
 
     Raises:
@@ -164,7 +164,7 @@ class PatchCore:
             (*size_crop, 3) uint8 RGB.
 
         Raises:
-            PatchCoreError: it has not the proportions of the mask of ignored pixels.
+            PatchCoreError: the aspect ratio differs from that of the mask.
         """
         return self.cropper(image)
 
@@ -324,8 +324,8 @@ class PatchCore:
         Args:
             folder: Folder with ``model.json``.
             backbone: Replaces the recorded backbone: a name, or the network itself. Needed if the
-                model was trained with the user's own network, since code is not imported because
-                a file names it.
+                model was trained with the user's own network, since code named in a file is
+                never imported.
             weights: Replaces the recorded weights: ``default``, ``random`` or a file. They must be
                 the same weights.
             device: Device of the computation.

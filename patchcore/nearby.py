@@ -68,9 +68,9 @@ class SearchArea:
         places: The places of the bank's rows.
         radius: Largest number of rows and of columns of the grid between a patch and a coreset
             patch (as the positional bank of RAD); -1 for no limit.
-        images: Number of training images, those with the nearest mean points, whose coreset patches
-            an image is compared with (as the retrieval of RAD, which compares class tokens); 0 for
-            all.
+        images: An image is compared only with the coreset patches of this many training images,
+            those with the nearest mean points (as the retrieval of RAD, which compares class
+            tokens); 0 for all.
     """
 
     places: Places

@@ -1,4 +1,4 @@
-"""Passes over the training images: embed, project, and keep what a fit needs of them."""
+"""Passes over the training images: embed, project, and keep what a fit needs."""
 
 import hashlib
 from collections.abc import Iterator, Sequence

@@ -87,7 +87,7 @@ class _AllLayersReadError(Exception):
 
 
 def has_other_hooks(module: nn.Module) -> bool:
-    """Tell whether a module has hooks that are not a reader's."""
+    """Return whether a module has hooks that are not a reader's."""
     others = [hook for hook in module._forward_hooks.values() if not isinstance(hook, _Hook)]
     return bool(others or module._forward_pre_hooks)
 

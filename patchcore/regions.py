@@ -146,8 +146,8 @@ def crop_window(size: tuple[int, int], crop_box: CropBox) -> tuple[slice, slice]
 def _interpolated(values: np.ndarray, pixels: slice, first: float, last: float) -> np.ndarray:
     """Interpolate rows (n, m) linearly at the centres of pixels of the image.
 
-    The rows extend from ``first`` to ``last``. Beyond the centres of the outermost ones, these
-    rows go on.
+    The rows extend from ``first`` to ``last``. Beyond the centres of the outermost rows, their
+    values are repeated.
     """
     count = len(values)
     position = (np.arange(pixels.start, pixels.stop) + 0.5 - first) * count / (last - first) - 0.5

@@ -1,4 +1,4 @@
-"""Feature maps of an image at several sizes, so that a patch knows details and its surroundings."""
+"""Feature maps of an image at several sizes, for details and their surroundings."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,8 +14,8 @@ class Scales:
     """Runs a backbone on images at several sizes.
 
     The receptive field of a layer is fixed in pixels: in a larger image it shows finer details and
-    less of the surroundings. With the maps of a smaller image beside it, a patch embedding holds
-    both.
+    less of the surroundings. Together with the maps of a smaller image, a patch embedding
+    holds both.
 
     Args:
         sizes: (H, W) in pixels of each scale, the crop itself first.
@@ -60,7 +60,7 @@ class Scales:
             try:
                 with torch.inference_mode():
                     backbone(trial_images(backbone, size))
-            # Whatever a user's network raises.
+            # A user's network may raise any exception.
             except Exception as error:
                 raise PatchCoreError(
                     f"the backbone cannot take images of {size[0]}x{size[1]} pixels: "

@@ -126,7 +126,7 @@ def checked(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:  # a value of the wrong type may cause an error of any type
         raise PatchCoreError(
-            f"expected a complete trained model in {folder}, cannot make sense of its {RECORD} "
+            f"expected a complete trained model in {folder}, cannot read its {RECORD} "
             f"({type(error).__name__}: {error})"
         ) from error
 
@@ -149,8 +149,8 @@ def read_backbone(
     if backbone is None and (is_own_network(recorded["name"]) or not recorded["name"]):
         found = f"its record names {recorded['name']!r}" if recorded["name"] else "it has no name"
         raise PatchCoreError(
-            "expected the backbone to be given (backbone): the model was trained with a network of "
-            f"the user's own ({found}), and no code is imported because a file says so"
+            "expected the backbone to be given, found a model of a network of the user's own "
+            f"({found}): code named in a file is never imported, so give the backbone (backbone)"
         )
     if not isinstance(backbone, Backbone):
         backbone = load_backbone_for(
@@ -170,7 +170,8 @@ def read_backbone(
         raise PatchCoreError(
             "expected the weights that the model was trained with (digest "
             f"{recorded['weights_digest'][:12]}, then given as {recorded['weights']!r}), found "
-            f"others (digest {backbone.digest()[:12]}): give them (weights), or train again"
+            f"different weights (digest {backbone.digest()[:12]}): give the original weights "
+            "(weights), or train again"
         )
     return backbone
 
@@ -389,7 +390,7 @@ def _read_checked(path: Path, expected: str) -> bytes:
     if hashlib.sha256(data).hexdigest() != expected:
         raise PatchCoreError(
             f"expected the file that belongs to {path.parent / RECORD}, found a damaged or "
-            f"another one: {path}"
+            f"different file: {path}"
         )
     return data
 

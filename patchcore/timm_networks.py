@@ -1,4 +1,4 @@
-"""Networks of timm, which is imported when one of them is asked for.
+"""Networks of timm, which is imported when a network of it is requested.
 
 ``timm:NAME`` names a network of timm's registry, such as ``timm:resnet50``, or one with certain
 weights, such as ``timm:vit_small_patch14_dinov2.lvd142m``. The prefix is reserved: a user's own
@@ -85,9 +85,9 @@ def trained_state(backbone: str) -> dict[str, torch.Tensor]:
         raise WeightsUnavailableError(
             f"expected timm's weights for {name}, found none that can be read in its cache, and "
             f'the download failed ({first_line(error)}). Run python -c "import timm; '
-            f"timm.create_model('{name}', pretrained=True)\" where there is a network and copy its "
-            f"cache to {HF_HUB_CACHE} and {torch.hub.get_dir()}, or give --weights FILE (a state "
-            "dict of your own) or --weights random (to see that the program runs)"
+            f"timm.create_model('{name}', pretrained=True)\" on a machine with internet access "
+            f"and copy its cache to {HF_HUB_CACHE} and {torch.hub.get_dir()}, or give --weights "
+            "FILE (a state dict of your own) or --weights random (only to test the program)"
         ) from error
 
 
@@ -167,7 +167,7 @@ def check_order(
     """Check that tokens are in the order of the image's rows, by timm's own feature maps.
 
     Hiera has them in another order inside the network, and gives no sign of it. Since timm's maps
-    may be those of other blocks, all modules beside a layer are compared.
+    may be those of other blocks, all modules next to a layer are compared.
 
     Args:
         backbone: ``timm:NAME``, for the error.

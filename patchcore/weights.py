@@ -29,7 +29,7 @@ RESNET_LAYERS = ("layer2", "layer3")
 # Name of the position embeddings of torchvision's vision transformers.
 POSITIONS = "encoder.pos_embedding"
 
-# What the initialisations of torch's and torchvision's modules come down to.
+# The functions by which modules of torch and torchvision initialise their weights.
 _RANDOM_FILLS = frozenset(
     {
         torch.Tensor.normal_,
@@ -102,8 +102,8 @@ def load_backbone(
     originals: Mapping[str, torch.Tensor] = {}
     if weights == RANDOM:
         log.warning(
-            "RANDOM WEIGHTS: the backbone %s is untrained. Results show that the program runs, and "
-            "mean nothing else.",
+            "RANDOM WEIGHTS: the backbone %s is untrained. The results are meaningless; use this "
+            "only to test the program.",
             backbone,
         )
         if own_network:
@@ -289,8 +289,8 @@ def _torchvision_state(name: str) -> Mapping[str, torch.Tensor]:
         raise WeightsUnavailableError(
             f"expected torchvision's weights {file.name} for {name}, found none in its cache, and "
             f"the download failed ({first_line(error)}). Put the file at {file}, or give "
-            f"--weights FILE (a state dict of your own) or --weights {RANDOM} (to see that the "
-            "program runs)"
+            f"--weights FILE (a state dict of your own) or --weights {RANDOM} (only to "
+            "test the program)"
         ) from error
 
 

@@ -192,7 +192,7 @@ def trace(backbone: Backbone) -> fx.GraphModule:
     try:
         with torch.no_grad():
             return make_fx(maps, tracing_mode="symbolic", _allow_non_fake_inputs=True)(images)
-    # A user's network may raise any error on tensors without values.
+    # A user's network may raise any exception on tensors without values.
     except Exception as error:
         raise PatchCoreError(
             "cannot export this backbone: a step depends on the values of its input "

@@ -105,7 +105,7 @@ def test_everything_equals_one_process_to_the_last_bit(killer, model, expected, 
 @pytest.mark.slow
 def test_a_worker_that_is_lost_again_and_again_is_given_up(killer, model, monkeypatch):
     monkeypatch.setattr("patchcore.distributed.MAX_LOSSES", 0)
-    with pytest.raises(PatchCoreError, match="expected workers that stay, lost worker 1 1 times"):
+    with pytest.raises(PatchCoreError, match="expected worker 1 to keep running, lost it 1 times"):
         fit_images(model, ENGINE, killer)
 
 
