@@ -1,8 +1,8 @@
 """PatchCore: industrial anomaly detection from normal images only (Roth et al. 2022).
 
-Tensors in, tensors out: this package knows no file layout, no plot, no flag. `PatchCore` and
-`Prediction` are imported when they are first used, so that `patchcore.settings` can be read without
-torch.
+Tensors in, tensors out: this package does not depend on file layouts, plots or flags. `PatchCore`
+and `Prediction` are imported when they are first used, so that `patchcore.settings` can be read
+without torch.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Changed versions of training images, learned beside the images themselves."""
+"""Augmented versions of training images, learned in addition to the images."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ def versions_of(augment: Sequence[str]) -> tuple[str, ...]:
 
 
 def is_same_place(version: str) -> bool:
-    """Tell whether each pixel of a version shows what the same pixel of the image shows."""
+    """Return whether each pixel of a version shows what the same pixel of the image shows."""
     return not version or version.startswith("brightness")
 
 

@@ -17,7 +17,7 @@ from patchcore.final_norm import find_norm
 from patchcore.layout import LayerLayout, Layout
 from patchcore.network_input import NetworkInput
 from patchcore.patch_grid import nearest_sizes
-from patchcore.reader import Reader, try_out
+from patchcore.reader import LayerReader, try_out
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Backbone(nn.Module):
         self.weights_digest = ""
         self.licence = ""
         self.input = NetworkInput() if layout is None else layout.input
-        self._reader = Reader(self.network, layers)
+        self._reader = LayerReader(self.network, layers)
         self._norm = ""
         if layout is None:
             self.layouts = self._lay_out(norm_tokens)
@@ -113,6 +113,10 @@ class Backbone(nn.Module):
             norm = self.network.get_submodule(self._norm)
             outputs = {name: norm(output) for name, output in outputs.items()}
         return {layer.name: layer.to_map(outputs[layer.name]) for layer in self.layouts}
+
+    def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Compute the layers' feature maps, as `forward`, in the order of `layers`."""
+        return list(self(images).values())
 
     @property
     def norm_tokens(self) -> bool:
@@ -162,7 +166,7 @@ class Backbone(nn.Module):
             return tensor.to(device, kind, memory_format=order)
 
         result = _copied(self, self, convert)
-        result.weights_digest = self.weights_digest or digest(self.network)
+        result.weights_digest = self.digest()
         return result
 
     def at(self, size: tuple[int, int]) -> "Backbone":
@@ -174,8 +178,12 @@ class Backbone(nn.Module):
         result = Backbone(self.network, self.layers, size, norm_tokens=self.norm_tokens)
         for name in ("folded", "name", "weights", "licence", "input"):
             setattr(result, name, getattr(self, name))
-        result.weights_digest = self.weights_digest or digest(self.network)
+        result.weights_digest = self.digest()
         return result
+
+    def digest(self) -> str:
+        """Return the digest of the weights; compute it if it was not at loading."""
+        return self.weights_digest or digest(self.network)
 
     def replace_module(self, name: str, module: nn.Module) -> None:
         """Put another module in the place of one of the network's; layers are still read."""
@@ -213,7 +221,7 @@ class Backbone(nn.Module):
         images = trial_images(self.network, self.size)
         try:
             trial = try_out(self._reader, self.network, images)
-        # Whatever a user's network raises.
+        # A user's network may raise any exception.
         except Exception as error:
             height, width = self.size
             raise PatchCoreError(
@@ -252,16 +260,16 @@ class Backbone(nn.Module):
         network, reader = _copied((self.network, self._reader), self.network, lambda tensor: tensor)
         try:
             outputs = reader.run(network, trial_images(network, other_size(self.size)))
-        # Whatever a user's network raises.
+        # A user's network may raise any exception.
         except Exception:
             return {}
         return {n: tuple(o.shape) for n, o in outputs.items() if isinstance(o, torch.Tensor)}
 
     def _gives(self, images: torch.Tensor, expected: Mapping[str, torch.Tensor]) -> bool:
-        """Tell whether the network runs and its layers give these values, to the bit."""
+        """Return whether the network runs and its layers give these values, to the bit."""
         try:
             outputs = self._reader.run(self.network, images)
-        # Whatever a user's network raises.
+        # A user's network may raise any exception.
         except Exception:
             return False
         return all(_are_equal(outputs.get(name), values) for name, values in expected.items())
@@ -326,17 +334,17 @@ def _copied(
             memo[id(tensor)] = result
     for module in network.modules():
         for tensor in vars(module).values():
-            # Weights that a hook computes anew at each call, which cannot be copied.
+            # Weights that a hook computes again at each call, which cannot be copied.
             if isinstance(tensor, torch.Tensor) and not tensor.is_leaf:
                 memo[id(tensor)] = tensor.detach()
     try:
         return copy.deepcopy(value, memo)
-    # Whatever a part of a user's network raises.
+    # A part of a user's network may raise any exception.
     except Exception as error:
         raise PatchCoreError(
             f"expected a backbone that copy.deepcopy can copy, found {type(network).__name__} "
-            f"({type(error).__name__}: {error}): give it a __deepcopy__ method, or take out what "
-            "cannot be copied"
+            f"({type(error).__name__}: {error}): add a __deepcopy__ method, or remove the part "
+            "that cannot be copied"
         ) from error
 
 
@@ -367,7 +375,7 @@ def _outline(names: Sequence[str], longest: int = 60) -> str:
     return ", ".join(shown) + (f", and {inner} modules inside these" if inner else "")
 
 
-def _some(names: Sequence[str], count: int = 3) -> str:
+def _some(names: Sequence[str]) -> str:
     """Name a few, and say how many more there are."""
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

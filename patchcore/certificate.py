@@ -3,8 +3,8 @@
 Of k + 1 patches that are pairwise at least d apart, two share a centre of any k centres, and are
 therefore at most twice the covering radius apart: no coreset of k patches has a radius below d / 2
 (Gonzalez 1985, Theoretical Computer Science 38). The greedy selection provides such patches: the k
-selected ones, and the patch that is farthest from them. Distances are those of the projections,
-whose rounding is allowed for.
+selected ones, and the patch that is farthest from them. Distances are between
+projections; the bound accounts for their rounding errors.
 """
 
 import math
@@ -19,7 +19,7 @@ from patchcore.precision import float32_products
 from patchcore.shards import Shards, squared_norms
 
 
-class Cover(NamedTuple):
+class Coverage(NamedTuple):
     """How well a coreset covers all patches, in the projected space.
 
     Attributes:
@@ -33,7 +33,7 @@ class Cover(NamedTuple):
     factor: float | None
 
     def describe(self) -> str:
-        """Return the cover in words, for the log."""
+        """Return the coverage in words, for the log."""
         radius = f"covering radius {self.radius:.4g} among projected patches"
         if self.factor is None:
             return f"{radius}, too small to compare with the best coreset in float32"
@@ -42,7 +42,7 @@ class Cover(NamedTuple):
 
 
 @float32_products()
-def covers_of(shards: Shards, found: Greedy, sizes: Sequence[int]) -> tuple[Cover, ...]:
+def coverage_of(shards: Shards, found: Greedy, sizes: Sequence[int]) -> tuple[Coverage, ...]:
     """Return how well the first patches of a selection cover all patches.
 
     Args:
@@ -50,7 +50,7 @@ def covers_of(shards: Shards, found: Greedy, sizes: Sequence[int]) -> tuple[Cove
         found: The selection.
         sizes: Numbers of selected patches, from 1 to M.
     """
-    covers, points = [], None
+    coverage, points = [], None
     for size in sizes:
         squared = found.reached[size]
         if found.nearest_start <= squared:
@@ -59,8 +59,10 @@ def covers_of(shards: Shards, found: Greedy, sizes: Sequence[int]) -> tuple[Cove
             squared = _radius(shards, found, points[:size])
         # The selected patches and the farthest one. A single one has no distance to others.
         apart = squared if size == 1 else min(squared, found.reached[size - 1])
-        covers.append(_cover(squared, apart, _rounding(found.longest, found.starting.shape[1])))
-    return tuple(covers)
+        coverage.append(
+            _coverage(squared, apart, _rounding(found.longest, found.starting.shape[1]))
+        )
+    return tuple(coverage)
 
 
 def _radius(shards: Shards, found: Greedy, points: torch.Tensor) -> float:
@@ -79,8 +81,8 @@ def _rounding(longest: float, dim: int) -> float:
     return 4 * (dim + 8) * 2.0**-24 * longest
 
 
-def _cover(squared: float, apart: float, rounding: float) -> Cover:
-    """Return the cover from squared distances and their largest error."""
+def _coverage(squared: float, apart: float, rounding: float) -> Coverage:
+    """Return the coverage from squared distances and their largest error."""
     apart -= rounding
     factor = 2 * float(np.sqrt((squared + rounding) / apart)) if apart > 0 else None
-    return Cover(float(np.sqrt(squared)), factor)
+    return Coverage(float(np.sqrt(squared)), factor)

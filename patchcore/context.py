@@ -103,7 +103,7 @@ class Context:
             embedder = Embedder(backbone.at(small.size_crop), small, device)
         except PatchCoreError as error:
             raise PatchCoreError(f"{error} (context {settings.context:g}; 0 for none)") from error
-        return cls(embedder, _scorer(embedder, small))
+        return cls(embedder, Scorer.of(embedder, small))
 
     def with_mask(self, settings: Settings, mask: IgnoreMask | None) -> "Context":
         """Return the context with other ignored pixels.
@@ -118,7 +118,7 @@ class Context:
         small = settings.of_context()
         if mask is not None:
             mask = mask.resized(small.size_crop)
-        return replace(self, scorer=_scorer(self.embedder, small, mask))
+        return replace(self, scorer=Scorer.of(self.embedder, small, mask))
 
     def images(self, images: TrainingImages) -> "SmallImages":
         """Return smaller copies of training images."""
@@ -148,10 +148,6 @@ class Context:
         small = self.scorer.predict(embeddings, trained.bank, trained.sizes, observer, seed)
         for number, (prediction, other) in enumerate(zip(predictions, small, strict=True)):
             yield replace(prediction, score=trained.join(number, prediction.score, other.score))
-
-
-def _scorer(embedder: Embedder, settings: Settings, mask: IgnoreMask | None = None) -> Scorer:
-    return Scorer(settings, embedder.grid, embedder.device, mask, embedder.num_banks)
 
 
 @dataclass(frozen=True)

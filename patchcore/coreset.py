@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from patchcore.certificate import Cover, covers_of
+from patchcore.certificate import Coverage, coverage_of
 from patchcore.distances import aligned_columns, fixed_blocks
 from patchcore.greedy import (
     GROUP_SIZE,
@@ -103,11 +103,11 @@ class Selection(NamedTuple):
 
     Attributes:
         numbers: (M,) int64, for the largest size; prefixes are those of the smaller ones.
-        covers: How well each size covers all patches.
+        coverage: How well each size covers all patches.
     """
 
     numbers: np.ndarray
-    covers: tuple[Cover, ...]
+    coverage: tuple[Coverage, ...]
 
 
 def select_sizes(
@@ -133,26 +133,44 @@ def select_sizes(
     """
     count = len(shards)
     selected = [size for size in sizes if size != count]  # larger ones are refused
-    numbers, covers = np.empty(0, dtype=np.int64), ()
+    numbers, coverage = np.empty(0, dtype=np.int64), ()
     if selected:
         found = select_greedily(shards, selected[-1], seed=seed, progress=progress)
-        numbers, covers = found.numbers, covers_of(shards, found, selected)
+        numbers, coverage = found.numbers, coverage_of(shards, found, selected)
     if len(selected) == len(sizes):
-        return Selection(numbers, covers)
+        return Selection(numbers, coverage)
     check_finite(shards.prepare())
     others = np.setdiff1d(np.arange(count), numbers, assume_unique=True)
     if progress is not None:
         progress(count)
-    all_patches = (Cover(0.0, 1.0),) * (len(sizes) - len(selected))
-    return Selection(np.concatenate([numbers, others]), covers + all_patches)
+    all_patches = (Coverage(0.0, 1.0),) * (len(sizes) - len(selected))
+    return Selection(np.concatenate([numbers, others]), coverage + all_patches)
+
+
+def alternate(selections: Sequence[Selection], candidates: torch.Tensor | None) -> np.ndarray:
+    """Return the patches (M,) of each of L banks in turn, (M * L,), as `LayeredBank` has them.
+
+    Args:
+        selections: The selection of each bank, by number of the candidate.
+        candidates: (N,) bool, the patches to select from; None for all.
+    """
+    positions = np.stack([selection.numbers for selection in selections], axis=1).ravel()
+    return numbers_of(positions, candidates)
+
+
+def numbers_of(positions: np.ndarray, candidates: torch.Tensor | None) -> np.ndarray:
+    """Return the numbers of patches that are given by their positions among (N,) candidates."""
+    if candidates is None:
+        return positions
+    return np.flatnonzero(candidates.cpu().numpy())[positions]
 
 
 @float32_products()
 def select_beyond(points: torch.Tensor, kept: torch.Tensor, radius: float) -> torch.Tensor:
-    """Go on with a selection among new patches, until none is beyond the covering radius.
+    """Continue a selection among new patches, until none is beyond the covering radius.
 
     The first distance of a new patch is that to the patches selected before. Then the greedy
-    selection goes on: always the farthest one, as long as it is farther than the radius.
+    selection continues: always the farthest one, as long as it is farther than the radius.
 
     Args:
         points: (N, P) float32, projections of the new patches.

@@ -22,7 +22,7 @@ def cut(
         network: The network. It is changed.
         called: Names of the modules that a forward pass calls.
         completed: Names of those that ran to their end.
-        is_unchanged: Runs the network and tells whether it still gives the same maps.
+        is_unchanged: Runs the network and returns whether it still gives the same maps.
 
     Returns:
         The names of the modules that were removed.

@@ -20,18 +20,21 @@ import numpy as np
 import torch
 
 from patchcore.device_memory import free_memory
-from patchcore.engine import SHARE_OF_FREE_MEMORY, EmbeddingRequest
-from patchcore.errors import PatchCoreError
+from patchcore.embedder import Embedder
+from patchcore.engine import SHARE_OF_FREE_MEMORY
+from patchcore.errors import PatchCoreError, first_line
 from patchcore.memory_plan import GIGABYTE, MemoryPlan, Needs
-from patchcore.passes import EmbeddingRows, PatchCutter
+from patchcore.observer import Observer
+from patchcore.passes import EmbeddingRows, PatchCropper, TrainingImages
 from patchcore.shard_worker import Key, ShardWorker, versions
 from patchcore.shards import Shards
+from patchcore.training_patches import TrainingPatches
 
 # A worker that is lost this often is given up: its machine has too little memory, for example.
 MAX_LOSSES = 3
 # Bytes of a worker besides its patches: the packages, the network, and a batch of images.
 WORKER_BYTES = 1_000_000_000
-# Seconds in which a worker has to start; it imports torch, perhaps beside many others.
+# Seconds in which a worker has to start; it imports torch, perhaps at the same time as many others.
 START_SECONDS = 300.0
 # Methods of a shard that change it and return something.
 CHANGING = frozenset({"prepare", "begin"})
@@ -54,7 +57,7 @@ class Call(NamedTuple):
 
 
 class Workers:
-    """Ray actors that are asked together, and replaced if they are lost.
+    """Ray actors that are called together, and replaced if they are lost.
 
     Args:
         arguments: The arguments of each `ShardWorker`.
@@ -76,39 +79,39 @@ class Workers:
             self._wait_for_start(index)
         self._num_losses = [0] * len(arguments)
         self._log: list[Call] = []
-        # Of each worker, calls whose results nobody has waited for: they may have failed.
+        # Of each worker, the calls that have not been waited for: they may have failed.
         self._open_calls: list[list] = [[] for _ in arguments]
 
     def __len__(self) -> int:
         return len(self._arguments)
 
-    def ask(self, method: str, arguments: Sequence[tuple]) -> list:
+    def call(self, method: str, arguments: Sequence[tuple]) -> list:
         """Call a method of every worker that changes nothing; return the results in order."""
-        self._send_all(method, arguments)
+        self._send_to_all(method, arguments)
         return [
-            self.result(index, lambda i=index, own=own: self._send(i, method, own))
+            self.result(index, lambda i=index, own=own: self._send_to(i, method, own))
             for index, own in enumerate(arguments)
         ]
 
     def change(self, method: str, arguments: Sequence[tuple], key: Key | None = None) -> list:
         """Call a method that changes the workers; return the results in order."""
-        self.tell(method, arguments, key)
+        self.send(method, arguments, key)
         return [self.result(index) for index in range(len(self))]
 
-    def tell(self, method: str, arguments: Sequence[tuple], key: Key | None = None) -> None:
-        """Call a method that changes the workers, and go on; the next result meets its errors."""
+    def send(self, method: str, arguments: Sequence[tuple], key: Key | None = None) -> None:
+        """Call a method that changes the workers, without waiting; `result` raises its errors."""
         self._log.append(Call(method, arguments, key))
-        self._send_all(method, arguments)
+        self._send_to_all(method, arguments)
 
-    def know(self, arguments: Sequence[tuple]) -> None:
+    def replace_first_call(self, arguments: Sequence[tuple]) -> None:
         """Replace the arguments of the first call, for workers that are replaced from now on."""
         self._log[0] = self._log[0]._replace(arguments=arguments)
 
-    def forget(self, key: Key) -> None:
-        """Forget what was noted of a selection; it is over."""
+    def discard(self, key: Key) -> None:
+        """Discard what was noted of a selection that is over."""
         self._log = [call for call in self._log if call.key != key]
         for index in range(len(self)):
-            self._send(index, "close", (key,))
+            self._send_to(index, "close", (key,))
 
     def put(self, value: object) -> object:
         """Return a reference to a value, with which it is sent to a machine once."""
@@ -119,11 +122,11 @@ class Workers:
         for actor in self.actors:
             self._ray.kill(actor)
 
-    def _send_all(self, method: str, arguments: Sequence[tuple]) -> None:
+    def _send_to_all(self, method: str, arguments: Sequence[tuple]) -> None:
         for index, own in enumerate(arguments):
-            self._send(index, method, own)
+            self._send_to(index, method, own)
 
-    def _send(self, index: int, method: str, arguments: tuple) -> None:
+    def _send_to(self, index: int, method: str, arguments: tuple) -> None:
         sent = getattr(self.actors[index], method).remote(*arguments)
         self._open_calls[index].append(sent)
 
@@ -163,20 +166,20 @@ class Workers:
             )
 
     def _replace(self, index: int, error: Exception) -> None:
-        """Start a worker anew, and repeat what changed the lost one."""
+        """Start a worker again, and repeat what changed the lost one."""
         self._num_losses[index] += 1
-        first_line = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         if self._num_losses[index] > MAX_LOSSES:
             raise PatchCoreError(
-                f"expected workers that stay, lost worker {index} {MAX_LOSSES + 1} times: "
-                f"{first_line} (more shards need less memory each)"
+                f"expected worker {index} to keep running, lost it {MAX_LOSSES + 1} times: "
+                f"{reason} (more shards need less memory each)"
             )
-        log.warning("worker %d is lost and replaced: %s", index, first_line)
+        log.warning("worker %d is lost and replaced: %s", index, reason)
         self.actors[index] = self._actor_class.remote(*self._arguments[index])
         self._wait_for_start(index)
         self._open_calls[index].clear()
         for call in self._log:
-            self._send(index, call.method, call.arguments[index])
+            self._send_to(index, call.method, call.arguments[index])
 
 
 class RayShards(Shards):
@@ -193,22 +196,22 @@ class RayShards(Shards):
         super().__init__(counts)
         self._workers, self._key, self._device = workers, key, device
 
-    def ask(self, method: str, arguments: Sequence[tuple]) -> list:
+    def call(self, method: str, arguments: Sequence[tuple]) -> list:
         """Call a method of each shard; return the results in order."""
         calls = self._calls(method, arguments)
         if method in CHANGING:
-            found = self._workers.change("call", calls, self._key)
+            found = self._workers.change("call_shard", calls, self._key)
         else:
-            found = self._workers.ask("call", calls)
+            found = self._workers.call("call_shard", calls)
         return [v.to(self._device) if isinstance(v, torch.Tensor) else v for v in found]
 
-    def tell(self, method: str, arguments: Sequence[tuple]) -> None:
+    def send(self, method: str, arguments: Sequence[tuple]) -> None:
         """Call a method that changes each shard, without waiting for it."""
-        self._workers.tell("call", self._calls(method, arguments), self._key)
+        self._workers.send("call_shard", self._calls(method, arguments), self._key)
 
     def subtract(self, origin: torch.Tensor) -> None:
         """Subtract a vector (P,) from all projections; they stay centred for later selections."""
-        self._workers.tell("subtract", [(self._key, origin.cpu())] * len(self._workers))
+        self._workers.send("subtract", [(self._key, origin.cpu())] * len(self._workers))
 
     def _calls(self, method: str, arguments: Sequence[tuple]) -> list[tuple]:
         """Return the calls, with each tensor sent to a machine once."""
@@ -226,18 +229,27 @@ class RayPatches:
 
     Args:
         workers: The workers, which have not embedded yet.
-        request: What they embed.
+        embedder: Embeds their images.
+        images: The training images.
+        observer: Observes the stages.
         stops: By worker, the number of the first patch after its own.
     """
 
-    def __init__(self, workers: Workers, request: EmbeddingRequest, stops: Sequence[int]):
-        self._workers, self._embedder = workers, request.embedder
+    def __init__(
+        self,
+        workers: Workers,
+        embedder: Embedder,
+        images: TrainingImages,
+        observer: Observer,
+        stops: Sequence[int],
+    ):
+        self._workers, self._embedder = workers, embedder
         self._firsts, self._stops = [0, *stops[:-1]], stops
         self._num_selections = 0
         self._open: list[Key] = []
         digests, features, errors = [], [], []
-        with request.observer.stage("embed"):
-            workers.tell("embed", [(versions(), None)] * len(workers))
+        with observer.stage("embed"):
+            workers.send("embed", [(versions(), None)] * len(workers))
             for index in range(len(workers)):
                 try:
                     of_images, of_features, notes = workers.result(index)
@@ -249,11 +261,11 @@ class RayPatches:
                 digests.append(of_images)
                 features += [] if of_features is None else [of_features]
                 if notes is not None:
-                    request.images.notes.merge(notes)
-                request.observer.advance(len(of_images))
+                    images.notes.merge(notes)
+                observer.advance(len(of_images))
         if errors:
             raise errors[0].joined(errors[1:])
-        workers.know([(versions(), known) for known in digests])
+        workers.replace_first_call([(versions(), known) for known in digests])
         self.digests = np.concatenate(digests)
         self.features = torch.cat(features).to(self._embedder.device) if features else None
 
@@ -270,31 +282,31 @@ class RayPatches:
             (seed, bank, self._num_selections) for bank in range(self._embedder.num_banks)
         ]
         for key in self._open:
-            self._workers.tell("open", [(key, part) for part in parts], key)
+            self._workers.send("open", [(key, part) for part in parts], key)
         return [RayShards(self._workers, key, counts, self._embedder.device) for key in self._open]
 
     def free_projections(self) -> None:
         """Give back the memory of the projections."""
         self._close()
-        self._workers.tell("free_projections", [()] * len(self._workers))
+        self._workers.send("free_projections", [()] * len(self._workers))
 
     def close(self) -> None:
         """End the workers."""
         self._workers.stop()
 
-    def rows(self, numbers: np.ndarray, cutter: PatchCutter | None) -> EmbeddingRows:
+    def rows(self, numbers: np.ndarray, cropper: PatchCropper | None) -> EmbeddingRows:
         """Return embeddings, as `Patches.rows`."""
         numbers = np.unique(numbers)
-        cut = np.empty(0, dtype=np.int64) if cutter is None else cutter.indices
+        cropped = np.empty(0, dtype=np.int64) if cropper is None else cropper.indices
         calls, places = [], []
         for first, stop in zip(self._firsts, self._stops, strict=True):
             begin, end = np.searchsorted(numbers, (first, stop))
-            places.append(np.flatnonzero((cut >= first) & (cut < stop)))
-            calls.append((numbers[begin:end] - first, cut[places[-1]] - first))
-        found = self._workers.ask("rows", calls)
+            places.append(np.flatnonzero((cropped >= first) & (cropped < stop)))
+            calls.append((numbers[begin:end] - first, cropped[places[-1]] - first))
+        found = self._workers.call("rows", calls)
         for (_, crops), here in zip(found, places, strict=True):
             if len(here):
-                cutter.patches[here] = crops
+                cropper.patches[here] = crops
         rows = torch.cat([rows for rows, _ in found]).to(self._embedder.device)
         return EmbeddingRows(rows, numbers)
 
@@ -304,7 +316,7 @@ class RayPatches:
 
     def _close(self) -> None:
         for key in self._open:
-            self._workers.forget(key)
+            self._workers.discard(key)
         self._open = []
 
 
@@ -325,8 +337,8 @@ class RayEngine:
     gpus: float = 1
     num_threads: int = 0
 
-    def check(self, device: torch.device) -> None:
-        """Check that the cluster has the CPUs and GPUs for the workers.
+    def check(self, device: torch.device) -> list[Mapping[str, float]]:
+        """Check that the cluster has the CPUs and GPUs for the workers; return what its nodes have.
 
         Raises:
             PatchCoreError: It has too few.
@@ -338,6 +350,7 @@ class RayEngine:
                 f"{_describe(wanted)} each, found {'; '.join(map(_describe_node, nodes))} (shards, "
                 "device)"
             )
+        return nodes
 
     def _wanted(self, device: torch.device) -> dict[str, float]:
         """Return what Ray reserves for a worker at least, besides memory."""
@@ -350,8 +363,7 @@ class RayEngine:
             PatchCoreError: Ray is missing or not connected; the cluster has too little memory, or
                 too few CPUs or GPUs.
         """
-        self.check(device)
-        nodes, wanted = _resources(), self._wanted(device)
+        nodes, wanted = self.check(device), self._wanted(device)
         total = needs.while_selecting()
         most = _slots(nodes, wanted)
         limit = budget * GIGABYTE or math.inf
@@ -363,39 +375,44 @@ class RayEngine:
             if size <= limit and _slots(nodes, others) >= count:
                 cpus = self.cpus or _even_cpus(nodes, count, others)
                 return MemoryPlan(2, total / GIGABYTE, count, cpus)
-        each = total / max(self.shards or most, 1) / GIGABYTE
+        count = self.shards or most  # at least 1, by the check
         raise PatchCoreError(
-            f"expected a Ray cluster for {self.shards or most or 1} workers of {each:.2g} GB and "
+            f"expected a Ray cluster for {count} workers of {total / count / GIGABYTE:.2g} GB and "
             f"{_describe(wanted)} each, found {'; '.join(map(_describe_node, nodes))} (shards, "
             "memory_budget, device)"
         )
 
-    def embed(self, request: EmbeddingRequest) -> RayPatches:
+    def embed(
+        self,
+        training: TrainingPatches,
+        images: TrainingImages,
+        plan: MemoryPlan,
+        observer: Observer,
+    ) -> RayPatches:
         """Embed the images on workers; digests are always noted, images are never kept."""
-        embedder, images, judged = request.embedder, request.images, request.judged
+        embedder, judged = training.embedder, training.judged
         num_batches = math.ceil(len(images) / images.batch_size)
-        count = min(request.plan.shards, num_batches)
-        cpus = request.plan.cpus
+        count = min(plan.shards, num_batches)
+        cpus = plan.cpus
         threads = self.num_threads or max(int(cpus), 1)
         resources = {
             "num_cpus": cpus,
             "num_gpus": self.gpus if embedder.device.type == "cuda" else 0,
-            "memory": int(request.plan.needed * GIGABYTE / request.plan.shards) + WORKER_BYTES,
+            "memory": int(plan.needed * GIGABYTE / plan.shards) + WORKER_BYTES,
         }
         put = import_ray().put
-        method = put(embedder), put(request.scorer)
-        arguments, stops = [], [0]
+        method = put(embedder), put(training.scorer)
+        seeds, arguments, stops = training.request.seeds, [], [0]
         for batches in np.array_split(np.arange(num_batches), count):
             start = int(batches[0]) * images.batch_size
             stop = min((int(batches[-1]) + 1) * images.batch_size, len(images))
             stops.append(embedder.num_patches(stop))
             own = None if judged is None else judged[stops[-2] : stops[-1]].clone()
-            seeds = tuple(request.seeds)
             arguments.append((*method, images.part(start, stop), own, seeds, threads))
         log.info("workers of Ray that embed and select: %d, CPUs of each: %g", count, cpus)
         workers = Workers(arguments, resources)
         try:
-            return RayPatches(workers, request, stops[1:])
+            return RayPatches(workers, embedder, images, observer, stops[1:])
         except BaseException:
             workers.stop()  # the next attempt needs their CPUs
             raise
@@ -435,7 +452,7 @@ def _resources() -> list[Mapping[str, float]]:
 def _even_cpus(
     nodes: Sequence[Mapping[str, float]], count: int, others: Mapping[str, float]
 ) -> int:
-    """Return the most CPUs that each worker can have beside other resources, at least 1."""
+    """Return the most CPUs that each worker can have in addition to other resources, at least 1."""
     cpus = 1
     while _slots(nodes, {**others, "CPU": cpus + 1}) >= count:
         cpus += 1
@@ -443,7 +460,7 @@ def _even_cpus(
 
 
 def _slots(nodes: Sequence[Mapping[str, float]], wanted: Mapping[str, float]) -> int:
-    """Return the number of workers that fit into a cluster, by what each of them needs."""
+    """Return the number of workers that fit into a cluster, by what each worker needs."""
     return sum(
         min(int(node.get(name, 0) / amount) for name, amount in wanted.items() if amount)
         for node in nodes

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from patchcore.errors import PatchCoreError
 from patchcore.patch_embedding import make_embedding
 from patchcore.precision import PRECISIONS, float32_products, warn_if_emulated
 from patchcore.preprocess import Preprocess
-from patchcore.scales import Maps, Scales
+from patchcore.scales import Scales
 from patchcore.settings import BACKBONE, PER_LAYER, Settings
 from patchcore.tiling import Tiling
 
@@ -62,7 +62,7 @@ class Embedder:
         self.tiling = tiling_of(backbone, settings)
         self.scales = scales_of(backbone, settings)
         self.grid = grid_of(backbone, settings)
-        self.num_banks = num_banks_of(backbone, settings)
+        self.num_banks = num_banks_of(len(backbone.layers), settings)
         self._largest_batch = math.inf  # that is tried
 
     @property
@@ -128,23 +128,20 @@ class Embedder:
         images = self.preprocess.normalise(_upload(batch, self.device))
         images = images.to(self._precision.dtype)
         with float32_products(self._precision.tensor_float):
-            maps = layer_maps(self.backbone, images, self.tiling, self.scales)
+            maps = layer_maps(self.backbone.maps, images, self.tiling, self.scales)
         with float32_products():
             return self.patch_embedding([layer_map.float() for layer_map in maps])
 
 
 def layer_maps(
-    network: Callable[[torch.Tensor], Maps],
+    network: Callable[[torch.Tensor], Sequence[torch.Tensor]],
     images: torch.Tensor,
     tiling: Tiling | None,
     scales: Scales | None,
 ) -> list[torch.Tensor]:
     """Return the maps (B, C, h, w) of images (B, 3, H, W), in tiles or at several scales."""
     parts = tiling or scales
-    if parts is not None:
-        return parts.maps(network, images)
-    found = network(images)
-    return list(found.values() if isinstance(found, Mapping) else found)
+    return list(network(images)) if parts is None else parts.maps(network, images)
 
 
 def preprocess_of(backbone: Backbone, settings: Settings) -> Preprocess:
@@ -183,9 +180,9 @@ def scales_of(backbone: Backbone, settings: Settings) -> Scales | None:
     return Scales.of(settings.size_crop, settings.scales, backbone)
 
 
-def num_banks_of(backbone: Backbone, settings: Settings) -> int:
+def num_banks_of(num_layers: int, settings: Settings) -> int:
     """Return the number of memory banks."""
-    return len(backbone.layers) * len(settings.scales) if settings.banks == PER_LAYER else 1
+    return num_layers * len(settings.scales) if settings.banks == PER_LAYER else 1
 
 
 def _upload(array: np.ndarray, device: torch.device) -> torch.Tensor:

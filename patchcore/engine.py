@@ -1,47 +1,17 @@
 """Where the training patches of a fit are embedded and selected: in this process, or elsewhere."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from patchcore.device_memory import free_memory
-from patchcore.embedder import Embedder
 from patchcore.memory_plan import MemoryPlan, Needs, plan_memory
 from patchcore.observer import Observer
-from patchcore.passes import LocalPatches, Patches, Reader, TrainingImages
-from patchcore.scoring import Scorer
+from patchcore.passes import ImageReader, LocalPatches, Patches, TrainingImages
+from patchcore.training_patches import TrainingPatches
 
 # Share of the free memory that a fit may use; the rest is for the backbone, figures and others.
 SHARE_OF_FREE_MEMORY = 0.7
-
-
-@dataclass(frozen=True)
-class EmbeddingRequest:
-    """What an engine is asked to embed.
-
-    Attributes:
-        embedder: Embeds the images.
-        scorer: Defines the points that are projected.
-        images: The training images.
-        judged: (N,) bool, the patches that are not ignored; None for all.
-        seeds: Seeds of the projections.
-        observer: Observes the stages.
-        plan: How patches are kept.
-        with_digests: Whether the digests of the images are needed.
-        keep_images: Whether patches will be cropped from the images.
-    """
-
-    embedder: Embedder
-    scorer: Scorer
-    images: TrainingImages
-    judged: torch.Tensor | None
-    seeds: Sequence[int]
-    observer: Observer
-    plan: MemoryPlan
-    with_digests: bool
-    keep_images: bool
 
 
 class Engine(Protocol):
@@ -62,8 +32,21 @@ class Engine(Protocol):
             PatchCoreError: the memory is too small.
         """
 
-    def embed(self, request: EmbeddingRequest) -> Patches:
-        """Embed the training images."""
+    def embed(
+        self,
+        training: TrainingPatches,
+        images: TrainingImages,
+        plan: MemoryPlan,
+        observer: Observer,
+    ) -> Patches:
+        """Embed the training images.
+
+        Args:
+            training: Their patches.
+            images: The training images.
+            plan: How patches are kept.
+            observer: Observes the stages.
+        """
 
 
 class LocalEngine:
@@ -73,16 +56,21 @@ class LocalEngine:
         """Choose between one pass and two."""
         return plan_memory(needs, budget or SHARE_OF_FREE_MEMORY * free_memory(device))
 
-    def embed(self, request: EmbeddingRequest) -> LocalPatches:
+    def embed(
+        self,
+        training: TrainingPatches,
+        images: TrainingImages,
+        plan: MemoryPlan,
+        observer: Observer,
+    ) -> LocalPatches:
         """Embed the training images here."""
-        keep_embeddings = request.plan.passes == 1
-        with_digests = request.with_digests or not keep_embeddings
-        reader = Reader(request.embedder, request.images, with_digests, request.observer)
+        request, keep_embeddings = training.request, plan.passes == 1
+        with_digests = request.held_out or not keep_embeddings
         return LocalPatches(
-            reader,
+            ImageReader(training.embedder, images, with_digests, observer),
             request.seeds,
-            request.scorer,
-            request.judged,
+            training.scorer,
+            training.judged,
             keep_embeddings=keep_embeddings,
-            keep_images=request.keep_images,
+            keep_images=request.patches,
         )

@@ -3,6 +3,11 @@
 from collections.abc import Sequence
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its class if it has none."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 class PatchCoreError(ValueError):
     """An argument or file that cannot be used; the message says what was expected and found."""
 

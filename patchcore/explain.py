@@ -53,7 +53,7 @@ def patch_box(
         grid: (h, w).
         size: (H, W) of the image in pixels.
         fields: Width of the box in fields of the grid: 1 for the patch's own field, more for the
-            crops of `cut_patches`. The box ends at the image's border; the crops do not.
+            crops of `crop_patches`. The box ends at the image's border; the crops do not.
 
     Returns:
         (left, top, right, bottom) in pixels, right and bottom exclusive.
@@ -66,12 +66,12 @@ def patch_box(
     return left, top, right, bottom
 
 
-def cut_size(grid: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """Return (ph, pw), the size in pixels of the crops of `cut_patches` with 2 fields."""
+def crop_size(grid: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Return (ph, pw), the size in pixels of the crops of `crop_patches` with 2 fields."""
     return _cut_length(grid[0], size[0], 2), _cut_length(grid[1], size[1], 2)
 
 
-def cut_patches(
+def crop_patches(
     images: np.ndarray,
     image: np.ndarray,
     row: np.ndarray,
@@ -103,7 +103,7 @@ def rebuild(patches: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Compose an image from patches, blended where they overlap.
 
     Args:
-        patches: (h, w, ph, pw, 3) uint8, a crop of `cut_patches` for each position of the grid.
+        patches: (h, w, ph, pw, 3) uint8, a crop of `crop_patches` for each position of the grid.
         size: (H, W) of the image in pixels.
 
     Returns:

@@ -73,7 +73,7 @@ def _checked_shape(layer: str, output: object) -> _Shape:
         return tuple(output.shape)
     found = f"shape {tuple(output.shape)} for one image" if is_tensor else type(output).__name__
     raise PatchCoreError(
-        f"expected layer {layer!r} to give a map (B, C, h, w) or (B, h, w, C), or tokens "
+        f"expected layer {layer!r} to return a map (B, C, h, w) or (B, h, w, C), or tokens "
         f"(B, T, C), found {found} (layers)"
     )
 
@@ -86,15 +86,15 @@ def _map_axes(layer: str, shape: _Shape, size: _Size, second_shape: _Shape | Non
         possible = [axes for axes in _MAP_AXES if _in_proportion(shape, size, axes)]
     if len(possible) != 1:
         raise PatchCoreError(
-            f"expected layer {layer!r} to give a map (B, C, h, w) or (B, h, w, C), cannot tell "
-            f"which from the shape {shape} for an image of {size[0]}x{size[1]} pixels: choose "
-            "another layer (layers)"
+            f"expected layer {layer!r} to return a map (B, C, h, w) or (B, h, w, C), cannot "
+            f"determine the axes from the shape {shape} for an image of {size[0]}x{size[1]} "
+            "pixels: choose another layer (layers)"
         )
     return possible[0]
 
 
 def _follows(shape: _Shape, second_shape: _Shape, size: _Size, axes: str) -> bool:
-    """Tell whether the grid changes as the size of the image does, and the channels do not."""
+    """Return whether the grid changes as the size of the image does, and the channels do not."""
     sign = 1 if other_size(size) > size else -1
     height, width, channels = (
         sign * (second_shape[axis] - shape[axis]) for axis in _MAP_AXES[axes]
@@ -103,7 +103,7 @@ def _follows(shape: _Shape, second_shape: _Shape, size: _Size, axes: str) -> boo
 
 
 def _in_proportion(shape: _Shape, size: _Size, axes: str) -> bool:
-    """Tell whether the grid is the size of the image divided by one number."""
+    """Return whether the grid is the size of the image divided by one number."""
     height, width, _ = _MAP_AXES[axes]
     grid = shape[height], shape[width]
     return grid[0] * size[1] == grid[1] * size[0] or any(
@@ -135,7 +135,7 @@ def _token_grid(
     # Prefix tokens are few. As many as a row of the grid mean that there is no such grid.
     if not by_class and prefix >= min(grid):
         raise PatchCoreError(
-            f"expected layer {layer!r} to give tokens (B, T, C), a few and one for each position "
+            f"expected layer {layer!r} to return tokens (B, T, C), a few and one for each position "
             f"of a grid, found the shape {shape} for an image of {size[0]}x{size[1]} pixels: "
             "choose another layer (layers)"
         )

@@ -13,28 +13,25 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from patchcore.certificate import Cover
+from patchcore.certificate import Coverage
 from patchcore.context import Context, TrainedContext
-from patchcore.coreset import Selection, select_sizes
+from patchcore.coreset import alternate, select_sizes
 from patchcore.embedder import Embedder
-from patchcore.engine import EmbeddingRequest, Engine, LocalEngine
-from patchcore.ensemble import NUM_SAMPLES, NormalScores, draw_sample, normal_scores
+from patchcore.engine import Engine, LocalEngine
+from patchcore.ensemble import NormalScores, normal_scores
 from patchcore.errors import PatchCoreError
-from patchcore.explain import cut_size
+from patchcore.folds import make_folds, score_folds
 from patchcore.greedy import centre
-from patchcore.held_out import Folds, HeldOutCollector, HeldOutScores
-from patchcore.judged_patches import judged_patches, num_judged_patches
-from patchcore.memory_bank import Bank, Coreset, make_bank
-from patchcore.memory_plan import GIGABYTE, MemoryPlan, Needs
+from patchcore.held_out import HeldOutScores
+from patchcore.judged_patches import num_judged_patches
+from patchcore.memory_bank import Coreset
+from patchcore.memory_needs import memory_needs
+from patchcore.memory_plan import GIGABYTE, MemoryPlan
 from patchcore.observer import NO_OBSERVER, Observer
-from patchcore.origins import EmbeddingOrder, Origins
-from patchcore.passes import (
-    EmbeddingRows,
-    PatchCutter,
-    Patches,
-    TrainingImages,
-)
+from patchcore.origins import Origins
+from patchcore.passes import PatchCropper, Patches, TrainingImages
 from patchcore.scoring import Scorer
+from patchcore.training_patches import FitRequest, TrainingPatches, coreset_sizes
 
 log = logging.getLogger(__name__)
 
@@ -96,59 +93,6 @@ class FitResult:
         return replace(result, held_out=tuple(held_out))
 
 
-@dataclass(frozen=True)
-class FitRequest:
-    """Results to compute in a fit.
-
-    Attributes:
-        percentages: Shares of the training patches to select, ascending, in (0, 1].
-        seeds: Seeds of the selections, without duplicates.
-        held_out: Whether to score held-out images, for thresholds.
-        patches: Whether to keep the crops of the coreset's patches.
-        normal: Whether to measure the scores of training patches, for ensembles.
-        memory_budget: Gigabytes for embeddings, selections and coresets; 0 for
-            most of what is free.
-    """
-
-    percentages: tuple[float, ...]
-    seeds: tuple[int, ...] = (0,)
-    held_out: bool = True
-    patches: bool = True
-    normal: bool = False
-    memory_budget: float = 0.0
-
-
-def coreset_sizes(num_patches: int, percentages: Sequence[float], k: int) -> tuple[int, ...]:
-    """Return the coreset size of each percentage: int(N * percentage), as in the paper's code.
-
-    Raises:
-        PatchCoreError: a size is smaller than k.
-    """
-    sizes = tuple(int(num_patches * percentage) for percentage in percentages)
-    if sizes[0] < max(k, 1):
-        raise PatchCoreError(
-            f"expected at least k = {k} patches in the coreset, found {sizes[0]}: "
-            f"{percentages[0]:g} of {num_patches} training patches (percentage_coreset, k)"
-        )
-    return sizes
-
-
-def memory_needs(
-    embedder: Embedder, scorer: Scorer, num_images: int, batch_size: int, request: FitRequest
-) -> Needs:
-    """Return what a fit to ``num_images`` different images keeps in memory, before it is made.
-
-    Raises:
-        PatchCoreError: a percentage of the patches is fewer than k.
-    """
-    order = EmbeddingOrder.of(num_images, len(embedder.versions), batch_size)
-    num_patches = num_judged_patches(embedder, scorer, num_images)
-    sizes = coreset_sizes(num_patches, request.percentages, scorer.k)
-    judged = judged_patches(embedder, scorer, order)
-    folds = _make_folds(embedder, scorer, order, request, np.arange(num_images), judged)
-    return _needs(embedder, request, len(order), sizes, folds)
-
-
 @torch.inference_mode()
 def fit(
     embedder: Embedder,
@@ -178,10 +122,11 @@ def fit(
         raise PatchCoreError("expected at least one training image, found none")
     engine = engine or LocalEngine()
     check_sizes(embedder, scorer, context, len(images), request.percentages)
-    if context is None:
-        return _fit_bank(embedder, scorer, images, request, observer, engine)
-    request = replace(request, normal=True)  # to join scores of different units
+    if context is not None:
+        request = replace(request, normal=True)  # to join scores of different units
     large = _fit_bank(embedder, scorer, images, request, observer, engine)
+    if context is None:
+        return large
     budget = request.memory_budget
     if budget:  # the first coresets are kept meanwhile
         kept = sum(coreset.bank.embeddings.nbytes for coreset in large.coresets.values())
@@ -236,166 +181,79 @@ def _fit_bank(
         engine: Where the patches are embedded and selected.
         copies: (N,) int64, the group of copies of each image; None to find copies.
     """
-    order = EmbeddingOrder.of(len(images), len(embedder.versions), images.batch_size)
-    num_patches = num_judged_patches(embedder, scorer, len(images))
-    sizes = coreset_sizes(num_patches, request.percentages, scorer.k)
-    judged = judged_patches(embedder, scorer, order)
-    # The plan counts on different images: copies are known after the first pass.
-    folds = _make_folds(embedder, scorer, order, request, np.arange(len(images)), judged)
-    needs = _needs(embedder, request, len(order), sizes, folds)
-    plan = engine.plan(needs, request.memory_budget, embedder.device)
+    training = TrainingPatches.of(embedder, scorer, len(images), images.batch_size, request)
+    plan = engine.plan(memory_needs(training), request.memory_budget, embedder.device)
     if plan.passes > 1:
         log.info("memory is short: %s", plan.describe())
     else:
-        log.debug("%s; %d patches, coresets of %s", plan.describe(), num_patches, sizes)
-
-    embedding = EmbeddingRequest(
-        embedder,
-        scorer,
-        images,
-        judged,
-        request.seeds,
-        observer,
-        plan,
-        with_digests=request.held_out,
-        keep_images=request.patches,
-    )
-    with closing(engine.embed(embedding)) as patches:
-        return _learn(patches, embedding, request, order, copies)
+        log.debug(
+            "%s; %d patches, coresets of %s", plan.describe(), training.num_judged, training.sizes
+        )
+    with closing(engine.embed(training, images, plan, observer)) as patches:
+        if request.held_out and copies is None:
+            copies = training.order.groups_of_copies(patches.digests)
+        return _learn(training, patches, copies, tuple(images.names), plan, observer)
 
 
 def _learn(
+    training: TrainingPatches,
     patches: Patches,
-    embedding: EmbeddingRequest,
-    request: FitRequest,
-    order: EmbeddingOrder,
     copies: np.ndarray | None,
+    names: tuple[str, ...],
+    plan: MemoryPlan,
+    observer: Observer,
 ) -> FitResult:
     """Select coresets among embedded patches, and score held-out images."""
-    embedder, scorer, judged = embedding.embedder, embedding.scorer, embedding.judged
-    observer, names = embedding.observer, tuple(embedding.images.names)
-    num_images = len(embedding.images)
-    num_patches = num_judged_patches(embedder, scorer, num_images)
-    sizes = coreset_sizes(num_patches, request.percentages, scorer.k)
+    embedder, scorer, request = training.embedder, training.scorer, training.request
     first_seed = request.seeds[0]
-    samples = _draw_samples(num_patches, judged, request.seeds if request.normal else ())
-    if request.held_out and copies is None:
-        copies = order.groups_of_copies(patches.digests)
-    folds = _make_folds(embedder, scorer, order, request, copies, judged)
-    selected, covers = _select_coresets(patches, request.seeds, sizes, judged, observer)
-    fold_selections = _select_folds(patches, first_seed, folds)
+    samples, folds = training.samples(), make_folds(training, copies)
+    selected, coverage = _select_coresets(training, patches, observer)
+    fold_selections = [fold.select(patches, first_seed) for fold in folds]
     patches.free_projections()
 
-    cutter = PatchCutter(selected[first_seed], embedder) if request.patches else None
-    scored = [fold.patches for fold in folds]
+    cropper = PatchCropper(selected[first_seed], embedder) if request.patches else None
+    scored = [fold.patches.ravel() for fold in folds]
     needed = np.concatenate([*selected.values(), *fold_selections, *scored, *samples.values()])
-    rows, features = patches.rows(needed, cutter), patches.features
+    rows, features = patches.rows(needed, cropper), patches.features
     coresets = {
         seed: Coreset(
             indices,
-            tuple(scorer.metric.num_banks * size for size in sizes),
-            _make_bank(rows, indices, scorer, features),
+            tuple(scorer.metric.num_banks * size for size in training.sizes),
+            scorer.make_bank(rows.take(indices), indices, features),
             seed,
-            Origins.locate(indices, embedder.grid, order, names, embedder.versions),
-            cutter.patches if cutter is not None and seed == first_seed else None,
-            covers[seed],
+            Origins.locate(indices, embedder.grid, training.order, names, embedder.versions),
+            cropper.patches if cropper is not None and seed == first_seed else None,
+            coverage[seed],
         )
         for seed, indices in selected.items()
     }
     _log_widened(coresets[first_seed], scorer)
-    held_out = _score_held_out(embedder, scorer, rows, features, folds, fold_selections, len(sizes))
+    held_out = score_folds(training, folds, fold_selections, rows, features)
     normal = {}
     for seed, sample in samples.items():
         with observer.stage("normalise", seed):
             normal[seed] = normal_scores(rows.take(sample), sample, coresets[seed], scorer)
-    return FitResult(request.percentages, coresets, held_out, normal, embedding.plan, copies)
-
-
-@dataclass(frozen=True)
-class _Fold:
-    """Fold of images that are scored by a coreset of the other folds.
-
-    Attributes:
-        images: (n,) int64, training images to score.
-        patches: (n * h * w,) int64, the numbers of their patches.
-        candidates: (N,) bool, the judged patches of the other folds.
-        sizes: Coreset sizes of the percentages, ascending, of each bank.
-    """
-
-    images: np.ndarray
-    patches: np.ndarray
-    candidates: torch.Tensor
-    sizes: tuple[int, ...]
-
-
-def _draw_samples(
-    num_patches: int, judged: torch.Tensor | None, seeds: Sequence[int]
-) -> dict[int, np.ndarray]:
-    """Return the numbers of the training patches for `normal_scores`, by seed."""
-    samples = {seed: draw_sample(num_patches, seed) for seed in seeds}
-    if judged is None:
-        return samples
-    numbers = np.flatnonzero(judged.cpu().numpy())
-    return {seed: numbers[sample] for seed, sample in samples.items()}
+    return FitResult(request.percentages, coresets, held_out, normal, plan, copies)
 
 
 def _select_coresets(
-    patches: Patches,
-    seeds: Sequence[int],
-    sizes: Sequence[int],
-    judged: torch.Tensor | None,
-    observer: Observer,
-) -> tuple[dict[int, np.ndarray], dict[int, tuple[Cover, ...]]]:
+    training: TrainingPatches, patches: Patches, observer: Observer
+) -> tuple[dict[int, np.ndarray], dict[int, tuple[Coverage, ...]]]:
     """Select the largest coreset of each seed from its projections, which are centred in place.
 
     Returns:
         The selected patches of each seed; how well each size covers all patches, in the first bank.
     """
-    selected, covers = {}, {}
-    for seed in seeds:
+    selected, coverage = {}, {}
+    for seed in training.request.seeds:
         found = []
-        for shards in patches.shards(seed, judged):
-            with observer.selection(seed, sizes) as progress:
+        for shards in patches.shards(seed, training.judged):
+            with observer.selection(seed, training.sizes) as progress:
                 centre(shards, seed)
-                found.append(select_sizes(shards, sizes, seed=seed, progress=progress))
-        selected[seed] = _in_turn(found, judged)
-        covers[seed] = found[0].covers
-    return selected, covers
-
-
-def _select_folds(patches: Patches, seed: int, folds: Sequence[_Fold]) -> list[np.ndarray]:
-    """Select the largest coreset of the other folds, for each fold."""
-    selections = []
-    for fold in folds:
-        banks = patches.shards(seed, fold.candidates)
-        found = [select_sizes(shards, fold.sizes, seed=seed) for shards in banks]
-        selections.append(_in_turn(found, fold.candidates))
-    return selections
-
-
-def _in_turn(selections: Sequence[Selection], candidates: torch.Tensor | None) -> np.ndarray:
-    """Return the patches (M,) of each of L banks in turn, (M * L,), as `LayeredBank` has them.
-
-    Args:
-        selections: The selection of each bank, by number of the candidate.
-        candidates: (N,) bool, the patches to select from; None for all.
-    """
-    numbers = np.stack([selection.numbers for selection in selections], axis=1).ravel()
-    return numbers if candidates is None else np.flatnonzero(candidates.cpu().numpy())[numbers]
-
-
-def _make_bank(
-    rows: EmbeddingRows, indices: np.ndarray, scorer: Scorer, features: torch.Tensor | None
-) -> Bank:
-    """Return the bank of selected patches (M * L,), those of the banks in turn."""
-    num_banks = scorer.metric.num_banks
-    points = scorer.metric.points(rows.take(indices))
-    area = scorer.area_of(indices, features, points.device)
-    if num_banks == 1:
-        return make_bank(points, area=area)
-    bank_of_row = torch.arange(len(points), device=points.device) % num_banks
-    parts = torch.stack(scorer.metric.parts(points), dim=1)  # (M * L, L, D)
-    return make_bank(parts[torch.arange(len(points)), bank_of_row], num_banks, area)
+                found.append(select_sizes(shards, training.sizes, seed=seed, progress=progress))
+        selected[seed] = alternate(found, training.judged)
+        coverage[seed] = found[0].coverage
+    return selected, coverage
 
 
 def _log_widened(coreset: Coreset, scorer: Scorer) -> None:
@@ -406,7 +264,7 @@ def _log_widened(coreset: Coreset, scorer: Scorer) -> None:
         if count:
             log.info(
                 "%d of %d positions have fewer than k = %d of %d coreset patches within the search "
-                "radius %d and use the smallest one with k (--search_radius, "
+                "radius %d; these use the smallest radius with k patches (--search_radius, "
                 "--percentage_coreset)",
                 count,
                 scorer.grid[0] * scorer.grid[1],
@@ -414,87 +272,3 @@ def _log_widened(coreset: Coreset, scorer: Scorer) -> None:
                 size,
                 area.radius,
             )
-
-
-def _make_folds(
-    embedder: Embedder,
-    scorer: Scorer,
-    order: EmbeddingOrder,
-    request: FitRequest,
-    groups: np.ndarray | None,
-    judged: torch.Tensor | None,
-) -> list[_Fold]:
-    """Return the folds to score; none if the other folds have too few patches.
-
-    ``groups`` (N,) int64 is the group of copies of each training image; ``judged`` tells which
-    training patches are not ignored, None if none is.
-    """
-    if not request.held_out:
-        return []
-    per_image = embedder.patches_per_image
-    folds = Folds(groups, request.seeds[0])
-    unchanged = np.flatnonzero(order.versions == 0)  # (num_images,) in the order of embedding
-    made = []
-    for number in folds.needed():
-        others = folds.fold_of_image[order.images] != number
-        candidates = torch.from_numpy(np.repeat(others, per_image)).to(embedder.device)
-        if judged is not None:
-            candidates &= judged
-        try:
-            sizes = coreset_sizes(int(candidates.sum()), request.percentages, scorer.k)
-        except PatchCoreError:
-            return []
-        images = folds.scored_images(number)
-        patches = unchanged[images][:, None] * per_image + np.arange(per_image)
-        made.append(_Fold(images, patches.ravel(), candidates, sizes))
-    return made
-
-
-def _needs(
-    embedder: Embedder,
-    request: FitRequest,
-    num_embedded: int,
-    sizes: Sequence[int],
-    folds: Sequence[_Fold],
-) -> Needs:
-    """Return what the fit keeps in memory."""
-    size = embedder.preprocess.size_crop
-    piece = cut_size(embedder.grid, size)
-    # Images and their crops stay in the host's memory; for a GPU, the plan covers its own memory.
-    keeps_images = request.patches and embedder.device.type == "cpu"
-    sampled = NUM_SAMPLES * len(request.seeds) if request.normal else 0
-    return Needs(
-        num_images=num_embedded,
-        patches_per_image=embedder.patches_per_image,
-        embed_dim=embedder.embed_dim,
-        coreset_sizes=(sizes[-1],) * (len(request.seeds) * embedder.num_banks),
-        fold_sizes=tuple(fold.sizes[-1] for fold in folds for _ in range(embedder.num_banks)),
-        scored_patches=sum(len(fold.patches) for fold in folds) + sampled,
-        image_bytes=3 * size[0] * size[1] if keeps_images else 0,
-        patch_bytes=3 * piece[0] * piece[1] if keeps_images else 0,
-        num_banks=embedder.num_banks,
-    )
-
-
-def _score_held_out(
-    embedder: Embedder,
-    scorer: Scorer,
-    rows: EmbeddingRows,
-    features: torch.Tensor | None,
-    folds: Sequence[_Fold],
-    selections: Sequence[np.ndarray],
-    num_percentages: int,
-) -> tuple[HeldOutScores | None, ...]:
-    """Score the images of each fold by the coreset of the other folds."""
-    collector = HeldOutCollector(scorer, embedder.preprocess.size_crop, num_percentages)
-    for fold, indices in zip(folds, selections, strict=True):
-        patches_of = fold.patches.reshape(len(fold.images), -1)
-
-        def embeddings_of(batch: slice, patches_of: np.ndarray = patches_of) -> torch.Tensor:
-            taken = rows.take(patches_of[batch].ravel())
-            return taken.view(-1, *embedder.grid, taken.shape[1])
-
-        bank = _make_bank(rows, indices, scorer, features)
-        sizes = [scorer.metric.num_banks * size for size in fold.sizes]
-        collector.add(bank, sizes, fold.images, embeddings_of)
-    return collector.finish()

@@ -7,20 +7,16 @@ that they leave by other patches (on MVTec AD's bottle, 1 %, such scores are 15 
 of new normal images).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from patchcore.memory_bank import Bank
+from patchcore.passes import EmbeddingRows
 from patchcore.scoring import Scorer
 
-# The images of a fold are scored by a coreset of three quarters of all images. Its selection takes
-# nine sixteenths of the time of the full one. With more folds, more selections are needed to score
-# enough images: five took 1.3 to 1.5 times as long for MVTec AD's bottle (209 images, 1 % and
-# 10 %), and changed thresholds by 0 to 3 %, no more than another seed does.
-NUM_FOLDS = 4
 # Folds are scored until this many images are: a false-positive rate of 1 % needs 99.
 ENOUGH_IMAGES = 100
 # Images to score at a time: few, for memory, but enough that preparing a search is worthwhile.
@@ -96,41 +92,6 @@ class HeldOutScores:
         return float(np.interp(rate, PIXEL_RATES, self.pixel_scores))
 
 
-class Folds:
-    """The division of training images into folds; copies of an image are in one fold.
-
-    Only the first of several copies is scored: the rate of a threshold follows from the number of
-    different images.
-
-    Args:
-        group_of_image: (N,) int64, the group of each training image: copies of one image are a
-            group. The groups are numbered in the order of their first images.
-        seed: Seed of the division.
-    """
-
-    def __init__(self, group_of_image: np.ndarray, seed: int):
-        groups, self._first_images = np.unique(group_of_image, return_index=True)
-        self._count = min(NUM_FOLDS, len(groups))
-        fold_of_group = np.empty(len(groups), dtype=np.int64)
-        shuffled = np.random.RandomState(seed).permutation(len(groups))
-        fold_of_group[shuffled] = np.arange(len(groups)) % self._count
-        self.fold_of_image = fold_of_group[group_of_image]
-
-    def needed(self) -> Iterator[int]:
-        """Yield folds until enough images are scored; none if all images are copies of one."""
-        done = 0
-        for fold in range(self._count if self._count > 1 else 0):
-            if done >= ENOUGH_IMAGES:
-                return
-            done += len(self.scored_images(fold))
-            yield fold
-
-    def scored_images(self, fold: int) -> np.ndarray:
-        """Return the training images of a fold to score: at most `ENOUGH_IMAGES`, no copies."""
-        first = self._first_images
-        return first[self.fold_of_image[first] == fold][:ENOUGH_IMAGES]
-
-
 class HeldOutCollector:
     """Scores held-out images and collects their scores, for each percentage.
 
@@ -154,7 +115,8 @@ class HeldOutCollector:
         bank: Bank,
         sizes: Sequence[int],
         images: np.ndarray,
-        embeddings_of: Callable[[slice], torch.Tensor],
+        patches: np.ndarray,
+        rows: EmbeddingRows,
     ) -> None:
         """Score the images of a fold by a coreset selected without them.
 
@@ -162,11 +124,13 @@ class HeldOutCollector:
             bank: The coreset's embeddings.
             sizes: Coreset sizes of the percentages, ascending, of all banks together.
             images: (n,) int64, the images of the fold to score.
-            embeddings_of: Returns the embeddings (b, h, w, D) float32 of a slice of these images.
+            patches: (n, h * w) int64, the numbers of their patches.
+            rows: The embeddings of these patches.
         """
         self._numbers.append(images)
         for start in range(0, len(images), BATCH_IMAGES):
-            embeddings = embeddings_of(slice(start, start + BATCH_IMAGES))
+            taken = rows.take(patches[start : start + BATCH_IMAGES].ravel())
+            embeddings = taken.view(-1, *self._scorer.grid, taken.shape[1])
             predictions = self._scorer.predict(embeddings, bank, sizes)
             for part, prediction in enumerate(predictions):
                 self._images[part].append(prediction.score)

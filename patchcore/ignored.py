@@ -8,7 +8,7 @@ import numpy as np
 from patchcore.errors import PatchCoreError
 from patchcore.preprocess import Preprocess
 
-# Largest difference in pixels between a mask's side and the one that the image's proportions give.
+# Largest difference in pixels between a mask's side and its length by the image's aspect ratio.
 ROUNDING = 1.0
 
 
@@ -19,7 +19,7 @@ class IgnoreMask:
     Attributes:
         pixels: (H, W) bool of the crop, True where ignored; neither empty nor full.
         size: (height, width) in pixels of the mask as it was given. Images must have its
-            proportions.
+            aspect ratio.
     """
 
     pixels: np.ndarray
@@ -54,13 +54,13 @@ class IgnoreMask:
         return cls(pixels, mask.shape)
 
     def check(self, size: tuple[int, int]) -> None:
-        """Check that an image has the proportions of the mask.
+        """Check that an image has the aspect ratio of the mask.
 
         Args:
             size: (H, W) of the image in pixels.
 
         Raises:
-            PatchCoreError: it has others, so that the mask would cover other things.
+            PatchCoreError: the aspect ratios differ, so the mask would cover other things.
         """
         (height, width), (own_height, own_width) = size, self.size
         difference = min(
@@ -69,7 +69,7 @@ class IgnoreMask:
         )
         if difference > ROUNDING:
             raise PatchCoreError(
-                f"expected an image in the proportions of the mask of ignored pixels, "
+                f"expected an image with the aspect ratio of the mask of ignored pixels, "
                 f"{own_width}x{own_height}, found {width}x{height}: give a mask for images of this "
                 "size (ignore_mask)"
             )
@@ -78,14 +78,14 @@ class IgnoreMask:
         """Return a mask that ignores what either mask ignores.
 
         Raises:
-            PatchCoreError: the masks have other proportions, or ignore everything together.
+            PatchCoreError: the aspect ratios differ, or both masks together ignore everything.
         """
         self.check(other.size)
         pixels = self.pixels | other.pixels
         if pixels.all():
             raise PatchCoreError(
-                "expected masks that leave pixels to judge, found that the model's mask and the "
-                "given one together ignore everything (ignore_mask)"
+                "expected at least one pixel that is not ignored, found that the model's mask and "
+                "the given mask together ignore everything (ignore_mask)"
             )
         return IgnoreMask(pixels, self.size)
 
@@ -101,7 +101,7 @@ class IgnoreMask:
         """Return the ignored patches: those with at least half of their cell ignored.
 
         The cell of a patch is its share of the image: the image divided by the grid. Its receptive
-        field is larger, so a judged patch beside an ignored one still sees ignored pixels.
+        field is larger, so a judged patch next to an ignored one still sees ignored pixels.
 
         Args:
             grid: (h, w).

@@ -83,7 +83,7 @@ def _shapes(network: nn.Module, size: tuple[int, int]) -> dict[str, tuple[int, .
     ]
     try:
         network(trial_images(network, size))
-    # Whatever a user's network raises: `Backbone` reports a size that it does not take.
+    # A user's network may raise any exception. `Backbone` reports a size that it does not take.
     except Exception as error:
         log.debug("the backbone does not take images of %s pixels: %s", size, error)
     finally:
@@ -116,7 +116,7 @@ def _blocks(network: nn.Module, outputs: Mapping[str, LayerLayout]) -> list[str]
         kind = type(network.get_submodule(name))
         return _holder(name), kind, layout.grid, layout.channels
 
-    # A block has parts; a norm or an identity beside the blocks has none.
+    # A block has parts; a norm or an identity next to the blocks has none.
     tokens = [
         name
         for name, layout in outputs.items()

@@ -33,6 +33,8 @@ GROUP = 32
 # A query with more possible groups than this share of the bank's rows is searched plainly: a
 # distance computed alone takes 30 times as long as one within a matrix product.
 MAX_GROUP_SHARE = 1 / 64
+# Number of vectors that are shortened at a time.
+SHORTENED_ROWS = 512
 # Rows of the bank from which its principal axes are estimated.
 SAMPLE_ROWS = 2048
 
@@ -145,7 +147,7 @@ class BoundedPart:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return ascending pairs of a query and a row, (P,) each: all possible neighbours.
 
-        Queries with too many of them are left out.
+        Queries with too many possible neighbours are left out.
         """
         least = bounds.amin(1)  # (Q, groups)
         groups = least.topk(k, dim=1, largest=False).indices  # (Q, k)
@@ -197,11 +199,11 @@ def _principal_axes(embeddings: torch.Tensor) -> Axes:
     return Axes(centre.double(), torch.linalg.qr(directions.double()).Q)
 
 
-def _shorten(vectors: torch.Tensor, axes: Axes, block_rows: int = 512) -> Short:
+def _shorten(vectors: torch.Tensor, axes: Axes) -> Short:
     """Shorten (n, D) vectors. In float64, since its rounding is negligible in float32."""
     coordinates, squares = torch.empty(len(vectors), HEAD + 1), torch.empty(len(vectors))
-    for start in range(0, len(vectors), block_rows):
-        rows = slice(start, start + block_rows)
+    for start in range(0, len(vectors), SHORTENED_ROWS):
+        rows = slice(start, start + SHORTENED_ROWS)
         centred = vectors[rows].double().sub_(axes.centre)
         head = centred @ axes.directions  # (rows, HEAD)
         whole = torch.linalg.vector_norm(centred, dim=1).square_()

@@ -3,18 +3,18 @@
 import functools
 import importlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import faiss
 import numpy as np
 import torch
 
-from patchcore.certificate import Cover
+from patchcore.certificate import Coverage
 from patchcore.distances import faiss_nearest, true_distances
 from patchcore.errors import PatchCoreError
 from patchcore.lower_bounds import LowerBounds
-from patchcore.nearby import LimitedSearch, Places, SearchArea
+from patchcore.nearby import LimitedSearch, Places, SearchArea, check_k
 from patchcore.origins import Origins
 from patchcore.precision import float32_products
 
@@ -77,26 +77,6 @@ class MemoryBank:
             PatchCoreError: k is larger than the bank.
         """
         return self.begin(queries, k).extend_to(len(self))
-
-    def search_prefixes(
-        self, queries: torch.Tensor, k: int, sizes: Sequence[int]
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Find the nearest neighbours of each query among the first m of the bank, for several m.
-
-        Args:
-            queries: (Q, D) float32 on the bank's device.
-            k: Number of neighbours, from 1 to the smallest size.
-            sizes: Ascending, from k to M.
-
-        Yields:
-            What `search` returns for a bank of each size.
-
-        Raises:
-            PatchCoreError: k is larger than the smallest size.
-        """
-        search = self.begin(queries, k)
-        for size in sizes:
-            yield search.extend_to(size)
 
     def begin(
         self, queries: torch.Tensor, k: int, where: Places | None = None
@@ -236,11 +216,7 @@ class PrefixSearch:
         Raises:
             PatchCoreError: k is larger than the size.
         """
-        if not 1 <= self._k <= size:
-            raise PatchCoreError(
-                f"expected k from 1 to the coreset's size {size}, found {self._k} (k, "
-                "percentage_coreset)"
-            )
+        check_k(self._k, size)
         if size > self._size:  # two percentages may have the same size
             found = self._search(self._size, size)
             self._best = found if self._best is None else _merge(self._best, found, self._k)
@@ -272,7 +248,7 @@ class Coreset:
         seed: Seed of the selection.
         origins: The training image and the position of each patch.
         patches: (M, ph, pw, 3) uint8, crop of each patch; None if not kept.
-        covers: How well each size covers all training patches, in projections; empty if unknown.
+        coverage: How well each size covers all training patches, in projections; empty if unknown.
     """
 
     indices: np.ndarray
@@ -281,15 +257,16 @@ class Coreset:
     seed: int
     origins: Origins
     patches: np.ndarray | None = None
-    covers: tuple[Cover, ...] = ()
+    coverage: tuple[Coverage, ...] = ()
 
-    def of_size(self, size: int) -> "Coreset":
-        """Return the coreset of one percentage alone: the first ``size`` patches."""
+    def part(self, number: int) -> "Coreset":
+        """Return the coreset of one percentage alone, by its position: the first patches."""
+        size = self.sizes[number]
         patches = None if self.patches is None else self.patches[:size]
         origins = self.origins.first(size)
         bank = self.bank.first(size)
-        covers = (self.covers[self.sizes.index(size)],) if self.covers else ()
-        return Coreset(self.indices[:size], (size,), bank, self.seed, origins, patches, covers)
+        coverage = (self.coverage[number],) if self.coverage else ()
+        return Coreset(self.indices[:size], (size,), bank, self.seed, origins, patches, coverage)
 
 
 def _search_in_full(queries: torch.Tensor, part: torch.Tensor, k: int) -> torch.Tensor:

@@ -24,7 +24,7 @@ class MemoryPlan:
         passes: Number of times that the images are embedded, 1 or 2.
         needed: Required memory in gigabytes, of all shards together.
         shards: Number of processes that hold the patches.
-        cpus: CPUs of each of them, if they are workers; 0 for this process alone.
+        cpus: CPUs of each process, if they are workers; 0 for this process alone.
     """
 
     passes: int

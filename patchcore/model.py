@@ -28,8 +28,8 @@ from patchcore.record import read_record
 from patchcore.scoring import Scorer
 from patchcore.settings import Settings
 from patchcore.thresholds import BestThresholds, Thresholds, choose_thresholds
-from patchcore.trained import Joined, Trained
-from patchcore.weights import DEFAULT, load_backbone
+from patchcore.trained import Extension, Trained
+from patchcore.weights import DEFAULT, load_backbone_for
 
 DEFAULT_BACKBONE = "wide_resnet50_2"
 
@@ -59,7 +59,7 @@ class PatchCore:
         device: A torch device, for example ``cpu`` or ``cuda``.
         batch_size: Number of images at a time.
         ignore_mask: (H, W) bool, True where all images are neither learned nor judged; of the
-            images' size or proportions. None to ignore nothing.
+            images' size or aspect ratio. None to ignore nothing.
         **settings: The fields of `patchcore.settings.Settings`, which describes each of them.
 
     Raises:
@@ -80,14 +80,7 @@ class PatchCore:
         self.settings = Settings(**settings)
         self.batch_size = batch_size
         if isinstance(backbone, str):
-            backbone = load_backbone(
-                backbone,
-                layers,
-                weights,
-                size=self.settings.size_network,
-                seed=self.settings.seed,
-                norm_tokens=self.settings.norm_tokens,
-            )
+            backbone = load_backbone_for(self.settings, backbone, layers, weights)
         self.embedder = Embedder(backbone, self.settings, torch.device(device))
         self.trained: Trained | None = None
         self.context = Context.of(self.backbone, self.settings, self.device)
@@ -171,7 +164,7 @@ class PatchCore:
             (*size_crop, 3) uint8 RGB.
 
         Raises:
-            PatchCoreError: it has not the proportions of the mask of ignored pixels.
+            PatchCoreError: the aspect ratio differs from that of the mask.
         """
         return self.cropper(image)
 
@@ -213,12 +206,12 @@ class PatchCore:
         self.trained = Trained(result.first, held_out, thresholds, mask=self.mask, context=context)
         return self
 
-    def extend(self, images: Iterable, names: Sequence[str] = ()) -> Joined:
-        """Let new normal images join the model, without training again.
+    def extend(self, images: Iterable, names: Sequence[str] = ()) -> Extension:
+        """Add new normal images to the model without retraining.
 
-        Only those of their patches are added that are farther from the coreset than its covering
-        radius. The images are scored before they join: their scores and the thresholds by them are
-        in ``trained.joined``, beside those of the first training, which `thresholds` still gives.
+        A patch is added only if it is farther from the coreset than the covering radius. The images
+        are scored before they are added. Their scores and the thresholds by them are in
+        ``trained.extension``; `thresholds` still gives those of the first training.
 
         Args:
             images: New normal images, in the forms that `fit` takes. Their embeddings are all kept
@@ -236,7 +229,7 @@ class PatchCore:
             raise PatchCoreError("expected a fitted PatchCore to extend: call fit or load first")
         new = self._cropped(images, names)
         self.trained = extend(self.embedder, self.scorer, self.trained, new)
-        return self.trained.joined
+        return self.trained.extension
 
     def _cropped(self, images: Iterable, names: Sequence[str]) -> CroppedImages:
         """Return cropped images with their names."""
@@ -331,8 +324,8 @@ class PatchCore:
         Args:
             folder: Folder with ``model.json``.
             backbone: Replaces the recorded backbone: a name, or the network itself. Needed if the
-                model was trained with the user's own network, since code is not imported because
-                a file names it.
+                model was trained with the user's own network, since code named in a file is
+                never imported.
             weights: Replaces the recorded weights: ``default``, ``random`` or a file. They must be
                 the same weights.
             device: Device of the computation.
@@ -353,21 +346,16 @@ class PatchCore:
                 network, settings, device=device, batch_size=batch_size, ignore_mask=ignore_mask
             )
             model.trained = storage.read_trained(folder, record, model.device)
-            model._ignore_too(model.trained.mask)
+            learned = model.trained.mask
+            if learned is not None:
+                model._set_mask(learned if model.mask is None else learned.joined(model.mask))
         return model
-
-    def _ignore_too(self, mask: IgnoreMask | None) -> None:
-        """Ignore more pixels."""
-        if mask is not None:
-            self._set_mask(mask if self.mask is None else mask.joined(self.mask))
 
     def _set_mask(self, mask: IgnoreMask | None) -> None:
         self.mask = mask
         if self.context is not None:
             self.context = self.context.with_mask(self.settings, mask)
-        self.scorer = Scorer(
-            self.settings, self.embedder.grid, self.device, mask, self.embedder.num_banks
-        )
+        self.scorer = Scorer.of(self.embedder, self.settings, mask)
 
 
 def _with_settings(signature: inspect.Signature) -> inspect.Signature:

@@ -13,6 +13,7 @@ import torch
 
 from patchcore.distances import true_distances
 from patchcore.errors import PatchCoreError
+from patchcore.origins import locate
 from patchcore.precision import float32_products
 from patchcore.settings import Settings
 
@@ -49,10 +50,9 @@ class Places:
         features: torch.Tensor | None = None,
     ) -> "Places":
         """Return the places of patches by their numbers (n,), counted over the images' grids."""
-        image, position = np.divmod(numbers, grid[0] * grid[1])
-        row, column = (part.astype(np.int16) for part in np.divmod(position, grid[1]))
-        arrays = (torch.from_numpy(array).to(device) for array in (row, column, image))
-        return cls(*arrays, features)
+        image, row, column = locate(numbers, grid)
+        arrays = row.astype(np.int16), column.astype(np.int16), image
+        return cls(*(torch.from_numpy(array).to(device) for array in arrays), features)
 
     def __getitem__(self, chosen: slice) -> "Places":
         """Return the places of some of the patches."""
@@ -68,9 +68,9 @@ class SearchArea:
         places: The places of the bank's rows.
         radius: Largest number of rows and of columns of the grid between a patch and a coreset
             patch (as the positional bank of RAD); -1 for no limit.
-        images: Number of training images, those with the nearest mean points, whose coreset patches
-            an image is compared with (as the retrieval of RAD, which compares class tokens); 0 for
-            all.
+        images: An image is compared only with the coreset patches of this many training images,
+            those with the nearest mean points (as the retrieval of RAD, which compares class
+            tokens); 0 for all.
     """
 
     places: Places
@@ -125,11 +125,7 @@ class LimitedSearch:
     @float32_products()
     def extend_to(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Search the first ``size`` rows of the bank, as `PrefixSearch.extend_to`."""
-        if not 1 <= self._k <= size:
-            raise PatchCoreError(
-                f"expected k from 1 to the coreset's size {size}, found {self._k} (k, "
-                "percentage_coreset)"
-            )
+        check_k(self._k, size)
         shape, device = (len(self._queries), self._k), self._queries.device
         distances = torch.empty(shape, device=device)
         indices = torch.empty(shape, dtype=torch.int64, device=device)
@@ -192,6 +188,14 @@ class LimitedSearch:
             return None
         away = _away(self._area.places[rows], self._where.row[asking], self._where.column[asking])
         return away > _kth(away, self._k).clamp_(min=self._area.radius)[:, None]
+
+
+def check_k(k: int, size: int) -> None:
+    """Raise PatchCoreError if a coreset of ``size`` patches has no ``k`` nearest ones."""
+    if not 1 <= k <= size:
+        raise PatchCoreError(
+            f"expected k from 1 to the coreset's size {size}, found {k} (k, percentage_coreset)"
+        )
 
 
 def _away(places: Places, row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:

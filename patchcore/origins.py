@@ -5,6 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 
 
+def locate(numbers: np.ndarray, grid: tuple[int, int]) -> tuple[np.ndarray, ...]:
+    """Return image, row and column of patches by their numbers, counted over the images' grids."""
+    image, position = np.divmod(numbers, grid[0] * grid[1])
+    return image, *np.divmod(position, grid[1])
+
+
+def numbered_names(count: int, first: int = 0) -> tuple[str, ...]:
+    """Return names of ``count`` images that have none, numbered from ``first`` on."""
+    return tuple(f"image {number}" for number in range(first, first + count))
+
+
 @dataclass(frozen=True)
 class EmbeddingOrder:
     """Training image and version of each embedded image.
@@ -41,6 +52,16 @@ class EmbeddingOrder:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def num_images(self) -> int:
+        """Number of training images."""
+        return int(self.images.max()) + 1
+
+    def patches_of(self, images: np.ndarray, patches_per_image: int) -> np.ndarray:
+        """Return the numbers (n, h * w) of the patches of training images (n,), as they are."""
+        unchanged = np.flatnonzero(self.versions == 0)  # (num_images,)
+        return unchanged[images][:, None] * patches_per_image + np.arange(patches_per_image)
+
     def groups_of_copies(self, digests: np.ndarray) -> np.ndarray:
         """Number the groups of training images that share an embedded image.
 
@@ -55,7 +76,7 @@ class EmbeddingOrder:
         """
         _, version = np.unique(digests, axis=0, return_inverse=True)
         version = version.reshape(-1)
-        first = np.arange(self.images.max() + 1)  # the first image of each image's group so far
+        first = np.arange(self.num_images)  # the first image of each image's group so far
         while True:
             smallest = np.full(version.max() + 1, len(first))
             np.minimum.at(smallest, version, first[self.images])
@@ -104,9 +125,8 @@ class Origins:
             names: The name of each training image; empty to number them.
             versions: The name of each version of an image.
         """
-        embedded, position = np.divmod(indices, grid[0] * grid[1])
-        row, column = np.divmod(position, grid[1])
-        names = names or tuple(f"image {number}" for number in range(order.images.max() + 1))
+        embedded, row, column = locate(indices, grid)
+        names = names or numbered_names(order.num_images)
         images, numbers = order.images[embedded], order.versions[embedded]
         return cls(names, versions, images, numbers, row, column)
 

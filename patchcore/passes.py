@@ -1,4 +1,4 @@
-"""Passes over the training images: embed, project, and keep what a fit needs of them."""
+"""Passes over the training images: embed, project, and keep what a fit needs."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -11,8 +11,9 @@ import torch
 from patchcore.coreset import PROJECTION_DIM, project
 from patchcore.embedder import Embedder
 from patchcore.errors import ChangedImagesError, PatchCoreError
-from patchcore.explain import cut_patches, cut_size
+from patchcore.explain import crop_patches, crop_size
 from patchcore.observer import Observer
+from patchcore.origins import locate, numbered_names
 from patchcore.scoring import Scorer
 from patchcore.shards import LocalShards, Shards
 
@@ -76,7 +77,7 @@ class CroppedImages:
         return CroppedImages(self.crops[start:stop], self.names[start:stop], self.batch_size)
 
 
-class Reader:
+class ImageReader:
     """Embeds the training images in batches, and checks that both readings are equal.
 
     Attributes:
@@ -149,7 +150,7 @@ class Reader:
             first + at for at, digest in enumerate(digests) if known[at : at + 1] != [digest]
         ]
         if changed:
-            names = self._images.names or [f"image {number}" for number in range(self.num_images)]
+            names = self._images.names or numbered_names(self.num_images)
             raise ChangedImagesError([names[number] for number in changed])
 
 
@@ -172,7 +173,7 @@ class EmbeddingRows:
         return self._embeddings[torch.from_numpy(numbers).to(self._embeddings.device)]
 
 
-class PatchCutter:
+class PatchCropper:
     """Crops the coreset patches from the training images, batch by batch.
 
     Args:
@@ -188,14 +189,13 @@ class PatchCutter:
         self.indices = indices
         grid, size = embedder.grid, embedder.preprocess.size_crop
         self._grid = grid
-        self._image, position = np.divmod(indices, grid[0] * grid[1])
-        self._row, self._column = np.divmod(position, grid[1])
-        self.patches = np.empty((len(indices), *cut_size(grid, size), 3), dtype=np.uint8)
+        self._image, self._row, self._column = locate(indices, grid)
+        self.patches = np.empty((len(indices), *crop_size(grid, size), 3), dtype=np.uint8)
 
     def add(self, start: int, version: np.ndarray) -> None:
         """Crop the patches of a batch (B, H, W, 3); ``start`` images came before it."""
         here = np.flatnonzero((self._image >= start) & (self._image < start + len(version)))
-        self.patches[here] = cut_patches(
+        self.patches[here] = crop_patches(
             version, self._image[here] - start, self._row[here], self._column[here], self._grid
         )
 
@@ -223,7 +223,7 @@ class Patches(Protocol):
     def free_projections(self) -> None:
         """Give back the memory of the projections."""
 
-    def rows(self, numbers: np.ndarray, cutter: "PatchCutter | None") -> "EmbeddingRows":
+    def rows(self, numbers: np.ndarray, cropper: "PatchCropper | None") -> "EmbeddingRows":
         """Return the embeddings of at least the patches (m,), and crop patches."""
 
     def close(self) -> None:
@@ -245,7 +245,7 @@ class LocalPatches:
 
     def __init__(
         self,
-        reader: Reader,
+        reader: ImageReader,
         seeds: Sequence[int],
         scorer: Scorer,
         judged: torch.Tensor | None,
@@ -310,17 +310,19 @@ class LocalPatches:
         self._images.clear()
         self._rows = None
 
-    def rows(self, numbers: np.ndarray, cutter: "PatchCutter | None") -> "EmbeddingRows":
+    def rows(self, numbers: np.ndarray, cropper: "PatchCropper | None") -> "EmbeddingRows":
         """Return embeddings, as `Patches.rows`; embed again if they were not kept."""
         if self._rows is None:
-            return second_pass(self._reader, np.unique(numbers), cutter)
-        if cutter is not None:
+            return second_pass(self._reader, np.unique(numbers), cropper)
+        if cropper is not None:
             for start, version in self._images:
-                cutter.add(start, version)
+                cropper.add(start, version)
         return EmbeddingRows(self._rows)
 
 
-def second_pass(reader: Reader, numbers: np.ndarray, cutter: PatchCutter | None) -> EmbeddingRows:
+def second_pass(
+    reader: ImageReader, numbers: np.ndarray, cropper: PatchCropper | None
+) -> EmbeddingRows:
     """Embed again and keep the rows of patches (n,), ascending; crop the coreset's patches."""
     embedder = reader.embedder
     kept = torch.empty(len(numbers), embedder.embed_dim, device=embedder.device)
@@ -329,6 +331,6 @@ def second_pass(reader: Reader, numbers: np.ndarray, cutter: PatchCutter | None)
         begin, end = np.searchsorted(numbers, (first, first + len(embeddings)))
         wanted = torch.from_numpy(numbers[begin:end] - first).to(embedder.device)
         kept[begin:end] = embeddings[wanted]
-        if cutter is not None:
-            cutter.add(start, version)
+        if cropper is not None:
+            cropper.add(start, version)
     return EmbeddingRows(kept, numbers)

@@ -116,13 +116,12 @@ class PlainEmbedding(nn.Module):
         self.embed_dim = sum(channels)
         self._weights = _weights_of_layers(channels, layer_weights)
 
-    def forward(self, maps: Mapping[str, torch.Tensor] | Sequence[torch.Tensor]) -> torch.Tensor:
+    def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         """Embed each position of the first layer's grid, as `PatchEmbedding.forward`."""
-        values = list(maps.values()) if isinstance(maps, Mapping) else list(maps)
-        grid = values[0].shape[2:]
+        grid = maps[0].shape[2:]
         parts = [
             _resize(value, grid).permute(0, 2, 3, 1) * weight
-            for value, weight in zip(values, self._weights, strict=True)
+            for value, weight in zip(maps, self._weights, strict=True)
         ]
         return torch.cat(parts, dim=3).contiguous()  # (B, h, w, D)
 
@@ -144,7 +143,7 @@ class SeparateEmbedding(nn.Module):
         self._length = max(embedding.embed_dim for embedding in embeddings)
         self.embed_dim = len(embeddings) * self._length
 
-    def forward(self, maps: Mapping[str, torch.Tensor] | Sequence[torch.Tensor]) -> torch.Tensor:
+    def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         """Embed each position of the first layer's grid.
 
         Args:
@@ -153,9 +152,8 @@ class SeparateEmbedding(nn.Module):
         Returns:
             (B, h, w, L * D), the parts of the layers one after another.
         """
-        values = list(maps.values()) if isinstance(maps, Mapping) else list(maps)
         grid, parts = None, []
-        for embedding, value in zip(self.embeddings, values, strict=True):
+        for embedding, value in zip(self.embeddings, maps, strict=True):
             part = embedding([value]).permute(0, 3, 1, 2)  # (B, D_l, h_l, w_l)
             grid = grid or part.shape[2:]
             part = _resize(part, grid).permute(0, 2, 3, 1)  # (B, h, w, D_l)

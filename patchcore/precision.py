@@ -37,7 +37,7 @@ _FLOAT32_ONLY = ("DEFAULT", "NO AVX", "AVX2")
 
 
 def is_emulated(precision: str, device: torch.device) -> bool:
-    """Tell whether a device emulates a precision by float32, which is slower.
+    """Return whether a device emulates a precision by float32, which is slower.
 
     This is what torch reports: some processors with AVX-512 have no half precision either. An AMD
     EPYC without AVX-512 took seven times as long for WideResNet50 in bfloat16.
@@ -55,7 +55,7 @@ def warn_if_emulated(precision: str, device: torch.device) -> None:
     """Log a warning if a precision is slower than ``float32`` on a device."""
     if is_emulated(precision, device):
         log.warning(
-            "this processor has no %s of its own and takes longer than with --precision float32",
+            "this processor does not support %s natively; --precision float32 is faster",
             precision,
         )
 
@@ -70,9 +70,9 @@ _HOLDERS = (
 class _ProcessSetting:
     """Whether float32 products are rounded to TF32, which torch sets for the process as a whole.
 
-    Threads that want the same value hold it together. A thread that wants the other value waits
-    until no thread holds this one. What the process had set before is restored when the last thread
-    lets go.
+    Threads that want the same value share it. A thread that wants the other value waits until no
+    thread holds this one. What the process had set before is restored when the last thread releases
+    it.
     """
 
     def __init__(self):
@@ -93,7 +93,7 @@ class _ProcessSetting:
             self._exchange(tensor_float, outer)
 
     def _exchange(self, old: bool | None, new: bool | None) -> None:
-        """Let go of one value, then hold another one; None for no value."""
+        """Release one value, then hold another one; None for no value."""
         if old is new:
             return
         with self._changed_hands:

@@ -96,11 +96,11 @@ def _join(parts: Sequence[Prediction], concatenate) -> Prediction:
 
 
 def _check_finite(scores: np.ndarray) -> None:
-    """Check scores (B,). A feature that is infinite or undefined makes the image's score so too."""
+    """Check scores (B,); those of images with infinite or undefined features are not finite."""
     num_wrong = int((~np.isfinite(scores)).sum())
     if num_wrong:
         raise PatchCoreError(
             f"expected finite anomaly scores, found infinite or undefined ones for {num_wrong} of "
-            f"{len(scores)} images: the backbone gives features that are no finite numbers "
+            f"{len(scores)} images: the backbone gives features that are not finite "
             "(backbone, weights, precision)"
         )

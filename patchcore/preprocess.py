@@ -55,9 +55,7 @@ class Preprocess:
             (*size_crop, 3) uint8 RGB.
         """
         height, width = self.resized(image.shape[:2])
-        top, left = self._crop_origin((height, width))
-        rows = _Window.of(top, self.size_crop[0], height)
-        columns = _Window.of(left, self.size_crop[1], width)
+        rows, columns = self._windows((height, width))
         if self.interpolation == "area":
             resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             crop = resized[rows.start : rows.stop, columns.start : columns.stop]
@@ -107,9 +105,7 @@ class Preprocess:
             size_crop bool; false where the crop extends beyond the image.
         """
         height, width = self.resized(mask.shape)
-        top, left = self._crop_origin((height, width))
-        rows = _Window.of(top, self.size_crop[0], height)
-        columns = _Window.of(left, self.size_crop[1], width)
+        rows, columns = self._windows((height, width))
         row = _nearest(mask.shape[0], height, rows.start, rows.stop - rows.start)
         column = _nearest(mask.shape[1], width, columns.start, columns.stop - columns.start)
         return np.pad(mask[np.ix_(row, column)], (rows.missing, columns.missing))
@@ -157,6 +153,11 @@ class Preprocess:
         size = columns.stop - columns.start, rows.stop - rows.start
         resized = Image.fromarray(image).resize(size, _FILTERS[self.interpolation], box=box)
         return np.asarray(resized)
+
+    def _windows(self, resized: tuple[int, int]) -> list["_Window"]:
+        """Return the rows and the columns of the resized image that the crop shows."""
+        axes = zip(self._crop_origin(resized), self.size_crop, resized, strict=True)
+        return [_Window.of(*axis) for axis in axes]
 
     def _crop_origin(self, resized: tuple[int, int]) -> tuple[int, int]:
         """Return (top, left) of the crop in the resized image, rounded as torchvision does.

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 
-class Reader:
+class LayerReader:
     """Reads what layers return, and ends the forward pass when all have been read.
 
     The hooks are set once. What they read goes to the thread that runs the network, so any number
@@ -75,7 +75,7 @@ class Reader:
 class _Hook:
     """Passes the output of a module to a reader. An object, since copies of it must be possible."""
 
-    reader: Reader
+    reader: LayerReader
     layer: str
 
     def __call__(self, module: nn.Module, inputs: object, output: torch.Tensor) -> None:
@@ -87,7 +87,7 @@ class _AllLayersReadError(Exception):
 
 
 def has_other_hooks(module: nn.Module) -> bool:
-    """Tell whether a module has hooks that are not a reader's."""
+    """Return whether a module has hooks that are not a reader's."""
     others = [hook for hook in module._forward_hooks.values() if not isinstance(hook, _Hook)]
     return bool(others or module._forward_pre_hooks)
 
@@ -109,7 +109,7 @@ class Trial:
     completed: frozenset[str]
 
 
-def try_out(reader: Reader, network: nn.Module, images: torch.Tensor) -> Trial:
+def try_out(reader: LayerReader, network: nn.Module, images: torch.Tensor) -> Trial:
     """Run a network up to its last layer, and note what happens."""
     called: set[str] = set()
     completed: set[str] = set()

@@ -75,7 +75,9 @@ def find_regions(
     return regions
 
 
-def spread_mask(mask: np.ndarray, size: tuple[int, int], *, crop_box: CropBox) -> np.ndarray:
+def resize_mask_to_image(
+    mask: np.ndarray, size: tuple[int, int], *, crop_box: CropBox
+) -> np.ndarray:
     """Resize a mask of the crop to its whole image, to the nearest pixel.
 
     Args:
@@ -109,7 +111,9 @@ def _is_inside(shape: tuple[int, int], size: tuple[int, int], crop_box: CropBox)
     return np.outer((rows >= 0) & (rows < size[0]), (columns >= 0) & (columns < size[1]))
 
 
-def spread_map(anomaly_map: np.ndarray, size: tuple[int, int], *, crop_box: CropBox) -> np.ndarray:
+def resize_map_to_image(
+    anomaly_map: np.ndarray, size: tuple[int, int], *, crop_box: CropBox
+) -> np.ndarray:
     """Resize an anomaly map bilinearly to its whole image.
 
     Args:
@@ -142,8 +146,8 @@ def crop_window(size: tuple[int, int], crop_box: CropBox) -> tuple[slice, slice]
 def _interpolated(values: np.ndarray, pixels: slice, first: float, last: float) -> np.ndarray:
     """Interpolate rows (n, m) linearly at the centres of pixels of the image.
 
-    The rows extend from ``first`` to ``last``. Beyond the centres of the outermost ones, these
-    rows go on.
+    The rows extend from ``first`` to ``last``. Beyond the centres of the outermost rows, their
+    values are repeated.
     """
     count = len(values)
     position = (np.arange(pixels.start, pixels.stop) + 0.5 - first) * count / (last - first) - 0.5

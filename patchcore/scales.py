@@ -1,6 +1,6 @@
-"""Feature maps of an image at several sizes, so that a patch knows details and its surroundings."""
+"""Feature maps of an image at several sizes, for details and their surroundings."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -9,15 +9,13 @@ from patchcore.backbone import Backbone, trial_images
 from patchcore.errors import PatchCoreError
 from patchcore.layout import TOKENS
 
-Maps = Mapping[str, torch.Tensor] | Sequence[torch.Tensor]
-
 
 class Scales:
     """Runs a backbone on images at several sizes.
 
     The receptive field of a layer is fixed in pixels: in a larger image it shows finer details and
-    less of the surroundings. With the maps of a smaller image beside it, a patch embedding holds
-    both.
+    less of the surroundings. Together with the maps of a smaller image, a patch embedding
+    holds both.
 
     Args:
         sizes: (H, W) in pixels of each scale, the crop itself first.
@@ -39,7 +37,7 @@ class Scales:
         return scales
 
     def maps(
-        self, network: Callable[[torch.Tensor], Maps], images: torch.Tensor
+        self, network: Callable[[torch.Tensor], Sequence[torch.Tensor]], images: torch.Tensor
     ) -> list[torch.Tensor]:
         """Return the layers' maps (B, C, h, w) at the first scale, then those at each other.
 
@@ -49,8 +47,7 @@ class Scales:
         """
         maps = []
         for size in self.sizes:
-            found = network(_resized(images, size))
-            maps += found.values() if isinstance(found, Mapping) else found
+            maps += network(_resized(images, size))
         return maps
 
     def _check(self, backbone: Backbone) -> None:
@@ -63,7 +60,7 @@ class Scales:
             try:
                 with torch.inference_mode():
                     backbone(trial_images(backbone, size))
-            # Whatever a user's network raises.
+            # A user's network may raise any exception.
             except Exception as error:
                 raise PatchCoreError(
                     f"the backbone cannot take images of {size[0]}x{size[1]} pixels: "

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter1d
 from torch import nn
 
+from patchcore.embedder import Embedder
 from patchcore.errors import PatchCoreError
 from patchcore.foreground import foreground_of
 from patchcore.ignored import Ignored, IgnoreMask
-from patchcore.memory_bank import Bank, torch_nearest
+from patchcore.memory_bank import Bank, make_bank, torch_nearest
 from patchcore.metric import Metric
 from patchcore.nearby import Places, SearchArea
 from patchcore.observer import NO_OBSERVER, Observer
@@ -63,6 +64,11 @@ class Scorer:
         self._settings = settings
         self.anomaly_map = AnomalyMap(grid, settings.size_crop, settings.sigma, mask).to(device)
         self.top_counts = self.anomaly_map.top_counts(settings.top_share)
+
+    @classmethod
+    def of(cls, embedder: Embedder, settings: Settings, mask: IgnoreMask | None = None) -> "Scorer":
+        """Return the scorer of an embedder's patches; the arguments are those of the class."""
+        return cls(settings, embedder.grid, embedder.device, mask, embedder.num_banks)
 
     @property
     def ignored(self) -> Ignored | None:
@@ -145,6 +151,25 @@ class Scorer:
         return SearchArea.of(
             self._settings, Places.of_patches(numbers, self.grid, device, features)
         )
+
+    def make_bank(
+        self, embeddings: torch.Tensor, numbers: np.ndarray, features: torch.Tensor | None
+    ) -> Bank:
+        """Return the bank of coreset patches, or banks.
+
+        Args:
+            embeddings: (L * M, D) float32, of the patches of the L banks in turn.
+            numbers: (L * M,) int64, as for `area_of`.
+            features: As for `area_of`.
+        """
+        num_banks = self.metric.num_banks
+        points = self.metric.points(embeddings)
+        area = self.area_of(numbers, features, points.device)
+        if num_banks == 1:
+            return make_bank(points, area=area)
+        bank_of_row = torch.arange(len(points), device=points.device) % num_banks
+        parts = torch.stack(self.metric.parts(points), dim=1)  # (L * M, L, D / L)
+        return make_bank(parts[torch.arange(len(points)), bank_of_row], num_banks, area)
 
     def _where(self, points: torch.Tensor) -> Places:
         """Return the places of all patches of points (B, h, w, D)."""

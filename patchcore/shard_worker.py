@@ -1,6 +1,5 @@
 """One worker of a fit over several processes or machines: it embeds and holds a part."""
 
-import os
 import platform
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from patchcore.embedder import Embedder
 from patchcore.errors import PatchCoreError
 from patchcore.observer import NO_OBSERVER
-from patchcore.passes import LocalPatches, Notes, PatchCutter, Reader, TrainingImages
+from patchcore.passes import ImageReader, LocalPatches, Notes, PatchCropper, TrainingImages
 from patchcore.scoring import Scorer
 from patchcore.version import RESULTS_VERSION
 
@@ -79,7 +78,7 @@ class ShardWorker:
                 f"expected workers with the driver's versions ({wanted}), found one with "
                 f"{', '.join(different)} on {platform.node()}"
             )
-        reader = Reader(self._embedder, self._images, True, NO_OBSERVER)
+        reader = ImageReader(self._embedder, self._images, True, NO_OBSERVER)
         self._patches = LocalPatches(
             reader,
             self._seeds,
@@ -116,13 +115,13 @@ class ShardWorker:
         self._patches.shards(seed, None)[bank].subtract(origin.to(self._embedder.device))
 
     def close(self, key: Key) -> None:
-        """Forget a selection."""
+        """Discard a selection."""
         self._shards.pop(key, None)
 
     @torch.inference_mode()
-    def call(self, key: Key, method: str, *arguments: object) -> object:
-        """Call a method of the shard of a selection, see `Shards.ask`."""
-        (found,) = self._shards[key].ask(method, [_moved(arguments, self._embedder.device)])
+    def call_shard(self, key: Key, method: str, *arguments: object) -> object:
+        """Call a method of the shard of a selection, see `Shards.call`."""
+        (found,) = self._shards[key].call(method, [_moved(arguments, self._embedder.device)])
         return _moved([found], torch.device("cpu"))[0]
 
     def free_projections(self) -> None:
@@ -131,23 +130,19 @@ class ShardWorker:
         self._patches.free_projections()
 
     @torch.inference_mode()
-    def rows(self, numbers: np.ndarray, cut: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+    def rows(self, numbers: np.ndarray, cropped: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
         """Embed the images again.
 
         Args:
             numbers: (m,) int64, patches, ascending.
-            cut: (j,) int64, patches to crop from the images.
+            cropped: (j,) int64, patches to crop from the images.
 
         Returns:
             The embeddings (m, D) and the crops (j, ph, pw, 3).
         """
-        cutter = PatchCutter(cut, self._embedder)
-        found = self._patches.rows(numbers, cutter if len(cut) else None)
-        return found.take(numbers).cpu(), cutter.patches
-
-    def pid(self) -> int:
-        """Return the number of the process."""
-        return os.getpid()
+        cropper = PatchCropper(cropped, self._embedder)
+        found = self._patches.rows(numbers, cropper if len(cropped) else None)
+        return found.take(numbers).cpu(), cropper.patches
 
 
 def _moved(values: object, device: torch.device) -> tuple:

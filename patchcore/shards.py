@@ -146,7 +146,7 @@ class Shard:
 
 
 class Shards(ABC):
-    """Shards that are asked together; their patches are numbered throughout.
+    """Shards that are called together; their patches are numbered throughout.
 
     Args:
         counts: Number of patches of each shard, in order.
@@ -160,17 +160,17 @@ class Shards(ABC):
         return self._count
 
     @abstractmethod
-    def ask(self, method: str, arguments: Sequence[tuple]) -> list:
+    def call(self, method: str, arguments: Sequence[tuple]) -> list:
         """Call a method of each shard with its arguments; return the results in order."""
 
-    def tell(self, method: str, arguments: Sequence[tuple]) -> None:
+    def send(self, method: str, arguments: Sequence[tuple]) -> None:
         """Call a method that changes the shards and returns nothing of use."""
-        self.ask(method, arguments)
+        self.call(method, arguments)
 
     def rows(self, numbers: np.ndarray) -> torch.Tensor:
         """Return the projections (b, P) of patches (b,)."""
         shard_of, own = self._divide(numbers)
-        found = self.ask("rows", [(part,) for part in own])
+        found = self.call("rows", [(part,) for part in own])
         if len(found) == 1:
             return found[0]
         found = torch.cat(found)
@@ -179,23 +179,23 @@ class Shards(ABC):
 
     def subtract(self, origin: torch.Tensor) -> None:
         """Subtract a vector (P,) from all projections."""
-        self.tell("subtract", self._to_all(origin))
+        self.send("subtract", self._to_all(origin))
 
     def prepare(self) -> float:
         """Compute the squared lengths; return the largest, not finite if any value is not."""
-        return float(np.max(self.ask("prepare", self._to_all())))
+        return float(np.max(self.call("prepare", self._to_all())))
 
     def begin(self, starting: torch.Tensor) -> float:
         """Begin with the mean distances to the starting points; return the smallest, squared."""
-        return min(self.ask("begin", self._to_all(starting)))
+        return min(self.call("begin", self._to_all(starting)))
 
     def begin_beyond(self, kept: torch.Tensor, kept_norms: torch.Tensor) -> None:
         """Begin with the distances to patches (m, P) that were selected before."""
-        self.tell("begin_beyond", self._to_all(kept, kept_norms))
+        self.send("begin_beyond", self._to_all(kept, kept_norms))
 
     def farthest(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Find the farthest of each shard, as `Shard.farthest`; no more are those of all."""
-        found = self.ask("farthest", self._to_all(size))
+        found = self.call("farthest", self._to_all(size))
         pairs = zip(found, self._firsts, strict=True)
         distances, numbers = zip(*[(d, n + first) for (d, n), first in pairs], strict=True)
         return np.concatenate(distances), np.concatenate(numbers)
@@ -203,13 +203,13 @@ class Shards(ABC):
     def lower(self, centres: torch.Tensor, norms: torch.Tensor, selected: np.ndarray) -> None:
         """Lower the distances by newly selected patches (m,), with their projections (m, P)."""
         _, own = self._divide(selected)
-        self.tell("lower", [(centres, norms, part) for part in own])
+        self.send("lower", [(centres, norms, part) for part in own])
 
     def radius(
         self, near: np.ndarray, centres: torch.Tensor, norms: torch.Tensor, reached: float
     ) -> float:
         """Return the largest squared distance to the nearest centre, as `Shard.radius`."""
-        return max(self.ask("radius", self._to_all(near, centres, norms, reached)))
+        return max(self.call("radius", self._to_all(near, centres, norms, reached)))
 
     def _to_all(self, *arguments: object) -> list[tuple]:
         return [arguments] * len(self._firsts)
@@ -238,7 +238,7 @@ class LocalShards(Shards):
         taken = None if candidates is None else candidates.nonzero()[:, 0].to(points.device)
         return cls([Shard(points, taken)])
 
-    def ask(self, method: str, arguments: Sequence[tuple]) -> list:
+    def call(self, method: str, arguments: Sequence[tuple]) -> list:
         """Call a method of each shard with its arguments; return the results in order."""
         pairs = zip(self._shards, arguments, strict=True)
         return [getattr(shard, method)(*own) for shard, own in pairs]

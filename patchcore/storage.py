@@ -27,7 +27,7 @@ from safetensors.torch import load, save
 
 from patchcore.augment import versions_of
 from patchcore.backbone import Backbone
-from patchcore.certificate import Cover
+from patchcore.certificate import Coverage
 from patchcore.context import TrainedContext
 from patchcore.coreset import PROJECTION_DIM, projection
 from patchcore.embedder import grid_of, num_banks_of
@@ -41,8 +41,8 @@ from patchcore.origins import Origins
 from patchcore.record import FORMAT, FORMAT_VERSION, RECORD, record_digest
 from patchcore.settings import PER_LAYER, STORED_DTYPES, Settings, is_own_network
 from patchcore.thresholds import BestThresholds, Threshold, Thresholds
-from patchcore.trained import Joined, Trained
-from patchcore.weights import digest, load_backbone
+from patchcore.trained import Extension, Trained
+from patchcore.weights import load_backbone_for
 
 TENSORS, INDEX = "model.safetensors", "index.faiss"
 DTYPES = {name: getattr(torch, name) for name in STORED_DTYPES}
@@ -57,6 +57,8 @@ PACKAGES = (
 )
 # The arrays of `Origins`, by their names in the file of tensors.
 ORIGINS = ("image", "version", "row", "column")
+# The arrays of `HeldOutScores`, by the ends of their names in the file of tensors.
+SCORES = {"images": "image_scores", "pixels": "pixel_scores", "numbers": "images"}
 
 
 def write_folder(
@@ -124,7 +126,7 @@ def checked(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:  # a value of the wrong type may cause an error of any type
         raise PatchCoreError(
-            f"expected a complete trained model in {folder}, cannot make sense of its {RECORD} "
+            f"expected a complete trained model in {folder}, cannot read its {RECORD} "
             f"({type(error).__name__}: {error})"
         ) from error
 
@@ -147,18 +149,15 @@ def read_backbone(
     if backbone is None and (is_own_network(recorded["name"]) or not recorded["name"]):
         found = f"its record names {recorded['name']!r}" if recorded["name"] else "it has no name"
         raise PatchCoreError(
-            "expected the backbone to be given (backbone): the model was trained with a network of "
-            f"the user's own ({found}), and no code is imported because a file says so"
+            "expected the backbone to be given, found a model of a network of the user's own "
+            f"({found}): code named in a file is never imported, so give the backbone (backbone)"
         )
     if not isinstance(backbone, Backbone):
-        settings = Settings.from_json(record["settings"])
-        backbone = load_backbone(
+        backbone = load_backbone_for(
+            Settings.from_json(record["settings"]),
             recorded["name"] if backbone is None else backbone,
             recorded["layers"],
             recorded["weights"] if weights is None else weights,
-            size=settings.size_network,
-            seed=settings.seed,
-            norm_tokens=settings.norm_tokens,
             # Found by a trial run at training; it does not apply to another network.
             layout=recorded["layout"] if backbone in (None, recorded["name"]) else None,
         )
@@ -167,11 +166,12 @@ def read_backbone(
             f"expected the layers that the model was trained with, {', '.join(recorded['layers'])}"
             f", found {', '.join(backbone.layers)} (backbone)"
         )
-    if weights_digest(backbone) != recorded["weights_digest"]:
+    if backbone.digest() != recorded["weights_digest"]:
         raise PatchCoreError(
             "expected the weights that the model was trained with (digest "
             f"{recorded['weights_digest'][:12]}, then given as {recorded['weights']!r}), found "
-            f"others (digest {weights_digest(backbone)[:12]}): give them (weights), or train again"
+            f"different weights (digest {backbone.digest()[:12]}): give the original weights "
+            "(weights), or train again"
         )
     return backbone
 
@@ -183,32 +183,10 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
         PatchCoreError: a file is missing, damaged, of another model, or does not fit the record.
     """
     tensors = load(_read_checked(folder / TENSORS, record["digests"][TENSORS]))
-    size = record["coreset_size"]
-    expected = {"embeddings": (size, record["embed_dim"]), "indices": (size,)}
-    expected |= {f"origin_{name}": (size,) for name in ORIGINS}
-    if record["ignore_mask_size"] is not None:
-        expected["ignored"] = tuple(record["settings"]["size_crop"])
-    if record["settings"]["retrieve_images"]:
-        versions = versions_of(record["settings"]["augment"])
-        num_embedded = len(record["training_images"]) * len(versions)
-        length = record["num_banks"] * record["embed_dim"]
-        expected["image_features"] = (num_embedded, length)
-    if record["patch_pixels"] is not None:
-        expected["patches"] = (size, *record["patch_pixels"], 3)
-    if record["context"] is not None:
-        rows = record["context"]["coreset_sizes"][-1]
-        expected["context_embeddings"] = (rows, record["embed_dim"])
-    for kind in ("held_out", "joined"):
-        if f"{kind}_images" in tensors:
-            expected[f"{kind}_numbers"] = tuple(tensors[f"{kind}_images"].shape)
-    for name, shape in expected.items():
-        found = tuple(tensors[name].shape) if name in tensors else "nothing"
-        if found != shape:
-            raise PatchCoreError(f"expected {name} {shape} in {folder / TENSORS}, found {found}")
+    _check_shapes(record, tensors, folder)
     arrays = {name: tensor.numpy() for name, tensor in tensors.items() if "embeddings" not in name}
     settings = Settings.from_json(record["settings"])
-    layers = len(record["backbone"]["layers"]) * len(settings.scales)
-    num_banks = layers if settings.banks == PER_LAYER else 1
+    num_banks = num_banks_of(len(record["backbone"]["layers"]), settings)
     if record["num_banks"] != num_banks:
         raise PatchCoreError(
             f"expected {num_banks} memory banks in {folder / RECORD}, found {record['num_banks']}"
@@ -229,43 +207,34 @@ def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained
         record["settings"]["seed"],
         origins,
         arrays.get("patches"),
-        _read_covers(record),
+        _read_coverage(record),
     )
-    held_out = None
-    if "held_out_images" in arrays:
-        held_out = HeldOutScores(
-            arrays["held_out_images"], arrays["held_out_pixels"], arrays["held_out_numbers"]
-        )
-    thresholds = (_read_threshold(record["thresholds"][kind]) for kind in ("image", "pixel"))
     return Trained(
         coreset=coreset,
-        held_out=held_out,
-        thresholds=Thresholds(*thresholds),
+        held_out=_read_scores("held_out", arrays) if "held_out_images" in arrays else None,
+        thresholds=_read_thresholds(record["thresholds"]),
         best=BestThresholds(**record["f1_max"]),
         category=record["category"],
         value_range=record["value_range"],
         mask=_read_mask(record, arrays),
-        joined=_read_joined(record, arrays),
+        extension=_read_extension(record, arrays),
         context=_read_context(record, settings, tensors, num_banks, device),
     )
 
 
-def _read_covers(record: Mapping) -> tuple[Cover, ...]:
+def _read_coverage(record: Mapping) -> tuple[Coverage, ...]:
     radii = record["covering_radii"]
     factors = record.get("proven_factors", [None] * len(radii))  # of older models, unknown
-    return tuple(Cover(*pair) for pair in zip(radii, factors, strict=True))
+    return tuple(Coverage(*pair) for pair in zip(radii, factors, strict=True))
 
 
-def _read_joined(record: Mapping, arrays: Mapping[str, np.ndarray]) -> Joined | None:
-    """Return the scores of the images that joined last; None if none did."""
+def _read_extension(record: Mapping, arrays: Mapping[str, np.ndarray]) -> Extension | None:
+    """Return the scores of the images that were added last; None if none were."""
     joined = record["joined"]
     if joined is None:
         return None
-    thresholds = (_read_threshold(joined["thresholds"][kind]) for kind in ("image", "pixel"))
-    scores = HeldOutScores(
-        arrays["joined_images"], arrays["joined_pixels"], arrays["joined_numbers"]
-    )
-    return Joined(joined["num_images"], joined["num_added"], scores, Thresholds(*thresholds))
+    thresholds, scores = _read_thresholds(joined["thresholds"]), _read_scores("joined", arrays)
+    return Extension(joined["num_images"], joined["num_added"], scores, thresholds)
 
 
 def _read_context(
@@ -298,11 +267,6 @@ def _read_context(
     return TrainedContext(bank, sizes, tuple(pairs))
 
 
-def weights_digest(backbone: Backbone) -> str:
-    """Return the digest of the backbone's weights; compute it if it was not at loading."""
-    return backbone.weights_digest or digest(backbone.network)
-
-
 def _read_mask(record: Mapping, arrays: Mapping[str, np.ndarray]) -> IgnoreMask | None:
     size = record["ignore_mask_size"]
     return None if size is None else IgnoreMask(arrays["ignored"].astype(bool), tuple(size))
@@ -318,16 +282,12 @@ def _tensors(trained: Trained, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     if coreset.bank.area is not None and coreset.bank.area.places.features is not None:
         arrays["image_features"] = coreset.bank.area.places.features.cpu().numpy()
     if trained.held_out is not None:
-        arrays["held_out_images"] = trained.held_out.image_scores
-        arrays["held_out_numbers"] = trained.held_out.images
-        arrays["held_out_pixels"] = trained.held_out.pixel_scores
+        arrays |= _scores_arrays("held_out", trained.held_out)
         arrays["held_out_pixel_rates"] = PIXEL_RATES
     if trained.mask is not None:
         arrays["ignored"] = trained.mask.pixels.astype(np.uint8)
-    if trained.joined is not None:
-        arrays["joined_images"] = trained.joined.scores.image_scores
-        arrays["joined_pixels"] = trained.joined.scores.pixel_scores
-        arrays["joined_numbers"] = trained.joined.scores.images
+    if trained.extension is not None:
+        arrays |= _scores_arrays("joined", trained.extension.scores)
     tensors = {name: torch.from_numpy(np.require(a, None, "CW")) for name, a in arrays.items()}
     tensors["embeddings"] = embeddings.to("cpu", dtype).contiguous()
     if trained.context is not None:
@@ -352,7 +312,7 @@ def _record(
         "backbone": {
             "name": backbone.name,
             "weights": backbone.weights,
-            "weights_digest": weights_digest(backbone),
+            "weights_digest": backbone.digest(),
             "licence": backbone.licence,
             "layers": list(backbone.layers),
             "layout": backbone.layout,
@@ -361,16 +321,16 @@ def _record(
         "grid": list(grid),
         "coreset_size": len(coreset.bank),
         "coreset_sizes": list(coreset.sizes),
-        "num_banks": num_banks_of(backbone, settings),
-        "covering_radii": [cover.radius for cover in coreset.covers],
-        "proven_factors": [cover.factor for cover in coreset.covers],
+        "num_banks": num_banks_of(len(backbone.layers), settings),
+        "covering_radii": [one.radius for one in coreset.coverage],
+        "proven_factors": [one.factor for one in coreset.coverage],
         "embed_dim": coreset.bank.embeddings.shape[1],
         "dtype": dtype,
         "training_images": list(coreset.origins.names),
         "patch_pixels": None if patches is None else list(patches.shape[1:3]),
         "ignore_mask_size": None if trained.mask is None else list(trained.mask.size),
         "thresholds": _thresholds_record(thresholds),
-        "joined": _joined_record(trained.joined),
+        "joined": _extension_record(trained.extension),
         "context": _context_record(trained.context),
         "f1_max": asdict(trained.best),
         "value_range": trained.value_range,
@@ -383,11 +343,11 @@ def _thresholds_record(thresholds: Thresholds) -> dict[str, object]:
     return {kind: None if one is None else asdict(one) for kind, one in pairs}
 
 
-def _joined_record(joined: Joined | None) -> dict[str, object] | None:
-    if joined is None:
+def _extension_record(extension: Extension | None) -> dict[str, object] | None:
+    if extension is None:
         return None
-    numbers = {"num_images": joined.num_images, "num_added": joined.num_added}
-    return numbers | {"thresholds": _thresholds_record(joined.thresholds)}
+    numbers = {"num_images": extension.num_images, "num_added": extension.num_added}
+    return numbers | {"thresholds": _thresholds_record(extension.thresholds)}
 
 
 def _context_record(context: TrainedContext | None) -> dict[str, object] | None:
@@ -407,8 +367,18 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _read_threshold(record: Mapping | None) -> Threshold | None:
-    return None if record is None else Threshold(**record)
+def _read_thresholds(record: Mapping) -> Thresholds:
+    kinds = (record[kind] for kind in ("image", "pixel"))
+    return Thresholds(*(None if kind is None else Threshold(**kind) for kind in kinds))
+
+
+def _scores_arrays(kind: str, scores: HeldOutScores) -> dict[str, np.ndarray]:
+    return {f"{kind}_{name}": getattr(scores, field) for name, field in SCORES.items()}
+
+
+def _read_scores(kind: str, arrays: Mapping[str, np.ndarray]) -> HeldOutScores:
+    fields = {field: arrays[f"{kind}_{name}"] for name, field in SCORES.items()}
+    return HeldOutScores(**fields)
 
 
 def _read_checked(path: Path, expected: str) -> bytes:
@@ -420,9 +390,35 @@ def _read_checked(path: Path, expected: str) -> bytes:
     if hashlib.sha256(data).hexdigest() != expected:
         raise PatchCoreError(
             f"expected the file that belongs to {path.parent / RECORD}, found a damaged or "
-            f"another one: {path}"
+            f"different file: {path}"
         )
     return data
+
+
+def _check_shapes(record: Mapping, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Check that all tensors are there, in the shapes that the record says."""
+    size = record["coreset_size"]
+    expected = {"embeddings": (size, record["embed_dim"]), "indices": (size,)}
+    expected |= {f"origin_{name}": (size,) for name in ORIGINS}
+    if record["ignore_mask_size"] is not None:
+        expected["ignored"] = tuple(record["settings"]["size_crop"])
+    if record["settings"]["retrieve_images"]:
+        versions = versions_of(record["settings"]["augment"])
+        num_embedded = len(record["training_images"]) * len(versions)
+        length = record["num_banks"] * record["embed_dim"]
+        expected["image_features"] = (num_embedded, length)
+    if record["patch_pixels"] is not None:
+        expected["patches"] = (size, *record["patch_pixels"], 3)
+    if record["context"] is not None:
+        rows = record["context"]["coreset_sizes"][-1]
+        expected["context_embeddings"] = (rows, record["embed_dim"])
+    for kind in ("held_out", "joined"):
+        if f"{kind}_images" in tensors:
+            expected[f"{kind}_numbers"] = tuple(tensors[f"{kind}_images"].shape)
+    for name, shape in expected.items():
+        found = tuple(tensors[name].shape) if name in tensors else "nothing"
+        if found != shape:
+            raise PatchCoreError(f"expected {name} {shape} in {folder / TENSORS}, found {found}")
 
 
 def _check_numbers(

@@ -1,6 +1,6 @@
 """Overlapping tiles of large images: each tile goes through the network, their maps are joined."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise, product
 
 import torch
@@ -59,9 +59,7 @@ class Tiling:
         self.grids = tuple((size[0] // stride, size[1] // stride) for stride in strides)
 
     def maps(
-        self,
-        network: Callable[[torch.Tensor], Mapping[str, torch.Tensor] | Sequence[torch.Tensor]],
-        images: torch.Tensor,
+        self, network: Callable[[torch.Tensor], Sequence[torch.Tensor]], images: torch.Tensor
     ) -> list[torch.Tensor]:
         """Return the joined map (B, C, h, w) of each layer.
 
@@ -75,7 +73,6 @@ class Tiling:
         ):
             y, x = top * self._unit, left * self._unit
             found = network(images[:, :, y : y + self._tile, x : x + self._tile])
-            found = list(found.values()) if isinstance(found, Mapping) else list(found)
             rows[number].append(
                 [
                     layer_map[:, :, self._part(kept_rows, stride), self._part(kept_columns, stride)]

@@ -1,4 +1,4 @@
-"""Networks of timm, which is imported when one of them is asked for.
+"""Networks of timm, which is imported when a network of it is requested.
 
 ``timm:NAME`` names a network of timm's registry, such as ``timm:resnet50``, or one with certain
 weights, such as ``timm:vit_small_patch14_dinov2.lvd142m``. The prefix is reserved: a user's own
@@ -15,7 +15,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from patchcore.errors import PatchCoreError, WeightsUnavailableError
+from patchcore.errors import PatchCoreError, WeightsUnavailableError, first_line
 from patchcore.layout import INTERPOLATIONS, TOKENS, LayerLayout
 from patchcore.network_input import NetworkInput
 from patchcore.patch_grid import nearest_sizes
@@ -45,7 +45,7 @@ def make_network(backbone: str, size: tuple[int, int]) -> nn.Module:
     except Exception as error:
         raise PatchCoreError(
             f"{backbone} cannot be built for images of {height}x{width} pixels (size_crop): "
-            f"{_first_line(error)}"
+            f"{first_line(error)}"
         ) from error
     # Some would leave out the last rows and columns of the image without an error.
     if arguments and (nearest := nearest_sizes(network, size)):
@@ -84,10 +84,10 @@ def trained_state(backbone: str) -> dict[str, torch.Tensor]:
             ) from error
         raise WeightsUnavailableError(
             f"expected timm's weights for {name}, found none that can be read in its cache, and "
-            f'the download failed ({_first_line(error)}). Run python -c "import timm; '
-            f"timm.create_model('{name}', pretrained=True)\" where there is a network and copy its "
-            f"cache to {HF_HUB_CACHE} and {torch.hub.get_dir()}, or give --weights FILE (a state "
-            "dict of your own) or --weights random (to see that the program runs)"
+            f'the download failed ({first_line(error)}). Run python -c "import timm; '
+            f"timm.create_model('{name}', pretrained=True)\" on a machine with internet access "
+            f"and copy its cache to {HF_HUB_CACHE} and {torch.hub.get_dir()}, or give --weights "
+            "FILE (a state dict of your own) or --weights random (only to test the program)"
         ) from error
 
 
@@ -145,7 +145,7 @@ def adapted_state(
             problem = problem or error
     raise PatchCoreError(
         f"expected weights for {backbone}, which timm can convert, found others "
-        f"({_first_line(problem)}) (weights)"
+        f"({first_line(problem)}) (weights)"
     ) from problem
 
 
@@ -167,7 +167,7 @@ def check_order(
     """Check that tokens are in the order of the image's rows, by timm's own feature maps.
 
     Hiera has them in another order inside the network, and gives no sign of it. Since timm's maps
-    may be those of other blocks, all modules beside a layer are compared.
+    may be those of other blocks, all modules next to a layer are compared.
 
     Args:
         backbone: ``timm:NAME``, for the error.
@@ -277,7 +277,3 @@ def _create(
     return _timm().create_model(
         name, pretrained=True, pretrained_cfg_overlay=dict(overlay), **arguments
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -11,13 +11,13 @@ from patchcore.thresholds import BestThresholds, Thresholds
 
 
 @dataclass(frozen=True)
-class Joined:
-    """New normal images that joined a trained model.
+class Extension:
+    """New normal images that were added to a trained model.
 
     Attributes:
         num_images: Number of images.
         num_added: Number of their patches that were added to the coreset.
-        scores: Their scores by the model before they joined.
+        scores: Their scores by the model before they were added.
         thresholds: Thresholds by these scores alone.
     """
 
@@ -41,8 +41,8 @@ class Trained:
         value_range: Record of how the program that read the training images mapped values above 8
             bits; None for images of 8 bits. Images for `PatchCore` have 8 bits always.
         mask: Pixels that were ignored at training; None for none.
-        joined: The images that joined last; None if none did. ``held_out`` and ``thresholds`` are
-            those of the first training.
+        extension: The images that were added last; None if none were. ``held_out`` and
+            ``thresholds`` are those of the first training.
         context: What was learned of smaller copies of the images; None for none.
     """
 
@@ -53,5 +53,5 @@ class Trained:
     category: str = ""
     value_range: Mapping[str, object] | None = None
     mask: IgnoreMask | None = None
-    joined: Joined | None = None
+    extension: Extension | None = None
     context: TrainedContext | None = None

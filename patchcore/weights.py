@@ -18,18 +18,18 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from patchcore import timm_networks
 from patchcore.backbone import Backbone, digest, trial_images
-from patchcore.errors import PatchCoreError, WeightsUnavailableError
+from patchcore.errors import PatchCoreError, WeightsUnavailableError, first_line
 from patchcore.fold import fold_batch_norms, fold_pairs
 from patchcore.formulanet import FORMULANET, LAYERS, WEIGHTS_FILE, FormulaNet
 from patchcore.layer_choice import choose_layers
 from patchcore.layout import Layout
-from patchcore.settings import DEFAULT, RANDOM, is_own_network
+from patchcore.settings import DEFAULT, RANDOM, Settings, is_own_network
 
 RESNET_LAYERS = ("layer2", "layer3")
 # Name of the position embeddings of torchvision's vision transformers.
 POSITIONS = "encoder.pos_embedding"
 
-# What the initialisations of torch's and torchvision's modules come down to.
+# The functions by which modules of torch and torchvision initialise their weights.
 _RANDOM_FILLS = frozenset(
     {
         torch.Tensor.normal_,
@@ -102,8 +102,8 @@ def load_backbone(
     originals: Mapping[str, torch.Tensor] = {}
     if weights == RANDOM:
         log.warning(
-            "RANDOM WEIGHTS: the backbone %s is untrained. Results show that the program runs, and "
-            "mean nothing else.",
+            "RANDOM WEIGHTS: the backbone %s is untrained. The results are meaningless; use this "
+            "only to test the program.",
             backbone,
         )
         if own_network:
@@ -131,6 +131,25 @@ def load_backbone(
     return cut
 
 
+def load_backbone_for(
+    settings: Settings,
+    backbone: str,
+    layers: Sequence[str],
+    weights: str,
+    layout: Mapping | None = None,
+) -> Backbone:
+    """Build the backbone of a model with these settings, as `load_backbone`."""
+    return load_backbone(
+        backbone,
+        layers,
+        weights,
+        size=settings.size_network,
+        seed=settings.seed,
+        norm_tokens=settings.norm_tokens,
+        layout=layout,
+    )
+
+
 def read_state(path: Path) -> dict[str, torch.Tensor]:
     """Read a state dict. Nothing in the file is executed.
 
@@ -152,7 +171,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     try:
         state = _read_tensors(path)
     except OSError as error:
-        raise PatchCoreError(f"cannot read {path} (weights): {_first_line(error)}") from error
+        raise PatchCoreError(f"cannot read {path} (weights): {first_line(error)}") from error
     # Each reader raises errors of its own for a file that is not what its name says. Their messages
     # are for programmers: torch's advises to read the file unsafely.
     except Exception as error:
@@ -269,9 +288,9 @@ def _torchvision_state(name: str) -> Mapping[str, torch.Tensor]:
             ) from error
         raise WeightsUnavailableError(
             f"expected torchvision's weights {file.name} for {name}, found none in its cache, and "
-            f"the download failed ({_first_line(error)}). Put the file at {file}, or give "
-            f"--weights FILE (a state dict of your own) or --weights {RANDOM} (to see that the "
-            "program runs)"
+            f"the download failed ({first_line(error)}). Put the file at {file}, or give "
+            f"--weights FILE (a state dict of your own) or --weights {RANDOM} (only to "
+            "test the program)"
         ) from error
 
 
@@ -344,7 +363,3 @@ def _read_tensors(path: Path) -> object:
 
         return load_file(path)
     return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

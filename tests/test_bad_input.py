@@ -269,11 +269,11 @@ class TestRefusedEarly:
         assert re.search("at least k = .* of 225 training patches", fail(flags))
 
     def test_a_crop_larger_than_the_image_before_weights_are_loaded(self, fail, forbid):
-        forbid(models_module, "load_backbone")
+        forbid(models_module, "load_backbone_for")
         assert "size_crop at most size_resize" in fail("--size_crop 80")
 
     def test_an_unwritable_result_folder_before_weights_are_loaded(self, fail, forbid, tmp_path):
-        forbid(models_module, "load_backbone")
+        forbid(models_module, "load_backbone_for")
         (tmp_path / "file").write_text("in the way")
         assert "--path_result" in fail(f"--path_result {tmp_path / 'file'}")
 

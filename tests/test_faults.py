@@ -312,7 +312,7 @@ class TestSkippingOfTrain:
         new = data / "widget/train/good"
         truncate(new / "002.png")
         assert call("train", new, "--extend", model, *SKIP.split()) == LEFT_OUT
-        assert PatchCore.load(model).trained.joined.num_images == NUM_TRAIN - 1
+        assert PatchCore.load(model).trained.extension.num_images == NUM_TRAIN - 1
 
 
 class TestFullMemory:

@@ -533,7 +533,7 @@ def test_a_precision_that_the_processor_lacks_is_said_to_be_slow(
 
     evaluate(data, tmp_path, "--categories widget --precision bfloat16")
 
-    assert "this processor has no bfloat16 of its own" in caplog.text
+    assert "this processor does not support bfloat16 natively" in caplog.text
 
 
 def test_an_error_of_the_program_has_a_status_of_its_own(monkeypatch, capsys):

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch.export import Dim, ExportedProgram
 
-from patchcore.errors import PatchCoreError
+from patchcore.errors import PatchCoreError, first_line
 from patchcore.export.formats import FORMATS, INPUT, OUTPUTS, FileFormat, Runner
 from patchcore.export.traceable import TraceablePatchCore
 from patchcore.images import each_image
 from patchcore.memory_bank import Coreset
 from patchcore.model import PatchCore
-from patchcore.storage import weights_digest
 from patchcore.version import VERSION
 
 # Largest difference of a score, or of a map's values, from the model's, relative to the score or
@@ -125,7 +124,7 @@ def compare(run: Runner, model: PatchCore, coreset: Coreset, crops: Sequence[np.
         # Each runtime has its own exceptions.
         except Exception as error:
             raise PatchCoreError(
-                f"the exported file does not run on {len(batch)} images: {_first_line(error)}"
+                f"the exported file does not run on {len(batch)} images: {first_line(error)}"
             ) from error
         for name, found, wanted in (
             ("score", score, expected.score.numpy()),
@@ -156,7 +155,7 @@ def _coreset(model: PatchCore, percentage: float | None) -> Coreset:
             f"expected one of the model's percentages {', '.join(map(str, model.percentages))}, "
             f"found {percentage:g} (percentage_coreset)"
         )
-    return model.coreset.of_size(model.coreset.sizes[model.percentages.index(percentage)])
+    return model.coreset.part(model.percentages.index(percentage))
 
 
 def _write(
@@ -171,7 +170,7 @@ def _write(
     except Exception as error:
         raise PatchCoreError(
             f"cannot export this model to {chosen.suffix}: {type(error).__name__}: "
-            f"{_first_line(error)}"
+            f"{first_line(error)}"
         ) from error
 
 
@@ -192,7 +191,7 @@ def _load(chosen: FileFormat, path: Path) -> Runner:
         return chosen.load(path)
     # Each runtime has its own exceptions.
     except Exception as error:
-        raise PatchCoreError(f"cannot read the exported file: {_first_line(error)}") from error
+        raise PatchCoreError(f"cannot read the exported file: {first_line(error)}") from error
 
 
 def _noise(size: tuple[int, int], count: int) -> list[np.ndarray]:
@@ -233,7 +232,7 @@ def _describe(model: PatchCore, coreset: Coreset) -> dict[str, object]:
         "std": preprocess.std,
         "backbone": model.backbone.name,
         "layers": model.backbone.layers,
-        "weights_digest": weights_digest(model.backbone),
+        "weights_digest": model.backbone.digest(),
         "licence": model.backbone.licence,
         "num_coreset": len(coreset.bank),
         "patchcore_version": VERSION,
@@ -253,7 +252,3 @@ def _describe_ignored(model: PatchCore) -> str:
         f"; {ignored.pixels.mean():.1%} of the pixels are ignored, as at training: they are 0 in "
         "the map and take no part in the score"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

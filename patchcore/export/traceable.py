@@ -12,7 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from patchcore.backbone import Backbone
 from patchcore.embedder import layer_maps
-from patchcore.errors import PatchCoreError
+from patchcore.errors import PatchCoreError, first_line
 from patchcore.memory_bank import Coreset, torch_nearest
 from patchcore.model import PatchCore
 from patchcore.scoring import IMAGE_SCORES, ScoredPatches, patch_scores
@@ -184,7 +184,7 @@ def trace(backbone: Backbone) -> fx.GraphModule:
     backbone.requires_grad_(False)
 
     def maps(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(backbone(images).values())
+        return tuple(backbone.maps(images))
 
     # Symbolic sizes, so that a reshape by the batch size does not fix it. The batch size is 2,
     # since 0 and 1 would be constants.
@@ -192,11 +192,11 @@ def trace(backbone: Backbone) -> fx.GraphModule:
     try:
         with torch.no_grad():
             return make_fx(maps, tracing_mode="symbolic", _allow_non_fake_inputs=True)(images)
-    # A user's network may raise any error on tensors without values.
+    # A user's network may raise any exception on tensors without values.
     except Exception as error:
         raise PatchCoreError(
             "cannot export this backbone: a step depends on the values of its input "
-            f"({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})"
+            f"({type(error).__name__}: {first_line(error)})"
         ) from error
 
 

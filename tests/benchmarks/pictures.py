@@ -32,7 +32,7 @@ def measure(quick: bool) -> list[Row]:
     order = EmbeddingOrder.of(len(train), 1, len(train))
     every_patch = np.arange(len(train) * GRID[0] * GRID[1])
     origins = Origins.locate(every_patch, GRID, order, names, ("",))
-    coreset_patches = explain.cut_patches(train, origins.image, origins.row, origins.column, GRID)
+    coreset_patches = explain.crop_patches(train, origins.image, origins.row, origins.column, GRID)
     rng = np.random.default_rng(0)
     nearest = rng.integers(0, len(coreset_patches), (*GRID, 1))
     distance = rng.random((*GRID, 1), dtype=np.float32)

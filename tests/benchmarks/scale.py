@@ -65,16 +65,16 @@ class CountingShards(RayShards):
 
     num_bytes = 0
 
-    def ask(self, method: str, arguments: list[tuple]) -> list:
+    def call(self, method: str, arguments: list[tuple]) -> list:
         """Count what goes and what comes."""
-        found = super().ask(method, arguments)
+        found = super().call(method, arguments)
         self.num_bytes += _bytes(arguments) + _bytes(found)
         return found
 
-    def tell(self, method: str, arguments: list[tuple]) -> None:
+    def send(self, method: str, arguments: list[tuple]) -> None:
         """Count what goes."""
         self.num_bytes += _bytes(arguments)
-        super().tell(method, arguments)
+        super().send(method, arguments)
 
 
 def _bytes(value: object) -> int:
@@ -134,7 +134,7 @@ def measure_spread(count: int, num_workers: int, samples: int) -> Measured:
     def used() -> float:
         return sum(ray.get([actor.processor_seconds.remote() for actor in workers.actors]))
 
-    workers.tell("open", [(KEY, None)] * num_workers, KEY)
+    workers.send("open", [(KEY, None)] * num_workers, KEY)
     shards = CountingShards(workers, KEY, np.diff(ends).tolist(), CPU.device)
     before = used()
     groups, seconds, driver, digest = _select(shards, samples)

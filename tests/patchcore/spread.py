@@ -52,7 +52,7 @@ def assert_equal(found: FitResult, expected: FitResult) -> None:
         other = found.coresets[seed]
         np.testing.assert_array_equal(other.indices, one.indices)
         assert torch.equal(other.bank.embeddings, one.bank.embeddings)
-        assert other.covers == one.covers
+        assert other.coverage == one.coverage
         assert other.origins.names == one.origins.names
         np.testing.assert_array_equal(other.origins.image, one.origins.image)
         if one.bank.area is not None and one.bank.area.places.features is not None:

@@ -270,7 +270,7 @@ def test_refuses_no_layer_and_one_given_twice(toy, layers):
 
 
 def test_refuses_a_layer_that_gives_no_map(toy):
-    with pytest.raises(PatchCoreError, match=r"'head' to give a map.*shape \(1, 5\)"):
+    with pytest.raises(PatchCoreError, match=r"'head' to return a map.*shape \(1, 5\)"):
         Backbone(toy, ["head"], (32, 32))
 
 

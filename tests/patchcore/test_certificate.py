@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchcore.certificate import Cover
+from patchcore.certificate import Coverage
 from patchcore.coreset import select_sizes
 from patchcore.greedy import NUM_STARTING_POINTS, centre, select_greedily, starting_points
 from patchcore.shards import CHECKED_AT_A_TIME, LocalShards, Shard, squared_norms
@@ -21,15 +21,15 @@ def quick():
         yield
 
 
-def covers_and_radii(points, sizes, seed=0):
-    """Return the covers, and the radii by all differences in float64."""
+def coverage_and_radii(points, sizes, seed=0):
+    """Return the coverage, and the radii by all differences in float64."""
     points = points.clone()
     shards = LocalShards.of(points)
     centre(shards, seed)
     found = select_sizes(shards, sizes, seed=seed)
     exact = points.double()
     radii = [float(torch.cdist(exact, exact[found.numbers[:size]]).amin(1).max()) for size in sizes]
-    return found.covers, radii
+    return found.coverage, radii
 
 
 def smallest_radius(points, size):
@@ -48,18 +48,18 @@ def smallest_radius(points, size):
     seed=st.integers(0, 10**6),
 )
 def test_no_coreset_is_better_by_more_than_the_factor(count, share, dim, clusters, spread, seed):
-    """Also with duplicates, and few patches, which the starting points' distances cover."""
+    """Also with duplicates, and few patches, which the starting points' distances found."""
     size = 1 + int(share * (count - 2))
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(clusters, dim, generator=generator)
     points = centres[torch.randint(clusters, (count,), generator=generator)]
     points = points + spread * torch.randn(count, dim, generator=generator)
-    ((cover,), (radius,)) = covers_and_radii(points, [size])
-    assert cover.radius == pytest.approx(radius, rel=1e-4, abs=1e-2)
-    if cover.factor is None:
-        assert cover.radius < 0.01
+    ((found,), (radius,)) = coverage_and_radii(points, [size])
+    assert found.radius == pytest.approx(radius, rel=1e-4, abs=1e-2)
+    if found.factor is None:
+        assert found.radius < 0.01
     else:
-        assert radius <= cover.factor * smallest_radius(points, size) + 1e-12
+        assert radius <= found.factor * smallest_radius(points, size) + 1e-12
 
 
 @pytest.mark.parametrize("scattered", [20, CHECKED_AT_A_TIME + 300])
@@ -72,9 +72,9 @@ def test_radii_of_any_size_are_exact(scattered):
     points[crowd:] *= 3
     seed = next(s for s in range(999) if starting_points(len(points), s).max() < crowd)
     sizes = [1, 2, 3, 10, scattered // 2, scattered, scattered + 200]
-    covers, radii = covers_and_radii(points, sizes, seed)
-    for cover, radius in zip(covers, radii, strict=True):
-        assert cover.radius == pytest.approx(radius, rel=1e-5)
+    coverage, radii = coverage_and_radii(points, sizes, seed)
+    for found, radius in zip(coverage, radii, strict=True):
+        assert found.radius == pytest.approx(radius, rel=1e-5)
 
 
 def test_the_loops_distances_alone_are_too_small_for_few_patches():
@@ -82,20 +82,20 @@ def test_the_loops_distances_alone_are_too_small_for_few_patches():
     points = torch.randn(200, 16, generator=torch.Generator().manual_seed(5))
     points -= points[starting_points(200, 0)].mean(0)
     reached = select_greedily(LocalShards.of(points), 1, seed=0).reached[1] ** 0.5
-    ((cover,), (radius,)) = covers_and_radii(points, [1])
+    ((found,), (radius,)) = coverage_and_radii(points, [1])
     assert reached < 0.9 * radius
-    assert cover.radius == pytest.approx(radius, rel=1e-5)
-    assert cover.factor == pytest.approx(2, rel=1e-4)
+    assert found.radius == pytest.approx(radius, rel=1e-5)
+    assert found.factor == pytest.approx(2, rel=1e-4)
 
 
 def test_patches_near_the_starting_points_may_stay_far_from_the_selected_ones():
     """Ten at 0, where all starting points are, one at 10 and one at 10.1; both are selected."""
     points = torch.tensor([[0.0]] * 10 + [[10.0], [10.1]])
     seed = next(s for s in range(9999) if starting_points(12, s).max() < 10)
-    ((cover,), (radius,)) = covers_and_radii(points, [2], seed)
+    ((found,), (radius,)) = coverage_and_radii(points, [2], seed)
     assert smallest_radius(points, 2) == pytest.approx(0.1, rel=1e-4)
-    assert cover.radius == pytest.approx(radius) == pytest.approx(10)
-    assert cover.factor == pytest.approx(200, rel=0.05)
+    assert found.radius == pytest.approx(radius) == pytest.approx(10)
+    assert found.factor == pytest.approx(200, rel=0.05)
 
 
 def test_the_farthest_patch_is_found_behind_more_promising_ones(monkeypatch):
@@ -114,23 +114,23 @@ def test_the_farthest_patch_is_found_behind_more_promising_ones(monkeypatch):
 
 def test_the_factor_is_two_where_the_starting_points_do_not_matter():
     points = torch.randn(2000, 32, generator=torch.Generator().manual_seed(5))
-    covers, _ = covers_and_radii(points, [300, 1900])
-    for cover in covers:
-        assert 2 < cover.factor < 2.001
+    coverage, _ = coverage_and_radii(points, [300, 1900])
+    for found in coverage:
+        assert 2 < found.factor < 2.001
 
 
 def test_a_radius_below_the_rounding_proves_nothing():
     points = 1000 + torch.randn(20, 8, generator=torch.Generator().manual_seed(5)).repeat(30, 1)
-    ((cover,), _) = covers_and_radii(points, [300])
-    assert cover.radius < 0.01
-    assert cover.factor is None
+    ((found,), _) = coverage_and_radii(points, [300])
+    assert found.radius < 0.01
+    assert found.factor is None
 
 
 def test_a_coreset_of_all_patches_is_the_best():
-    covers, _ = covers_and_radii(torch.randn(NUM_STARTING_POINTS + 5, 4), [3, 15])
-    assert covers[1] == (0.0, 1.0)
+    coverage, _ = coverage_and_radii(torch.randn(NUM_STARTING_POINTS + 5, 4), [3, 15])
+    assert coverage[1] == (0.0, 1.0)
 
 
 def test_a_bound_is_not_rounded_down():
-    assert "at most 2.002 times" in Cover(0.5, 2.0010001).describe()
-    assert "too small" in Cover(1e-4, None).describe()
+    assert "at most 2.002 times" in Coverage(0.5, 2.0010001).describe()
+    assert "too small" in Coverage(1e-4, None).describe()

@@ -326,7 +326,7 @@ class TestAllPatches:
         seen = []
         found = select_sizes(LocalShards.of(points), [60], seed=0, progress=seen.append)
         assert found.numbers.tolist() == list(range(60))
-        assert found.covers == ((0.0, 1.0),)
+        assert found.coverage == ((0.0, 1.0),)
         assert seen == [60]
 
     def test_a_smaller_coreset_stays_the_prefix(self, points):

@@ -12,9 +12,9 @@ import torch
 
 from patchcore import PatchCoreError
 from patchcore.distributed import RayEngine, Workers
+from patchcore.distributed_prediction import Predictor, predict_distributed
 from patchcore.memory_plan import Needs
 from patchcore.observer import Observer
-from patchcore.spread_prediction import Predictor, predict_spread
 from tests.patchcore.spread import assert_equal, fit_images, make_images, make_model
 from tests.support import one_thread
 from utils.ray_cluster import connected
@@ -76,7 +76,8 @@ def killer(head, monkeypatch):
         def progress(self, done):
             if self.victims and done > 200:  # the distances have been lowered before
                 actor = started[0].actors[self.victims.pop(0)]
-                os.kill(head.get(actor.pid.remote()), signal.SIGKILL)
+                pid = actor.__ray_call__.remote(lambda worker: os.getpid())
+                os.kill(head.get(pid), signal.SIGKILL)
 
     monkeypatch.setattr("patchcore.distributed.Workers", Known)
     return Killer()
@@ -104,7 +105,7 @@ def test_everything_equals_one_process_to_the_last_bit(killer, model, expected, 
 @pytest.mark.slow
 def test_a_worker_that_is_lost_again_and_again_is_given_up(killer, model, monkeypatch):
     monkeypatch.setattr("patchcore.distributed.MAX_LOSSES", 0)
-    with pytest.raises(PatchCoreError, match="expected workers that stay, lost worker 1 1 times"):
+    with pytest.raises(PatchCoreError, match="expected worker 1 to keep running, lost it 1 times"):
         fit_images(model, ENGINE, killer)
 
 
@@ -120,19 +121,19 @@ def test_images_are_predicted_by_workers(head, monkeypatch, tmp_path):
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().predict(batch)
 
-    monkeypatch.setattr("patchcore.spread_prediction.Predictor", Fragile)
+    monkeypatch.setattr("patchcore.distributed_prediction.Predictor", Fragile)
     images = make_images(11)
     model = make_model().fit(images, engine=ENGINE)
     expected = make_model().fit(images)
     assert model.thresholds == expected.thresholds
     batches = np.array_split(np.stack(images), 6)
-    found = predict_spread(model, iter(batches), 2)
+    found = predict_distributed(model, iter(batches), 2)
     assert killed.exists()
     wanted = expected.predict_crops(batches)
     for name in ("score", "anomaly_map", "distance", "nearest"):
         np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
     with pytest.raises(PatchCoreError, match="at least one image to predict"):
-        predict_spread(model, [], 1)
+        predict_distributed(model, [], 1)
 
 
 def needs(gigabytes):

@@ -3,7 +3,7 @@ import pytest
 
 from patchcore.explain import (
     GAP,
-    cut_patches,
+    crop_patches,
     find_most_anomalous,
     patch_box,
     rebuild,
@@ -17,13 +17,13 @@ def make_images(count, size, seed=0):
 def all_patches(images, grid, fields=2):
     """Return (B, h, w, ph, pw, 3), the crops of all patches."""
     positions = np.indices((len(images), *grid)).reshape(3, -1)
-    patches = cut_patches(images, *positions, grid, fields)
+    patches = crop_patches(images, *positions, grid, fields)
     return patches.reshape(len(images), *grid, *patches.shape[1:])
 
 
 def cut_patch(images, image, row, column, grid, fields=2):
     """Return the crop of one patch."""
-    return cut_patches(images, *np.array([[image], [row], [column]]), grid, fields)[0]
+    return crop_patches(images, *np.array([[image], [row], [column]]), grid, fields)[0]
 
 
 def test_a_patch_is_cut_around_the_middle_of_its_field():

@@ -149,7 +149,7 @@ def test_a_smaller_percentage_and_noise_to_compare_on(model, tmp_path):
     assert exported.num_images == 4
     module = torch.export.load(exported.path).module()
     found = module(torch.from_numpy(cropped(model, TEST)))[0].numpy()
-    small = model.coreset.of_size(model.coreset.sizes[0])
+    small = model.coreset.part(0)
     batch = np.stack([model.crop(image) for image in TEST])
     embeddings = model.embedder.embed(batch)
     (expected,) = model.scorer.predict(embeddings, small.bank, small.sizes)

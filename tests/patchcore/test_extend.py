@@ -37,7 +37,7 @@ def go_on_one_by_one(model, before, new):
         for values in (before.bank.embeddings, new)
     )
     distances, selected = torch.cdist(points, kept).amin(1), []
-    while distances.max() > before.covers[0].radius * (1 + 1e-6):
+    while distances.max() > before.coverage[0].radius * (1 + 1e-6):
         selected.append(int(distances.argmax()))
         distances = torch.minimum(distances, (points - points[selected[-1]]).norm(dim=1))
     return selected
@@ -48,9 +48,9 @@ def test_the_selection_goes_on_beyond_the_covering_radius(distance):
     model = make(distance=distance).fit(TRAIN)
     before, images = model.coreset, make_images(4, SIDE, seed=1)
     images[0][:] = 255  # what no training image shows
-    joined = model.extend(images, [f"new {n}" for n in range(4)])
+    extension = model.extend(images, [f"new {n}" for n in range(4)])
     added = go_on_one_by_one(model, before, all_patches(model, images))
-    assert 0 < len(added) == joined.num_added < 4 * 64
+    assert 0 < len(added) == extension.num_added < 4 * 64
     after = model.coreset
     assert after.sizes == (len(before.bank) + len(added),)
     np.testing.assert_array_equal(after.indices[: len(before.bank)], before.indices)
@@ -65,17 +65,17 @@ def test_the_selection_goes_on_beyond_the_covering_radius(distance):
 
 def test_it_covers_old_and_new_images_as_before():
     model = make().fit(TRAIN)
-    radius = model.coreset.covers[0].radius
+    radius = model.coreset.coverage[0].radius
     model.extend(NEW)
     points = project(all_patches(model, [*TRAIN, *NEW]), 3)
     bank = project(model.coreset.bank.embeddings, 3)
     assert torch.cdist(points, bank).amin(1).max() <= radius * (1 + 1e-5)
-    assert model.coreset.covers == ((radius, None),)
+    assert model.coreset.coverage == ((radius, None),)
 
 
 def test_images_that_are_known_add_nothing():
     model = make(percentage_coreset=1.0).fit(TRAIN)
-    assert model.coreset.covers == ((0.0, 1.0),)
+    assert model.coreset.coverage == ((0.0, 1.0),)
     assert model.extend(TRAIN[:3]).num_added == 0
     assert len(model.coreset.bank) == 6 * 64
 
@@ -83,19 +83,19 @@ def test_images_that_are_known_add_nothing():
 def test_scores_and_thresholds_are_those_before_they_joined(tmp_path):
     model = make().fit(TRAIN)
     expected, stored = model.predict(NEW), model.thresholds
-    joined = model.extend(NEW)
-    np.testing.assert_allclose(joined.scores.image_scores, np.sort(expected.score), rtol=1e-6)
-    assert joined.scores.pixel_scores[0] == pytest.approx(expected.anomaly_map.max(), rel=1e-6)
-    assert joined.thresholds.image.value == pytest.approx(expected.score.max(), rel=1e-5)
-    assert joined.thresholds.image.rate == 1 / 5
+    extension = model.extend(NEW)
+    np.testing.assert_allclose(extension.scores.image_scores, np.sort(expected.score), rtol=1e-6)
+    assert extension.scores.pixel_scores[0] == pytest.approx(expected.anomaly_map.max(), rel=1e-6)
+    assert extension.thresholds.image.value == pytest.approx(expected.score.max(), rel=1e-5)
+    assert extension.thresholds.image.rate == 1 / 5
     assert model.thresholds == stored
     assert (model.predict(NEW).score <= expected.score * (1 + 1e-6)).all()
     model.save(tmp_path / "model")
     loaded = PatchCore.load(tmp_path / "model", backbone=make().backbone)
-    assert loaded.trained.joined.thresholds == joined.thresholds
-    assert loaded.trained.joined.num_added == joined.num_added
+    assert loaded.trained.extension.thresholds == extension.thresholds
+    assert loaded.trained.extension.num_added == extension.num_added
     np.testing.assert_array_equal(
-        loaded.trained.joined.scores.pixel_scores, joined.scores.pixel_scores
+        loaded.trained.extension.scores.pixel_scores, extension.scores.pixel_scores
     )
 
 
@@ -124,7 +124,7 @@ def test_a_loaded_model_grows_as_the_one_in_memory(tmp_path, options):
         np.testing.assert_array_equal(found.score, expected.score)
         np.testing.assert_array_equal(found.nearest, expected.nearest)
     grown.extend(images)  # a second time
-    assert grown.trained.joined.num_added == 0
+    assert grown.trained.extension.num_added == 0
 
 
 def test_ignored_patches_do_not_join():

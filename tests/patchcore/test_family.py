@@ -153,7 +153,7 @@ class TestBanks:
             make_model(two_layers(), SIDE, percentage_coreset=p, **options).fit(TRAIN)
             for p in ((0.1, 0.2), 0.1)
         )
-        first = both.coreset.of_size(both.coreset.sizes[0])
+        first = both.coreset.part(0)
         np.testing.assert_array_equal(first.indices, small.coreset.indices)
         assert torch.equal(first.bank.embeddings, small.coreset.bank.embeddings)
 
@@ -271,7 +271,7 @@ class TestSearchRadius:
     def test_several_percentages(self):
         options = {"search_radius": 1, "embed_dim": 160}
         both = make_model(two_layers(), SIDE, percentage_coreset=(0.05, 0.5), **options).fit(TRAIN)
-        small = both.coreset.of_size(both.coreset.sizes[0])
+        small = both.coreset.part(0)
         embeddings = both.embedder.embed(np.stack([crop(image) for image in TEST]))
         first, _ = both.scorer.predict(embeddings, both.coreset.bank, both.coreset.sizes)
         (alone,) = both.scorer.predict(embeddings, small.bank, small.sizes)

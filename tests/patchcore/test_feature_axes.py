@@ -108,7 +108,7 @@ def test_a_vision_transformer_that_iterates_over_its_blocks(prefix, says_so, any
 @pytest.mark.parametrize("prefix", [5, 9])
 def test_more_prefix_tokens_than_a_row_are_known_only_from_the_class(prefix):
     """With 9, there are 25 tokens, which is a square."""
-    with pytest.raises(PatchCoreError, match=rf"'blocks.1' to give.*\(1, {16 + prefix}, 8\)"):
+    with pytest.raises(PatchCoreError, match=rf"'blocks.1' to return.*\(1, {16 + prefix}, 8\)"):
         Backbone(Blocks((32, 32), prefix), ["blocks.1"], (32, 32))
     said = Blocks((32, 32), prefix, says_so=True)
     assert Backbone(said, ["blocks.1"], (32, 32)).grids == ((4, 4),)
@@ -210,13 +210,15 @@ def test_two_sizes_tell_where_a_grid_is_not_in_proportion():
     ],
 )
 def test_refuses_a_map_whose_axes_follow_the_image_in_another_way(function):
-    with pytest.raises(PatchCoreError, match="cannot tell which from the shape"):
+    with pytest.raises(PatchCoreError, match="cannot determine the axes from the shape"):
         layout_of(function)
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 8), (5, 9, 3)])
 def test_refuses_to_guess(shape):
-    with pytest.raises(PatchCoreError, match=r"cannot tell which from the shape.*64x64.*layers"):
+    with pytest.raises(
+        PatchCoreError, match=r"cannot determine the axes from the shape.*64x64.*layers"
+    ):
         layout_of(fixed(*shape))
 
 
@@ -233,12 +235,12 @@ def test_pooling_to_a_fixed_grid_is_read_by_its_proportion():
     ],
 )
 def test_refuses_what_is_no_map(function, found):
-    with pytest.raises(PatchCoreError, match=rf"'layer' to give a map.*{found}.*\(layers\)"):
+    with pytest.raises(PatchCoreError, match=rf"'layer' to return a map.*{found}.*\(layers\)"):
         layout_of(function)
 
 
 def test_tokens_that_do_not_follow_the_size_are_refused():
-    with pytest.raises(PatchCoreError, match=r"'layer' to give tokens"):
+    with pytest.raises(PatchCoreError, match=r"'layer' to return tokens"):
         layout_of(lambda images: torch.zeros(len(images), 65, 8))
 
 

@@ -7,9 +7,9 @@ import torch
 from patchcore import PatchCore, PatchCoreError
 from patchcore.backbone import Backbone
 from patchcore.coreset import greedy_coreset
-from patchcore.explain import cut_patches
+from patchcore.explain import crop_patches
 from patchcore.fit import FitRequest, FitResult, coreset_sizes, fit
-from patchcore.held_out import NUM_FOLDS
+from patchcore.folds import NUM_FOLDS
 from patchcore.passes import CroppedImages
 from tests.support import one_thread
 
@@ -106,7 +106,7 @@ class TestCoresets:
         first, second = found.coresets.values()
         assert second.patches is None
         image, position = np.divmod(first.indices, PATCHES)
-        expected = cut_patches(versions, image, *np.divmod(position, GRID), (GRID, GRID))
+        expected = crop_patches(versions, image, *np.divmod(position, GRID), (GRID, GRID))
         np.testing.assert_array_equal(first.patches, expected)
 
     def test_crops_are_kept_only_on_request(self):
@@ -116,7 +116,7 @@ class TestCoresets:
     def test_a_prefix_is_the_smaller_coreset(self):
         model = make_model(percentage_coreset=(0.1, 0.5))
         coreset = fit_images(model, make_images(5)).first
-        small = coreset.of_size(coreset.sizes[0])
+        small = coreset.part(0)
         assert len(small.bank) == len(small.patches) == len(small.origins.row) == 8
         assert small.sizes == (8,)
         np.testing.assert_array_equal(small.indices, coreset.indices[:8])
@@ -252,7 +252,7 @@ class TestHeldOutScores:
     @pytest.mark.parametrize(("count", "scored"), [(4 * NUM_FOLDS, 8), (8 * NUM_FOLDS, 5)])
     def test_stops_when_enough_images_are_scored(self, count, scored, monkeypatch):
         """Two folds of four, or the first five of a fold of eight."""
-        monkeypatch.setattr("patchcore.held_out.ENOUGH_IMAGES", 5)
+        monkeypatch.setattr("patchcore.folds.ENOUGH_IMAGES", 5)
         (found,) = fit_images(make_model(), make_images(count)).held_out
         assert len(found.image_scores) == scored
 

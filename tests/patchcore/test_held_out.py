@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchcore.held_out import NUM_FOLDS, PIXEL_RATES, Folds, HeldOutScores
+from patchcore.folds import NUM_FOLDS, Folds
+from patchcore.held_out import PIXEL_RATES, HeldOutScores
 
 
 def of_images(scores) -> HeldOutScores:

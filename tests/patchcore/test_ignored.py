@@ -15,8 +15,8 @@ from patchcore.coreset import greedy_coreset
 from patchcore.ensemble import draw_sample, normal_scores
 from patchcore.explain import find_most_anomalous
 from patchcore.export import export
+from patchcore.folds import NUM_FOLDS
 from patchcore.greedy import centre
-from patchcore.held_out import NUM_FOLDS
 from patchcore.ignored import IgnoreMask
 from patchcore.judged_patches import judged_versions
 from patchcore.preprocess import Preprocess

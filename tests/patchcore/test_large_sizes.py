@@ -105,8 +105,8 @@ class TestSearch:
     def test_prefixes_are_banks_of_their_own(self, k):
         embeddings, queries = make_points(6000, 256, seed=1), make_points(300, 256, seed=2)
         sizes = [30, BLOCK + 1, BLOCK + 1, 6000]
-        found = list(MemoryBank(embeddings).search_prefixes(queries, k, sizes))
-        assert len(found) == len(sizes)
+        search = MemoryBank(embeddings).begin(queries, k)
+        found = [search.extend_to(size) for size in sizes]
         for size, (distances, indices) in zip(sizes, found, strict=True):
             expected = torch.cdist(queries.double(), embeddings[:size].double())
             nearest = expected.topk(k, dim=1, largest=False, sorted=True)

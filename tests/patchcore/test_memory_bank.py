@@ -42,6 +42,12 @@ def test_finds_the_nearest(k):
     np.testing.assert_allclose(distances, expected_distances, rtol=1e-6)
 
 
+def search_prefixes(bank, queries, k, sizes):
+    """Search the first rows of a bank, for several sizes."""
+    search = bank.begin(queries, k)
+    return [search.extend_to(size) for size in sizes]
+
+
 def test_rows_that_are_not_contiguous_become_so():
     across = make_points(24, dim=40)
     bank = MemoryBank(across.T)
@@ -53,7 +59,7 @@ def test_rows_that_are_not_contiguous_become_so():
 def test_a_prefix_is_searched_as_a_bank_of_its_own(k):
     queries, embeddings = make_points(57, seed=1), make_points(200, seed=2)
     sizes = [5, 20, 21, 200]
-    found = list(MemoryBank(embeddings).search_prefixes(queries, k, sizes))
+    found = search_prefixes(MemoryBank(embeddings), queries, k, sizes)
     for size, (distances, indices) in zip(sizes, found, strict=True):
         alone = MemoryBank(embeddings[:size]).search(queries, k)
         assert torch.equal(distances, alone[0])
@@ -63,7 +69,7 @@ def test_a_prefix_is_searched_as_a_bank_of_its_own(k):
 def test_of_many_equal_distances_the_lowest_row_comes_first():
     """More than 16 values are sorted by a method that does not keep the order of equal ones."""
     queries, embeddings = make_points(9, seed=1), make_points(6, seed=2).repeat(10, 1)
-    found = MemoryBank(embeddings).search_prefixes(queries, 30, [30, 60])
+    found = search_prefixes(MemoryBank(embeddings), queries, 30, [30, 60])
     for size, (_, indices) in zip([30, 60], found, strict=True):
         expected = nearest_by_loops(queries, embeddings[:size], 30)[1]
         np.testing.assert_array_equal(indices, expected)
@@ -100,7 +106,7 @@ def test_prefixes_of_the_same_size_are_the_same(monkeypatch):
 
     monkeypatch.setattr(memory_bank, "faiss_nearest", search)
     queries, embeddings = make_points(57, seed=1), make_points(40, seed=2)
-    first, second, _ = MemoryBank(embeddings).search_prefixes(queries, 2, [20, 20, 40])
+    first, second, _ = search_prefixes(MemoryBank(embeddings), queries, 2, [20, 20, 40])
     assert searched == [20, 20]
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
@@ -108,7 +114,7 @@ def test_prefixes_of_the_same_size_are_the_same(monkeypatch):
 
 def test_of_equally_far_neighbours_a_prefix_keeps_the_first_selected():
     embeddings = make_points(10).repeat(3, 1)
-    found = list(MemoryBank(embeddings).search_prefixes(make_points(20, seed=5), 1, [10, 20, 30]))
+    found = search_prefixes(MemoryBank(embeddings), make_points(20, seed=5), 1, [10, 20, 30])
     assert all(torch.equal(indices, found[0][1]) for _, indices in found)
 
 
@@ -139,7 +145,7 @@ def assert_nearest(queries, embeddings, k, sizes=None):
     """Compare with the slow twin; of rows that float32 cannot tell apart any may be found."""
     bank = MemoryBank(embeddings)
     sizes = [len(embeddings)] if sizes is None else sizes
-    for size, (found, indices) in zip(sizes, bank.search_prefixes(queries, k, sizes), strict=True):
+    for size, (found, indices) in zip(sizes, search_prefixes(bank, queries, k, sizes), strict=True):
         expected = exact_distances(queries, embeddings[:size]).sort(dim=1).values[:, :k]
         exact = (queries[:, None].double() - embeddings[indices].double()).norm(dim=2)
         # What was found is as near as the nearest, and as far as it is said to be.
@@ -297,13 +303,13 @@ def test_threads_that_search_a_new_bank_find_what_one_finds():
     vectors = make_embeddings("nearly low rank", 9000, 300, torch.Generator().manual_seed(1))
     embeddings, queries = vectors[:8500], vectors[8500:]
     all_sizes = [[1024 * n + 256 * thread for n in range(1, 8)] for thread in range(4)]
-    expected = [list(MemoryBank(embeddings).search_prefixes(queries, 1, s)) for s in all_sizes]
+    expected = [search_prefixes(MemoryBank(embeddings), queries, 1, s) for s in all_sizes]
     bank = MemoryBank(embeddings)
     begin = threading.Barrier(4, timeout=60)
 
     def search(sizes):
         begin.wait()
-        return list(bank.search_prefixes(queries, 1, sizes))
+        return search_prefixes(bank, queries, 1, sizes)
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(search, all_sizes))

@@ -211,4 +211,4 @@ def test_a_model_says_that_its_precision_is_slow(monkeypatch, caplog):
 
     PatchCore("formulanet", precision="bfloat16")
 
-    assert "this processor has no bfloat16 of its own" in caplog.text
+    assert "this processor does not support bfloat16 natively" in caplog.text

@@ -1,4 +1,4 @@
-"""Regions against a slow twin that walks from pixel to pixel; spread maps against known slopes."""
+"""Regions against a slow twin that walks from pixel to pixel; resized maps against known slopes."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from patchcore.preprocess import Preprocess
-from patchcore.regions import Region, find_regions, spread_map, spread_mask
+from patchcore.regions import Region, find_regions, resize_map_to_image, resize_mask_to_image
 
 MAPS = arrays.arrays(
     np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 5)
@@ -161,36 +161,36 @@ class TestSpreadMap:
         y = top + (np.arange(shape[0]) + 0.5) * (bottom - top) / shape[0]
         x = left + (np.arange(shape[1]) + 0.5) * (right - left) / shape[1]
         anomaly_map = (slope[0] * y[:, None] + slope[1] * x + 1000).astype(np.float32)
-        spread = spread_map(anomaly_map, size, crop_box=box)
+        resized = resize_map_to_image(anomaly_map, size, crop_box=box)
         rows, columns = np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5
         # Beyond the outermost centres of the map, within its edge, its border goes on.
         expected = slope[0] * rows.clip(y[0], y[-1])[:, None] + slope[1] * columns.clip(x[0], x[-1])
         inside = (
             ((rows >= top) & (rows <= bottom))[:, None] & (columns >= left) & (columns <= right)
         )
-        assert spread.shape == size
-        assert spread.dtype == np.float32
-        np.testing.assert_allclose(spread, np.where(inside, expected + 1000, 0), atol=0.01)
+        assert resized.shape == size
+        assert resized.dtype == np.float32
+        np.testing.assert_allclose(resized, np.where(inside, expected + 1000, 0), atol=0.01)
 
     def test_at_its_own_size_it_stays_to_the_last_bit(self):
         anomaly_map = np.random.default_rng(0).random((24, 31), np.float32)
-        found = spread_map(anomaly_map, (24, 31), crop_box=(0, 0, 31, 24))
+        found = resize_map_to_image(anomaly_map, (24, 31), crop_box=(0, 0, 31, 24))
         np.testing.assert_array_equal(found, anomaly_map)
-        placed = spread_map(anomaly_map, (30, 40), crop_box=(5, 2, 36, 26))
+        placed = resize_map_to_image(anomaly_map, (30, 40), crop_box=(5, 2, 36, 26))
         np.testing.assert_array_equal(placed[2:26, 5:36], anomaly_map)
         assert np.count_nonzero(placed) == np.count_nonzero(anomaly_map)
 
     @given(MAPS, st.tuples(st.integers(1, 40), st.integers(1, 40)))
     def test_no_value_is_higher_or_lower_than_the_maps(self, anomaly_map, size):
-        spread = spread_map(anomaly_map, size, crop_box=(0, 0, size[1], size[0]))
-        assert spread.max() <= anomaly_map.max() + 1e-5
-        assert spread.min() >= anomaly_map.min() - 1e-5
+        resized = resize_map_to_image(anomaly_map, size, crop_box=(0, 0, size[1], size[0]))
+        assert resized.max() <= anomaly_map.max() + 1e-5
+        assert resized.min() >= anomaly_map.min() - 1e-5
 
     def test_pictures_of_line_cameras_are_longer_than_short_integers_count(self):
         anomaly_map = np.tile(np.arange(20, dtype=np.float32), (4, 1))
-        spread = spread_map(anomaly_map, (3, 40_000), crop_box=(0, 0, 40_000, 3))
-        assert (np.diff(spread[1]) >= 0).all()
-        assert spread[1, [0, 21_000, -1]].tolist() == pytest.approx([0, 10.00025, 19])
+        resized = resize_map_to_image(anomaly_map, (3, 40_000), crop_box=(0, 0, 40_000, 3))
+        assert (np.diff(resized[1]) >= 0).all()
+        assert resized[1, [0, 21_000, -1]].tolist() == pytest.approx([0, 10.00025, 19])
 
 
 @pytest.mark.parametrize("size", [(40, 60), (37, 91)])
@@ -199,7 +199,7 @@ def test_a_mask_is_spread_to_the_nearest_pixel(size):
     preprocess = Preprocess((20, 30), (16, 24))
     mask = np.random.default_rng(0).random((16, 24)) < 0.4
     box = preprocess.crop_box(size)
-    found = spread_mask(mask, size, crop_box=box)
+    found = resize_mask_to_image(mask, size, crop_box=box)
     left, top, right, bottom = box
     expected = np.zeros(size, bool)
     for row, column in np.ndindex(size):

@@ -34,11 +34,11 @@ class Workers:
     def __len__(self):
         return len(self._workers)
 
-    def ask(self, method, arguments, key=None):
+    def call(self, method, arguments, key=None):
         pairs = zip(self._workers, arguments, strict=True)
         return [getattr(worker, method)(*own) for worker, own in pairs]
 
-    def tell(self, method, arguments, key=None):
+    def send(self, method, arguments, key=None):
         self._last = []
         for worker, own in zip(self._workers, arguments, strict=True):
             try:
@@ -51,13 +51,13 @@ class Workers:
             raise self._last[index]
         return self._last[index]
 
-    change = ask
+    change = call
 
-    def know(self, arguments):
+    def replace_first_call(self, arguments):
         self.known = arguments
 
-    def forget(self, key):
-        self.ask("close", [(key,)] * len(self))
+    def discard(self, key):
+        self.call("close", [(key,)] * len(self))
 
     def put(self, value):
         return value

@@ -33,7 +33,7 @@ def select(parts, sizes, seed, candidates=None):
 def assert_the_same(found, expected):
     (selection, points), (expected_selection, expected_points) = found, expected
     np.testing.assert_array_equal(selection.numbers, expected_selection.numbers)
-    assert selection.covers == expected_selection.covers
+    assert selection.coverage == expected_selection.coverage
     assert torch.equal(points, expected_points)
 
 

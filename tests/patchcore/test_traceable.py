@@ -65,7 +65,7 @@ def test_the_bank_may_be_searched_in_parts(monkeypatch, rows, k):
 def test_searches_the_coreset_that_it_is_given():
     model = make_model(percentage_coreset=[0.05, 0.5]).fit(TRAIN)
     alone = make_model(percentage_coreset=0.05).fit(TRAIN)
-    score, _ = judge(model, model.coreset.of_size(model.coreset.sizes[0]))
+    score, _ = judge(model, model.coreset.part(0))
     np.testing.assert_allclose(score, alone.predict(TEST).score, rtol=1e-5)
     assert (score > 1.1 * judge(model)[0]).all()
 

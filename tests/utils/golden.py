@@ -47,7 +47,7 @@ def anomaly_map(mask: np.ndarray) -> np.ndarray:
 
 def rebuilt_from(image: np.ndarray) -> np.ndarray:
     positions = np.indices((1, *GRID)).reshape(3, -1)
-    patches = explain.cut_patches(image[None], *positions, GRID)
+    patches = explain.crop_patches(image[None], *positions, GRID)
     return explain.rebuild(patches.reshape(*GRID, *patches.shape[1:]), image.shape[:2])
 
 
@@ -73,7 +73,7 @@ def explanation() -> np.ndarray:
     for row, column, score in ((6, 17, 21.5), (12, 19, 17.25), (24, 3, 9.0)):
         box = explain.patch_box(row, column, GRID, (224, 224), 6)
         position = np.array([[0], [row], [column]])
-        crops = [explain.cut_patches(i[None], *position, GRID, 6)[0] for i in (test, train)]
+        crops = [explain.crop_patches(i[None], *position, GRID, 6)[0] for i in (test, train)]
         field, name = (20, 20, 28, 28), f"row {row}, column {column}"
         normal = NormalPatch(crops[1], field, "011.png", name, score, train, box)
         patches.append(ExplainedPatch(crops[0], field, box, name, score, [normal]))

@@ -8,8 +8,9 @@ from datasets.base import Category
 from patchcore import PatchCore
 from patchcore.engine import SHARE_OF_FREE_MEMORY
 from patchcore.errors import PatchCoreError
-from patchcore.fit import memory_needs
+from patchcore.memory_needs import memory_needs
 from patchcore.memory_plan import BYTES_PER_FLOAT, GIGABYTE, plan_memory
+from patchcore.training_patches import TrainingPatches
 from utils.errors import UsageError
 from utils.options.evaluate import EvaluateOptions
 from utils.pipeline.evaluate_category import fit_request
@@ -132,7 +133,9 @@ def _fit_memory(
     request = replace(request, normal=request.normal or len(parts) > 1)
     needed, kept = 0.0, 0.0
     for part in parts:
-        needs = memory_needs(part.embedder, part.scorer, num_images, options.batch_size, request)
+        needs = memory_needs(
+            TrainingPatches.of(part.embedder, part.scorer, num_images, options.batch_size, request)
+        )
         needed = max(needed, kept + plan_memory(needs, budget).needed)
         rows = sum(needs.coreset_sizes) * needs.embed_dim / needs.num_banks
         kept += rows * BYTES_PER_FLOAT / GIGABYTE

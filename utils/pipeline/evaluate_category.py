@@ -204,11 +204,11 @@ def evaluate_category(
 def _describe_coreset(row: ResultRow, learned: FitResult) -> tuple[str, dict[str, object]]:
     """Return the name of a coreset, its size and how well it covers the projected patches."""
     part, coreset = learned.percentages.index(row.percentage_coreset), learned.coresets[row.seed]
-    cover = coreset.covers[part]
+    coverage = coreset.coverage[part]
     return f"{row.model}, coreset {row.setting}, seed {row.seed}", {
         "size": coreset.sizes[part],
-        "covering_radius": cover.radius,
-        "proven_factor": cover.factor,
+        "covering_radius": coverage.radius,
+        "proven_factor": coverage.factor,
     }
 
 

@@ -200,7 +200,7 @@ def _describe_origin(
 
 def _crop(image: np.ndarray, record: Record, grid: tuple[int, int], fields: int) -> np.ndarray:
     row, column = np.array([record["row"]]), np.array([record["column"]])
-    return explain.cut_patches(image[None], np.array([0]), row, column, grid, fields)[0]
+    return explain.crop_patches(image[None], np.array([0]), row, column, grid, fields)[0]
 
 
 def _box(image: np.ndarray, record: Record, grid: tuple[int, int], fields: int) -> explain.PixelBox:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from patchcore.regions import CropBox, crop_window, spread_map, spread_mask
+from patchcore.regions import CropBox, crop_window, resize_map_to_image, resize_mask_to_image
 from utils.saturated_overlap import SaturatedRegion
 
 
@@ -94,12 +94,12 @@ class GroundTruth:
         hidden = None
         if ignored is not None:
             hidden = [
-                spread_mask(ignored, truth.size, crop_box=truth.crop_box)[window]
+                resize_mask_to_image(ignored, truth.size, crop_box=truth.crop_box)[window]
                 for truth, window in zip(self.originals, windows, strict=True)
             ]
         regions = number_regions(truth.regions for truth in self.originals)
         enlarged = [
-            spread_map(one, truth.size, crop_box=truth.crop_box)[window]
+            resize_map_to_image(one, truth.size, crop_box=truth.crop_box)[window]
             for one, truth, window in zip(maps, self.originals, windows, strict=True)
         ]
         return JudgedPixels(enlarged, masks, regions, hidden)

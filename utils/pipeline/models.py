@@ -15,7 +15,7 @@ from patchcore import PatchCore
 from patchcore.fit import check_sizes
 from patchcore.settings import is_own_network
 from patchcore.thresholds import Threshold
-from patchcore.weights import load_backbone
+from patchcore.weights import load_backbone_for
 from utils.errors import UsageError, first_line
 from utils.options.fit import FitOptions
 from utils.options.ignoring import IgnoringOptions
@@ -75,14 +75,7 @@ def make_models(
     models: dict[str, PatchCore] = {}
     for member in options.members():
         start = time.perf_counter()
-        backbone = load_backbone(
-            member.backbone,
-            member.layers,
-            member.weights,
-            size=settings.size_network,
-            seed=settings.seed,
-            norm_tokens=settings.norm_tokens,
-        )
+        backbone = load_backbone_for(settings, member.backbone, member.layers, member.weights)
         count = sum(name.partition("#")[0] == member.backbone for name in models)
         name = f"{member.backbone}#{count + 1}" if count else member.backbone
         models[name] = model = PatchCore.of(backbone, settings, device=device, ignore_mask=mask)

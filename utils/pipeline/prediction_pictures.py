@@ -9,7 +9,7 @@ import numpy as np
 from datasets.items import Item
 from datasets.videos import video_format
 from patchcore import PatchCore, Prediction, explain
-from patchcore.regions import spread_map, spread_mask
+from patchcore.regions import resize_map_to_image, resize_mask_to_image
 from patchcore.thresholds import Thresholds
 from utils.encoding import encode_image
 from utils.errors import UsageError
@@ -119,7 +119,7 @@ class PredictionPictures:
     def _spread(self, image: np.ndarray, prediction: Prediction) -> np.ndarray:
         size = image.shape[:2]
         box = self._model.preprocess.crop_box(size)
-        return spread_map(prediction.anomaly_map[0], size, crop_box=box)
+        return resize_map_to_image(prediction.anomaly_map[0], size, crop_box=box)
 
     def _marked(self, image: np.ndarray, prediction: Prediction) -> np.ndarray:
         marked = self._spread(image, prediction) >= self._thresholds.pixel.value
@@ -132,7 +132,7 @@ class PredictionPictures:
             return None
         size = image.shape[:2]
         box = self._model.preprocess.crop_box(size)
-        return spread_mask(self._ignored.pixels, size, crop_box=box)
+        return resize_mask_to_image(self._ignored.pixels, size, crop_box=box)
 
     def _panels(self, item: Item, crop: np.ndarray, prediction: Prediction) -> np.ndarray:
         """Draw the panels of `evaluate`, without ground truth."""

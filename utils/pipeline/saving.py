@@ -85,7 +85,7 @@ def save_models(
             pixel_rate=options.nominal_fpr_pixel,
         )
         trained = Trained(
-            coreset.of_size(coreset.sizes[part]),
+            coreset.part(part),
             learned.held_out[part],
             thresholds,
             known,

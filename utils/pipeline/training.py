@@ -103,7 +103,7 @@ def _train_category(
         saved = save_models(model, name, category, learned, reading.decoding, options, shots=shots)
         for trained, percentage in zip(saved, model.percentages, strict=True):
             _log_threshold(trained, time.perf_counter() - start)
-            log.info("%s", trained.coreset.covers[0].describe())
+            log.info("%s", trained.coreset.coverage[0].describe())
             k = model.settings.k
             folder = model_folder(options.path_trained, category.name, name, percentage, k, shots)
             _report_suspects(trained, reading, folder)
@@ -193,19 +193,19 @@ def _extend_model(
     model.trained = trained
     _save_extended(model, folder, save_index=options.save_index)
     log_notes(reading.notes, model.trained.category)
-    joined = model.trained.joined
+    extension = model.trained.extension
     log.info(
         "%s: %d images joined, %d of their %d patches were added to %d, %.1f s",
         model.trained.category,
-        joined.num_images,
-        joined.num_added,
-        model.embedder.num_patches(joined.num_images),
+        extension.num_images,
+        extension.num_added,
+        model.embedder.num_patches(extension.num_images),
         len(known.bank),
         time.perf_counter() - start,
     )
     for what, threshold in (
         ("of the first training", model.thresholds.image),
-        ("of the images that joined, by their scores before joining", joined.thresholds.image),
+        ("of the added images, by their scores before the extension", extension.thresholds.image),
     ):
         if threshold is not None:
             log.info("threshold %s: %.4g", what, threshold.value)

@@ -570,7 +570,7 @@ def test_an_image_in_other_proportions_than_the_mask_is_not_judged(infer, data, 
     mask[:20] = 255
     path = write_image(tmp_path / "mask.png", mask)
     (record,) = infer(data / "widget/test/good/000.png", "--ignore_mask", path, status=2)
-    assert "proportions of the mask of ignored pixels, 96x64, found 64x64" in record["error"]
+    assert "aspect ratio of the mask of ignored pixels, 96x64, found 64x64" in record["error"]
 
 
 def test_every_flag_has_its_test():

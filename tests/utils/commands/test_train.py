@@ -289,15 +289,15 @@ class TestExtend:
         with caplog.at_level("INFO"):
             self.extend(data, folder)
         after = PatchCore.load(folder)
-        joined = after.trained.joined
-        assert joined.num_images == 2
-        assert 0 < joined.num_added == len(after.coreset.bank) - len(before.coreset.bank)
+        extension = after.trained.extension
+        assert extension.num_images == 2
+        assert 0 < extension.num_added == len(after.coreset.bank) - len(before.coreset.bank)
         assert after.coreset.origins.names[4:] == tuple(
             str(path) for path in sorted((data / "widget/train/good").iterdir())[4:]
         )
         assert after.thresholds == before.thresholds
         assert after.trained.category == "cap"
-        assert f"cap: 2 images joined, {joined.num_added} of their 450 patches" in caplog.text
+        assert f"cap: 2 images joined, {extension.num_added} of their 450 patches" in caplog.text
         assert (
             f"threshold of the first training: {before.thresholds.image.value:.4g}" in caplog.text
         )
@@ -336,7 +336,7 @@ class TestExtend:
         with lock_folder(folder.parent, "--path_trained"):
             self.extend(data, folder, status=WRONG_USAGE)
         assert "in use by process" in capsys.readouterr().err
-        assert PatchCore.load(folder).trained.joined is None
+        assert PatchCore.load(folder).trained.extension is None
 
     def test_without_images(self, folder, capsys):
         assert call("train", "--extend", folder) == WRONG_USAGE

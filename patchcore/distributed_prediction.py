@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from patchcore.distributed import MAX_LOSSES, connected_ray
-from patchcore.errors import PatchCoreError
+from patchcore.errors import PatchCoreError, first_line
 from patchcore.model import PatchCore
 from patchcore.prediction import Prediction, join_on_host
 
@@ -28,7 +28,7 @@ class Predictor:
         return self._model.predict_crops([batch])
 
 
-def predict_spread(
+def predict_distributed(
     model: PatchCore,
     batches: Iterable[np.ndarray],
     num_workers: int,
@@ -39,7 +39,7 @@ def predict_spread(
 ) -> Prediction:
     """Predict batches of cropped images by workers, with the result of one process.
 
-    Ray starts a worker anew that is lost, and repeats its batch.
+    Ray restarts a worker that is lost, and repeats its batch.
 
     Args:
         model: The trained model, which each worker holds.
@@ -75,6 +75,7 @@ def predict_spread(
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
     except ray.exceptions.RayActorError as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise PatchCoreError(f"expected workers that stay, lost one: {reason}") from error
+        raise PatchCoreError(
+            f"expected workers to keep running, lost one: {first_line(error)}"
+        ) from error
     return join_on_host(found)
