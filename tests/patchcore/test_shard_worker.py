@@ -195,6 +195,39 @@ def test_a_cluster_without_room_for_the_workers_is_an_error_before_anything_is_r
         RayEngine().check(torch.device("cuda"))
 
 
+@pytest.mark.parametrize(
+    ("device", "budget", "shards", "expected"),
+    [
+        ("cpu", 0, 0, 1),  # the memory of the driver does not matter
+        ("cpu", 16, 0, 4),
+        ("cpu", 16, 5, 5),
+        ("cuda", 0, 0, 3),  # of 24 GB, 70 % each
+        ("cuda", 16, 0, 4),
+        ("cuda", 8, 0, None),  # needs seven GPUs
+        ("cuda", 0, 2, None),
+    ],
+)
+def test_the_number_of_workers_is_the_smallest_with_enough_memory(
+    monkeypatch, device, budget, shards, expected
+):
+    nodes = [{"CPU": 64, "GPU": 4, "memory": 400e9}, {"CPU": 8, "memory": 40e9}]
+    monkeypatch.setattr("patchcore.distributed._resources", lambda: nodes)
+    monkeypatch.setattr(
+        "patchcore.distributed.free_memory", lambda _: 24 if device == "cuda" else 1
+    )
+    needs = Needs(1000, 96_000, 1024, (10,))  # 130 floats a patch: 50 GB
+    engine = RayEngine(shards=shards)
+    if expected is None:
+        with pytest.raises(
+            PatchCoreError, match=f"for {shards or 4} workers of .* GB and 1 CPU, 1 GPU"
+        ):
+            engine.plan(needs, budget, torch.device(device))
+        return
+    plan = engine.plan(needs, budget, torch.device(device))
+    assert plan.shards == expected
+    assert plan.needed == pytest.approx(130 * 4 * 96e6 / 1e9)
+
+
 def test_a_worker_that_finds_no_room_is_an_error(monkeypatch):
     from patchcore import distributed
 
