@@ -124,22 +124,18 @@ def fit(
     check_sizes(embedder, scorer, context, len(images), request.percentages)
     if context is not None:
         request = replace(request, normal=True)  # to join scores of different units
-    large = _fit_bank(embedder, scorer, images, request, observer, engine)
+    size = len(images), images.batch_size
+    training = TrainingPatches.of(embedder, scorer, *size, request)
+    large = _fit_bank(training, images, observer, engine)
     if context is None:
         return large
     budget = request.memory_budget
     if budget:  # the first coresets are kept meanwhile
         kept = sum(coreset.bank.embeddings.nbytes for coreset in large.coresets.values())
         budget = max(budget - kept / GIGABYTE, 1e-9)
-    small = _fit_bank(
-        context.embedder,
-        context.scorer,
-        context.images(images),
-        replace(request, patches=False, memory_budget=budget),
-        observer,
-        engine,
-        large.copies,
-    )
+    request = replace(request, patches=False, memory_budget=budget)
+    training = TrainingPatches.of(context.embedder, context.scorer, *size, request)
+    small = _fit_bank(training, context.images(images), observer, engine, large.copies)
     return large.with_context(small)
 
 
@@ -162,10 +158,8 @@ def check_sizes(
 
 
 def _fit_bank(
-    embedder: Embedder,
-    scorer: Scorer,
+    training: TrainingPatches,
     images: TrainingImages,
-    request: FitRequest,
     observer: Observer,
     engine: Engine,
     copies: np.ndarray | None = None,
@@ -173,16 +167,14 @@ def _fit_bank(
     """Fit one bank, or those of all layers, to images of one size.
 
     Args:
-        embedder: As for `fit`, like the others.
-        scorer: Scores held-out images.
+        training: The training patches.
         images: The training images.
-        request: Results to compute.
-        observer: Observes the stages.
-        engine: Where the patches are embedded and selected.
+        observer: As for `fit`.
+        engine: As for `fit`.
         copies: (N,) int64, the group of copies of each image; None to find copies.
     """
-    training = TrainingPatches.of(embedder, scorer, len(images), images.batch_size, request)
-    plan = engine.plan(memory_needs(training), request.memory_budget, embedder.device)
+    request, device = training.request, training.embedder.device
+    plan = engine.plan(memory_needs(training), request.memory_budget, device)
     if plan.passes > 1:
         log.info("memory is short: %s", plan.describe())
     else:
