@@ -1,4 +1,4 @@
-"""Terms that all layouts share: sample, mask, category, file left out, and the error."""
+"""Terms that all layouts share: sample, mask, category, skipped file, and the error."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -239,11 +239,11 @@ class Category:
         return replace(self, train=train, test=test, has_masks=self.has_masks and has_masks)
 
     def remarks(self) -> list[str]:
-        """Return the notes, and for each reason the number of files that are left out."""
+        """Return the notes, and for each reason the number of skipped files."""
         reasons = Counter(left.reason for left in self.left_out)
         first = {left.reason: left.path for left in reversed(self.left_out)}
         files = [
-            f"{count} {'file' if count == 1 else 'files'} left out: {reason} "
+            f"{count} {'file' if count == 1 else 'files'} skipped: {reason} "
             f"({'' if count == 1 else 'for example '}{first[reason]})"
             for reason, count in reasons.items()
         ]

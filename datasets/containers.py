@@ -182,5 +182,6 @@ def _is_cut_asf(file: BinaryIO, length: int) -> bool:
 
 def _is_cut_transport_stream(file: BinaryIO, length: int) -> bool:
     """Check that it ends with a whole packet: nothing else is stated."""
-    begins_with_packet = file.read(1) == b"\x47"  # otherwise 4 bytes of time precede each packet
-    return length % (188 if begins_with_packet else 192) != 0
+    head = file.read(189)
+    has_no_times = head[:1] == head[188:] == b"\x47"  # otherwise 4 bytes of time precede a packet
+    return length % (188 if has_no_times else 192) != 0

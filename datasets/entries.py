@@ -86,7 +86,7 @@ def make_category(
         name: Name of the category.
         entries: The images.
         options: What to read.
-        left_out: Files that the layout left out.
+        left_out: Files that the layout skipped.
         notes: What the layout assumed.
 
     Raises:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from datasets.notes import Notes
 
-HIDDEN = "left out: hidden; name it to read it"
-LINK = "left out: link to a folder that is read under its own name"
-LOOP = "left out: link to a folder that contains it"
-TWICE = "left out: folder that has been read under another name"
-RESULTS = "left out: results of this program; name the folder to read it"
+HIDDEN = "skipped: hidden; name it to read it"
+LINK = "skipped: link to a folder that is read under its own name"
+LOOP = "skipped: link to a folder that contains it"
+TWICE = "skipped: folder that has been read under another name"
+RESULTS = "skipped: results of this program; name the folder to read it"
 # Names of files in a folder of results of `infer` or `evaluate`. A test compares them with those
 # that these commands write, since modules of `datasets` do not import `utils`.
 RESULT_FILES = (frozenset({"run.json", "predictions.csv"}), frozenset({"run.json", "results.csv"}))
@@ -44,12 +44,12 @@ class FolderSearch:
     """Searches a folder and its subfolders, in order of names.
 
     Links to folders are followed unless they lead to a folder that is read anyway or contains the
-    link. Hidden files and folders, and folders with results of this program, are left out. Whatever
-    is left out is noted.
+    link. Hidden files and folders, and folders with results of this program, are skipped. Whatever
+    is skipped is noted.
 
     Args:
         root: The folder; it is searched even if it is hidden or has results.
-        notes: Collects what is left out.
+        notes: Collects what is skipped.
     """
 
     def __init__(self, root: Path, notes: Notes):
@@ -63,7 +63,7 @@ class FolderSearch:
         yield from self._files(self._root)
 
     def folders(self) -> Iterator[Path]:
-        """Yield the folders, the searched one first; those that cannot be read are left out."""
+        """Yield the folders, the searched one first; those that cannot be read are skipped."""
         yield from self._folders(self._root)
 
     def _files(self, folder: Path) -> Iterator[FoundFile]:

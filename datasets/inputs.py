@@ -32,9 +32,9 @@ VIDEO_NAMES = frozenset(
 )
 # Names of MPEG transport streams, and of texts in TypeScript.
 AMBIGUOUS_NAMES = frozenset({".ts", ".mts"})
-NEITHER = "left out: neither an image nor a video"
-NO_FILE = "left out: a pipe or device"
-UNREADABLE = "left out: unreadable, and no image or video by its name"
+NEITHER = "skipped: neither an image nor a video"
+NO_FILE = "skipped: a pipe or device"
+UNREADABLE = "skipped: unreadable, and no image or video by its name"
 # Stands for paths on standard input, one per line.
 STANDARD_INPUT = "-"
 # Pause between two scans of a watched folder; a file is read if it has not changed in between.
@@ -57,7 +57,7 @@ def find_items(
             existing file takes precedence: ``a[1].png`` and ``0`` are read as files if they exist.
         frame_stride: Read every n-th frame of videos and cameras.
         listed: Stream that ``-`` reads from.
-        notes: Collects what is left out or assumed.
+        notes: Collects what is skipped or assumed.
 
     Yields:
         Items; a missing or unreadable one has a fault, and the search continues.
@@ -86,7 +86,7 @@ def watch_folder(
     Args:
         folder: Folder, searched recursively at each scan.
         frame_stride: Read every n-th frame of videos.
-        notes: Collects what is left out.
+        notes: Collects what is skipped.
 
     Yields:
         Items, and None after each scan, so that the items so far can be processed.
@@ -132,7 +132,7 @@ def path_fault(text: str) -> str:
 
 
 class _Search:
-    """Searches files, folders and patterns; notes what is left out."""
+    """Searches files, folders and patterns; notes what is skipped."""
 
     def __init__(self, frame_stride: int, notes: Notes):
         self.notes = notes

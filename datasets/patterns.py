@@ -32,7 +32,7 @@ def expand_pattern(pattern: str, notes: Notes) -> list[str]:
 
     Args:
         pattern: The pattern.
-        notes: Collects the folders that are left out.
+        notes: Collects the folders that are skipped.
     """
     return sorted({str(Path(match)) for match in _expand(pattern, notes)})
 

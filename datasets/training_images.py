@@ -39,7 +39,7 @@ def read_training_images(
     Args:
         paths: Files, folders and patterns, as `find_items` takes them.
         category: Name of the category.
-        notes: Collects the files that are left out.
+        notes: Collects the files that are skipped.
         listed: Stream that the path ``-`` reads from.
 
     Raises:

@@ -3,8 +3,8 @@
 Of k + 1 patches that are pairwise at least d apart, two share a centre of any k centres, and are
 therefore at most twice the covering radius apart: no coreset of k patches has a radius below d / 2
 (Gonzalez 1985, Theoretical Computer Science 38). The greedy selection provides such patches: the k
-selected ones, and the patch that is farthest from them. Distances are between
-projections; the bound accounts for their rounding errors.
+selected ones, and the patch that is farthest from them. Distances are between projections; the
+bound accounts for their rounding errors.
 """
 
 import math

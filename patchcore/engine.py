@@ -42,7 +42,7 @@ class Engine(Protocol):
         """Embed the training images.
 
         Args:
-            training: Their patches.
+            training: What is known of their patches.
             images: The training images.
             plan: How patches are kept.
             observer: Observes the stages.

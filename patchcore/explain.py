@@ -68,7 +68,7 @@ def patch_box(
 
 def crop_size(grid: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
     """Return (ph, pw), the size in pixels of the crops of `crop_patches` with 2 fields."""
-    return _cut_length(grid[0], size[0], 2), _cut_length(grid[1], size[1], 2)
+    return _crop_length(grid[0], size[0], 2), _crop_length(grid[1], size[1], 2)
 
 
 def crop_patches(
@@ -134,13 +134,13 @@ def rebuild(patches: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _spans(positions: np.ndarray, count: int, length: int, fields: int = 2) -> np.ndarray:
     """Return the (n, p) pixels of each patch along one axis; some may be beyond the border."""
-    field, width = length / count, _cut_length(count, length, fields)
+    field, width = length / count, _crop_length(count, length, fields)
     # The centre does not depend on `fields`.
     centre = np.floor((positions + 0.5) * field).astype(np.int64)
     return centre[:, None] - width // 2 + np.arange(width)
 
 
-def _cut_length(count: int, length: int, fields: int) -> int:
+def _crop_length(count: int, length: int, fields: int) -> int:
     return max(round(fields * length / count), fields)
 
 

@@ -1,4 +1,4 @@
-"""Extension of a trained model by new normal images: its bank grows by what it does not cover yet.
+"""Extension of a trained model: the patches that its bank does not cover yet are added.
 
 The greedy selection of the coreset is continued (section 3.2 of the paper, algorithm 1): new
 patches that are farther than the covering radius from the selected ones are added, always the

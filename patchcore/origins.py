@@ -12,7 +12,7 @@ def locate(numbers: np.ndarray, grid: tuple[int, int]) -> tuple[np.ndarray, ...]
 
 
 def numbered_names(count: int, first: int = 0) -> tuple[str, ...]:
-    """Return names of ``count`` images that have none, numbered from ``first`` on."""
+    """Return names for ``count`` unnamed images, numbered from ``first``."""
     return tuple(f"image {number}" for number in range(first, first + count))
 
 

@@ -67,7 +67,7 @@ class Scorer:
 
     @classmethod
     def of(cls, embedder: Embedder, settings: Settings, mask: IgnoreMask | None = None) -> "Scorer":
-        """Return the scorer of an embedder's patches; the arguments are those of the class."""
+        """Return the scorer of an embedder's patches, with its grid, device and number of banks."""
         return cls(settings, embedder.grid, embedder.device, mask, embedder.num_banks)
 
     @property

@@ -1,4 +1,4 @@
-"""Networks of timm, which is imported when a network of it is requested.
+"""Networks of timm, which is imported only when one is requested.
 
 ``timm:NAME`` names a network of timm's registry, such as ``timm:resnet50``, or one with certain
 weights, such as ``timm:vit_small_patch14_dinov2.lvd142m``. The prefix is reserved: a user's own

@@ -58,7 +58,7 @@ class TrainingPatches:
 
     Attributes:
         embedder: Embeds the training images.
-        scorer: Scores held-out images.
+        scorer: Defines the points that are projected, and scores held-out images.
         request: Results to compute.
         order: The order of embedding.
         judged: (N,) bool, the patches that are not ignored; None for all.

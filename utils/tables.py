@@ -118,7 +118,7 @@ def describe_run(record: Mapping[str, object]) -> str:
 
 
 def notes_of(record: Mapping[str, object]) -> list[str]:
-    """Return the notes of ``run.json``, and one about each category with left out images."""
+    """Return the notes of ``run.json``, and one about each category with skipped images."""
     notes = list(record["notes"])
     for name, images in record.get("skipped_images", {}).items():
         more = ":" if len(images) == 1 else ", for example"

@@ -124,7 +124,7 @@ def measure_alone(count: int, samples: int) -> Measured:
     return Measured(count, 0, samples, groups, seconds, used, 0.0, 0, digest)
 
 
-def measure_spread(count: int, num_workers: int, samples: int) -> Measured:
+def measure_distributed(count: int, num_workers: int, samples: int) -> Measured:
     """Measure the selection over Ray workers with one thread each."""
     ray = import_ray()
     ends = [BLOCK * (count // BLOCK * i // num_workers) for i in range(num_workers)] + [count]
@@ -185,7 +185,7 @@ def main() -> None:
         ways = [measure_alone(count, arguments.samples)]
         print(ways[0].row(), flush=True)
         for workers in arguments.workers:
-            ways.append(measure_spread(count, workers, arguments.samples))
+            ways.append(measure_distributed(count, workers, arguments.samples))
             print(ways[-1].row(), flush=True)
         if len({way.digest for way in ways}) > 1:
             raise RuntimeError("the selections differ")

@@ -24,7 +24,7 @@ class Expected:
     Attributes:
         train: Training images.
         test: Test images with their defect types and masks.
-        left_out: Number of files that are left out for each reason.
+        left_out: Number of files that are skipped for each reason.
         notes: Beginnings of the notes.
         benchmark: Name of the published dataset.
     """

@@ -140,8 +140,8 @@ class TestReports:
         entries = [*good(2, TRAIN), *good(1, TEST, "t"), bad(split=TEST)]
         category = make_category(ROOT, "nut", entries, ReadOptions(), left_out=left_out)
         assert category.remarks() == [
-            "2 files left out: a video (for example a)",
-            "1 file left out: validation images (c)",
+            "2 files skipped: a video (for example a)",
+            "1 file skipped: validation images (c)",
         ]
 
     def test_no_training_image(self):

@@ -59,7 +59,7 @@ def video(path: Path | str, code="mp4v", greys=GREYS, rate=10.0) -> Path:
 
 
 def left_out(*paths: str, listed=None) -> dict[str, tuple[int, str]]:
-    """Return the number of files that are left out, and an example, by reason."""
+    """Return the number of files that are skipped, and an example, by reason."""
     notes = Notes()
     list(find_items(paths, listed=listed, notes=notes))
     return {note.reason: (note.count, note.example) for note in notes.all()}

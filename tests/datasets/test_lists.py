@@ -143,9 +143,8 @@ class TestCoco:
         assert len(category.test) == 7
         assert [s.defect_type for s in category.test] == ["good"] * 6 + ["scratch"]
         assert category.remarks() == [
-            "1 file left out: defective images of the training split "
-            f"({category.left_out[0].path})",
-            f"7 files left out: validation images (for example {category.left_out[1].path})",
+            f"1 file skipped: defective images of the training split ({category.left_out[0].path})",
+            f"7 files skipped: validation images (for example {category.left_out[1].path})",
         ]
 
     def test_training_needs_no_test_images(self, write):

@@ -118,12 +118,14 @@ def test_files_are_cut_short_if_they_lack_their_last_byte(videos, tmp_path, writ
     assert is_cut_short(path) == (path.suffix not in {".flv", ".mpg"})
 
 
-def test_a_transport_stream_with_times_has_packets_of_192_bytes(tmp_path):
+@pytest.mark.parametrize("time", [b"time", b"\x47ime"])
+def test_a_transport_stream_with_times_has_packets_of_192_bytes(tmp_path, time):
     """As a Blu-ray disc or an AVCHD camera writes them."""
     path = tmp_path / "v.m2ts"
-    path.write_bytes((b"time" + b"\x47" + bytes(187)) * 47)  # divisible by 188 without one packet
+    stream = (time + b"\x47" + bytes(187)) * 46
+    path.write_bytes(stream)
     assert not is_cut_short(path)
-    path.write_bytes((b"time" + b"\x47" + bytes(187)) * 47 + bytes(188 - 47 * 192 % 188))
+    path.write_bytes(stream + bytes(188 - len(stream) % 188))  # as long as packets of 188 bytes
     assert is_cut_short(path)
 
 

@@ -15,7 +15,7 @@ from patchcore.distributed import RayEngine, Workers
 from patchcore.distributed_prediction import Predictor, predict_distributed
 from patchcore.memory_plan import Needs
 from patchcore.observer import Observer
-from tests.patchcore.spread import assert_equal, fit_images, make_images, make_model
+from tests.patchcore.distributed_fit import assert_equal, fit_images, make_images, make_model
 from tests.support import one_thread
 from utils.ray_cluster import connected
 

@@ -144,7 +144,7 @@ class TestFindRegions:
         assert find_regions(anomaly_map, 2, crop_box=(0, 0, 3, 1)) == [Region((1, 0, 2, 1), 1, 3.0)]
 
 
-class TestSpreadMap:
+class TestResizeMapToImage:
     @settings(max_examples=80, deadline=None)
     @given(
         size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
@@ -194,7 +194,7 @@ class TestSpreadMap:
 
 
 @pytest.mark.parametrize("size", [(40, 60), (37, 91)])
-def test_a_mask_is_spread_to_the_nearest_pixel(size):
+def test_a_mask_is_resized_to_the_nearest_pixel(size):
     """Each pixel of the image has the value at its centre; outside of the crop it is False."""
     preprocess = Preprocess((20, 30), (16, 24))
     mask = np.random.default_rng(0).random((16, 24)) < 0.4

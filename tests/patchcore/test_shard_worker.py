@@ -15,7 +15,7 @@ from patchcore.errors import ChangedImagesError
 from patchcore.memory_plan import MemoryPlan, Needs
 from patchcore.passes import CroppedImages
 from patchcore.shard_worker import ShardWorker, versions
-from tests.patchcore.spread import SIDE, assert_equal, fit_images, make_images, make_model
+from tests.patchcore.distributed_fit import SIDE, assert_equal, fit_images, make_images, make_model
 from tests.support import one_thread
 
 

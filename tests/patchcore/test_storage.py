@@ -455,7 +455,7 @@ class TestRefusals:
 
 @pytest.fixture(scope="module")
 def full_folder(tmp_path_factory) -> Path:
-    """Save a model with all tensors: a mask, features of images, images that joined."""
+    """Save a model with all tensors: a mask, features of images, added images."""
     mask = np.zeros((70, 80), bool)
     mask[:20, :20] = True
     with one_thread():

@@ -10,7 +10,7 @@ from utils.pipeline.categories import category_names, open_data
 
 DESCRIPTION = """Check a dataset before it is used: layout, images of each category, sizes, bit
 depths, duplicates within and between training and test images, unreadable files, suspicious masks,
-ignored files, and the published numbers of images. With --model, list the training images that are
+skipped files, and the published numbers of images. With --model, list the training images that are
 least similar to the others. Exit status: 0 without findings, 1 with findings, 2 if an image cannot
 be read or the dataset cannot be used. A subset of a published dataset is not a finding."""
 

@@ -34,7 +34,7 @@ class OutputOptions(Flags):
         "all",
         "output",
         "test images with localization and explanation figures (first seed, every percentage); "
-        "worst draws the images farthest on the wrong side of the threshold; the measured time "
+        "worst draws those farthest on the wrong side of the threshold first; the measured time "
         "never includes drawing",
         choices=PICTURES,
     )

@@ -17,7 +17,7 @@ def read_categories(options: EvaluateOptions, skipping: Skipping) -> list[Catego
 
     Args:
         options: The data, and the thresholds, which may need labels.
-        skipping: Leaves out categories that cannot be used.
+        skipping: Skips categories that cannot be used.
 
     Raises:
         DatasetError: A folder or mask is missing, or a threshold needs labels that do not exist.
@@ -38,7 +38,7 @@ def read_training(options: FitOptions, skipping: Skipping) -> list[Category]:
 
     Args:
         options: The data.
-        skipping: Leaves out categories that cannot be used.
+        skipping: Skips categories that cannot be used.
 
     Raises:
         DatasetError: A folder is missing, or a category has no training images.

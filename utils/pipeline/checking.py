@@ -175,12 +175,12 @@ def _describe_copies(files: Sequence[_File], num_train: int) -> list[str]:
     train, test = files[:num_train], files[num_train:]
     first = {file.digest: file.sample.path for file in reversed(train) if file.digest}
     groups = {
-        "training images are copies of others": _copies(train),
-        "test images are copies of others": _copies(test),
-        "test images are copies of training images": [
+        "training images are duplicates of others": _copies(train),
+        "test images are duplicates of others": _copies(test),
+        "test images are duplicates of training images": [
             (file.sample.path, first[file.digest]) for file in test if file.digest in first
         ],
-        "defective test images are copies of good ones": _with_other_label(test),
+        "defective test images are duplicates of good images": _with_other_label(test),
     }
     return [
         f"{len(pairs)} {text} ({_list_pairs(pairs)})" for text, pairs in groups.items() if pairs

@@ -88,7 +88,7 @@ def fit_engine(
     options: FitOptions,
     categories: Sequence[Category],
     device: str,
-    record: dict[str, object],
+    record: dict[str, object] | None = None,
 ) -> Iterator[Engine | None]:
     """Provide the engine of the fits of a run, within a block.
 
@@ -96,7 +96,7 @@ def fit_engine(
         options: Options of the run.
         categories: The samples.
         device: Type of this process's device, ``cpu`` or ``cuda``; workers have the same.
-        record: Gets the nodes, for ``run.json``.
+        record: Gets the nodes, for ``run.json``; None without this file.
 
     Yields:
         Workers of Ray that divide the images of each category; None for this process alone.
@@ -110,7 +110,8 @@ def fit_engine(
     from patchcore.distributed import RayEngine
 
     with checked_cluster(options, categories, device) as cluster:
-        record |= cluster.describe_nodes()
+        if record is not None:
+            record |= cluster.describe_nodes()
         log.info("Ray: nodes: %d; workers divide each category (--shards)", len(cluster.nodes))
         engine = RayEngine(options.shards, cpus=options.task_cpus)
         engine.check(torch.device(device))

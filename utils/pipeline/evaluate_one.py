@@ -28,8 +28,8 @@ class Evaluated:
         options: The options that computed what was missing.
         samples: Digest of the samples.
         data: The state of each file that was used.
-        skipped: The state of each file that was left out.
-        skipped_images: The images that were left out, with the reasons.
+        skipped: The state of each file that was skipped.
+        skipped_images: The images that were skipped, with the reasons.
         results: For each number of shots, the results of all models and of their ensemble.
     """
 

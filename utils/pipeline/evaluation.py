@@ -62,7 +62,7 @@ def evaluate(
     Args:
         options: Options of the run.
         categories: Categories as `read_categories` returns them.
-        skipping: Leaves out what cannot be used, and knows afterwards what the tables lack.
+        skipping: Skips what cannot be used, and lists it for the tables.
         note: Remark for the tables and ``run.json``.
 
     Returns:

@@ -187,7 +187,7 @@ def _data_difference(finished: FinishedCategory, listed: Category) -> str:
     files = {str(path): path for path in files_of(category)}
     for name in dict.fromkeys((*finished.data, *files)):
         if name not in files:
-            return f"{name} is not among the files of {category.name} any longer"
+            return f"{name} is no longer among the files of {category.name}"
         if name not in finished.data:
             return f"{name} is new among the files of {category.name}"
         if not _is_unchanged(files[name], finished.data[name]):

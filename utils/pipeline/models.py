@@ -87,7 +87,7 @@ def make_models(
             backbone.weights_digest,
             time.perf_counter() - start,
         )
-        # Checked before the first one is embedded, unless such categories are left out then.
+        # Checked before the first one is embedded, unless such categories are skipped then.
         for category in () if options.skips else categories:
             num_images = min(options.shot_counts[0] or len(category.train), len(category.train))
             check_sizes(
@@ -173,7 +173,7 @@ def describe_threshold(threshold: Threshold) -> str:
 
 
 def first_of(models: Mapping[str, PatchCore]) -> PatchCore:
-    """Return a model of a run, for what all of them have in common."""
+    """Return the first model of a run, for properties that all models share."""
     return next(iter(models.values()))
 
 

@@ -116,17 +116,17 @@ class PredictionPictures:
         low = 0.0 if held_out is None else float(held_out.pixel_scores[-1])
         return min(low, high), high
 
-    def _spread(self, image: np.ndarray, prediction: Prediction) -> np.ndarray:
+    def _resized_map(self, image: np.ndarray, prediction: Prediction) -> np.ndarray:
         size = image.shape[:2]
         box = self._model.preprocess.crop_box(size)
         return resize_map_to_image(prediction.anomaly_map[0], size, crop_box=box)
 
     def _marked(self, image: np.ndarray, prediction: Prediction) -> np.ndarray:
-        marked = self._spread(image, prediction) >= self._thresholds.pixel.value
-        ignored = self._spread_ignored(image)
+        marked = self._resized_map(image, prediction) >= self._thresholds.pixel.value
+        ignored = self._ignored_of_image(image)
         return marked if ignored is None else marked & ~ignored
 
-    def _spread_ignored(self, image: np.ndarray) -> np.ndarray | None:
+    def _ignored_of_image(self, image: np.ndarray) -> np.ndarray | None:
         """Return (H, W) bool, the ignored pixels of the whole image; None if there are none."""
         if self._ignored is None:
             return None
@@ -201,12 +201,12 @@ class PredictionPictures:
         verdict = "ANOMALY" if is_anomaly else "normal"
         return annotate(
             image,
-            anomaly_map=self._spread(image, prediction),
+            anomaly_map=self._resized_map(image, prediction),
             scale=ColourScale(*self._score_range),
             pixel_threshold=self._thresholds.pixel.value,
             text=f"{verdict}  {score:.3g}  (threshold {threshold:.3g})",
             is_anomaly=is_anomaly,
-            ignored=self._spread_ignored(image),
+            ignored=self._ignored_of_image(image),
         )
 
     def _write(self, name: str, data: bytes) -> str:

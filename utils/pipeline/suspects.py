@@ -68,7 +68,7 @@ def describe_suspects(trained: Trained, count: int = NUM_SUSPECTS) -> str:
     return "\n".join(
         [
             f"{trained.category}: largest held-out scores of {num_scored} scored training images "
-            f"(of {num_images}); a defect among the normal images shows here first:",
+            f"(of {num_images}); defects among the normal images usually appear at the top:",
             *lines,
         ]
     )

@@ -52,7 +52,7 @@ def train(options: TrainOptions, categories: Sequence[Category], skipping: Skipp
     Args:
         options: Options of the run.
         categories: Categories as the command lists them.
-        skipping: Leaves out what cannot be used.
+        skipping: Skips what cannot be used.
 
     Raises:
         DatasetError, PatchCoreError, UsageError: User-fixable errors. Models that were saved before
@@ -66,7 +66,7 @@ def train(options: TrainOptions, categories: Sequence[Category], skipping: Skipp
     make_writable(options.path_trained, "trained models", "--path_trained")
     is_own = any(not category.benchmark for category in categories)
     report_crop(first_of(models).preprocess, "use" if is_own else "")
-    with fit_engine(options, categories, first_of(models).device.type, {}) as engine:
+    with fit_engine(options, categories, first_of(models).device.type) as engine:
         for category in categories:
             folder = options.path_trained / category.name
             make_writable(folder, "trained models", "--path_trained")
@@ -157,7 +157,7 @@ def extend_model(options: TrainOptions, category: Category, skipping: Skipping) 
     Args:
         options: ``--extend`` names the model.
         category: The training images.
-        skipping: Leaves out what cannot be used.
+        skipping: Skips what cannot be used.
 
     Raises:
         DatasetError, PatchCoreError, UsageError: User-fixable errors. The model is unchanged then.
@@ -195,7 +195,7 @@ def _extend_model(
     log_notes(reading.notes, model.trained.category)
     extension = model.trained.extension
     log.info(
-        "%s: %d images joined, %d of their %d patches were added to %d, %.1f s",
+        "%s: %d images added; %d of their %d patches were added to the %d of the coreset, %.1f s",
         model.trained.category,
         extension.num_images,
         extension.num_added,

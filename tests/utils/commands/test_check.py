@@ -46,10 +46,11 @@ def test_copies(data, capsys):
     status, text = check(capsys, data, "--categories", "widget")
     assert status == 1
     for line in (
-        f"1 training images are copies of others ({train}/copy.png of {train}/000.png)",
-        f"1 test images are copies of training images ({test}/good/other.bmp of {train}/001.png)",
-        f"1 test images are copies of others ({test}/hole/001.png of {test}/good/000.png)",
-        f"1 defective test images are copies of good ones ({test}/hole/001.png of "
+        f"1 training images are duplicates of others ({train}/copy.png of {train}/000.png)",
+        f"1 test images are duplicates of training images ({test}/good/other.bmp of "
+        f"{train}/001.png)",
+        f"1 test images are duplicates of others ({test}/hole/001.png of {test}/good/000.png)",
+        f"1 defective test images are duplicates of good images ({test}/hole/001.png of "
         f"{test}/good/000.png)",
         "formats: PNG (13), BMP (1)",
     ):

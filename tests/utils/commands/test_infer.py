@@ -733,7 +733,7 @@ class TestFaults:
             (1, ".DS_Store"),
             (2, "code.ts"),
         ]
-        assert "2 files: left out: neither an image nor a video (for example" in caplog.text
+        assert "2 files: skipped: neither an image nor a video (for example" in caplog.text
 
     def test_results_in_the_folder_of_the_images(self, kept, data, tmp_path):
         """A second run would judge the figures of the first."""

@@ -114,7 +114,7 @@ class TestWhatIsLearned:
         once, thrice = load(tmp_path, "once").trained, load(tmp_path, "thrice").trained
         np.testing.assert_array_equal(thrice.coreset.indices, once.coreset.indices)
         assert thrice.thresholds == once.thresholds
-        assert "thrice: 12 of 18 training images are copies" in caplog.text
+        assert "thrice: 12 of 18 training images are duplicates" in caplog.text
 
     def test_keep_copies(self, data, tmp_path):
         good = data / "widget/train/good"
@@ -185,7 +185,7 @@ def test_a_defect_among_the_normal_images_is_listed_first(data, tmp_path, caplog
     scores = [suspect.score for suspect in suspects]
     assert scores == sorted(scores, reverse=True)
     assert len(suspects) == 5
-    (listed,) = (text for text in caplog.messages if "shows here first" in text)
+    (listed,) = (text for text in caplog.messages if "usually appear at the top" in text)
     heading, *lines = listed.splitlines()
     assert "of 7 scored training images (of 7)" in heading
     assert [line.rpartition("  ")[2] for line in lines] == [suspect.name for suspect in suspects]
@@ -297,7 +297,7 @@ class TestExtend:
         )
         assert after.thresholds == before.thresholds
         assert after.trained.category == "cap"
-        assert f"cap: 2 images joined, {extension.num_added} of their 450 patches" in caplog.text
+        assert f"cap: 2 images added; {extension.num_added} of their 450 patches" in caplog.text
         assert (
             f"threshold of the first training: {before.thresholds.image.value:.4g}" in caplog.text
         )

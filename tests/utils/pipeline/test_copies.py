@@ -41,8 +41,8 @@ def test_copies_of_any_kind_are_left_out(originals, tmp_path, caplog, threads):
     found = without_copies(category(*originals, *copies), Reading(Decoding(), 2, threads))
     assert [sample.path for sample in found.train] == originals
     assert caplog.messages == [
-        f"cap: 7 of 10 training images are copies and left out (for example {tmp_path}/copy.png, "
-        f"of {tmp_path}/0.png); --keep_copies learns them too"
+        "cap: 7 of 10 training images are duplicates and are skipped (for example "
+        f"{tmp_path}/copy.png, of {tmp_path}/0.png); --keep_copies learns them too"
     ]
 
 

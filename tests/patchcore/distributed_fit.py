@@ -1,4 +1,4 @@
-"""A small fit, and its comparison with the same fit spread over workers."""
+"""A small fit, and its comparison with the same fit by several workers."""
 
 import numpy as np
 import torch
