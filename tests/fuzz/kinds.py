@@ -47,7 +47,7 @@ from utils.options.record import read_options
 from utils.options.train import TrainOptions
 from utils.output_names import FINISHED_FOLDER
 from utils.pipeline import finished as finished_module
-from utils.pipeline.evaluate_category import Measurement
+from utils.pipeline.category_result import Measurement
 from utils.pipeline.finished import FinishedCategory, FinishedWork, in_order
 from utils.result_folder import ResultFolder
 from utils.results import ResultRow, defects_csv, read_rows, results_csv

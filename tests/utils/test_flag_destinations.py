@@ -51,9 +51,9 @@ from utils.pipeline import cluster as cluster_module
 from utils.pipeline import drawing as drawing_module
 from utils.pipeline import evaluate_one, evaluation
 from utils.pipeline import models as models_module
+from utils.pipeline.category_result import CategoryResult
 from utils.pipeline.cluster import Cluster
 from utils.pipeline.demand import demands_of
-from utils.pipeline.evaluate_category import CategoryResult
 from utils.pipeline.nodes import Node
 from utils.plots import draw_localization
 from utils.saturated_overlap import au_spro

@@ -7,7 +7,9 @@ from datasets.base import Category
 from patchcore import PatchCore
 from patchcore.engine import Engine
 from utils.options.evaluate import EvaluateOptions
-from utils.pipeline.evaluate_category import CategoryResult, combine_members, evaluate_category
+from utils.pipeline.category_result import CategoryResult
+from utils.pipeline.ensembles import combine_members
+from utils.pipeline.evaluate_category import evaluate_category
 from utils.pipeline.finished import (
     FileState,
     check_unchanged,

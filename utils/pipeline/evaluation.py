@@ -26,10 +26,10 @@ from utils.machine import log_start, start_record
 from utils.options.engine import LOCAL
 from utils.options.evaluate import EvaluateOptions
 from utils.output_names import REPORT_FILE, RESULTS_FILE, TABLES_FILE
+from utils.pipeline.category_result import CategoryResult
 from utils.pipeline.cluster import fit_engine
 from utils.pipeline.crop import report_crop
 from utils.pipeline.drawing import Drawing
-from utils.pipeline.evaluate_category import CategoryResult
 from utils.pipeline.evaluate_one import Evaluated, evaluate_one
 from utils.pipeline.finished import FinishedCategory
 from utils.pipeline.models import (

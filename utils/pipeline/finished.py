@@ -17,7 +17,7 @@ import numpy as np
 from datasets.base import Category, UnusableFilesError
 from datasets.transport import file_digest
 from utils.output_names import FINISHED_FOLDER
-from utils.pipeline.evaluate_category import Measurement
+from utils.pipeline.category_result import Measurement
 from utils.report import ReportView
 from utils.result_folder import ResultFolder
 from utils.results import ResultRow, Setting

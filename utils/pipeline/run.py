@@ -13,7 +13,8 @@ from patchcore.version import RESULTS_VERSION
 from utils.machine import now
 from utils.options.evaluate import EvaluateOptions
 from utils.output_names import REPORT_FILE, TABLES_FILE, setting_tag
-from utils.pipeline.evaluate_category import ENSEMBLE, Measurement
+from utils.pipeline.category_result import Measurement
+from utils.pipeline.ensembles import ENSEMBLE
 from utils.pipeline.finished import (
     Figures,
     FinishedCategory,

@@ -13,7 +13,7 @@ from patchcore.fit import FitResult
 from patchcore.thresholds import BestThresholds, Thresholds, choose_thresholds
 from patchcore.trained import Trained
 from utils.options.fit import FitOptions
-from utils.pipeline.evaluate_category import CategoryResult, Measurement
+from utils.pipeline.category_result import CategoryResult, Measurement
 from utils.pipeline.models import describe_threshold
 from utils.pipeline.trained_models import model_folder
 
