@@ -89,11 +89,14 @@ def test_deep_values(tmp_path, capsys):
     _, text = check(capsys, tmp_path / "d")
     assert "depth: more than 8 bits" in text
     assert "12 bits" in text
-    path = truncate(tmp_path / "d/w/train/good/1.png")
+    path = write_image(tmp_path / "d/w/train/good/3.tif", np.full((9, 9), 0.5, np.float32))
     status, text = check(capsys, tmp_path / "d")
     assert status == 2
-    (error,) = (line for line in text.splitlines() if line.startswith("  error: "))
-    assert str(path) in error
+    mixed, single = (line for line in text.splitlines() if line.startswith("  error: "))
+    assert "error: expected training images of one kind, found 16-bit integers and fl" in mixed
+    assert str(path) in mixed
+    assert str(path) in single
+    assert "depth: more than 8 bits" in text
 
 
 def test_other_numbers_than_published(tmp_path, capsys):

@@ -363,7 +363,7 @@ class TestExtend:
         assert re.match(f"error: no training image is left: .*: {broken} ", error)
         assert (folder / "model.json").read_bytes() == before
         assert call(*arguments, data / "widget/train/good/005.png") == LEFT_OUT
-        assert f"cap: an image is skipped (--on_error skip): expected an image" in caplog.text
+        assert "cap: an image is skipped (--on_error skip): expected an image" in caplog.text
         assert PatchCore.load(folder).trained.extension.num_images == 1
 
     def test_without_images(self, folder, capsys):
