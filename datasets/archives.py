@@ -147,8 +147,6 @@ def _write_file(archive: Path, member: _Member, target: Path) -> None:
     with member.open() as source, target.open("xb") as file:
         while piece := source.read(min(PIECE, left + 1)):
             left -= len(piece)
-            if left < 0:
-                break
             file.write(piece)
     if left:
         raise DatasetError(

@@ -308,10 +308,8 @@ def digest(network: nn.Module, originals: Mapping[str, torch.Tensor] | None = No
     return result.hexdigest()
 
 
-def _are_equal(found: object, expected: object) -> bool:
-    if not isinstance(found, torch.Tensor) or not isinstance(expected, torch.Tensor):
-        return found is expected
-    if found.shape != expected.shape:
+def _are_equal(found: object, expected: torch.Tensor) -> bool:
+    if not isinstance(found, torch.Tensor) or found.shape != expected.shape:
         return False
     # Also where random weights give values that are not numbers.
     return torch.allclose(found, expected, rtol=0, atol=0, equal_nan=True)
@@ -358,7 +356,7 @@ def _check_names(network: nn.Module, layers: Sequence[str]) -> None:
         raise PatchCoreError(f"expected one or more different layers, found {list(layers)}")
     for layer in layers:
         if layer not in names:
-            close = difflib.get_close_matches(layer, names, n=3)
+            close = difflib.get_close_matches(layer, names)
             hint = f" Did you mean {' or '.join(close)}?" if close else ""
             raise PatchCoreError(
                 f"the backbone has no layer {layer!r} (layers).{hint} It has: {_outline(names)}"

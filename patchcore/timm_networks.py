@@ -244,7 +244,7 @@ def _config(backbone: str):
     timm, name = _timm(), backbone.removeprefix(TIMM_PREFIX)
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        close = difflib.get_close_matches(architecture, timm.list_models(), n=5, cutoff=0.5)
+        close = difflib.get_close_matches(architecture, timm.list_models())
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
         raise PatchCoreError(
             f"timm has no network {name!r} (backbone).{hint} timm.list_models() lists all. The "

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import main
+from datasets.base import GOOD, Category, Sample, UnusableFilesError
 from tests.support import (
     ROOT,
     call,
@@ -32,6 +33,7 @@ from tests.support import (
     write_image,
 )
 from utils.pipeline import evaluate_one
+from utils.pipeline import finished as finished_categories
 from utils.result_folder import ResultFolder
 
 FIGURES = "--pictures worst --pictures_limit 1 --explain_top 1"
@@ -235,20 +237,34 @@ def test_models_and_maps_that_are_asked_for_later_are_written(tmp_path, data, fo
     assert len(list((tmp_path / "trained").rglob("model.json"))) == 2
 
 
-@pytest.mark.parametrize("damage", ["cut", "digit", "nested"])
+@pytest.mark.parametrize("damage", ["cut", "digit", "nested", "long"])
 def test_a_damaged_record_is_reported_and_its_category_computed_anew(
-    data, finished, folder, computed, caplog, damage
+    data, finished, folder, computed, caplog, monkeypatch, damage
 ):
     (path,) = (folder / "finished").glob("widget*")
     text = path.read_text()
     if damage == "cut":
         truncate(path)
+    elif damage == "long":
+        path.write_text(text + " " * 10_000)
+        monkeypatch.setattr(finished_categories, "MAX_BYTES", len(text) + 5_000)
     else:
         path.write_text("[" * 100_000 if damage == "nested" else text.replace("0.1", "0.2", 1))
     evaluate(data, folder, FIGURES, plots=True)
     assert computed == ["widget"]
     assert f"{path} is damaged" in caplog.text
     assert contents(folder) == contents(finished)
+
+
+@pytest.mark.parametrize("before", [None, (1, 0, "")])
+def test_a_file_that_could_not_be_read_before_or_cannot_now_has_changed(tmp_path, before):
+    path = tmp_path / "0.png"
+    category = Category("cap", (Sample(path, "cap", GOOD),), (), has_masks=False)
+    if before is None:
+        finished_categories.check_unchanged(category, {str(path): None})
+        path.write_bytes(b"1")
+    with pytest.raises(UnusableFilesError, match=f"stay unchanged .*, found changes in {path}"):
+        finished_categories.check_unchanged(category, {str(path): before})
 
 
 class Killed(BaseException):

@@ -82,6 +82,12 @@ class TestUnpack:
         unpack(archive, place / "made")
         assert content_of(place / "made") == {"a/b/1.png": b"1"}
 
+    def test_folders_in_a_zip_without_modes(self, place):
+        """As written by programs for Windows."""
+        archive = zip_with(place / "x.zip", [(zip_entry("a/", 0), b""), ("a/1.png", b"1")])
+        assert unpack(archive, place / "made") == 1
+        assert content_of(place / "made") == {"a/1.png": b"1"}
+
     def test_the_only_top_folder_becomes_the_folder(self, place):
         archive = zip_with(place / "x.zip", [("top/a/1.png", b"1")])
         unpack(archive, place / "made", top="top")
@@ -222,6 +228,22 @@ class TestBombs:
             changed += data[central + 28 :]
         archive.write_bytes(data[:central] + changed)
         check_refused(archive, "expected .* bytes of 1.png, found|cannot unpack")
+
+    def test_a_reader_that_does_not_stop_at_the_stated_size(self, place, monkeypatch):
+        archive = zip_with(place / "x.zip", [("1.png", b"one")])
+        monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: io.BytesIO(b"one more"))
+        check_refused(archive, "expected 3 bytes of 1.png, found more in")
+
+
+class TestFilesThatCannotBeWritten:
+    def test_a_folder_below_a_file(self, place):
+        archive = zip_with(place / "x.zip", list(FILES.items()))
+        with pytest.raises(DatasetError, match=rf"cannot write to {archive}: .* \(--to\)"):
+            unpack(archive, archive / "made")
+
+    def test_a_name_that_is_too_long(self, place):
+        archive = zip_with(place / "x.zip", [("n" * 300, b"1")])
+        check_refused(archive, f"cannot unpack {archive}: File name too long")
 
 
 class TestDamage:

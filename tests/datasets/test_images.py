@@ -3,8 +3,10 @@
 import io
 import struct
 import zlib
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -14,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from datasets.base import DatasetError, MaskFiles, Sample
-from datasets.depth import Decoding, ValueRange
+from datasets.decoding import ImageFile
+from datasets.depth import Decoding, RangeFinder, ValueRange
 from datasets.images import OTHER_DEPTH, UNKNOWN_DEPTH, read_image, read_sample
 from datasets.jpeg import is_complete
 from datasets.masks import read_mask
@@ -400,6 +403,75 @@ class TestDepth:
         path = write_image(tmp_path / "i.tiff", np.array([[0.5, np.nan]], np.float32))
         with pytest.raises(DatasetError, match="values that are not finite"):
             read_image(path, Decoding(value_range=ValueRange(0, 1, is_float=True)))
+
+
+class TestDecoders:
+    """What Pillow decodes where OpenCV does not, and what no decoder should give."""
+
+    DEEP = IMAGE.astype(np.uint16) * 256
+
+    @pytest.fixture(params=["nothing", "an error"])
+    def without_opencv(self, monkeypatch, request):
+        result = (
+            {"return_value": None} if request.param == "nothing" else {"side_effect": cv2.error}
+        )
+        monkeypatch.setattr(cv2, "imdecode", mock.Mock(**result))
+
+    def test_pillow_reads_the_rest(self, tmp_path, without_opencv):
+        np.testing.assert_array_equal(read_image(save(tmp_path / "i.png", IMAGE)), IMAGE)
+
+    def test_colours_of_which_pillow_drops_bits_are_refused(self, tmp_path, without_opencv):
+        path = write_image(tmp_path / "i.png", self.DEEP)
+        with pytest.raises(
+            DatasetError, match=r"i\.png \(PNG of more than 8 bits, of which neither"
+        ):
+            read_image(path)
+
+    def test_more_bits_than_the_header_says_are_refused(self, tmp_path, without_opencv):
+        file = ImageFile(
+            write_image(tmp_path / "i.png", self.DEEP[:, :, 0]), "an image", Decoding()
+        )
+        file.header = replace(file.header, is_deep=False)
+        with pytest.raises(DatasetError, match=r"i\.png \(uint16 values where the header says 8"):
+            file.rgb()
+
+    def test_fewer_bits_than_the_header_says_are_used_as_they_are(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(cv2, "imdecode", lambda *_: IMAGE[:, :, ::-1])
+        notes = Notes()
+        path = write_image(tmp_path / "i.png", self.DEEP)
+        np.testing.assert_array_equal(read_image(path, notes=notes), IMAGE)
+        assert notes.all() == []
+
+
+class TestValueRange:
+    @pytest.mark.parametrize(("low", "high"), [(1, 1), (2, 1), (0, np.inf), (np.nan, 1)])
+    def test_a_record_of_no_range(self, low, high):
+        record = {"low": low, "high": high, "is_float": True}
+        with pytest.raises(ValueError, match=f"expected a range of values, found {low:g} to"):
+            ValueRange.from_json(record)
+
+    def test_8_bits_do_not_count(self):
+        finder = RangeFinder()
+        finder.add(Path("i.png"), IMAGE)
+        assert finder.range() is None
+        finder.add(Path("j.png"), np.full((2, 2), 1000, np.uint16))
+        assert finder.range() == ValueRange.of_bits(10)
+
+
+@pytest.mark.parametrize("following", [0, 2**64 - 1])
+def test_a_tiff_with_64_bit_offsets(tmp_path, following):
+    """The second page of a damaged one counts; the first one is read nevertheless."""
+    data = bytearray(save(tmp_path / "i.tif", IMAGE, big_tiff=True).read_bytes())
+    place = struct.unpack_from("<Q", data, 8)[0]
+    place += 8 + 20 * struct.unpack_from("<Q", data, place)[0]
+    assert struct.unpack_from("<Q", data, place) == (0,)
+    struct.pack_into("<Q", data, place, following)
+    (path := tmp_path / "j.tif").write_bytes(data)
+    notes = Notes()
+    np.testing.assert_array_equal(read_image(path, notes=notes), IMAGE)
+    assert [note.reason for note in notes.all()] == (
+        ["only the first of 2 pages is read"] if following else []
+    )
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])

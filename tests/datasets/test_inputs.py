@@ -280,6 +280,14 @@ class TestFolders:
         refused = "cannot read p/locked.png: Permission denied"
         assert items == {"p/a.png": "", "p/locked.png": refused}
         assert left_out(path) == {UNREADABLE: (1, "p/locked")}
+        assert faults("p/locked.png") == [refused]
+
+    def test_a_link_to_itself_is_no_folder(self, here):
+        images("p/a.png", "p/z.png")
+        Path("p/loop.png").symlink_to("loop.png")
+        items = {item.name: item.fault for item in find_items(["p"])}
+        assert items.pop("p/loop.png").startswith("cannot read p/loop.png: Too many levels of sym")
+        assert items == {"p/a.png": "", "p/z.png": ""}
 
     @pytest.mark.parametrize("path", ["pipe.png", "/dev/null"])
     def test_a_pipe_or_device_is_refused_at_once(self, here, path):
@@ -327,6 +335,7 @@ class TestFolders:
         assert [item.name for item in items] == ["p/a.png", "p/locked", "p/z.png"]
         assert [item.fault for item in items] == ["", "cannot read p/locked: Permission denied", ""]
         assert faults("p/locked") == ["cannot read p/locked: Permission denied"]
+        assert names("p/**/*.png") == ["p/a.png", "p/z.png"]
 
 
 class TestPatterns:

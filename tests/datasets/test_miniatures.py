@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from datasets.images import read_sample
 from datasets.layouts import LAYOUTS, open_dataset
 from datasets.published import PUBLISHED
 from tests.datasets.miniatures import MINIATURES, SIDE, SQUARE
+from tests.support import truncate
 
 EACH = pytest.mark.parametrize("name", MINIATURES)
 
@@ -120,3 +122,30 @@ def test_kaputt_is_recognised_and_what_to_do_is_told(tmp_path):
     (tmp_path / "datasets/query-train.parquet").touch()
     with pytest.raises(DatasetError, match=r"found Parquet files .* path,label,mask,split"):
         open_dataset(tmp_path).find_categories()
+
+
+@pytest.mark.parametrize("name", ["kolektor_sdd2"])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (Path.unlink, "expected the mask 10001_GT .* image .*10001.png"),
+        (truncate, "expected a mask, found a damaged or unknown file: .*10001_GT.png"),
+    ],
+)
+def test_a_mask_that_tells_good_from_defective_is_needed(written, damage, message):
+    damage(written[1] / "train/10001_GT.png")
+    with pytest.raises(DatasetError, match=message):
+        open_dataset(written[1]).read_category("kolektor_sdd2")
+
+
+@pytest.mark.parametrize("name", ["real_iad"])
+def test_a_list_of_real_iad_that_does_not_fit(written):
+    dataset, source = open_dataset(written[1]), "realiad_jsons/realiad_jsons/mint.json"
+    image = written[1] / "realiad_256/mint/OK/S0000/mint_0000_OK_C1.jpg"
+    image.unlink()
+    with pytest.raises(DatasetError, match=f"expected {image}, which .*{source} lists, found none"):
+        dataset.read_category("mint")
+    (written[1] / source).write_text('{"meta": {}}')
+    message = f"expected meta, train and test as in Real-IAD in .*{source}, .*KeyError.'normal_cl"
+    with pytest.raises(DatasetError, match=message):
+        dataset.read_category("mint")

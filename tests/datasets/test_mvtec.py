@@ -275,6 +275,21 @@ class TestReadTraining:
                 read_training(root, "widget")
             shutil.rmtree(root / "widget/train", ignore_errors=True)
 
+    def test_images_without_a_folder_of_types_are_taken_as_good(self, root):
+        train = root / "widget/train"
+        touch(train / "000.png")
+        category = read_training(root, "widget")  # there is a folder good
+        assert [one.path for one in category.left_out] == [train / "000.png"]
+        assert len(category.train) == 2
+        shutil.rmtree(train / "good")
+        category = read_training(root, "widget")
+        (sample,) = category.train
+        assert (sample.path, sample.is_defective) == (train / "000.png", False)
+        assert not category.left_out
+        assert category.notes == (
+            f"the images in {train} are taken as good: it has no subfolder good",
+        )
+
     @pytest.mark.parametrize("name", ["", "gone", "../data/widget", "widget/"])
     def test_what_is_no_categorys_name_is_told(self, root, name):
         with pytest.raises(DatasetError, match=r"name \(widget\), found .* \(--categories\)"):

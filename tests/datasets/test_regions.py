@@ -50,6 +50,13 @@ def test_a_value_without_a_threshold(tmp_path):
             read_regions(sample, [Saturation("x", 1, 0.5, True)])
 
 
+def test_a_damaged_mask(tmp_path):
+    (path := tmp_path / "mask.png").write_bytes(b"no image")
+    sample = Sample(tmp_path / "image.png", "x", "y", MaskFiles((path,)))
+    with pytest.raises(DatasetError, match=f"expected a mask, found a damaged file: {path}"):
+        read_regions(sample, [Saturation("x", 1, 0.5, True)])
+
+
 @pytest.mark.parametrize("content", [{"a": 1}, [{"defect_name": "x"}], [3]])
 def test_thresholds_that_are_not_as_expected(tmp_path, content):
     path = tmp_path / "defects_config.json"

@@ -4,6 +4,7 @@ import io
 import logging
 import re
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -159,3 +160,10 @@ def test_other_files_are_noted(here):
 def test_missing_images(here, path):
     Path("empty").mkdir()
     assert re.search("no such file or folder|found none", fault(path))
+
+
+def test_a_folder_that_cannot_be_read(here, monkeypatch):
+    files(*MVTEC)
+    refused = PermissionError(13, "Permission denied")
+    monkeypatch.setattr("os.scandir", mock.Mock(side_effect=refused))
+    assert fault("c") == "cannot read c: Permission denied"

@@ -151,6 +151,16 @@ class TestFetch:
             get(server, target, sha256="0" * 64)
         assert target.read_bytes() == CONTENT
 
+    def test_an_existing_file_of_another_size(self, server, target):
+        get(server, target)
+        message = f"^expected 5 bytes of {server.url}, found 102400 in {target} .*; move this file"
+        with pytest.raises(DatasetError, match=message):
+            get(server, target, size=5)
+
+    def test_a_folder_that_is_a_file(self, server, target):
+        target.parent.write_bytes(b"")
+        check_refused(server, target, f"cannot write {target}: (File exists|Not a directory)")
+
     def test_a_temporary_status_is_tried_again(self, server, target):
         assert get(server, target, answer(503, {}), answer(429, {}), whole) == SHA256
 

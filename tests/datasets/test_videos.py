@@ -211,6 +211,13 @@ def test_times_are_the_containers_unless_they_are_missing(tmp_path, monkeypatch,
     np.testing.assert_allclose(found, times)
 
 
+def test_a_video_that_vanishes_while_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: FakeCapture([0]))
+    frame, end = read_video(tmp_path / "v", "v", 1)
+    assert not frame.fault
+    assert end.fault == "cannot read v to its end: No such file or directory"
+
+
 def test_only_formats_that_state_a_duration_are_compared_with_it():
     assert "MPEG" not in TIMED
     assert "MPEG transport stream" not in TIMED

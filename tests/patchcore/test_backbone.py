@@ -193,6 +193,21 @@ def test_can_be_pickled_and_copied(toy, images):
             assert torch.equal(values, expected[name])
 
 
+@pytest.mark.parametrize("other", [lambda maps: maps[:, :, 1:], lambda maps: [maps]])
+def test_keeps_a_part_without_which_a_layer_gives_something_else(images, other):
+    class Looks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Identity()
+            self.part = nn.Linear(2, 2)
+
+        def forward(self, images):
+            return self.layer(images if isinstance(self.part, nn.Linear) else other(images))
+
+    backbone = Backbone(Looks(), ["layer"], (32, 32))
+    assert torch.equal(backbone(images)["layer"], images)
+
+
 def test_keeps_parts_that_are_used_without_being_called():
     """Attention uses its output projection's weights without calling it."""
 

@@ -189,6 +189,14 @@ def test_what_cannot_have_it(tmp_path):
         model.extend(TEST)
     with pytest.raises(PatchCoreError, match="context"):
         export(model, tmp_path / "model.pt2", "torch")
+    with pytest.raises(PatchCoreError, match=r"one bank \(save_index, context\)"):
+        model.save(tmp_path / "model", faiss_index=True)
+
+
+def test_the_smaller_images_need_enough_patches_too():
+    """They have 96 of them, the large ones 384."""
+    with pytest.raises(PatchCoreError, match=r"^in the smaller images \(context\): .* k = 5 .* 96"):
+        make_model(two_layers(), SIDE, percentage_coreset=0.05, context=0.5, k=5).fit(TRAIN)
 
 
 def test_the_commands_evaluate_save_and_infer_with_it(tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from patchcore import Prediction
+from patchcore import PatchCoreError, Prediction
 from patchcore.ensemble import NUM_SAMPLES, NormalScores, combine, draw_sample, normal_scores
 from patchcore.memory_bank import Coreset, MemoryBank
 from patchcore.origins import EmbeddingOrder, Origins
@@ -61,6 +61,12 @@ def test_normal_scores_of_equal_patches_can_still_divide():
     (result,) = normal_scores(embeddings, np.arange(50), coreset, make_scorer(1))
     assert result.mean == 0
     assert result.std > 0
+
+
+def test_a_single_patch_has_no_normal_scores():
+    coreset = make_coreset(torch.ones(1, 8), [1])
+    with pytest.raises(PatchCoreError, match="more than one training patch to normalise scores by"):
+        normal_scores(torch.ones(1, 8), np.arange(1), coreset, make_scorer(1))
 
 
 def test_members_count_equally_whatever_their_units():

@@ -222,6 +222,13 @@ def test_refuses_to_guess(shape):
         layout_of(fixed(*shape))
 
 
+def test_a_second_size_with_other_axes_does_not_count():
+    def function(images):
+        return images[:, :, ::8, ::8] if images.shape[2] == 64 else images.flatten(2)
+
+    assert layout_of(function)["axes"] == "channels_first"
+
+
 def test_pooling_to_a_fixed_grid_is_read_by_its_proportion():
     assert layout_of(lambda images: nn.functional.adaptive_avg_pool2d(images, 7))["grid"] == [7, 7]
 

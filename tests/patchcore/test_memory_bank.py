@@ -15,6 +15,7 @@ from patchcore import PatchCoreError, lower_bounds, memory_bank
 from patchcore.distances import faiss_nearest, fixed_blocks
 from patchcore.lower_bounds import LowerBounds
 from patchcore.memory_bank import MemoryBank, search_method, torch_nearest
+from patchcore.nearby import LimitedSearch
 
 
 def nearest_by_loops(queries, embeddings, k):
@@ -367,6 +368,8 @@ def test_a_query_that_is_not_finite_disturbs_no_other(small_bounds):
 def test_refuses_more_neighbours_than_there_are_or_none(k):
     with pytest.raises(PatchCoreError, match=f"k from 1 to the coreset's size 5, found {k}"):
         MemoryBank(make_points(5)).search(make_points(3), k)
+    with pytest.raises(PatchCoreError, match=f"k from 1 to the coreset's size 5, found {k}"):
+        LimitedSearch(make_points(5), None, make_points(3), None, k).extend_to(5)
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (4,), (2, 3, 4)])

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
-from patchcore import settings
+from patchcore import PatchCoreError, scoring, settings
 from patchcore.ignored import IgnoreMask
 from patchcore.metric import Metric
 from patchcore.scoring import (
@@ -67,3 +67,12 @@ def test_a_share_counts_judged_patches_and_pixels():
 
 def test_every_choice_of_the_setting_has_its_score():
     assert tuple(IMAGE_SCORES) == settings.IMAGE_SCORES
+
+
+def test_a_mask_that_leaves_no_pixel_is_refused(monkeypatch):
+    """One patch of 12 is judged; in a grid of a million, no pixel depends on it enough."""
+    monkeypatch.setattr(scoring, "MIN_WEIGHT", 0.5)
+    mask = np.ones((40, 30), bool)
+    mask[:10, :10] = False
+    with pytest.raises(PatchCoreError, match=r"a pixel to judge, found none .*\(ignore_mask\)"):
+        AnomalyMap((4, 3), (40, 30), 100.0, IgnoreMask(mask, mask.shape))

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import faiss
 import numpy as np
@@ -189,6 +190,10 @@ class TestTheSameAgain:
         sizes = [(path / "model.safetensors").stat().st_size for path in (half, folder)]
         saved = len(fitted.coreset.bank) * 200 * 2  # two of four bytes a number
         assert sizes[1] - sizes[0] == pytest.approx(saved, abs=64)  # the header differs a little
+
+    def test_other_number_types_are_refused(self, fitted, tmp_path):
+        with pytest.raises(PatchCoreError, match="dtype float32 or float16, found 'float64'"):
+            fitted.save(tmp_path / "model", dtype="float64")
 
     def test_other_programs_get_a_faiss_index_if_asked_for(self, fitted, folder):
         assert not (folder / "index.faiss").exists()
@@ -394,6 +399,10 @@ class TestRefusals:
         path.write_text(json.dumps(record))
         self.check(folder, "expected the record as it was written, found a damaged or changed one")
 
+    def test_a_record_too_deep_to_be_written_again(self, folder, monkeypatch):
+        monkeypatch.setattr("patchcore.record.record_digest", mock.Mock(side_effect=RecursionError))
+        self.check(folder, "found a damaged or changed one: .*model.json")
+
     def test_white_space_in_a_record_is_no_change(self, folder):
         path = folder / "model.json"
         path.write_text(json.dumps(json.loads(path.read_text())))
@@ -483,6 +492,14 @@ class TestContext:
         changed = shutil.copytree(context_folder, tmp_path / "model")
         change_record(changed, context=None)
         self.check(changed, "expected a context as the settings say, 0.5, found none")
+
+    @pytest.mark.parametrize("sizes", [[0, 24], [25, 24], [24.0]])
+    def test_its_sizes_ascend(self, context_folder, tmp_path, sizes):
+        changed = shutil.copytree(context_folder, tmp_path / "model")
+        context = json.loads((changed / "model.json").read_text())["context"]
+        change_record(changed, context=context | {"coreset_sizes": sizes})
+        found = re.escape(f"found {tuple(sizes)} (context)")
+        self.check(changed, f"expected ascending coreset sizes in model.json, {found}")
 
     @pytest.mark.parametrize("std", [0, -1, float("nan"), float("inf")])
     def test_its_scores_can_be_joined(self, context_folder, tmp_path, std):

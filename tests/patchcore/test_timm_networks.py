@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -19,9 +20,10 @@ from patchcore.backbone import Backbone
 from patchcore.errors import WeightsUnavailableError
 from patchcore.export import export
 from patchcore.network_input import IMAGENET_MEAN, IMAGENET_STD, NetworkInput
-from patchcore.timm_networks import licence, trained_state
+from patchcore.timm_networks import check_order, licence, trained_state
 from patchcore.weights import load_backbone
 from tests.patchcore.test_backbone import randomise_batch_norms
+from tests.patchcore.test_feature_axes import Blocks
 from tests.patchcore.test_model import make_images
 from tests.support import ROOT, one_thread, truncate
 
@@ -140,6 +142,16 @@ def test_tokens_that_are_in_another_order_are_refused():
 def test_layers_without_tokens_have_no_final_norm():
     with pytest.raises(PatchCoreError, match=r"found 'layer2', which gives a map \(norm_tokens"):
         load_backbone("timm:resnet10t", ("layer2",), "random", size=SIZE, norm_tokens=True)
+    expected = r"one final norm for norm_tokens, found none \(norm_tokens\)"
+    with pytest.raises(PatchCoreError, match=expected):
+        Backbone(Blocks(), ("blocks.1",), (32, 48), norm_tokens=True)
+
+
+def test_the_order_of_tokens_is_only_checked_where_timm_gives_maps():
+    network = Blocks()
+    layers = Backbone(network, ("blocks.1",), (32, 48)).layouts
+    check_order("timm:blocks", network, images_of((32, 48)), layers)
+    assert not any(block._forward_hooks for block in network.blocks)
 
 
 class TestSize:
@@ -172,6 +184,11 @@ class TestSize:
             PatchCoreError, match=r"of 100x64 pixels .*16x16 pixels; .* fit are 96 64 or 112 64 \("
         ):
             load_vit("random", (100, 64))
+
+    def test_a_size_for_which_timm_builds_no_network(self):
+        expected = "timm:xcit_nano_12_p16_224 cannot be built for images of 8x8 pixels (size_crop):"
+        with pytest.raises(PatchCoreError, match=re.escape(expected)):
+            load_backbone("timm:xcit_nano_12_p16_224", (), "random", size=(8, 8))
 
 
 class TestWeights:

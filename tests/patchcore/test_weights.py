@@ -2,8 +2,10 @@ import hashlib
 import json
 import logging
 import pickle
+import re
 import urllib.error
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -218,6 +220,15 @@ def test_a_bad_weights_file_is_named(tmp_path, name, content, message):
     assert str(path) in str(caught.value)
 
 
+def test_a_weights_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "weights.pth"
+    path.touch()
+    monkeypatch.setattr(torch, "load", mock.Mock(side_effect=OSError("the disk is broken")))
+    expected = f"cannot read {path} (weights): the disk is broken"
+    with pytest.raises(PatchCoreError, match=re.escape(expected)):
+        load(str(path))
+
+
 def test_a_file_with_something_else_is_refused(tmp_path):
     torch.save([torch.zeros(3)], tmp_path / "list.pth")
     with pytest.raises(PatchCoreError, match="tensors by name"):
@@ -322,6 +333,7 @@ def test_without_a_trial_nothing_is_drawn_at_random_that_is_loaded_anyway(monkey
         ({"folded": [["features.0", "features.1"]]}, "found Conv2d and ReLU"),
         ({"folded": [["features.0", "nothing"]]}, "expected a network with"),
         ({"size": [32, 32]}, "images of 64x64 pixels, found one for .* 32x32"),
+        ({"norm": "norm"}, "layout for norm_tokens=False, found one with the norm 'norm'"),
     ],
 )
 def test_a_layout_of_another_network_is_refused(tmp_path, change, message):

@@ -333,10 +333,18 @@ class TestDestinations:
         np.testing.assert_array_equal(saved["anomaly_maps"], seen.prediction.anomaly_map)
         np.testing.assert_array_equal(saved["masks"], seen.result.masks)
 
-    def test_map_size(self):
-        crop, original = self.run(), self.run("--map_size original")
-        assert not crop.result.truth.originals
-        assert len(original.result.truth.originals) == len(original.result.category.test)
+    def test_map_size(self, tmp_path):
+        assert not self.run().result.truth.originals
+        mask = np.zeros((64, 64), np.uint8)
+        mask[:, 36:] = 255
+        path = write_image(tmp_path / "mask.png", mask)
+        result = self.run(f"--map_size original --save_maps --ignore_mask {path}").result
+        assert len(result.truth.originals) == len(result.category.test)
+        (row,) = read_table(self.folder)
+        saved = read_maps(self.folder, row)
+        assert saved["ignored"].shape == saved["anomaly_maps"].shape != result.masks.shape
+        assert saved["ignored"].any()
+        check_against_saved_maps(self.folder, row)
 
     def keep(self, flags: str = "") -> tuple[Path, dict]:
         """Evaluate and keep the model; return its folder and its record."""

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from utils import logs
+from utils.errors import UsageError
 from utils.logs import FileFormatter, LogFile, RunLog, command_log, is_quiet
 from utils.options.log import terminal_level
 
@@ -158,3 +160,21 @@ def test_a_full_disk_ends_the_log_and_not_the_run(terminal, tmp_path, monkeypatc
 
 def raise_full():
     raise OSError(28, "No space left on device")
+
+
+def test_of_too_many_early_messages_the_oldest_are_dropped(tmp_path, monkeypatch):
+    monkeypatch.setattr(logs, "MAX_EARLY", 3)
+    with command():
+        for number in range(5):
+            log.info("message %d", number)
+        with RunLog(tmp_path) as run_log:
+            run_log.begin()
+    lines = (tmp_path / "run.log").read_text().splitlines()
+    assert [line[-1] for line in lines] == ["2", "3", "4"]
+
+
+def test_a_log_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "run.log").mkdir()
+    expected = f"cannot write {tmp_path / 'run.log'}: Is a directory (--path_result)"
+    with pytest.raises(UsageError, match=re.escape(expected)):
+        RunLog(tmp_path).begin()

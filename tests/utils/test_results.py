@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import read_table
+from utils.comparison import compare_rows
 from utils.errors import UsageError
 from utils.results import ResultRow, defects_csv, read_rows, results_csv
 
@@ -213,3 +214,9 @@ class TestReadingBack:
         with pytest.raises(UsageError, match="expected results of this program in") as caught:
             read_rows(tmp_path)
         assert str(tmp_path / "results.csv") in str(caught.value)
+
+
+def test_rows_that_are_not_recorded_are_counted():
+    compared = compare_rows([row("bottle"), row("cap")], [row("bottle"), row("wood")])
+    assert not compared.is_equal
+    assert str(compared) == "1 rows are equal to the recorded ones, 1 are not recorded"

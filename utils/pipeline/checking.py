@@ -121,7 +121,8 @@ def _find_decoding(category: Category, options: CheckOptions, check: CategoryChe
     limits = Decoding(options.max_megapixels)
     try:
         found = find_value_range([sample.path for sample in category.train], limits)
-    except DatasetError:  # reported with the file, which is read later
+    except DatasetError as error:  # 16-bit images and floats are mixed
+        check.faults.append(str(error))
         return limits
     if found is not None:
         check.facts.append(

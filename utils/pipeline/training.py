@@ -187,10 +187,8 @@ def _extend_model(
         images = TrainingFiles(model.cropper, new.train, reading)
         return extend(model.embedder, model.scorer, model.trained, images)
 
-    trained = skipping.compute(category, extended)
-    if trained is None:
-        raise DatasetError(skipping.describe_none())
-    model.trained = trained
+    named = replace(category, name=model.trained.category)  # the name that messages begin with
+    model.trained = skipping.start_again(named, extended)
     _save_extended(model, folder, save_index=options.save_index)
     log_notes(reading.notes, model.trained.category)
     extension = model.trained.extension

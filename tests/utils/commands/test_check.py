@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
+from datasets.published import Counts
 from tests.support import call, make_category, make_data, quick, truncate, write_image
+from utils.pipeline import checking
 
 
 @pytest.fixture
@@ -88,6 +90,14 @@ def test_deep_values(tmp_path, capsys):
     _, text = check(capsys, tmp_path / "d")
     assert "depth: more than 8 bits" in text
     assert "12 bits" in text
+    path = write_image(tmp_path / "d/w/train/good/3.tif", np.full((9, 9), 0.5, np.float32))
+    status, text = check(capsys, tmp_path / "d")
+    assert status == 2
+    mixed, single = (line for line in text.splitlines() if line.startswith("  error: "))
+    assert "error: expected training images of one kind, found 16-bit integers and fl" in mixed
+    assert str(path) in mixed
+    assert str(path) in single
+    assert "depth: more than 8 bits" in text
 
 
 def test_other_numbers_than_published(tmp_path, capsys):
@@ -98,6 +108,20 @@ def test_other_numbers_than_published(tmp_path, capsys):
         "MVTec AD has 209 training images, 20 good and 63 defective test images as published, here "
         "are 6, 2 and 4" in text
     )
+
+
+@pytest.mark.parametrize(
+    ("published", "text"),
+    [(None, "its published numbers of images are unknown"), (Counts(6, 2, 4), "as published")],
+)
+def test_numbers_that_are_unknown_or_those_published(
+    tmp_path, capsys, monkeypatch, published, text
+):
+    monkeypatch.setattr(checking, "published_counts", lambda category: published)
+    make_category(tmp_path / "mvtec", "bottle")
+    status, shown = check(capsys, tmp_path / "mvtec")
+    assert status == 0
+    assert f"    MVTec AD: {text}\n" in shown
 
 
 def test_a_category_that_cannot_be_listed_does_not_end_the_check(data, capsys):

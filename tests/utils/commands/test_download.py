@@ -1,9 +1,11 @@
 """`main.py datasets` and `main.py download`: from the list to a folder for --path_data."""
 
+import errno
 import hashlib
 import logging
 import zipfile
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -141,6 +143,7 @@ class TestDownload:
             ("download nothing --to x", "expected a dataset name (mvtec_ad, "),
             ("download visa --to x --sha256 12", "expected 64 hexadecimal digits as --sha256"),
             ("download visa --to x --archive none.zip", "found no file none.zip (--archive)"),
+            ("download mvtec --to /", "expected a folder with a name, found / (--to)"),
             ("download mvtec --to x", "follow the form at https://www.mvtec.com"),
             ("download mpdd --to x", "follow the instructions at https://github.com/stepanje/MPDD"),
         ],
@@ -167,3 +170,18 @@ class TestArchive:
         assert not (tmp_path / "data").exists()
         assert call(*arguments, "--sha256", hashlib.sha256(archive).hexdigest()) == 0
         assert "is not the known archive" not in caplog.text
+
+    @pytest.mark.parametrize("is_known", [False, True])
+    def test_it_is_read_only_if_its_digest_is_known(
+        self, serve, tmp_path, archive, capsys, monkeypatch, is_known
+    ):
+        serve(sha256="1" * 64 if is_known else "")
+        file = tmp_path / "mine.zip"
+        file.write_bytes(archive)
+        broken = mock.Mock(side_effect=OSError(errno.EIO, "Input/output error"))
+        monkeypatch.setattr(command, "file_digest", broken)
+        arguments = ("download", "btad", "--archive", file, "--to", tmp_path / "data")
+        if is_known:
+            check_error(capsys, f"cannot read {file}: Input/output error (--archive)", *arguments)
+        else:
+            assert call(*arguments) == 0

@@ -6,7 +6,15 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from tests.recomputed import check_against_saved_maps
-from tests.support import DEFECT_TYPES, evaluate, make_category, names, read_maps, read_table
+from tests.support import (
+    DEFECT_TYPES,
+    evaluate,
+    make_category,
+    names,
+    read_maps,
+    read_table,
+    write_image,
+)
 
 PERCENTAGES = ["0.05", "0.2"]
 SETTING = f"--percentage_coreset {' '.join(PERCENTAGES)}"
@@ -103,6 +111,26 @@ class TestEnsemble:
         weights, *_ = np.linalg.lstsq(known, both, rcond=None)
         np.testing.assert_allclose(known @ weights, both, atol=1e-3 * np.abs(both).max())
         assert (weights[:2] > 0).all()
+
+    def test_it_ignores_what_any_member_ignores(self, data, tmp_path):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[:36, :44] = 255  # the first defect of each type, and half of the second
+        mask[4] = 0  # on the left far from the patches that are judged, whose grids differ
+        path = write_image(tmp_path / "mask.png", mask)
+        flags = (
+            "--backbone squeezenet1_0 squeezenet1_1 --layers features.3 features.7 "
+            f"--layers features.3 features.6 --save_maps --ignore_mask {path}"
+        )
+        folder = evaluate(data, tmp_path / "result", flags)
+        rows = read_table(folder)
+        first, second, both = (read_maps(folder, row)["ignored"] for row in rows)
+        np.testing.assert_array_equal(both, first | second)
+        assert (second & ~first).any()
+        check_against_saved_maps(folder, rows[-1])
+        assert (
+            "widget: in 2 of 4 defective test images the whole defect is ignored (--ignore_mask)"
+            in (folder / "run.log").read_text()
+        )
 
     def test_tables_show_each_of_them(self, ensemble):
         text = (ensemble / "tables.md").read_text()

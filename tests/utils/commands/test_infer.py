@@ -13,8 +13,9 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -773,3 +774,24 @@ def test_a_video_that_vanishes_while_it_is_annotated_is_told(infer, video, monke
     monkeypatch.setattr("utils.pipeline.prediction_pictures.video_format", lambda path: None)
     infer(video, "--annotate", status=2)
     assert f"expected the video {video}, cannot read it again" in infer.err
+
+
+def test_a_video_without_an_encoder_is_told(infer, video, monkeypatch):
+    closed = mock.Mock(**{"return_value.isOpened.return_value": False})
+    monkeypatch.setattr("utils.pipeline.prediction_pictures.cv2.VideoWriter", closed)
+    infer(video, "--annotate", status=2)
+    assert f"cannot write the video {infer.folder}/annotated/" in infer.err
+    assert "this OpenCV has no encoder for mp4 (--annotate)" in infer.err
+
+
+def test_figures_need_crops_of_the_coreset(infer, data, kept, tmp_path):
+    name = "widget/squeezenet1_1_p0100_k01"
+    model = PatchCore.load(kept / "trained" / name)
+    coreset = replace(model.trained.coreset, patches=None)
+    model.trained = replace(model.trained, coreset=coreset)
+    infer.trained = tmp_path / "trained"
+    model.save(infer.trained / name)
+    hole = data / "widget/test/hole/000.png"
+    infer(hole, "--pictures", "all", status=2)
+    assert "crops of its coreset patches, found none: use --layout overlay and" in infer.err
+    infer(hole, "--pictures", "all", "--layout", "overlay", "--explain_top", "0", status=1)

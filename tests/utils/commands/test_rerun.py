@@ -8,6 +8,7 @@ import pytest
 
 import main
 from tests.support import QUICK_NETWORK, call, evaluate, make_data, read_run, read_table
+from utils import run_record
 from utils.results import measured, read_rows, results_digest
 
 FLAGS = (
@@ -184,6 +185,11 @@ class TestWhatARecordCannotDo:
         error = rerun(folder, status=2)
         assert re.search(message, error)
         assert error.count("\n") == 1
+
+    def test_be_longer_than_any(self, folder, rerun, monkeypatch):
+        monkeypatch.setattr(run_record, "MAX_BYTES", 10)
+        error = rerun(folder, status=2)
+        assert f"cannot read {folder / 'run.json'}: more than 10 bytes" in error
 
     def test_be_that_of_an_inference(self, folder, rerun):
         change(folder, path_export="x", frame_stride=2)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from tests.support import (
     truncate,
     write_image,
 )
+from utils.errors import LEFT_OUT
 from utils.locks import lock_folder
 from utils.options.method import parse_options
 from utils.options.train import DEFAULTS, TrainOptions
@@ -259,6 +261,19 @@ def test_a_damaged_image_is_named(data, tmp_path, capsys):
     assert str(broken) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flags", [(), ("--keep_copies",)])
+def test_a_category_that_cannot_be_used_is_skipped(tmp_path, caplog, flags):
+    """Its images are read to find copies, or not before the fit."""
+    root = make_data(tmp_path / "data")
+    for path in (root / "gadget/train/good").iterdir():
+        truncate(path)
+    kept = tmp_path / "kept"
+    train("--path_data", root, "--on_error", "skip", *flags, trained=kept, status=LEFT_OUT)
+    assert "gadget: the category is skipped (--on_error skip): no training image" in caplog.text
+    assert len(load(kept, "widget").coreset.origins.names) == NUM_TRAIN
+    assert not list(kept.glob("gadget/*/model.json"))
+
+
 def test_videos_are_not_learned(tmp_path, capsys):
     import cv2
 
@@ -322,6 +337,7 @@ class TestExtend:
         [
             (("--k", "3"), "no --k with --extend: the settings are those of the model"),
             (("--category", "cap"), "--extend, and no --category: the model has one"),
+            (("--engine", "ray"), "expected no --engine ray with --extend"),
         ],
     )
     def test_other_flags_are_refused(self, data, folder, capsys, flags, message):
@@ -337,6 +353,18 @@ class TestExtend:
             self.extend(data, folder, status=WRONG_USAGE)
         assert "in use by process" in capsys.readouterr().err
         assert PatchCore.load(folder).trained.extension is None
+
+    def test_images_that_cannot_be_used_are_skipped(self, data, folder, tmp_path, capsys, caplog):
+        broken = truncate(write_image(tmp_path / "new.png", np.zeros((64, 64, 3), np.uint8)))
+        before = (folder / "model.json").read_bytes()
+        arguments = ("train", "--extend", folder, "--on_error", "skip", broken)
+        assert call(*arguments) == WRONG_USAGE
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert re.match(f"error: no training image is left: .*: {broken} ", error)
+        assert (folder / "model.json").read_bytes() == before
+        assert call(*arguments, data / "widget/train/good/005.png") == LEFT_OUT
+        assert "cap: an image is skipped (--on_error skip): expected an image" in caplog.text
+        assert PatchCore.load(folder).trained.extension.num_images == 1
 
     def test_without_images(self, folder, capsys):
         assert call("train", "--extend", folder) == WRONG_USAGE

@@ -269,6 +269,10 @@ class TestMistakes:
             parse(text)
         assert "python main.py try --help" in str(caught.value)
 
+    def test_a_depth_that_no_image_has(self):
+        with pytest.raises(UsageError, match="expected --bit_depth 0, 8, 10, 12, 14, 16, found 9"):
+            parse("--bit_depth 9")
+
     @pytest.mark.parametrize("value", ["0", "-0.1", "1.01", "10", "nan", "0.1 2"])
     def test_a_percentage_outside_its_range(self, value):
         message = r"percentage_coreset in \(0, 1\], for example 0.1 for 10 %, found"

@@ -6,6 +6,8 @@ import pytest
 
 from patchcore.settings import SHARE, Bounds
 from utils.errors import UsageError
+from utils.options.check import CheckOptions
+from utils.options.download import DownloadOptions
 from utils.options.evaluate import EvaluateOptions
 from utils.options.export import ExportOptions
 from utils.options.flags import Flags, flag, parse_flags
@@ -123,7 +125,17 @@ def test_help_shows_every_text_and_no_percent_sign_twice(capsys):
     assert shown.count("50 %") == shown.count("100 % less") == shown.count("100 % more") == 1
 
 
-@pytest.mark.parametrize("options", [EvaluateOptions, TrainOptions, InferOptions, ExportOptions])
+@pytest.mark.parametrize(
+    "options",
+    [
+        EvaluateOptions,
+        TrainOptions,
+        InferOptions,
+        ExportOptions,
+        CheckOptions,
+        DownloadOptions,
+    ],
+)
 def test_help_names_the_value_of_each_flag(options):
     for entry in fields(options):
         details = entry.metadata

@@ -9,6 +9,7 @@ import pytest
 
 from datasets.base import MaskFiles, Sample
 from patchcore import Prediction
+from patchcore.ignored import Ignored
 from patchcore.origins import Origins
 from utils.options.evaluate import EvaluateOptions
 from utils.pipeline.category_view import (
@@ -180,3 +181,15 @@ def test_without_score_max_the_colours_reach_from_the_lowest_to_the_highest_dist
     figures = make_figures(view, describe_images(view, make_options()), make_options())(0)
     maps = view.prediction.anomaly_map
     assert figures.settings.score_range == (maps.min(), maps.max())
+
+
+def test_ignored_pixels_do_not_count_in_the_range_of_the_colours():
+    view = make_view()
+    maps = view.prediction.anomaly_map
+    ignored = (maps == maps.min()).any(0) | (maps == maps.max()).any(0)
+    view = replace(view, ignored=Ignored(ignored, np.zeros((4, 4), bool)))
+    settings = make_figures(view, describe_images(view, make_options()), make_options())(0).settings
+    judged = [one[~ignored] for one in maps]
+    assert settings.score_range == (np.min(judged), np.max(judged))
+    assert maps.min() < settings.score_range[0] < settings.score_range[1] < maps.max()
+    np.testing.assert_array_equal(settings.ignored, ignored)

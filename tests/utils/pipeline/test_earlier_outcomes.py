@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import main
 from patchcore.embedder import Embedder
 from tests.support import call, evaluate, make_category, truncate, write_image
+from utils.pipeline import earlier_outcomes
 from utils.pipeline import inference as infer_module
 from utils.predictions import EARLIER_FILE, PredictionFiles
 
@@ -176,6 +178,31 @@ def test_flags_of_the_machine_and_the_page_do_not_matter(infer, tmp_path, judged
     assert len(list((tmp_path / "result/thumbnails").iterdir())) == 2
     infer("--page_limit", 0)
     assert not (tmp_path / "result/index.html").exists()
+
+
+def test_names_with_the_same_hash_are_told_apart(infer, tmp_path, judged, monkeypatch):
+    for module in (earlier_outcomes, infer_module):  # all files have the same size and time, too
+        monkeypatch.setattr(module, "file_state", lambda path: [0, 0])
+    infer()
+    before = contents(tmp_path / "result")
+    judged.clear()
+    monkeypatch.setattr(earlier_outcomes, "hash", lambda name: 0, raising=False)
+    infer()
+    assert sum(judged) == 5  # the last one alone is found
+    assert contents(tmp_path / "result") == before
+
+
+def test_a_file_that_is_gone_has_no_state(tmp_path):
+    assert earlier_outcomes.file_state(tmp_path / "gone.png") is None
+
+
+def test_outcomes_that_cannot_be_kept_are_an_error(infer, tmp_path, capsys):
+    infer()
+    (tmp_path / "result" / EARLIER_FILE).mkdir()
+    capsys.readouterr()
+    assert infer() == main.WRONG_USAGE
+    expected = f"the results in {tmp_path / 'result'}: Is a directory (--fresh)"
+    assert expected in capsys.readouterr().err
 
 
 def test_damaged_lines_are_judged_again(infer, tmp_path, judged):

@@ -6,7 +6,13 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tests.support import evaluate, make_category, read_maps, read_table
-from utils.pipeline.ground_truth import GroundTruth, OriginalTruth
+from utils.pipeline.ground_truth import (
+    GroundTruth,
+    JudgedPixels,
+    OriginalTruth,
+    without_pixels,
+)
+from utils.saturated_overlap import SaturatedRegion
 
 FLAGS = "--size_resize 72 --size_crop 64 --save_maps --percentage_coreset 0.1 --map_size original"
 
@@ -84,3 +90,23 @@ def test_maps_masks_and_ignored_pixels_keep_their_places():
     np.testing.assert_allclose(pixels.maps[0][:, 0], ((np.arange(20) + 0.5) / 2 - 0.5).clip(0, 9))
     np.testing.assert_array_equal(pixels.masks[0], np.eye(24, 40, dtype=bool)[2:22, 4:36])
     assert np.flatnonzero(pixels.hidden[0].any(1)).tolist() == [6, 7]
+
+
+@pytest.mark.parametrize("hidden", [np.eye(4, 6, dtype=bool), [np.eye(4, 6), np.eye(3, 5)]])
+def test_what_is_measured_without_the_hidden_pixels(hidden):
+    """One mask for all maps, and one for each of maps of two sizes."""
+    rng = np.random.default_rng(0)
+    shapes = [(4, 6), (4, 6) if isinstance(hidden, np.ndarray) else (3, 5)]
+    hidden = hidden if isinstance(hidden, np.ndarray) else [one > 0 for one in hidden]
+    maps = [rng.random(shape, dtype=np.float32) for shape in shapes]
+    masks = [one > 0.5 for one in maps]
+    regions = (SaturatedRegion(1, masks[1], 0.5),)
+    found = without_pixels(JudgedPixels(maps, masks, regions, hidden))
+    for index, shape in enumerate(shapes):
+        seen = [at for at in np.ndindex(shape) if at[0] != at[1]]
+        assert found.maps[index].tolist() == [maps[index][at] for at in seen]
+        assert found.masks[index].tolist() == [masks[index][at] for at in seen]
+    (region,) = found.regions
+    assert (region.image, region.share) == (1, 0.5)
+    np.testing.assert_array_equal(region.mask, found.masks[1])
+    assert found.hidden is None

@@ -1,5 +1,8 @@
 """Annotated pictures are checked at pixels whose content is known."""
 
+import math
+import re
+
 import numpy as np
 import pytest
 
@@ -115,3 +118,13 @@ def test_ignored_pixels_are_hatched_and_not_outlined():
     greys = {tuple(colour) for colour in picture[ignored].tolist()}
     assert greys == {(hatching.GREY,) * 3, (hatching.STRIPE_GREY,) * 3}
     assert (picture[BAR:][~ignored[BAR:]] == GREY).all()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "kind"),
+    [(0, math.inf, "finite"), (math.nan, 1, "finite"), (2, 1, "rising")],
+)
+def test_a_scale_has_two_ends_that_rise(low, high, kind):
+    expected = re.escape(f"expected a {kind} score range, found ({low}, {high})")
+    with pytest.raises(ValueError, match=expected):
+        ColourScale(low, high)
