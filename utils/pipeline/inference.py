@@ -29,7 +29,7 @@ from utils.options.reading import STOP
 from utils.options.thresholds import THRESHOLD_FLAGS
 from utils.pipeline.crop import report_crop
 from utils.pipeline.earlier_outcomes import EarlierOutcomes, difference, file_state
-from utils.pipeline.models import choose_device, describe_ignored, load_model, read_ignore_mask
+from utils.pipeline.models import choose_device, load_model, log_ignored, read_ignore_mask
 from utils.pipeline.prediction_page import PredictionPage
 from utils.pipeline.prediction_pictures import PredictionPictures
 from utils.pipeline.reading import Reading, log_notes
@@ -69,7 +69,12 @@ def infer(options: InferOptions, path: Path) -> int:
     """
     device, mask = choose_device(options.device), read_ignore_mask(options)
     model = load_model(path, options, device, options.batch_size, mask)
-    _log_ignored(model, options)
+    log_ignored(model)
+    if options.ignore_mask:
+        log.info(
+            "thresholds and p-values are those of training, without the mask of --ignore_mask; "
+            "train with this mask to recompute them"
+        )
     thresholds = set_thresholds(model, options)
     if model.trained.held_out is None:
         log.info("the model has no held-out scores: the p-value of each score is left empty")
@@ -148,17 +153,6 @@ def _judge_all(
             "file_notes": inference.notes.as_json(),
         }
         folder.write_run(record | {"state": state, "end": now()} | result)
-
-
-def _log_ignored(model: PatchCore, options: InferOptions) -> None:
-    if model.mask is None:
-        return
-    log.info("%s", describe_ignored(model))
-    if options.ignore_mask:
-        log.info(
-            "thresholds and p-values are those of training, without the mask of --ignore_mask; "
-            "train with this mask to recompute them"
-        )
 
 
 def set_thresholds(model: PatchCore, options: InferOptions) -> Thresholds:

@@ -166,6 +166,12 @@ def describe_ignored(model: PatchCore) -> str:
     )
 
 
+def log_ignored(model: PatchCore) -> None:
+    """Log the share of the image that a model ignores, if there is any."""
+    if ignored := describe_ignored(model):
+        log.info("%s", ignored)
+
+
 def describe_threshold(threshold: Threshold) -> str:
     """Return the value of a threshold, and how it was set."""
     rate = "" if threshold.rate is None else f", nominal false-positive rate {threshold.rate:.2%}"

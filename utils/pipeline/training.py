@@ -28,10 +28,10 @@ from utils.pipeline.crop import report_crop
 from utils.pipeline.fit import TrainingFiles, fit_category
 from utils.pipeline.models import (
     choose_device,
-    describe_ignored,
     describe_threshold,
     first_of,
     load_model,
+    log_ignored,
     make_models,
     print_summaries,
 )
@@ -61,8 +61,7 @@ def train(options: TrainOptions, categories: Sequence[Category], skipping: Skipp
     models = make_models(options, choose_device(options.device), categories)
     if options.summary:
         print_summaries(models)
-    if ignored := describe_ignored(first_of(models)):
-        log.info("%s", ignored)
+    log_ignored(first_of(models))
     make_writable(options.path_trained, "trained models", "--path_trained")
     is_own = any(not category.benchmark for category in categories)
     report_crop(first_of(models).preprocess, "use" if is_own else "")
