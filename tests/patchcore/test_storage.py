@@ -364,6 +364,9 @@ class TestRefusals:
             pytest.param("origin_version", "versions below 2", id="versions"),
             pytest.param("origin_row", "rows below 15", id="rows"),
             pytest.param("origin_column", "columns below 15", id="columns"),
+            pytest.param(
+                "held_out_numbers", "training images of held-out scores below 9", id="held-out"
+            ),
         ],
     )
     def test_numbers_just_beyond_their_limits(self, folder, name, message):
