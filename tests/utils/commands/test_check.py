@@ -23,6 +23,20 @@ def check(capsys, *arguments: object) -> tuple[int, str]:
     return status, captured.out + captured.err
 
 
+def test_at_most_three_pairs_of_duplicates_are_listed(data, capsys):
+    train = data / "widget/train/good"
+    for number in range(3):
+        shutil.copy(train / "000.png", train / f"copy{number}.png")
+    text = check(capsys, data, "--categories", "widget")[1]
+    (line,) = (line for line in text.splitlines() if "duplicates of others" in line)
+    assert line.endswith(f"{train}/copy2.png of {train}/000.png)")
+    shutil.copy(train / "000.png", train / "copy3.png")
+    text = check(capsys, data, "--categories", "widget")[1]
+    (line,) = (line for line in text.splitlines() if "duplicates of others" in line)
+    assert "4 training images" in line
+    assert line.endswith(f"{train}/copy2.png of {train}/000.png, ...)")
+
+
 def test_a_dataset_without_fault(data, capsys):
     status, text = check(capsys, data)
     assert status == 0
