@@ -1,6 +1,8 @@
 """Decoding is checked at pixels of known colours, in files of other encoders."""
 
 import io
+import itertools
+import re
 import struct
 import zlib
 from dataclasses import replace
@@ -237,6 +239,16 @@ class TestJpeg:
         (path := tmp_path / "i.jpg").write_bytes(data[: len(data) // 2] + b"\xff\xd9")
         with pytest.raises(DatasetError, match=r"i\.jpg \(JPEG: it ends early"):
             read_image(path)
+
+    def test_a_progressive_file_that_ends_within_a_later_scan_is_refused(self, tmp_path):
+        """Later scans refine details; the mean of each block is in the first one."""
+        data, path = encode("progressive"), tmp_path / "i.jpg"
+        starts = [match.start() for match in re.finditer(b"\xff\xda", data)]
+        assert len(starts) == 10
+        for start, stop in itertools.pairwise([*starts[1:], len(data)]):
+            path.write_bytes(data[: (start + stop) // 2] + b"\xff\xd9")
+            with pytest.raises(DatasetError, match=r"i\.jpg \(JPEG: "):
+                read_image(path)
 
     def test_zeros_in_place_of_the_rest_are_refused(self, tmp_path):
         data = encode("jpeg")

@@ -43,7 +43,7 @@ class Workers:
         for worker, own in zip(self._workers, arguments, strict=True):
             try:
                 self._last.append(getattr(worker, method)(*own))
-            except DatasetError as error:  # for `result`
+            except (DatasetError, PatchCoreError) as error:  # for `result`
                 self._last.append(error)
 
     def result(self, index):
@@ -182,6 +182,29 @@ def test_images_that_workers_cannot_use_are_reported_together(monkeypatch):
     with pytest.raises(UnusableFilesError) as found:
         fit_images(make_model(percentage_coreset=0.1), Engine(shards=3))
     assert list(found.value.reasons) == ["0.png", "1.png", "2.png"]
+
+
+def test_an_error_that_names_no_image_is_raised_as_it_is(monkeypatch):
+    def fail(*_):
+        raise PatchCoreError("features that are not finite")
+
+    monkeypatch.setattr(ShardWorker, "embed", fail)
+    with pytest.raises(PatchCoreError, match="features that are not finite"):
+        fit_images(make_model(percentage_coreset=0.1), Engine(shards=3))
+
+
+def test_workers_keep_the_patches_of_one_selection_at_a_time(monkeypatch):
+    counts = []
+
+    def open_(self, *arguments):
+        open_shards(self, *arguments)
+        counts.append(len(self._shards))
+
+    open_shards = ShardWorker.open
+    monkeypatch.setattr(ShardWorker, "open", open_)
+    fit_images(make_model(percentage_coreset=0.1), Engine(shards=2), seeds=(0, 1))
+    assert len(counts) > 2
+    assert set(counts) == {1}
 
 
 def test_a_cluster_without_room_for_the_workers_is_an_error_before_anything_is_read():
