@@ -137,6 +137,19 @@ def test_the_overview_has_a_line_for_each_category_and_their_average():
     assert first_values == ["90.00", "70.00", "80.00"]
 
 
+def test_the_numbers_of_its_tiles_and_of_the_overview():
+    page = make_page(rows=[make_row()])
+    tiles = page.partition('<dl class="tiles">')[2].partition("</dl>")[0]
+    assert re.findall("<dt>(.*?)</dt>", tiles) == [
+        *("Image AUROC", "Pixel AUROC", "AUPRO", "Time per category"),
+    ]
+    overview = page.partition('<table class="overview">')[2].partition("</thead>")[0]
+    assert re.findall(r'class="sort">(.*?)</button>', overview) == [
+        *("Category", "Image AUROC", "Image AP", "Image F1-max"),
+        *("Pixel AUROC", "AUPRO", "Pixel AP", "Wrong", "Seconds"),
+    ]
+
+
 def test_tables_leave_out_columns_in_which_nothing_is_known():
     for category, columns in (
         ("nut", ["Category", "10 %"]),
