@@ -70,6 +70,8 @@ def test_help_imports_nothing_heavy(folder, command):
     *shown, last = process.stdout.splitlines()
     assert json.loads(last) == [0, []]
     assert shown[0].startswith("usage: python main.py")
+    for flag in re.findall(r"^  (-.*(?:\n {4,}.*)*)", process.stdout, re.MULTILINE):
+        assert re.search(r"\s{2,}\w", flag), f"no explanation of {flag}"
     assert shown[-len(main.COMMANDS) :] == [f"  {n:<10} {t}" for n, t in main.COMMANDS.items()]
 
 
