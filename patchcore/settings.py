@@ -223,6 +223,7 @@ class Settings:
         "method",
         "factor for each layer's part of the embedding (default: 1 for each)",
         metavar="W",
+        bounds=Bounds(0),
     )
     banks: str = setting(
         JOINED,

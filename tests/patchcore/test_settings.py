@@ -2,10 +2,12 @@
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -66,6 +68,19 @@ class TestForm:
         ({"num_reweight": 1}, r"expected num_reweight of at least 2, found 1 \(num_reweight\)"),
         ({"patch_size": 0}, r"expected patch_size of at least 1, found 0 \(patch_size\)"),
         ({"embed_dim": 0}, r"expected embed_dim of at least 1, found 0 \(embed_dim\)"),
+        ({"top_share": 0}, r"expected top_share in \(0, 1\], found 0 \(top_share\)"),
+        ({"top_share": 1.5}, r"expected top_share in \(0, 1\], found 1.5 \(top_share\)"),
+        ({"search_radius": -2}, r"search_radius of at least -1, found -2 \(search_radius\)"),
+        ({"retrieve_images": -1}, r"retrieve_images of at least 0, found -1 \(retrieve_images\)"),
+        ({"foreground_threshold": -1}, r"foreground_threshold of at least 0, found -1 \(foregr"),
+        ({"scales": (1, 0)}, r"expected scales in \(0, 1\], found 1 0 \(scales\)"),
+        ({"context": 1.5}, r"expected context in \[0, 1\], found 1.5 \(context\)"),
+        ({"context": -0.5}, r"expected context in \[0, 1\], found -0.5 \(context\)"),
+        ({"tile": -1}, r"expected tile of at least 0, found -1 \(tile\)"),
+        ({"overlap": -1}, r"expected overlap of at least 0, found -1 \(overlap\)"),
+        ({"layer_weights": (1, -1)}, r"expected layer_weights of at least 0, found 1 -1 \(layer_"),
+        ({"layer_weights": (1, np.nan)}, r"layer_weights of at least 0, found 1 nan \(layer_wei"),
+        ({"size_resize": 0}, r"expected size_resize of at least 1, found 0 0 \(size_resize\)"),
         ({"seed": -1}, r"expected seed in \[0, 4294967295\], found -1 \(seed\)"),
         ({"seed": 2**32}, r"expected seed in \[0, 4294967295\], found 4294967296 \(seed\)"),
         ({"sigma": -0.5}, r"expected sigma of at least 0, found -0.5 \(sigma\)"),
@@ -104,6 +119,14 @@ class TestForm:
 def test_a_value_that_is_not_allowed(given, message):
     with pytest.raises(PatchCoreError, match=message):
         Settings(**given)
+
+
+def test_all_numbers_have_bounds():
+    """The values that they refuse are listed above."""
+    for name, kind in get_type_hints(Settings).items():
+        is_number = re.search(r"\b(int|float)\b", str(kind)) is not None
+        details = Settings.__dataclass_fields__[name].metadata
+        assert (details["bounds"] is not None) == is_number, name
 
 
 @pytest.mark.parametrize(

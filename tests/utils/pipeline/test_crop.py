@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from patchcore.preprocess import Preprocess
+from tests.support import evaluate, make_category
 from utils.pipeline.crop import report_crop
 
 
@@ -31,3 +32,13 @@ def test_the_centre_of_images_with_their_aspect_kept(caplog):
     caplog.set_level(logging.INFO)
     report_crop(Preprocess((448, 448), (448, 672), resize="shorter_edge"))
     assert "a shorter edge of 448 pixels and cropped to the central 672x448 pixels" in caplog.text
+
+
+@pytest.mark.parametrize(("category", "advises"), [("bottle", False), ("widget", True)])
+def test_only_own_images_are_worth_another_crop(tmp_path, caplog, category, advises):
+    """The crop is part of the protocol of a published dataset."""
+    caplog.set_level(logging.INFO)
+    make_category(tmp_path / "data", category)
+    evaluate(tmp_path / "data", tmp_path / "result")
+    assert "of each image, at its borders, is not judged" in caplog.text
+    assert ("for the whole image" in caplog.text) == advises
