@@ -144,6 +144,17 @@ class TestFindRegions:
         assert find_regions(anomaly_map, 2, crop_box=(0, 0, 3, 1)) == [Region((1, 0, 2, 1), 1, 3.0)]
 
 
+def test_pixels_of_a_map_outside_the_image_are_no_region():
+    """A crop larger than the image extends its border pixels."""
+    shape, size, (left, top, right, bottom) = (4, 10), (30, 40), (-6, -9, 44, 35)
+    for row, column in np.ndindex(shape):
+        anomaly_map = np.zeros(shape, np.float32)
+        anomaly_map[row, column] = 1
+        found = find_regions(anomaly_map, 1, crop_box=(left, top, right, bottom), size=size)
+        y, x = top + (row + 0.5) * 44 / 4, left + (column + 0.5) * 50 / 10
+        assert len(found) == (0 <= y < 30 and 0 <= x < 40)
+
+
 class TestResizeMapToImage:
     @settings(max_examples=80, deadline=None)
     @given(
