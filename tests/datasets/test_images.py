@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from datasets.base import DatasetError, MaskFiles, Sample
-from datasets.decoding import ImageFile
+from datasets.decoding import ImageFile, _colours
 from datasets.depth import Decoding, RangeFinder, ValueRange
 from datasets.images import OTHER_DEPTH, UNKNOWN_DEPTH, read_image, read_sample
 from datasets.jpeg import is_complete
@@ -87,6 +87,13 @@ class TestReadImage:
     def test_of_16_bits_the_upper_8_are_kept(self, tmp_path, eight_bit, expected, lower):
         path = write_image(tmp_path / "deep.png", eight_bit.astype(np.uint16) * 256 + lower)
         np.testing.assert_array_equal(read_image(path), expected)
+
+    @pytest.mark.parametrize("channels", [1, 2])
+    def test_grey_with_and_without_opacity_becomes_equal_channels(self, channels):
+        values = np.arange(12 * channels, dtype=np.uint8).reshape(3, 4, channels)
+        found = _colours(values)
+        assert found.shape == (3, 4, 3)
+        assert np.array_equal(found, values[:, :, [0, 0, 0]])
 
     def test_a_palette_becomes_its_colours(self, tmp_path):
         indices = np.arange(4).reshape(2, 2).repeat(12, axis=0).repeat(18, axis=1)

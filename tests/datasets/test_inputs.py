@@ -556,6 +556,13 @@ class TestCameras:
             ("camera 1#1", None, 1),
         ]
 
+    def test_every_third_frame(self, here, monkeypatch):
+        capture = FakeCapture()
+        monkeypatch.setattr(cv2, "VideoCapture", lambda _: capture)
+        found = list(islice(find_items(["1"], frame_stride=3), 3))
+        assert [item.number for item in found] == [0, 3, 6]
+        assert (capture.grabbed, capture.retrieved) == (7, 3)  # others are not decoded
+
     def test_its_time_is_the_clocks(self, here, monkeypatch):
         """Frames are lost while we compute: their number says nothing of the time."""
         clock = iter((100.0, 100.5, 103.25))

@@ -161,8 +161,11 @@ class TestFetch:
         target.parent.write_bytes(b"")
         check_refused(server, target, f"cannot write {target}: (File exists|Not a directory)")
 
-    def test_a_temporary_status_is_tried_again(self, server, target):
+    def test_a_temporary_status_is_tried_again(self, server, target, caplog):
         assert get(server, target, answer(503, {}), answer(429, {}), whole) == SHA256
+        assert [message.partition(" at ")[2] for message in caplog.messages] == [
+            "0 of 0 bytes; trying again"
+        ] * 2
 
     @pytest.mark.parametrize("status", [403, 404, 410])
     def test_another_status_is_not(self, server, target, status):
