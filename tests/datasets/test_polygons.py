@@ -97,7 +97,7 @@ def test_compressed_run_lengths_of_the_format_description():
 @pytest.mark.parametrize(
     ("runs", "message"),
     [
-        (RunLengths((3, 3), (9,)), r"of the size of its image, 2x4, found 3x3 in shapes.json"),
+        (RunLengths((3, 5), (15,)), r"of the size of its image, 2x4, found 3x5 in shapes.json"),
         (RunLengths((2, 4), (3, 4)), r"run lengths of 8 pixels, found 7 in shapes.json"),
         (RunLengths((2, 4), (9, -1)), r"run lengths of 8 pixels, found 8"),
     ],

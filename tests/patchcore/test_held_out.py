@@ -1,12 +1,21 @@
 """Thresholds that follow from the scores of held-out images; their computing is in test_fit.py."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchcore.folds import NUM_FOLDS, Folds
-from patchcore.held_out import PIXEL_RATES, HeldOutScores
+from patchcore.held_out import (
+    ENOUGH_IMAGES,
+    NUM_PIXELS,
+    PIXEL_RATES,
+    HeldOutCollector,
+    HeldOutScores,
+)
 
 
 def of_images(scores) -> HeldOutScores:
@@ -118,3 +127,13 @@ class TestPValues:
 def test_the_images_with_the_largest_scores():
     assert of_images([3, 1, 7, 2]).largest(2) == [(2, 7.0), (0, 3.0)]
     assert of_images([3, 1]).largest(5) == [(0, 3.0), (1, 1.0)]
+
+
+@pytest.mark.parametrize(("side", "stride"), [(224, 1), (300, 2), (448, 2), (1024, 4), (2048, 8)])
+def test_of_large_maps_every_nth_pixel_is_kept(side, stride):
+    """At most `NUM_PIXELS` of all maps together."""
+    scorer = SimpleNamespace(ignored=None)
+    collector = HeldOutCollector(scorer, (side, side), 1)
+    kept = collector._judged(torch.zeros(1, side, side))
+    assert len(kept) == (side // stride) ** 2
+    assert 2 * ENOUGH_IMAGES * side**2 / stride**2 <= NUM_PIXELS
