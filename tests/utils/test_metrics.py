@@ -326,6 +326,13 @@ def test_ignored_pixels_are_measured_as_if_they_were_not_there():
     assert found.aupro == pytest.approx(by_hand, rel=1e-9)
 
 
+def test_nothing_is_measured_without_maps():
+    """As where no test image of a category has a ground truth."""
+    for maps in ([], np.zeros((0, 4, 4), np.float32)):
+        found = measure_pixels(maps, [] if isinstance(maps, list) else maps > 0)
+        assert np.isnan([found.auroc, found.average_precision, found.f1_max, found.aupro]).all()
+
+
 def test_maps_of_different_sizes():
     """As larger maps with borders that are ignored, each its own."""
     rng = np.random.default_rng(0)
