@@ -81,7 +81,7 @@ def without_ray(monkeypatch):
     monkeypatch.setattr("patchcore.distributed.import_ray", lambda: Ray)
 
     def make_workers(own, resources):
-        assert resources["num_cpus"] == 1
+        assert (resources["num_cpus"], resources["num_gpus"]) == (1, 0)
         assert resources["memory"] > WORKER_BYTES  # and what its patches take
         return Workers(own)
 
