@@ -63,7 +63,8 @@ def extend(embedder: Embedder, scorer: Scorer, trained: Trained, images: Trainin
     numbers = np.arange(len(images))
     collector = HeldOutCollector(scorer, embedder.preprocess.size_crop, 1)
     of_images = order.patches_of(numbers, embedder.patches_per_image)
-    collector.add(coreset.bank, coreset.sizes, numbers, of_images, patches.rows(numbers, None))
+    rows = patches.rows(of_images.ravel(), None)
+    collector.add(coreset.bank, coreset.sizes, numbers, of_images, rows)
     (scores,) = collector.finish()
 
     (shards,) = patches.shards(coreset.seed, None)

@@ -64,7 +64,7 @@ def evaluate_one(
         DatasetError: a file cannot be read.
         PatchCoreError: the category is too small for the request, or too large for the memory.
     """
-    skipping = Skipping(options)  # of its own, since a node may compute this
+    skipping = Skipping(options)  # not that of the run, since a node may compute this
     evaluated = skipping.start_again(
         category, lambda used: _evaluate_used(models, used, options, engine)
     )
