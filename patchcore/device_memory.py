@@ -8,6 +8,8 @@ import torch
 
 # Gigabytes that are assumed if the system does not report its memory.
 UNKNOWN_MEMORY = 8.0
+# Where Linux reports the memory of a container (control groups, version 2).
+CONTAINER = Path("/sys/fs/cgroup")
 
 
 def free_memory(device: torch.device) -> float:
@@ -29,11 +31,10 @@ def free_memory(device: torch.device) -> float:
 
 def _left_in_container() -> float:
     """Return the bytes left below a container's limit; infinite without a limit."""
-    folder = Path("/sys/fs/cgroup")
     try:
-        limit = (folder / "memory.max").read_text().strip()
-        used = int((folder / "memory.current").read_text())
-        lines = (folder / "memory.stat").read_text().splitlines()
+        limit = (CONTAINER / "memory.max").read_text().strip()
+        used = int((CONTAINER / "memory.current").read_text())
+        lines = (CONTAINER / "memory.stat").read_text().splitlines()
         # Cached files count as used, but are released when memory is needed.
         used -= sum(
             int(x.split()[1]) for x in lines if x.startswith(("inactive_file", "active_file"))

@@ -1,5 +1,6 @@
 """Overlapping tiles of large images: each tile goes through the network, their maps are joined."""
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise, product
 
@@ -28,7 +29,7 @@ class Tiling:
 
     Raises:
         PatchCoreError: the layers' grids do not divide the tile, or the sizes are no multiples of
-            the largest stride.
+            all strides.
     """
 
     def __init__(
@@ -45,12 +46,12 @@ class Tiling:
                 "(tile, layers)"
             )
         strides = [tile // height for height, _ in grids]
-        unit = max(strides)
+        unit = math.lcm(*strides)
         for name, length in (("size_crop", size[0]), ("size_crop", size[1]), ("overlap", overlap)):
-            if length % unit or any(unit % stride for stride in strides):
+            if length % unit:
                 raise PatchCoreError(
-                    f"expected {name} to be a multiple of {unit} pixels with tile {tile}, the "
-                    f"stride of the last layer, found {length} ({name}, tile, layers)"
+                    f"expected {name} to be a multiple of {unit} pixels with tile {tile}, as the "
+                    f"strides of all layers divide it, found {length} ({name}, tile, layers)"
                 )
         self._tile, self._unit, self._strides = tile, unit, strides
         self._rows, self._columns = (
@@ -91,7 +92,7 @@ class Tiling:
 
 
 def _spread(length: int, tile: int, overlap: int) -> list[tuple[int, int, int]]:
-    """Spread tiles evenly over one axis, in units of the largest stride.
+    """Spread tiles evenly over one axis, in units that all strides divide.
 
     Returns:
         For each tile its first position, and the range of its own positions that are kept.

@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 
 from patchcore import PatchCoreError
-from patchcore.backbone import Backbone, digest
+from patchcore.backbone import Backbone, _outline, digest
 from patchcore.fold import fold_batch_norms
 from patchcore.layout import Layout
 
@@ -497,3 +497,12 @@ def test_a_network_that_comes_out_otherwise_is_left_as_it_was():
     assert fold_batch_norms(backbone) == 0
     assert list(backbone.network.state_dict()) == names
     assert backbone.folded == ()
+
+
+@pytest.mark.parametrize(("inner", "shown"), [(56, 60), (57, 4)])
+def test_a_long_outline_leaves_out_the_inner_modules(inner, shown):
+    """At most 60 names: four and the modules inside one of these."""
+    names = ["a", "b", "c", "d", *(f"d.{number}" for number in range(inner))]
+    expected = ", ".join(names[:shown])
+    expected += f", and {inner} modules inside these" if shown == 4 else ""
+    assert _outline(names) == expected

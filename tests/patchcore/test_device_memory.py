@@ -17,6 +17,17 @@ def no_listings(monkeypatch):
     monkeypatch.setattr(Path, "is_file", lambda path: False)
 
 
+def test_cached_files_of_a_container_are_free(monkeypatch, tmp_path):
+    """Other lines of its statistics, which are parts of the same sum, are not."""
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("3000\n")
+    (tmp_path / "memory.stat").write_text(
+        "anon 1500\nfile 1300\ninactive_anon 9\ninactive_file 700\nactive_file 400\n"
+    )
+    monkeypatch.setattr(device_memory, "CONTAINER", tmp_path)
+    assert device_memory._left_in_container() == 5000 - (3000 - 1100)
+
+
 @pytest.fixture
 def installed() -> float:
     """Return the installed memory in gigabytes."""

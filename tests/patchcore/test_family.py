@@ -13,6 +13,7 @@ from patchcore.export import export
 from patchcore.foreground import first_component, foreground_of
 from patchcore.patch_embedding import PlainEmbedding
 from patchcore.settings import Settings
+from patchcore.tiling import Tiling
 from patchcore.tiling import _spread as spread
 from tests.patchcore.family_twin import FamilyTwin
 from tests.patchcore.test_fit import two_passes
@@ -365,6 +366,24 @@ class TestForeground:
         for found in foreground_of(embeddings, 10.0):
             assert torch.equal(found, expected)
 
+    def test_of_equal_values_neither_is_the_object(self):
+        """The component has to be larger than the threshold, and the share than the smallest."""
+        embeddings = torch.zeros(1, 10, 10, 2)
+        embeddings[0, 3:7, 3:7, 0] = 50
+        (component,) = first_component(embeddings)
+        inside = foreground_of(embeddings, float(component[4, 4]))
+        # Nothing is above the threshold, nor below its negative: no background is known.
+        assert component[4, 4] > -component[0, 0] > 0
+        assert inside.all()
+
+        # The middle is 12x20 of 20x33 patches; 84 of these 240 are 35 %, which is too little.
+        embeddings = torch.zeros(2, 20, 33, 2)
+        embeddings[:, 5:12, 8:20, 0] = 50
+        embeddings[1, 12, 8, 0] = 50
+        few, more = foreground_of(embeddings, 5.0)
+        assert (few[8, 14], few[19, 32]) == (False, True)
+        assert (more[8, 14], more[19, 32]) == (True, False)
+
     def test_an_image_without_an_object_is_scored_whole(self):
         assert foreground_of(torch.zeros(1, 4, 4, 3), 10.0).all()
 
@@ -443,12 +462,27 @@ class TestTiling:
         for suffix, name in ((".pt2", "torch"), (".onnx", "onnx")):
             assert export(model, tmp_path / f"m{suffix}", name, images=images).difference < 1e-4
 
+    def test_strides_of_which_none_divides_the_other(self):
+        """Tiles begin where both layers have a patch: every 24 pixels with strides 6 and 8."""
+
+        def network(tiles):
+            return [tiles[:, :, ::6, ::6], tiles[:, :, ::8, ::8]]
+
+        tiles = Tiling((72, 96), 48, 24, [(8, 8), (6, 6)])
+        images = torch.rand(2, 3, 72, 96)
+        for found, expected in zip(tiles.maps(network, images), network(images), strict=True):
+            assert torch.equal(found, expected)
+        message = "size_crop to be a multiple of 24 pixels with tile 48, .* found 80"
+        with pytest.raises(PatchCoreError, match=message):
+            Tiling((72, 80), 48, 24, [(8, 8), (6, 6)])
+
     @pytest.mark.parametrize(
         ("size", "tile", "overlap", "message"),
         [
             ((64, 60), 32, 16, r"size_crop to be a multiple of 8 pixels with tile 32, .* found 60"),
             ((64, 64), 32, 12, r"overlap to be a multiple of 8 pixels .*\(overlap, tile, layers\)"),
             ((64, 64), 32, 32, r"tile larger than overlap and at most size_crop, found tile 32, "),
+            ((64, 40), 48, 16, r"at most size_crop, found tile 48, overlap 16 and size_crop \(64"),
             ((64, 64), 72, 8, r"at most size_crop, .* \(tile, overlap, size_crop\)"),
             ((64, 64), 34, 0, r"grids that divide a tile of 34 pixels, found 9x9, 5x5 \(tile, lay"),
         ],

@@ -246,6 +246,13 @@ def test_refuses_what_is_no_map(function, found):
         layout_of(function)
 
 
+@pytest.mark.parametrize(("size", "grid"), [((32, 48), [2, 3]), ((48, 32), [3, 2])])
+def test_with_one_size_the_stride_of_tokens_divides_both_sides(size, grid):
+    """Stride 16, and no smaller one, fits a side without the other, such as 24 for 48."""
+    layout = layout_of(fixed(6, 8, size=size), size)
+    assert (layout["axes"], layout["grid"]) == ("tokens", grid)
+
+
 def test_tokens_that_do_not_follow_the_size_are_refused():
     with pytest.raises(PatchCoreError, match=r"'layer' to return tokens"):
         layout_of(lambda images: torch.zeros(len(images), 65, 8))

@@ -129,11 +129,22 @@ def test_the_images_with_the_largest_scores():
     assert of_images([3, 1]).largest(5) == [(0, 3.0), (1, 1.0)]
 
 
-@pytest.mark.parametrize(("side", "stride"), [(224, 1), (300, 2), (448, 2), (1024, 4), (2048, 8)])
-def test_of_large_maps_every_nth_pixel_is_kept(side, stride):
+@pytest.mark.parametrize(
+    ("height", "width", "stride"),
+    [
+        (224, 224, 1),
+        (300, 300, 2),
+        (448, 448, 2),
+        (1024, 1024, 4),
+        (2048, 2048, 8),
+        (64, 2048, 2),
+        (2048, 64, 2),
+    ],
+)
+def test_of_large_maps_every_nth_pixel_is_kept(height, width, stride):
     """At most `NUM_PIXELS` of all maps together."""
     scorer = SimpleNamespace(ignored=None)
-    collector = HeldOutCollector(scorer, (side, side), 1)
-    kept = collector._judged(torch.zeros(1, side, side))
-    assert len(kept) == (side // stride) ** 2
-    assert 2 * ENOUGH_IMAGES * side**2 / stride**2 <= NUM_PIXELS
+    collector = HeldOutCollector(scorer, (height, width), 1)
+    kept = collector._judged(torch.zeros(1, height, width))
+    assert len(kept) == height * width // stride**2
+    assert 2 * ENOUGH_IMAGES * len(kept) <= NUM_PIXELS

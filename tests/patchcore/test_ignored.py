@@ -145,12 +145,16 @@ class TestMask:
             ((500, 350), False),
         ],
     )
-    def test_images_have_its_proportions(self, size, fits):
-        mask = IgnoreMask(make_mask(), (1000, 666))
+    @pytest.mark.parametrize("is_turned", [False, True])
+    def test_images_have_its_proportions(self, size, fits, is_turned):
+        own_size = (1000, 666)
+        if is_turned:
+            size, own_size = size[::-1], own_size[::-1]
+        mask = IgnoreMask(make_mask(), own_size)
         if fits:
             mask.check(size)
             return
-        message = f"666x1000, found {size[1]}x{size[0]}: give a mask for images of this size"
+        message = f"{own_size[1]}x{own_size[0]}, found {size[1]}x{size[0]}: give a mask for images of this size"
         with pytest.raises(PatchCoreError, match=re.escape(message)):
             mask.check(size)
 

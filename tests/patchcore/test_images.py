@@ -104,6 +104,8 @@ class TestAsRgb:
             (np.zeros((0, 6, 3), np.uint8), r"uint8 \(0, 6, 3\)"),
             (np.zeros((4, 0), np.uint8), r"uint8 \(4, 0, 3\)"),
             (torch.zeros(4, 6), r"a tensor \(4, 6\)"),
+            (torch.zeros(3, 6), r"a tensor \(3, 6\)"),
+            (torch.zeros(1, 3, 4, 6), r"a tensor \(1, 3, 4, 6\)"),
             (torch.zeros(4, 6, 3), r"a tensor \(4, 6, 3\)"),
             (torch.zeros(3, 0, 6), r"a tensor \(3, 0, 6\)"),
             (torch.zeros(3, 4, 6, dtype=torch.int64), "torch.int64"),

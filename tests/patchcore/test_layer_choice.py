@@ -86,3 +86,42 @@ def test_nearest_sizes(patch_size, size, expected):
     found = nearest_sizes(Patches(patch_size), size)
     assert expected in found
     assert bool(expected) == bool(found)
+
+
+class Block(nn.Module):
+    """A block of a transformer, as far as its outside tells."""
+
+    def __init__(self):
+        super().__init__()
+        self.part = nn.Identity()
+
+    def forward(self, tokens):
+        return self.part(tokens)
+
+
+class Hybrid(nn.Module):
+    """Stages, then a transformer: its blocks lie as deep as the stages, or deeper."""
+
+    def __init__(self, blocks_are_inside):
+        super().__init__()
+        self.early = nn.Conv2d(3, 4, 8, 8)
+        self.late = nn.Conv2d(4, 4, 2, 2)
+        blocks = [Block() for _ in range(6)]
+        self.inside = blocks_are_inside
+        if blocks_are_inside:
+            self.blocks = nn.ModuleList(blocks)
+        else:
+            for number, block in enumerate(blocks):
+                self.add_module(f"block{number}", block)
+
+    def forward(self, images):
+        tokens = self.late(self.early(images)).flatten(2).mT
+        blocks = self.blocks if self.inside else [getattr(self, f"block{n}") for n in range(6)]
+        for block in blocks:
+            tokens = block(tokens)
+        return tokens
+
+
+@pytest.mark.parametrize("blocks_are_inside", [False, True])
+def test_stages_come_first_where_blocks_are_not_further_outside(blocks_are_inside):
+    assert choose_layers(Hybrid(blocks_are_inside), SIZE) == ("early", "late")

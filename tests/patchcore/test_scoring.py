@@ -11,10 +11,12 @@ from patchcore.scoring import (
     IMAGE_SCORES,
     AnomalyMap,
     ScoredPatches,
+    Scorer,
     max_map,
     max_patch,
     patch_scores,
 )
+from patchcore.settings import Settings
 
 
 @pytest.mark.parametrize("sigma", [0.0, 1.5, 4.0])
@@ -63,6 +65,15 @@ def test_a_share_counts_judged_patches_and_pixels():
     mask[:20] = True  # with a sharp map, no other pixel depends on the first two rows alone
     judged = AnomalyMap((5, 4), (50, 40), 0.0, IgnoreMask(mask, mask.shape))
     assert judged.top_counts(0.25) == (3, 300)
+
+
+def test_images_are_compared_by_the_mean_of_their_judged_patches():
+    points = torch.tensor([[[1.0, 2.0], [3.0, 6.0], [-50.0, 70.0]]])
+    judged = torch.tensor([[True, True, False]])
+    scorer = Scorer(Settings(), (1, 3), torch.device("cpu"))
+    found = scorer.image_features(points, judged)
+    torch.testing.assert_close(found, torch.tensor([[2.0, 4.0]]))
+    torch.testing.assert_close(scorer.image_features(points[:, :2]), found)
 
 
 def test_every_choice_of_the_setting_has_its_score():

@@ -54,7 +54,7 @@ def test_refuses_what_cannot_be(arguments, message):
 
 @pytest.mark.parametrize(
     ("threshold", "score", "ratio"),
-    [(2.0, 3.0, 1.5), (2.0, 0.0, 0.0), (0.0, 1.0, None), (-1, 1, None)],
+    [(2.0, 3.0, 1.5), (0.5, 0.25, 0.5), (2.0, 0.0, 0.0), (0.0, 1.0, None), (-1, 1, None)],
 )
 def test_a_score_is_compared_with_a_threshold_above_0_only(threshold, score, ratio):
     assert Threshold(threshold, "given").ratio(score) == ratio
