@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from patchcore.cut import cut, remove_modules
-from patchcore.errors import PatchCoreError
+from patchcore.errors import PatchCoreError, first_line
 from patchcore.feature_axes import other_size, read_axes
 from patchcore.final_norm import find_norm
 from patchcore.layout import LayerLayout, Layout
@@ -226,7 +226,7 @@ class Backbone(nn.Module):
             height, width = self.size
             raise PatchCoreError(
                 f"the backbone cannot take float32 images of {height}x{width} pixels (size_crop): "
-                f"{str(error) or type(error).__name__}{nearest_sizes(self.network, self.size)}"
+                f"{first_line(error)}{nearest_sizes(self.network, self.size)}"
             ) from error
         for layer in self._reader.layers:
             if layer not in trial.outputs:

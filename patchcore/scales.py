@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from patchcore.backbone import Backbone, trial_images
-from patchcore.errors import PatchCoreError
+from patchcore.errors import PatchCoreError, first_line
 from patchcore.layout import TOKENS
 
 
@@ -64,7 +64,7 @@ class Scales:
             except Exception as error:
                 raise PatchCoreError(
                     f"the backbone cannot take images of {size[0]}x{size[1]} pixels: "
-                    f"{str(error) or type(error).__name__} (scales, size_crop)"
+                    f"{first_line(error)} (scales, size_crop)"
                 ) from error
 
 

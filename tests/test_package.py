@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import patchcore
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -28,6 +30,13 @@ def wheel(tmp_path_factory) -> Path:
     subprocess.run([*pip, "--wheel-dir", str(target), str(source)], check=True)
     (built,) = target.glob("*.whl")
     return built
+
+
+def test_what_it_does_not_have_is_named():
+    with pytest.raises(AttributeError, match="module 'patchcore' has no attribute 'Patchcore'"):
+        _ = patchcore.Patchcore
+    assert not hasattr(patchcore, "Embedder")  # which the module of `PatchCore` imports
+    assert {"PatchCore", "Prediction", "PatchCoreError"} <= set(dir(patchcore))
 
 
 def test_nothing_else_is_in_it(wheel):

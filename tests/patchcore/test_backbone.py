@@ -12,6 +12,7 @@ from patchcore import PatchCoreError
 from patchcore.backbone import Backbone, _outline, digest
 from patchcore.fold import fold_batch_norms
 from patchcore.layout import Layout
+from patchcore.network_input import NetworkInput
 
 
 class Toy(nn.Module):
@@ -506,3 +507,14 @@ def test_a_long_outline_leaves_out_the_inner_modules(inner, shown):
     expected = ", ".join(names[:shown])
     expected += f", and {inner} modules inside these" if shown == 4 else ""
     assert _outline(names) == expected
+
+
+def test_at_another_size_it_is_the_same_network(toy):
+    backbone = Backbone(toy, ["stage1"], (32, 32))
+    backbone.name, backbone.weights, backbone.licence = "toy", "toy.pth", "mit"
+    backbone.input = NetworkInput((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    other = backbone.at((64, 32))
+    assert (backbone.grids, other.grids) == (((8, 8),), ((16, 8),))
+    for name in ("name", "weights", "licence", "input", "folded"):
+        assert getattr(other, name) == getattr(backbone, name)
+    assert other.digest() == backbone.digest()

@@ -8,6 +8,7 @@ import torchvision
 from torch import nn
 
 from patchcore import PatchCoreError
+from patchcore.formulanet import LAYERS
 from patchcore.layer_choice import choose_layers
 from patchcore.patch_grid import nearest_sizes
 from patchcore.weights import default_layers, load_backbone
@@ -53,6 +54,7 @@ def test_are_logged(caplog):
 def test_the_papers_layers_need_no_choice():
     for name in ("wide_resnet50_2", "resnet18", "resnext50_32x4d"):
         assert default_layers(name) == ("layer2", "layer3")
+    assert default_layers("formulanet") == LAYERS
     for name in ("swin_t", "timm:resnet50", "my.nets:resnet50"):
         assert default_layers(name) == ()
 
