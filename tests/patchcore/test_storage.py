@@ -350,6 +350,7 @@ class TestRefusals:
             ("embeddings", torch.zeros(3, 200)),
             ("indices", torch.zeros(2, dtype=torch.int64)),
             ("origin_image", torch.zeros(2, dtype=torch.int64)),
+            ("held_out_numbers", torch.zeros(2, dtype=torch.int64)),
         ],
     )
     def test_shapes_that_do_not_fit(self, folder, name, tensor):
@@ -518,6 +519,11 @@ class TestContext:
         context["coreset_sizes"] = [2]
         change_record(changed, context=context)
         self.check(changed, r"expected context_embeddings \(2, ")
+
+
+def test_the_digest_of_a_record_depends_on_no_order():
+    assert record_digest({"a": 1, "b": 2}) == record_digest({"b": 2, "a": 1, "digest": "any"})
+    assert record_digest({"a": 1, "b": 2}) != record_digest({"a": 2, "b": 1})
 
 
 class TestEveryTensor:
