@@ -75,6 +75,8 @@ def test_images_that_pillow_writes(check, form, name):
         (brands(b"heic", b"mif1", b"heic"), "HEIC"),
         (brands(b"mif1", b"mif1", b"heic"), "HEIC"),
         (brands(b"mif1", b"avif", b"miaf"), "AVIF"),
+        (brands(b"mif1", b"mif1", b"avif", b"miaf"), "AVIF"),
+        (box(b"ftyp", b"mif1\0\0\0\0heic") + box(b"avif", b""), "HEIC"),
         (brands(b"avis"), "AVIF"),
         (brands(b"crx ", b"isom"), "CR3"),
         (b"\xff\x0a" + bytes(30), "JPEG XL"),
@@ -126,6 +128,8 @@ def test_videos_that_opencv_writes(check, tmp_path, ending, codec, name):
         (b"OggS" + bytes(24) + b"\x80theora" + bytes(30), "Ogg Theora"),
         (brands(b"isom", b"avc1"), "MP4"),
         (brands(b"3gp4"), "MP4"),
+        (brands(b"mp42", b"avif"), "MP4"),
+        (box(b"ftyp", b"isom"), "MP4"),
         (brands(b"M4V "), "MP4"),
     ],
 )
@@ -152,6 +156,8 @@ def test_other_forms_of_videos(check, data, name):
         b"\x7fELF" + bytes(700),
         bytes(700),
         brands(b"M4A ", b"isom"),
+        brands(b"    ", b"isom"),
+        box(b"ftyp", b"") + b"isom",
     ],
 )
 def test_anything_else(check, data):

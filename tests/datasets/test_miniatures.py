@@ -138,6 +138,19 @@ def test_a_mask_that_tells_good_from_defective_is_needed(written, damage, messag
         open_dataset(written[1]).read_category("kolektor_sdd2")
 
 
+@pytest.mark.parametrize("name", ["magnetic_tile"])
+def test_masks_may_have_their_ending_in_capitals(written):
+    miniature, path = written
+    for file in path.rglob("*.png"):
+        file.rename(file.with_suffix(".PNG"))
+    category = open_dataset(path).read_category("magnetic_tile")
+    assert len(category.train) == len(miniature.categories["magnetic_tile"].train)
+    assert [sample.mask and sample.mask.paths[0].name for sample in category.test] == [
+        None,
+        "exp1_num_0.PNG",
+    ]
+
+
 @pytest.mark.parametrize("name", ["real_iad"])
 def test_a_list_of_real_iad_that_does_not_fit(written):
     dataset, source = open_dataset(written[1]), "realiad_jsons/realiad_jsons/mint.json"

@@ -101,6 +101,7 @@ class TestRefused:
             (("p/0.png", "p/test/0.png"), "test images in p/test"),
             (("p/good/0.png", "p/scratch/0.png"), "p/scratch next to good"),
             (("p/OK/a/0.png", "p/scratch/0.png"), "p/scratch next to OK"),
+            (("p/good/0", "p/OK/0", "p/stain/0", "p/scratch/0"), "p/scratch next to OK"),
             (("p/0.png", "p/0_mask.png"), "p/0.png and its mask 0_mask.png"),
             (("p/a/0.png", "p/a/0_GT.bmp"), "p/a/0.png and its mask 0_GT.bmp"),
             (("p/0.jpg", "p/0.png"), "two files of one name, p/0.jpg and 0.png"),

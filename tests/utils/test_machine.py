@@ -41,6 +41,21 @@ def test_the_cpu_is_described_with_its_cores(monkeypatch):
     assert cores == "12 cores"
 
 
+@pytest.mark.parametrize(
+    ("listing", "name"),
+    [
+        ("processor\t: 0\nmodel name\t: Xeon @ 2 GHz\n" * 2, "Xeon @ 2 GHz"),
+        ("Features: fp\n", "arm"),
+    ],
+)
+def test_the_cpu_has_the_name_that_the_system_lists(monkeypatch, listing, name):
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    monkeypatch.setattr(Path, "read_text", lambda path: listing)
+    monkeypatch.setattr(machine.platform, "processor", lambda: "arm")
+    monkeypatch.setattr(machine, "usable_cores", lambda: 12)
+    assert machine.describe_cpu() == f"{name}, 12 cores"
+
+
 @pytest.mark.usefixtures("no_listings")
 def test_without_a_listing_the_cpu_is_described_all_the_same():
     assert re.fullmatch(r".+, \d+ cores", machine.describe_cpu())

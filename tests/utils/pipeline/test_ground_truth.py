@@ -76,19 +76,21 @@ def test_images_of_one_size_give_stacks(data, tmp_path):
     assert "masks" not in saved
 
 
-def test_maps_masks_and_ignored_pixels_keep_their_places():
+@pytest.mark.parametrize("mask", [np.eye(24, 40, dtype=bool), None])
+def test_maps_masks_and_ignored_pixels_keep_their_places(mask):
     """A map that tells its own row, in an image twice as large as the crop with its border."""
     size, box = (24, 40), (4.0, 2.0, 36.0, 22.0)
     truth = GroundTruth(
         np.zeros((1, 10, 16), bool),
-        originals=(OriginalTruth.of(size, box, np.eye(24, 40, dtype=bool), []),),
+        originals=(OriginalTruth.of(size, box, mask, []),),
     )
     rows = np.repeat(np.arange(10, dtype=np.float32)[:, None], 16, axis=1)
     ignored = rows == 3
     pixels = truth.pixels(rows[None], ignored)
     assert pixels.maps[0].shape == pixels.masks[0].shape == pixels.hidden[0].shape == (20, 32)
     np.testing.assert_allclose(pixels.maps[0][:, 0], ((np.arange(20) + 0.5) / 2 - 0.5).clip(0, 9))
-    np.testing.assert_array_equal(pixels.masks[0], np.eye(24, 40, dtype=bool)[2:22, 4:36])
+    expected = np.zeros((20, 32), bool) if mask is None else mask[2:22, 4:36]
+    np.testing.assert_array_equal(pixels.masks[0], expected)
     assert np.flatnonzero(pixels.hidden[0].any(1)).tolist() == [6, 7]
 
 

@@ -1,5 +1,6 @@
 """What ``--on_error skip`` skips, and what it does not."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from utils.options.reading import FaultOptions
 from utils.pipeline.skipping import Skipping
 
 SAMPLES = tuple(Sample(Path(f"{number}.png"), "cap", GOOD) for number in range(3))
+TESTED = tuple(Sample(Path(f"{number}.png"), "cap", GOOD) for number in (3, 4))
 CAP = Category("cap", SAMPLES, (), has_masks=False)
 
 
@@ -37,6 +39,20 @@ def test_images_that_changed_between_two_passes(skipping):
 
     assert skipping.compute(CAP, fit) == ["0.png", "2.png"]
     assert skipping.images == {"cap": {"1.png": str(error)}}
+
+
+def test_training_and_test_images_are_counted(skipping, caplog):
+    caplog.set_level(logging.INFO)
+    reasons = {"0.png": "cannot read 0.png", "2.png": "cannot read 2.png"}
+
+    def fit(category):
+        if len(category.train) == 2:
+            raise UnusableFilesError(reasons)
+        return len(category.train), len(category.test)
+
+    whole = Category("cap", SAMPLES[:2], (SAMPLES[2], *TESTED), has_masks=False)
+    assert skipping.compute(whole, fit) == (1, 2)
+    assert caplog.messages[-1] == "cap: starts again without 2 images"
 
 
 def test_a_file_that_is_none_of_the_categorys_costs_the_category(skipping):
