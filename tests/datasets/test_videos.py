@@ -138,6 +138,30 @@ def test_empty_edits_show_nothing(videos, tmp_path):
     assert is_trimmed(path)
 
 
+def box(kind: bytes, content: bytes) -> bytes:
+    return (8 + len(content)).to_bytes(4, "big") + kind + content
+
+
+@pytest.mark.parametrize(("second", "trimmed"), [(920, False), (880, True)])
+@pytest.mark.parametrize(("version", "wide"), [(0, 4), (1, 8)])
+def test_times_of_32_and_of_64_bits(tmp_path, version, wide, second, trimmed):
+    """2 seconds are stored; an empty edit, 1 second and a second part of it are shown."""
+
+    def times(*values: int) -> bytes:
+        return b"".join(value.to_bytes(wide, "big", signed=True) for value in values)
+
+    def head(scale: int, duration: int) -> bytes:
+        return beginning + times(5, 6) + scale.to_bytes(4, "big") + times(duration) + bytes(80)
+
+    beginning, rate = bytes([version, 0, 0, 0]), b"\0\1\0\0"
+    edits = b"".join(times(*edit) + rate for edit in [(400, -1), (1000, 0), (second, 10)])
+    track = box(b"edts", box(b"elst", beginning + b"\0\0\0\3" + edits))
+    track += box(b"mdia", box(b"mdhd", head(10, 20)))
+    path = tmp_path / "v.mp4"
+    path.write_bytes(box(b"moov", box(b"mvhd", head(1000, 2400)) + box(b"trak", track)))
+    assert is_trimmed(path) == trimmed
+
+
 def test_a_matroska_file_that_ends_within_its_size_is_cut_short(videos, tmp_path):
     content = videos["v.mkv", "MJPG"]
     place = content.index(EBML_SEGMENT)
