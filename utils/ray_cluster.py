@@ -26,6 +26,7 @@ from utils.machine import usable_cores
 CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 60.0
 # Seconds in which processes stop writing to Ray's folder.
 REMOVE_SECONDS = 2.0
+LARGEST_PORT = 65_535
 # Sockets lie in Ray's folder, and their paths have at most 107 characters.
 LONGEST_FOLDER = 40
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,11 +140,13 @@ def _check_answer(address: str) -> None:
     hint = "start one with ray start --head, or leave out --address to use this machine alone"
     if address != "auto":
         host, _, port = address.rpartition(":")
-        if not host or not port.isdecimal():
+        # Its digits are counted first: Python reads no number of thousands of digits.
+        is_port = port.isdecimal() and len(port) <= 5 and int(port) <= LARGEST_PORT
+        if not host or not is_port:
             raise UsageError(f"expected auto or HOST:PORT, found {address!r} (--address)")
         try:
             socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-        except (OSError, OverflowError) as error:
+        except (OSError, UnicodeError) as error:  # the latter for what cannot be a name
             reason = getattr(error, "strerror", None) or error
             raise UsageError(
                 f"expected a Ray cluster at {address} (--address), found none ({reason}): {hint}"

@@ -38,6 +38,7 @@ from tests.support import (
     names,
     quick,
     read_maps,
+    read_run,
     read_table,
     truncate,
     without_plots,
@@ -54,7 +55,7 @@ from utils.pipeline import models as models_module
 from utils.pipeline.category_result import CategoryResult
 from utils.pipeline.cluster import Cluster
 from utils.pipeline.demand import demands_of
-from utils.pipeline.nodes import Node
+from utils.pipeline.nodes import Node, Report
 from utils.plots import draw_localization
 from utils.saturated_overlap import au_spro
 
@@ -738,7 +739,7 @@ class TestDestinations:
 
         @contextmanager
         def checked_cluster(options, categories, device):
-            yield Cluster([], [], None)
+            yield Cluster([], [Report("host", {}, "", "a CPU")], None)
 
         class Engine(LocalEngine):
             def __init__(self, shards, cpus):
@@ -752,6 +753,7 @@ class TestDestinations:
         self.patch.setattr("patchcore.distributed.RayEngine", Engine)
         self.run("--engine ray --shards 5 --task_cpus 2")
         assert given == [(5, 2), "cpu"]
+        assert read_run(self.folder)["nodes"] == [{"host": "host", "cpu": "a CPU", "gpu": None}]
 
     @pytest.mark.parametrize(("task_cpus", "expected"), [(0, 8), (3, 3)])
     def test_task_cpus(self, task_cpus, expected):

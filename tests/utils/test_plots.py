@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from utils.plots import (
     curves,
     distribution,
+    draw_explanation,
     draw_localization,
     draw_roc_curves,
     draw_thumbnail,
@@ -26,6 +27,7 @@ from utils.plots import (
 from utils.plots import draw_score_distribution as draw_distribution
 from utils.plots import localization as loc
 from utils.plots.colour_scale import ColourScale, colour_table
+from utils.plots.explanation import TITLE_HEIGHT, ExplainedPatch, NormalPatch
 from utils.plots.figures import DEFECT_COLOUR, DPI, NORMAL_COLOUR, PALETTE
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -379,3 +381,13 @@ def test_a_thumbnail_has_two_views_without_the_rebuilt_image():
     assert (found[:, : width // 2] == 100).all()
     assert (found[: height // 2, width // 2 :] != 100).all()
     assert draw_thumbnail(image, np.zeros((30, 60)), image, (0, 1)).shape[1] == width // 2 * 3
+
+
+def test_the_number_of_a_patch_in_the_corner_is_within_the_image():
+    image, field = np.zeros((64, 64, 3), np.uint8), (4, 4, 12, 12)
+    nearest = NormalPatch(image[:16, :16], field, "", "", 1.0)
+    patch = ExplainedPatch(image[:16, :16], field, (0, 0, 16, 16), "", 1.0, [nearest])
+    picture = draw_explanation(image, [patch], title="", file_name="")
+    left, top = panel_grid.MARGIN, panel_grid.MARGIN + TITLE_HEIGHT
+    assert (picture[:, : left - 3] == 255).all()  # but for the line around the patch
+    assert (picture[: top - 3, : left + 100] == 255).all()

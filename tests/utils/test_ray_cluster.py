@@ -28,7 +28,10 @@ def connect(address: str) -> None:
         pytest.fail("connected")
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "cluster:", ":6379", "cluster:port"])
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "cluster:", ":6379", "cluster:port", "cluster:65536", f"cluster:{'1' * 5000}"],
+)
 def test_no_address(address):
     with pytest.raises(UsageError, match=r"expected auto or HOST:PORT, found .* \(--address\)$"):
         connect(address)
@@ -38,9 +41,23 @@ def test_nothing_listens():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-        message = r"expected a Ray cluster at 127.*found none \(.*refused\): start one with"
+        message = r"a Ray cluster at 127.*found none \([^[]*refused\): start one with"
         with pytest.raises(UsageError, match=message):
             connect(address)
+
+
+def test_a_host_that_does_not_answer(monkeypatch):
+    def create_connection(*arguments):
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", create_connection)
+    with pytest.raises(UsageError, match=r"found none \(timed out\): start one with"):
+        connect("10.0.0.1:6379")
+
+
+def test_a_host_that_cannot_be_a_name():
+    with pytest.raises(UsageError, match=r"at cluster\.\.local:6379 \(--address\), found none \("):
+        connect("cluster..local:6379")
 
 
 @pytest.mark.ray

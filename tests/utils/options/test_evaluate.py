@@ -293,6 +293,8 @@ class TestMistakes:
             ("pictures_limit", 0),
             ("explain_top", 0),
             ("score_max", 0),
+            ("shards", 0),
+            ("task_cpus", 0),
         ],
     )
     def test_a_number_below_its_least(self, flag, least):
@@ -456,7 +458,7 @@ class TestHelp:
 
     def test_flags_are_grouped(self, show):
         show()
-        found = re.findall(r"\n([a-z ]+):\n", self.text)[1:]  # after "options", with --help
+        found = re.findall(r"\n([\w ]+):\n", self.text)[1:]  # after "options", with --help
         assert found == [
             *("input", "output", "trained models", "thresholds", "method", "preprocessing"),
             *("computing", "backbone", "messages"),

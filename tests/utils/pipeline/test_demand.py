@@ -1,12 +1,16 @@
 """What a task of a sweep asks of a node."""
 
+from dataclasses import replace
+
 import pytest
 
 from datasets.layouts import open_dataset
-from tests.support import make_data, quick
+from patchcore.memory_plan import GIGABYTE
+from tests.support import SIDE, make_data, quick
 from utils.errors import UsageError
 from utils.options.evaluate import EvaluateOptions
 from utils.options.method import parse_options
+from utils.pipeline import sweep
 from utils.pipeline.cluster import uses_gpu
 from utils.pipeline.demand import GPU_PROCESS_MEMORY, PROCESS_MEMORY, Demand, demands_of
 from utils.pipeline.models import choose_device, make_models
@@ -51,6 +55,28 @@ def test_memory_is_that_of_the_plan(categories):
     assert larger.memory > one.memory
 
 
+@pytest.mark.parametrize(
+    ("flags", "num_maps"),
+    [
+        ("", 1),
+        ("--percentage_coreset 0.1 0.2 --seed 0 1 1 --shots 1 2 3", 2 * 2 * 3),
+        ("--backbone squeezenet1_1 squeezenet1_0 --layers features.3 --seed 0 1", 3 * 2),
+    ],
+)
+def test_memory_holds_the_test_images_and_all_their_maps_twice(categories, flags, num_maps):
+    demand = demands(categories, [node()], flags)[0]
+    num_bytes = 2 * len(categories[0].test) * SIDE * SIDE * (4 + 4 * num_maps)
+    kept = demand.memory - PROCESS_MEMORY - demand.budget
+    assert kept == pytest.approx(num_bytes / GIGABYTE)
+
+
+@pytest.mark.parametrize(("shots", "num_images"), [("2 1", 2), ("1 9", 6)])
+def test_the_budget_is_that_of_the_most_shots(categories, shots, num_images):
+    few = [replace(category, train=category.train[:num_images]) for category in categories]
+    found, expected = demands(categories, [node()], f"--shots {shots}"), demands(few, [node()])
+    assert [demand.budget for demand in found] == [demand.budget for demand in expected]
+
+
 def test_a_given_budget_is_kept(categories):
     assert demands(categories, [node()], "--memory_budget 3")[0].budget == 3
 
@@ -88,3 +114,13 @@ def test_a_gpu_that_no_node_has():
     assert uses_gpu("auto", [node(), node(gpus=1)])
     with pytest.raises(UsageError, match="expected a GPU on a node of the Ray cluster, found none"):
         uses_gpu("cuda", [node(), node()])
+
+
+def test_a_lost_node_may_come_back_for_a_while(monkeypatch):
+    pending = [("bolt", Demand(2, 0.0, 1.0, 1.0)), ("nut", Demand(8, 0.0, 1.0, 1.0))]
+    monkeypatch.setattr(sweep, "list_nodes", lambda: [node(4), node(8)])
+    assert sweep._check_nodes(pending, sweep.WAITING_SECONDS) == 0
+    monkeypatch.setattr(sweep, "list_nodes", lambda: [node(4)])
+    assert sweep._check_nodes(pending, 10.0) == 10 + sweep.POLL_SECONDS
+    with pytest.raises(UsageError, match=r"8 CPUs and 1 GB for nut, found 10\.0\.0\.7 with 4 "):
+        sweep._check_nodes(pending, sweep.WAITING_SECONDS)

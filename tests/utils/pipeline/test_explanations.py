@@ -2,16 +2,21 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from datasets.depth import Decoding
 from datasets.entries import relative_name
-from patchcore import PatchCore
+from datasets.items import Item
+from patchcore import PatchCore, Prediction
 from patchcore.origins import Origins
 from patchcore.preprocess import Preprocess
+from patchcore.thresholds import Threshold, Thresholds
 from tests.support import write_image
+from utils import plots
+from utils.options.infer import InferOptions
 from utils.pipeline.explanations import (
     CONTEXT_FIELDS,
     crops_of_nearest,
@@ -20,6 +25,8 @@ from utils.pipeline.explanations import (
     read_training_image,
     with_relative_names,
 )
+from utils.pipeline.prediction_pictures import PredictionPictures
+from utils.result_folder import ResultFolder
 
 SIZE = (64, 64)
 FILES = tuple(f"widget/train/good/{number:03d}.png" for number in range(4))
@@ -135,6 +142,29 @@ def test_a_training_image_is_read_as_the_model_saw_it(tmp_path):
         read_training_image(path, "horizontal flip", preprocess, Decoding()), crop[:, ::-1]
     )
     assert read_training_image(tmp_path / "none.png", "", preprocess, Decoding()) is None
+
+
+def test_the_rebuilt_image_has_the_nearest_patches_alone(monkeypatch, tmp_path):
+    drawn = []
+
+    def draw_localization(image, *, rebuilt, **others):
+        drawn.append(rebuilt)
+        return image
+
+    monkeypatch.setattr(plots, "draw_localization", draw_localization)
+    model = SimpleNamespace(
+        scorer=SimpleNamespace(ignored=None),
+        trained=SimpleNamespace(held_out=None),
+        coreset=SimpleNamespace(patches=CORESET_PATCHES),
+    )
+    nearest = np.full((1, 8, 8, 2), (1, 2))
+    prediction = Prediction(np.ones(1), np.ones((1, *SIZE)), np.ones((1, 8, 8, 2)), nearest)
+    threshold = Threshold(1.0, "given")
+    options, folder = InferOptions(pictures="all"), ResultFolder(tmp_path)
+    pictures = PredictionPictures(model, Thresholds(threshold, threshold), options, folder)
+    image = textures(1)[0]
+    pictures.draw(Item("a.png"), image, image, prediction, is_anomaly=True)
+    np.testing.assert_array_equal(drawn, np.ones((1, *SIZE, 3)))
 
 
 def test_names_are_relative_to_the_datasets_folder():

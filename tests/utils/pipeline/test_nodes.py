@@ -11,6 +11,7 @@ from tests.support import make_data, quick
 from utils.errors import UsageError
 from utils.options.evaluate import EvaluateOptions
 from utils.options.method import parse_options
+from utils.pipeline import nodes
 from utils.pipeline.nodes import Expected, Node, Report, check_report, inspect_node
 
 NODE = Node("a", "10.0.0.7", 4.0, 0.0, 8.0)
@@ -78,7 +79,19 @@ def test_a_node_with_other_versions(expected, name):
         check_report(NODE, report, expected)
 
 
+def test_packages_that_touch_no_number_may_differ(expected, monkeypatch):
+    found = nodes.package_versions() | {"matplotlib": "0.0", "scikit-learn": "0.0"}
+    monkeypatch.setattr(nodes, "package_versions", lambda: found)
+    check_report(NODE, inspect_node(expected), expected)
+
+
 def test_a_node_with_a_gpu_that_torch_does_not_find(expected):
     wanted, node = replace(expected, uses_gpu=True), replace(NODE, gpus=1.0)
     with pytest.raises(UsageError, match="expected torch to find the GPU of node"):
         check_report(node, inspect_node(wanted), wanted)
+
+
+@pytest.mark.parametrize(("uses_gpu", "gpus"), [(True, 0.0), (False, 1.0)])
+def test_a_node_that_needs_no_gpu(expected, uses_gpu, gpus):
+    wanted = replace(expected, uses_gpu=uses_gpu)
+    check_report(replace(NODE, gpus=gpus), inspect_node(wanted), wanted)

@@ -137,6 +137,29 @@ def test_the_overview_has_a_line_for_each_category_and_their_average():
     assert first_values == ["90.00", "70.00", "80.00"]
 
 
+def test_tiles_and_overview_are_of_the_last_model():
+    member = make_row(model="resnet18", metrics=make_row().metrics | {"image_auroc": 0.7})
+    found, expected = (make_page(rows=rows) for rows in ([member, make_row()], [make_row()]))
+    tables = '<div class="tables">'
+    assert found.partition(tables)[0] == expected.partition(tables)[0]
+    assert "resnet18" in found.partition(tables)[2]
+
+
+@pytest.mark.parametrize(
+    ("values", "bars"),
+    [
+        ((0.9, 0.8, 0.7), ["0.8000", "0.6000", "0.7000"]),
+        ((1.0, 0.5, 0.0), ["1.0000", "0.0000", "0.0000"]),
+        ((0.4, math.nan, 1.0), ["0.0000", "1.0000"]),
+    ],
+)
+def test_bars_of_auroc_begin_at_50_percent(values, bars):
+    names = ("image_auroc", "pixel_auroc", "pixel_aupro")
+    metrics = make_row().metrics | dict(zip(names, values, strict=True))
+    page = make_page(rows=[make_row(metrics=metrics)])
+    assert re.findall(r'style="--share:([^"]+)"', page) == bars
+
+
 def test_the_numbers_of_its_tiles_and_of_the_overview():
     page = make_page(rows=[make_row()])
     tiles = page.partition('<dl class="tiles">')[2].partition("</dl>")[0]
