@@ -60,14 +60,19 @@ class _Folders:
 
 def match(path: Path) -> str | None:
     """Return an empty text if a folder is in this layout, what it lacks, or None."""
-    if find_categories(path, ReadOptions()):
+    options = ReadOptions()
+    if _is_category(path, options) or _subcategories(path, options):
         return ""
     lone = [folder.name for folder in list_folders(path) if is_defective_name(folder.name)]
     return f"folder of good images next to {lone[0]}" if lone else None
 
 
 def find_categories(path: Path, options: ReadOptions) -> list[str]:
-    """Return the names of the categories: of the folder itself, or of its subfolders."""
+    """Return the names of the categories: of the folder itself, or of its subfolders.
+
+    Raises:
+        DatasetError: Both may be categories.
+    """
     return sorted(_categories(path, options))
 
 
@@ -212,8 +217,20 @@ def _find_mask(stem: str, kind: tuple[str, ...], indexed: Masks) -> Path | None:
 
 def _categories(path: Path, options: ReadOptions) -> dict[str, Path]:
     """Return the folders of the categories by name."""
-    if _is_category(path, options):
-        return {path.resolve().name: path}
+    if not _is_category(path, options):
+        return _subcategories(path, options)
+    is_named = bool(options.normal_dir or options.abnormal_dir)
+    for folder in [] if is_named else _type_folders(path, options):
+        if inner := _good_folders(folder, options):
+            raise DatasetError(
+                f"expected one category in {path}, found good images there and in {inner[0]}: give "
+                "the folder of one category as --path_data, a folder that has categories alone, or "
+                "--normal_dir and --abnormal_dir"
+            )
+    return {path.resolve().name: path}
+
+
+def _subcategories(path: Path, options: ReadOptions) -> dict[str, Path]:
     named = [folder for folder in list_folders(path) if not is_defective_name(folder.name)]
     return {folder.name: folder for folder in named if _is_category(folder, options)}
 

@@ -294,3 +294,31 @@ class TestReadTraining:
     def test_what_is_no_categorys_name_is_told(self, root, name):
         with pytest.raises(DatasetError, match=r"name \(widget\), found .* \(--categories\)"):
             read_training(root, name)
+
+
+class TestNamesOfSplits:
+    @pytest.mark.parametrize(
+        ("train", "test", "truth"),
+        [("training", "testing", "ground_truth"), ("TRAIN", "TEST", "GROUND_TRUTH")],
+    )
+    @pytest.mark.parametrize("inside", ["", "widget"])
+    def test_other_usual_names(self, root, train, test, truth, inside):
+        expected = read_category(root, "widget").describe()
+        for name, other in (("train", train), ("test", test), ("ground_truth", truth)):
+            (root / "widget" / name).rename(root / "widget" / other)
+        dataset = open_dataset(root / inside)
+        assert (dataset.layout, dataset.find_categories()) == ("mvtec", ["widget"])
+        category = dataset.read_category("widget")
+        assert (category.describe(), category.has_masks) == (expected, True)
+
+    @pytest.mark.parametrize(("split", "other"), [("train", "Training"), ("test", "Testing")])
+    def test_two_folders_of_one_split(self, root, split, other):
+        touch(root / "widget" / other / "good/9.png")
+        message = f"one folder of {split} images in .*widget, found {other} and {split}"
+        with pytest.raises(DatasetError, match=message):
+            read_category(root, "widget")
+
+    def test_those_of_dagm_without_its_labels(self, root):
+        for name in ("train", "test"):
+            (root / "widget" / name).rename(root / "widget" / name.title())
+        assert open_dataset(root).layout == "mvtec"

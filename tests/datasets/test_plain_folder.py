@@ -200,6 +200,15 @@ class TestImagesAlone:
         dataset = open_dataset(tmp_path)
         assert (dataset.layout, dataset.find_categories()) == ("folder", ["bolt", "nut"])
 
+    @pytest.mark.parametrize("stray", ["overview.png", "good/0.png"])
+    def test_one_category_or_several(self, tmp_path, stray):
+        touch(tmp_path, stray, "nut/good/0.png", "nut/good/1.png", "nut/bent/2.png")
+        with pytest.raises(DatasetError, match=r"one category in .*, found good images .*nut/good"):
+            open_dataset(tmp_path).find_categories()
+        category = read(tmp_path, normal_dir="nut/good", abnormal_dir=("nut/bent",))
+        assert category.describe() == "1 training, 2 test images (1 good, 1 nut_bent)"
+        assert open_dataset(tmp_path / "nut").find_categories() == ["nut"]
+
     def test_images_beside_a_good_folder_are_left_out(self, root):
         touch(root, "stray.png")
         reason = "images outside the folder of good images"
