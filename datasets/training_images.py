@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from datasets.base import GOOD, Category, DatasetError, Sample
-from datasets.inputs import find_items
+from datasets.inputs import STANDARD_INPUT, find_items, find_listed
 from datasets.items import Item
 from datasets.listing import (
     has_images,
@@ -19,6 +19,7 @@ from datasets.listing import (
     split_masks,
 )
 from datasets.notes import Notes
+from datasets.path_list import read_paths
 from datasets.patterns import has_pattern
 
 TRAIN_NAMES = frozenset({"train", "training"})
@@ -34,7 +35,8 @@ def read_training_images(
 ) -> Category:
     """List the training images at some paths.
 
-    Of a category of a dataset, the normal training images are taken, and this is logged.
+    Of a category of a dataset, the normal training images are taken, and this is logged. A path of
+    a list is treated like one that is given itself.
 
     Args:
         paths: Files, folders and patterns, as `find_items` takes them.
@@ -47,18 +49,29 @@ def read_training_images(
             or test images among the files of a folder or pattern; the message lists the folders to
             choose from.
     """
-    samples = []
+    images: list[Path] = []
     for path in paths:
-        chosen = _training_folder(Path(path))
-        searched = path if chosen is None else str(chosen)
-        images = [_image_of(item) for item in find_items([searched], listed=listed, notes=notes)]
-        root = chosen or _root(path)
-        if root is not None:
-            _check_normal(root, images, is_pattern=not Path(path).is_dir())
-        samples += [Sample(image, category, GOOD) for image in images]
-    if not samples:
+        if path == STANDARD_INPUT:
+            for text in read_paths(listed, notes):
+                images += _find_images(text, notes, is_listed=True)
+        else:
+            images += _find_images(path, notes)
+    if not images:
         raise DatasetError(f"expected images to learn, found none: {', '.join(paths)}")
-    return Category(category, tuple(samples), (), has_masks=False)
+    samples = tuple(Sample(image, category, GOOD) for image in images)
+    return Category(category, samples, (), has_masks=False)
+
+
+def _find_images(path: str, notes: Notes, *, is_listed: bool = False) -> list[Path]:
+    """Return the normal images at a path; one of a list is no pattern."""
+    chosen = _training_folder(Path(path))
+    searched = path if chosen is None else str(chosen)
+    items = find_listed(searched, notes) if is_listed else find_items([searched], notes=notes)
+    images = [_image_of(item) for item in items]
+    root = chosen or _root(path)
+    if root is not None:
+        _check_normal(root, images, is_pattern=not Path(path).is_dir())
+    return images
 
 
 def _training_folder(path: Path) -> Path | None:
