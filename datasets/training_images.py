@@ -10,6 +10,7 @@ from datasets.base import GOOD, Category, DatasetError, Sample
 from datasets.inputs import STANDARD_INPUT, find_items, find_listed
 from datasets.items import Item
 from datasets.listing import (
+    has_folder,
     has_images,
     is_defective_name,
     is_good_name,
@@ -18,6 +19,7 @@ from datasets.listing import (
     plain,
     split_masks,
 )
+from datasets.mvtec_3d import COLOUR, DEPTHS
 from datasets.notes import Notes
 from datasets.path_list import read_paths
 from datasets.patterns import has_pattern
@@ -100,9 +102,13 @@ def _training_folder(path: Path) -> Path | None:
             f"{_choices(below)}"
         )
     others = [folder.name for folder in folders if folder not in training]
+    chosen = normal[0]
+    if has_folder(chosen, COLOUR) and has_folder(chosen, DEPTHS):
+        chosen = chosen / COLOUR
+        others.append(DEPTHS)
     beside = f", not {', '.join(others)}" if others else ""
-    log.info("%s is a category of a dataset: learning %s%s", path, normal[0], beside)
-    return normal[0]
+    log.info("%s is a category of a dataset: learning %s%s", path, chosen, beside)
+    return chosen
 
 
 def _root(path: str) -> Path | None:
@@ -124,7 +130,7 @@ def _image_of(item: Item) -> Path:
 
 
 def _check_normal(root: Path, images: Sequence[Path], *, is_pattern: bool) -> None:
-    """Raise DatasetError if there are masks, defects or test images among the images of a folder.
+    """Raise DatasetError if there are masks, defects, test images or depths among normal images.
 
     Args:
         root: The folder.
@@ -169,6 +175,8 @@ def _find_foreign_folder(root: Path, folders: Iterable[Path]) -> str:
     for parent, names in beside_good.items():
         others = sorted(name for name in names if not is_good_name(name))
         good = sorted(names.difference(others))
+        if {COLOUR, DEPTHS} <= names:
+            return f"depths in {parent / DEPTHS}"
         if good and others:
             return f"{parent / others[0]} next to {good[0]}, which may be defects or masks"
     return ""

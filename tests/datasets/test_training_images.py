@@ -67,6 +67,12 @@ class TestCategories:
             "c is a category of a dataset: learning c/train/good, not ground_truth, test"
         ]
 
+    def test_depths_are_not_learned(self, here, caplog):
+        caplog.set_level(logging.INFO)
+        files("c/train/good/rgb/0.png", "c/train/good/xyz/0.tiff", "c/test/good/rgb/0.png")
+        assert read("c") == ["c/train/good/rgb/0.png"]
+        assert caplog.messages[0].endswith("learning c/train/good/rgb, not test, xyz")
+
     @pytest.mark.parametrize(
         ("names", "count"),
         [
@@ -101,6 +107,8 @@ class TestRefused:
             (("p/0.png", "p/test/0.png"), "test images in p/test"),
             (("p/good/0.png", "p/scratch/0.png"), "p/scratch next to good"),
             (("p/OK/a/0.png", "p/scratch/0.png"), "p/scratch next to OK"),
+            (("p/rgb/0.png", "p/xyz/0.tiff"), "depths in p/xyz"),
+            (("p/good/rgb/0.png", "p/good/xyz/0.tiff"), "depths in p/good/xyz"),
             (("p/0.png", "p/0_mask.png"), "p/0.png and its mask 0_mask.png"),
             (("p/a/0.png", "p/a/0_GT.bmp"), "p/a/0.png and its mask 0_GT.bmp"),
             (("p/0.jpg", "p/0.png"), "two files of one name, p/0.jpg and 0.png"),
