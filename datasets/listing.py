@@ -123,6 +123,11 @@ def list_below(path: Path, without: Collection[Path] = ()) -> Listing:
     return listing
 
 
+def images_below(path: Path) -> list[Path]:
+    """Return the images of a folder and of its subfolders, judged by their names."""
+    return sorted(file for file in path.rglob("*") if is_image(file))
+
+
 def category_folders(path: Path, is_category: Callable[[Path], bool]) -> dict[str, Path]:
     """Return the folders of the categories by name: the subfolders, or the folder itself."""
     if is_category(path):

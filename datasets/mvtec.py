@@ -12,9 +12,9 @@ training images, as VAD has them, are not used.
 
 from pathlib import Path
 
-from datasets.base import Category, DatasetError
-from datasets.entries import SPLIT_NAMES, TEST, TRAIN, ReadOptions
-from datasets.listing import category_folder, category_folders, list_folders, plain
+from datasets.base import Category, DatasetError, LeftOut
+from datasets.entries import SPLIT_NAMES, TEST, TRAIN, VALIDATION, ReadOptions
+from datasets.listing import category_folder, category_folders, images_below, list_folders, plain
 from datasets.type_folders import Found, read_training, read_types
 
 
@@ -42,10 +42,12 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
 
 
 def read_splits(root: Path, options: ReadOptions) -> Found:
-    """List the training images, and the test images if they are to be read, of a category."""
+    """List the images of a category: the training images, and what else is to be read."""
     found = read_training(_split_folder(root, TRAIN))
     if options.training_only:
         return found
+    validation = [f for folder in _split_folders(root, VALIDATION) for f in images_below(folder)]
+    found += Found(left_out=tuple(LeftOut(file, "validation images") for file in validation))
     truth = next((f for f in list_folders(root) if plain(f.name) == "groundtruth"), None)
     return found + read_types(
         _split_folder(root, TEST), TEST, lambda folder: truth and truth / folder.name

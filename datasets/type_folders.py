@@ -9,11 +9,14 @@ from datasets.entries import TRAIN, Entry, ReadOptions, make_category
 from datasets.listing import (
     Listing,
     find_mask,
+    images_below,
     index_masks,
     is_good_name,
     list_files,
     list_folders,
 )
+
+INNER = "images in folders that are too deep for this layout"
 
 
 @dataclass(frozen=True)
@@ -117,12 +120,14 @@ def read_types(
 def _read_type(folder: Path, split: str, images: Path, masks: Path | None = None) -> Found:
     """List the images of one type."""
     listing = list_files(images)
+    inner = [file for f in list_folders(images) if f != masks for file in images_below(f)]
+    left_out = (*(LeftOut(file, INNER) for file in inner), *listing.left_out)
     if is_good_name(folder.name):
         entries = tuple(Entry(file, GOOD, split) for file in listing.images)
-        return Found(entries, listing.left_out)
+        return Found(entries, left_out)
     if masks is None:
         entries = tuple(Entry(file, folder.name, split) for file in listing.images)
-        return Found(entries, listing.left_out)
+        return Found(entries, left_out)
     single = index_masks(list_files(masks).images)
     several = {subfolder.name: list_files(subfolder).images for subfolder in list_folders(masks)}
     entries = []
@@ -134,4 +139,4 @@ def _read_type(folder: Path, split: str, images: Path, masks: Path | None = None
                 f"expected the mask {masks / file.stem}_mask.png of the defective image {file}"
             )
         entries.append(Entry(file, folder.name, split, MaskFiles(paths)))
-    return Found(tuple(entries), listing.left_out)
+    return Found(tuple(entries), left_out)

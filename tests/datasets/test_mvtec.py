@@ -322,3 +322,21 @@ class TestNamesOfSplits:
         for name in ("train", "test"):
             (root / "widget" / name).rename(root / "widget" / name.title())
         assert open_dataset(root).layout == "mvtec"
+
+
+class TestWhatIsNotRead:
+    @pytest.mark.parametrize("folder", ["train/good", "test/good", "test/crack"])
+    def test_images_in_subfolders(self, root, folder):
+        expected = read_category(root, "widget")
+        for name in ("9.png", "9.jpg", "deep/9.png", "notes.txt"):
+            touch(root / "widget" / folder / "monday" / name)
+        category = read_category(root, "widget")
+        assert category.describe() == expected.describe()
+        (note,) = category.remarks()
+        assert note.startswith("3 files skipped: images in folders that are too deep")
+
+    @pytest.mark.parametrize("name", ["validation/good/0.png", "Val/0.png"])
+    def test_validation_images(self, root, name):
+        touch(root / "widget" / name)
+        left_out = (LeftOut(root / "widget" / name, "validation images"),)
+        assert read_category(root, "widget").left_out == left_out
