@@ -46,8 +46,13 @@ def read_splits(root: Path, options: ReadOptions) -> Found:
     found = read_training(_split_folder(root, TRAIN))
     if options.training_only:
         return found
-    validation = [f for folder in _split_folders(root, VALIDATION) for f in images_below(folder)]
-    found += Found(left_out=tuple(LeftOut(file, "validation images") for file in validation))
+    found += Found(
+        left_out=tuple(
+            LeftOut(file, "validation images", by_split=True)
+            for folder in _split_folders(root, VALIDATION)
+            for file in images_below(folder)
+        )
+    )
     truth = next((f for f in list_folders(root) if plain(f.name) == "groundtruth"), None)
     return found + read_types(
         _split_folder(root, TEST), TEST, lambda folder: truth and truth / folder.name

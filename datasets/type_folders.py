@@ -27,23 +27,32 @@ class Found:
         entries: Images.
         left_out: Files that are not used.
         notes: What was assumed.
+        facts: What is to be known about the images.
     """
 
     entries: tuple[Entry, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
 
     def __add__(self, other: "Found") -> "Found":
         return Found(
             self.entries + other.entries,
             self.left_out + other.left_out,
             self.notes + other.notes,
+            self.facts + other.facts,
         )
 
     def category(self, root: Path, name: str, options: ReadOptions) -> Category:
         """Make a category of what was found, as `make_category` does."""
         return make_category(
-            root, name, self.entries, options, left_out=self.left_out, notes=self.notes
+            root,
+            name,
+            self.entries,
+            options,
+            left_out=self.left_out,
+            notes=self.notes,
+            facts=self.facts,
         )
 
 

@@ -338,5 +338,5 @@ class TestWhatIsNotRead:
     @pytest.mark.parametrize("name", ["validation/good/0.png", "Val/0.png"])
     def test_validation_images(self, root, name):
         touch(root / "widget" / name)
-        left_out = (LeftOut(root / "widget" / name, "validation images"),)
+        left_out = (LeftOut(root / "widget" / name, "validation images", by_split=True),)
         assert read_category(root, "widget").left_out == left_out

@@ -187,7 +187,6 @@ class TestImagesAlone:
         assert (category.name, len(category.train), len(category.test)) == ("nut", 4, 1)
         assert category.notes == (
             f"the images in {root} are taken as good: it has no subfolder good",
-            "1 of 5 good images are held out for testing (--holdout 0.2, --seed 0)",
             "no test image is defective: there are no metrics",
         )
 
