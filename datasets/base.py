@@ -168,8 +168,8 @@ class Sample:
         defect_type: ``good``, or the name of the defect, for example ``broken_large``.
         mask: The ground-truth mask of a defective image; None for a good image, and for a
             defective image without a mask.
-        name: Name in the names of figures, different for the images of one defect type; the stem of
-            the file by default.
+        name: Name in the names of figures, where it follows the defect type, so that they differ;
+            the stem of the file by default.
     """
 
     path: Path

@@ -172,16 +172,24 @@ def _unused(entries: Sequence[Entry]) -> list[LeftOut]:
 
 
 def _samples(name: str, root: Path, entries: Sequence[Entry]) -> tuple[Sample, ...]:
-    """Return samples; images of equal stems and types are named by their paths below the root."""
-    stems = Counter((entry.defect_type, entry.path.stem.lower()) for entry in entries)
-    taken, samples = set(), []
+    """Return samples, each with a name of its own: its stem, or else its path below the root.
+
+    Names differ after their defect types and without regard to case, as in names of figures.
+    """
+
+    def in_figures(entry: Entry, title: str) -> str:
+        return f"{entry.defect_type}_{title}".lower()
+
+    stems = Counter(in_figures(entry, entry.path.stem) for entry in entries)
+    taken = {stem for stem, count in stems.items() if count == 1}
+    samples = []
     for entry in entries:
         title = entry.path.stem
-        if stems[entry.defect_type, title.lower()] > 1:
+        if stems[in_figures(entry, title)] > 1:
             title = relative_name(entry.path.with_suffix(""), root).strip("/").replace("/", "_")
-            while (entry.defect_type, title.lower()) in taken:
+            while in_figures(entry, title) in taken:
                 title += "_"
-            taken.add((entry.defect_type, title.lower()))
+            taken.add(in_figures(entry, title))
         samples.append(Sample(entry.path, name, entry.defect_type, entry.mask, title))
     return tuple(samples)
 

@@ -182,6 +182,20 @@ class TestNames:
         entries += [bad(name, TEST) for name in ("a/b/1.png", "a_b/1.png", "a/b/1.jpg")]
         assert [sample.name for sample in make(entries).test] == ["a_b_1", "a_b_1_", "a_b_1__"]
 
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_and_where_a_path_gives_the_name_of_another_image(self, order):
+        files = ["a_1.png", "a/1.png", "b/1.png"][::order]
+        category = make([*good(1, TRAIN), *(bad(file, TEST) for file in files)])
+        assert [sample.name for sample in category.test] == ["a_1", "a_1_", "b_1"][::order]
+
+    def test_and_where_a_name_continues_the_defect_type(self):
+        entries = [bad("x/a_1.png", TEST, kind="x"), bad("x/a/1.png", TEST, kind="x_a")]
+        category = make([*good(1, TRAIN), *entries])
+        assert [(sample.defect_type, sample.name) for sample in category.test] == [
+            ("x", "x_a_1"),
+            ("x_a", "x_a_1"),
+        ]
+
 
 @pytest.mark.parametrize(
     ("text", "split"),
