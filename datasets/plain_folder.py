@@ -19,6 +19,7 @@ from datasets.listing import (
     choose,
     find_mask,
     has_images,
+    images_below,
     is_defective_name,
     is_good_name,
     is_mask_name,
@@ -29,6 +30,7 @@ from datasets.listing import (
 )
 from datasets.type_folders import Found, leave_out
 
+OUTSIDE = "images outside the named folders (--normal_dir, --abnormal_dir, --mask_dir)"
 # Mask files by the folders of their images and by stem.
 Masks = dict[tuple[str, ...], dict[str, Path]]
 
@@ -88,6 +90,8 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     found = _read_good(folders)
     if not options.training_only:
         found += _read_defective(folders)
+        if options.normal_dir or options.abnormal_dir or options.mask_dir:
+            found += Found(left_out=_outside(folders))
     return found.category(root, name, options)
 
 
@@ -182,13 +186,17 @@ def _read_defective(folders: _Folders) -> Found:
             f"expected masks named like the defective images, for example "
             f"{found.entries[0].path.stem}_mask.png, found {spare[0]} (--mask_dir)"
         )
-    unused = [file for f in folders.unused for file in list_below(f, folders.all).images]
-    return found + Found(
-        left_out=(
-            *(LeftOut(file, "masks of no defective image") for file in spare),
-            *(LeftOut(file, "masks outside the folder --mask_dir") for file in unused),
-        )
-    )
+    return found + Found(left_out=tuple(LeftOut(f, "masks of no defective image") for f in spare))
+
+
+def _outside(folders: _Folders) -> tuple[LeftOut, ...]:
+    """Return the images in none of the named folders; those directly in the category are known."""
+    files = []
+    for file in images_below(folders.root):
+        innermost = next((folder for folder in file.parents if folder in folders.all), None)
+        if file.parent != folders.root and innermost in (None, *folders.unused):
+            files.append(file)
+    return tuple(LeftOut(file, OUTSIDE) for file in files)
 
 
 def _index(drawn: Mapping[Path, tuple[Path, ...]], places: Mapping[Path, tuple[str, ...]]) -> Masks:

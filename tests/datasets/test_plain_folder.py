@@ -8,6 +8,7 @@ from datasets.base import GOOD, DatasetError, LeftOut, MaskFiles
 from datasets.entries import ReadOptions
 from datasets.layouts import open_dataset
 from datasets.listing import GOOD_NAMES, as_name, is_good_name
+from datasets.plain_folder import OUTSIDE
 
 
 def touch(root, *names):
@@ -226,6 +227,7 @@ class TestNamedFolders:
         category = read(root, normal_dir="a", abnormal_dir=("b",), mask_dir="d")
         assert masks(category) == {"x.png": root / "d/x.png"}
         assert [s.defect_type for s in category.test] == [GOOD, "b"]
+        assert category.left_out == (LeftOut(root / "c/y.png", OUTSIDE),)
 
     def test_by_default_all_other_folders_are_defective(self, tmp_path):
         root = touch(tmp_path / "nut", "a/0.png", "a/1.png", "b/x.png", "c/y.png", "masks/x.png")
@@ -244,8 +246,7 @@ class TestNamedFolders:
         category = read(root, **options, abnormal_dir=("a", "a/clean/c"))
         assert category.describe() == "3 training, 3 test images (1 good, 1 a_b, 1 a_clean_c)"
         assert masks(category) == {"x.png": root / "labels/drawn/x.png", "y.png": None}
-        left_out = (LeftOut(root / "masks/y.png", "masks outside the folder --mask_dir"),)
-        assert category.left_out == left_out
+        assert category.left_out == (LeftOut(root / "masks/y.png", OUTSIDE),)
         others = read(root, **options)
         assert others.describe() == "4 training, 2 test images (1 good, 1 a_b)"
 
