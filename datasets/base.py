@@ -1,7 +1,7 @@
 """Terms that all layouts share: sample, mask, category, skipped file, and the error."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -150,10 +150,12 @@ class LeftOut:
     Attributes:
         path: The file.
         reason: Why it is not used, in a few words that are the same for all such files.
+        by_split: Whether the split leaves it out, as in the published protocols.
     """
 
     path: Path
     reason: str
+    by_split: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,8 +168,8 @@ class Sample:
         defect_type: ``good``, or the name of the defect, for example ``broken_large``.
         mask: The ground-truth mask of a defective image; None for a good image, and for a
             defective image without a mask.
-        name: Name in the names of figures, different for the images of one defect type; the stem of
-            the file by default.
+        name: Name in the names of figures, where it follows the defect type, so that they differ;
+            the stem of the file by default.
     """
 
     path: Path
@@ -208,6 +210,7 @@ class Category:
             the samples with `Sample.has_ground_truth`.
         left_out: Files that were found with the images and are not used.
         notes: What was assumed or cannot be measured, one sentence each.
+        facts: What was done as it should be, likewise: how images were held out, for example.
         benchmark: Name of the published dataset that has this category; empty for other data.
         saturations: Saturation thresholds of the mask files; empty without.
     """
@@ -218,6 +221,7 @@ class Category:
     has_masks: bool
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
     benchmark: str = ""
     saturations: tuple[Saturation, ...] = ()
 
@@ -239,12 +243,19 @@ class Category:
         return replace(self, train=train, test=test, has_masks=self.has_masks and has_masks)
 
     def remarks(self) -> list[str]:
-        """Return the notes, and for each reason the number of skipped files."""
-        reasons = Counter(left.reason for left in self.left_out)
-        first = {left.reason: left.path for left in reversed(self.left_out)}
-        files = [
-            f"{count} {'file' if count == 1 else 'files'} skipped: {reason} "
-            f"({'' if count == 1 else 'for example '}{first[reason]})"
-            for reason, count in reasons.items()
-        ]
-        return [*self.notes, *files]
+        """Return the facts and notes, and for each reason the number of skipped files."""
+        return [*self.facts, *self.notes, *_count(self.left_out)]
+
+    def findings(self) -> list[str]:
+        """Return those remarks that may be faults of the data."""
+        return [*self.notes, *_count([left for left in self.left_out if not left.by_split])]
+
+
+def _count(left_out: Sequence[LeftOut]) -> list[str]:
+    reasons = Counter(left.reason for left in left_out)
+    first = {left.reason: left.path for left in reversed(left_out)}
+    return [
+        f"{count} {'file' if count == 1 else 'files'} skipped: {reason} "
+        f"({'' if count == 1 else 'for example '}{first[reason]})"
+        for reason, count in reasons.items()
+    ]

@@ -17,16 +17,14 @@ LABELS = "Label"
 
 def match(path: Path) -> str | None:
     """Return an empty text if a folder is in this layout, what it lacks, or None."""
-    categories = category_folders(path, is_category)
-    if not categories:
-        return None
-    lacking = [
-        f"{name}/{split}/{LABELS}"
-        for name, folder in sorted(categories.items())
+    labelled = {
+        f"{name}/{split}/{LABELS}": has_folder(folder / split, LABELS)
+        for name, folder in sorted(category_folders(path, is_category).items())
         for split in FOLDERS.values()
-        if not has_folder(folder / split, LABELS)
-    ]
-    return lacking[0] if lacking else ""
+    }
+    if not any(labelled.values()):  # folders Train and Test alone are in MVTec AD's layout
+        return None
+    return next((name for name, is_there in labelled.items() if not is_there), "")
 
 
 def find_categories(path: Path, options: ReadOptions) -> list[str]:

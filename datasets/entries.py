@@ -74,6 +74,7 @@ def make_category(
     *,
     left_out: Sequence[LeftOut] = (),
     notes: Sequence[str] = (),
+    facts: Sequence[str] = (),
 ) -> Category:
     """Make a category of the images that a layout found.
 
@@ -88,11 +89,12 @@ def make_category(
         options: What to read.
         left_out: Files that the layout skipped.
         notes: What the layout assumed.
+        facts: What is to be known about the images.
 
     Raises:
         DatasetError: There is no training image, or no test image although one is expected.
     """
-    entries, notes = list(entries), list(notes)
+    entries, facts = list(entries), list(facts)
     is_split = any(entry.split for entry in entries)
     held_out = set() if options.training_only else _hold_out(root, entries, options)
     train = [
@@ -106,10 +108,16 @@ def make_category(
     unused = [*left_out, *_unused(entries)]
     if options.training_only:
         if not is_split:
-            notes.append("the data have no split: all good images are training images")
+            facts.append("the data have no split: all good images are training images")
         samples = _samples(name, root, train)
         return Category(
-            name, samples, (), has_masks=False, left_out=tuple(unused), notes=tuple(notes)
+            name,
+            samples,
+            (),
+            has_masks=False,
+            left_out=tuple(unused),
+            notes=tuple(notes),
+            facts=tuple(facts),
         )
     test = [
         e for e in entries
@@ -122,12 +130,12 @@ def make_category(
         )
     test.sort(key=lambda entry: (entry.defect_type != GOOD, entry.defect_type))
     if held_out:
-        notes.append(
+        facts.append(
             f"{len(held_out)} of {len(held_out) + sum(not e.split for e in train)} good images "
             f"are held out for testing (--holdout {options.holdout:g}, --seed {options.seed})"
         )
     elif options.holdout != DEFAULT_HOLDOUT:
-        notes.append("--holdout has no effect: the data have a split")
+        facts.append("--holdout has no effect: the data have a split")
     samples = _samples(name, root, test)
     return Category(
         name,
@@ -136,6 +144,7 @@ def make_category(
         has_masks=any(sample.mask is not None for sample in samples),
         left_out=tuple(unused),
         notes=(*notes, *_gaps(samples)),
+        facts=tuple(facts),
     )
 
 
@@ -156,23 +165,31 @@ def _unused(entries: Sequence[Entry]) -> list[LeftOut]:
     """Return the images of a split that are neither learned nor tested."""
     reasons = {TRAIN: "defective images of the training split", VALIDATION: "validation images"}
     return [
-        LeftOut(entry.path, reasons[entry.split])
+        LeftOut(entry.path, reasons[entry.split], by_split=True)
         for entry in entries
         if entry.split == VALIDATION or (entry.split == TRAIN and entry.defect_type != GOOD)
     ]
 
 
 def _samples(name: str, root: Path, entries: Sequence[Entry]) -> tuple[Sample, ...]:
-    """Return samples; images of equal stems and types are named by their paths below the root."""
-    stems = Counter((entry.defect_type, entry.path.stem.lower()) for entry in entries)
-    taken, samples = set(), []
+    """Return samples, each with a name of its own: its stem, or else its path below the root.
+
+    Names differ after their defect types and without regard to case, as in names of figures.
+    """
+
+    def in_figures(entry: Entry, title: str) -> str:
+        return f"{entry.defect_type}_{title}".lower()
+
+    stems = Counter(in_figures(entry, entry.path.stem) for entry in entries)
+    taken = {stem for stem, count in stems.items() if count == 1}
+    samples = []
     for entry in entries:
         title = entry.path.stem
-        if stems[entry.defect_type, title.lower()] > 1:
+        if stems[in_figures(entry, title)] > 1:
             title = relative_name(entry.path.with_suffix(""), root).strip("/").replace("/", "_")
-            while (entry.defect_type, title.lower()) in taken:
+            while in_figures(entry, title) in taken:
                 title += "_"
-            taken.add((entry.defect_type, title.lower()))
+            taken.add(in_figures(entry, title))
         samples.append(Sample(entry.path, name, entry.defect_type, entry.mask, title))
     return tuple(samples)
 

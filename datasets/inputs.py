@@ -75,6 +75,19 @@ def find_items(
             yield from search.find_path(path)
 
 
+def find_listed(path: str, notes: Notes) -> Iterator[Item]:
+    """Find images at a path of a list: a file or folder, and no pattern or camera.
+
+    Args:
+        path: The path.
+        notes: Collects what is skipped.
+
+    Yields:
+        Items, as `find_items`.
+    """
+    yield from _Search(1, notes).find_path(path)
+
+
 def watch_folder(
     folder: Path, *, frame_stride: int = 1, notes: Notes | None = None
 ) -> Iterator[Item | None]:

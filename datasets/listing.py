@@ -5,7 +5,7 @@ Only files with an unusual ending are opened, to see whether they are images.
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -112,13 +112,20 @@ def list_files(path: Path, *, unique: bool = True) -> Listing:
     return Listing(tuple(images), tuple(left_out))
 
 
-def list_below(path: Path) -> Listing:
-    """List the files of a folder and of all its subfolders, in order of names."""
+def list_below(path: Path, without: Collection[Path] = ()) -> Listing:
+    """List the files of a folder and of its subfolders, except some, in order of names."""
     listing = list_files(path)
     for folder in list_folders(path):
-        below = list_below(folder)
+        if folder in without:
+            continue
+        below = list_below(folder, without)
         listing = Listing(listing.images + below.images, listing.left_out + below.left_out)
     return listing
+
+
+def images_below(path: Path) -> list[Path]:
+    """Return the images of a folder and of its subfolders, judged by their names."""
+    return sorted(file for file in path.rglob("*") if is_image(file))
 
 
 def category_folders(path: Path, is_category: Callable[[Path], bool]) -> dict[str, Path]:
@@ -171,19 +178,43 @@ def find_mask(stem: str, masks: dict[str, Path]) -> Path | None:
 
 
 def split_masks(files: Iterable[Path]) -> tuple[list[Path], dict[Path, Path]]:
-    """Separate masks in the folder of their images, such as ``1_mask.png`` and ``1.png``.
+    """Separate masks among their images, such as ``1_mask.png`` and ``1.png``.
 
     Returns:
         The images, and the mask of each image that has one.
+
+    Raises:
+        DatasetError: A mask has several images, none of them in its folder, or an image has several
+            masks.
     """
-    by_stem = {file.stem: file for file in files}
-    masks = {}
-    for stem, file in by_stem.items():
-        for ending in filter(None, MASK_ENDINGS):
-            if stem.endswith(ending) and stem.removesuffix(ending) in by_stem:
-                masks[by_stem[stem.removesuffix(ending)]] = file
+    files = list(files)
+    by_stem: dict[str, list[Path]] = {}
+    for file in files:
+        by_stem.setdefault(file.stem, []).append(file)
+    masks: dict[Path, Path] = {}
+    for file in files:
+        image = _image_of(file, by_stem)
+        if image is not None and masks.setdefault(image, file) != file:
+            raise DatasetError(f"expected one mask of {image}, found {masks[image]} and {file}")
     found = set(masks.values())
-    return [file for file in by_stem.values() if file not in found], masks
+    return [file for file in files if file not in found], masks
+
+
+def _image_of(file: Path, by_stem: Mapping[str, list[Path]]) -> Path | None:
+    """Return the image that a file is the mask of: in its folder, or the only one of its stem."""
+    for ending in filter(None, MASK_ENDINGS):
+        if not file.stem.endswith(ending):
+            continue
+        images = by_stem.get(file.stem.removesuffix(ending), [])
+        images = [image for image in images if image.parent == file.parent] or images
+        if len(images) > 1:
+            raise DatasetError(
+                f"expected the image of the mask {file} next to it, found {images[0]} and "
+                f"{images[1]}: give the folder of the masks (--mask_dir)"
+            )
+        if images:
+            return images[0]
+    return None
 
 
 def _kind(file: Path) -> str:

@@ -5,15 +5,16 @@ PATH/<category>/test/good/000.png
 PATH/<category>/test/<defect type>/000.png
 PATH/<category>/ground_truth/<defect type>/000_mask.png, or 000.png, or 000/<any>.png
 
-The good folder may have another usual name, such as ``ok`` of BTAD. PATH may be the folder of one
-category. Defective training images, as VAD has them, are not used.
+The good folder may have another usual name, such as ``ok`` of BTAD, and so may the folders of the
+splits, such as ``Training`` and ``TEST``. PATH may be the folder of one category. Defective
+training images, as VAD has them, are not used.
 """
 
 from pathlib import Path
 
-from datasets.base import Category
-from datasets.entries import TEST, ReadOptions
-from datasets.listing import category_folder, category_folders, has_folder
+from datasets.base import Category, DatasetError, LeftOut
+from datasets.entries import SPLIT_NAMES, TEST, TRAIN, VALIDATION, ReadOptions
+from datasets.listing import category_folder, category_folders, images_below, list_folders, plain
 from datasets.type_folders import Found, read_training, read_types
 
 
@@ -23,7 +24,7 @@ def match(path: Path) -> str | None:
 
 
 def find_categories(path: Path, options: ReadOptions) -> list[str]:
-    """Return the names of the categories: folders with a subfolder ``train`` or ``test``."""
+    """Return the names of the categories: folders with a subfolder of a split."""
     return sorted(category_folders(path, is_category))
 
 
@@ -41,16 +42,40 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
 
 
 def read_splits(root: Path, options: ReadOptions) -> Found:
-    """List the training images, and the test images if they are to be read, of a category."""
-    found = read_training(root / "train")
+    """List the images of a category: the training images, and what else is to be read."""
+    found = read_training(_split_folder(root, TRAIN))
     if options.training_only:
         return found
-    truth = root / "ground_truth"
+    found += Found(
+        left_out=tuple(
+            LeftOut(file, "validation images", by_split=True)
+            for folder in _split_folders(root, VALIDATION)
+            for file in images_below(folder)
+        )
+    )
+    truth = next((f for f in list_folders(root) if plain(f.name) == "groundtruth"), None)
     return found + read_types(
-        root / "test", TEST, lambda folder: truth / folder.name if truth.is_dir() else None
+        _split_folder(root, TEST), TEST, lambda folder: truth and truth / folder.name
     )
 
 
 def is_category(folder: Path) -> bool:
     """Return whether a folder is a category in this layout."""
-    return has_folder(folder, "train") or has_folder(folder, "test")
+    return bool(_split_folders(folder, TRAIN) or _split_folders(folder, TEST))
+
+
+def _split_folder(root: Path, split: str) -> Path:
+    """Return the folder of a split; without one, where it is expected.
+
+    Raises:
+        DatasetError: There are several.
+    """
+    folders = _split_folders(root, split) or [root / split]
+    if len(folders) > 1:
+        names = " and ".join(folder.name for folder in folders)
+        raise DatasetError(f"expected one folder of {split} images in {root}, found {names}")
+    return folders[0]
+
+
+def _split_folders(root: Path, split: str) -> list[Path]:
+    return [f for f in list_folders(root) if SPLIT_NAMES.get(f.name.lower()) == split]

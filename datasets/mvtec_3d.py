@@ -14,6 +14,7 @@ from datasets.entries import TEST, VALIDATION, ReadOptions
 from datasets.listing import category_folder, category_folders, has_folder, list_folders
 from datasets.type_folders import read_training, read_types
 
+COLOUR, DEPTHS = "rgb", "xyz"
 SPLITS = ("train", "validation", "test")
 
 
@@ -21,8 +22,8 @@ def match(path: Path) -> str | None:
     """Return an empty text if a folder is in this layout, what it lacks, or None."""
     if category_folders(path, is_category):
         return ""
-    depths = category_folders(path, lambda folder: _has(folder, "xyz"))
-    return f"{next(iter(depths))}/train/good/rgb" if depths else None
+    depths = category_folders(path, lambda folder: _has(folder, DEPTHS))
+    return f"{next(iter(depths))}/train/good/{COLOUR}" if depths else None
 
 
 def find_categories(path: Path, options: ReadOptions) -> list[str]:
@@ -37,17 +38,17 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
         DatasetError: There is no such category, a folder is missing or empty, or a mask is missing.
     """
     root = category_folder(path, name, is_category)
-    found = read_training(root / "train", inside="rgb")
+    found = read_training(root / "train", inside=COLOUR)
     if not options.training_only:
-        found += read_types(root / "test", TEST, lambda folder: folder / "gt", inside="rgb")
+        found += read_types(root / "test", TEST, lambda folder: folder / "gt", inside=COLOUR)
         if has_folder(root, "validation"):
-            found += read_types(root / "validation", VALIDATION, inside="rgb")
+            found += read_types(root / "validation", VALIDATION, inside=COLOUR)
     return found.category(root, name, options)
 
 
 def is_category(folder: Path) -> bool:
     """Return whether a folder is a category in this layout."""
-    return _has(folder, "rgb")
+    return _has(folder, COLOUR)
 
 
 def _has(folder: Path, name: str) -> bool:

@@ -45,13 +45,13 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     if not options.training_only:
         test, truth = root / "test_public", root / "test_public/ground_truth"
         public = read_types(test, TEST, lambda folder: truth / folder.name)
-        found += public + Found(notes=(_count_conditions(public),))
+        found += public + Found(facts=(_count_conditions(public),))
         if has_folder(root, "validation"):
             found += read_types(root / "validation", VALIDATION)
         for folder in PRIVATE:
             images = list_files(root / folder).images
             reason = f"images of {folder}, which has no labels"
-            found += Found(left_out=tuple(LeftOut(file, reason) for file in images))
+            found += Found(left_out=tuple(LeftOut(file, reason, by_split=True) for file in images))
     return found.category(root, name, options)
 
 

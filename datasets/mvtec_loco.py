@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasets.base import Category, DatasetError, Saturation
-from datasets.entries import VALIDATION, ReadOptions
+from datasets.entries import ReadOptions
 from datasets.json_files import MALFORMED, read_json
 from datasets.listing import category_folder, category_folders, has_folder
 from datasets.mvtec import is_category as has_splits
 from datasets.mvtec import read_splits
-from datasets.type_folders import Found, read_types
+from datasets.type_folders import Found
 
 TYPES = ("logical_anomalies", "structural_anomalies")
 CONFIG = "defects_config.json"
@@ -44,8 +44,6 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     found = read_splits(root, options)
     saturations: tuple[Saturation, ...] = ()
     if not options.training_only:
-        if has_folder(root, "validation"):
-            found += read_types(root / "validation", VALIDATION)
         if (root / CONFIG).is_file():
             saturations = read_saturations(root / CONFIG)
         else:

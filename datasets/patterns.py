@@ -34,7 +34,9 @@ def expand_pattern(pattern: str, notes: Notes) -> list[str]:
         pattern: The pattern.
         notes: Collects the folders that are skipped.
     """
-    return sorted({str(Path(match)) for match in _expand(pattern, notes)})
+    matches = {str(Path(match)) for match in _expand(pattern, notes)}
+    # By each name, so that a folder comes before what is in it: as text, "(a)" is before ".".
+    return sorted(matches, key=lambda match: Path(match).parts)
 
 
 def _expand(pattern: str, notes: Notes) -> Iterator[str]:

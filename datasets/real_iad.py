@@ -57,8 +57,8 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
             f"({error!r})"
         ) from error
     others = [size for size in SIZES if has_folder(path, size) and size != images.name]
-    notes = [f"images of {images.name}; not used: {', '.join(others)}"] if others else []
-    return make_category(root, name, entries, options, notes=notes)
+    facts = [f"images of {images.name}; not used: {', '.join(others)}"] if others else []
+    return make_category(root, name, entries, options, facts=facts)
 
 
 def _entry(root: Path, record: dict[str, str], normal: str, split: str, source: Path) -> Entry:

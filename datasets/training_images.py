@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TextIO
 
 from datasets.base import GOOD, Category, DatasetError, Sample
-from datasets.inputs import find_items
+from datasets.inputs import STANDARD_INPUT, find_items, find_listed
 from datasets.items import Item
 from datasets.listing import (
+    has_folder,
     has_images,
     is_defective_name,
     is_good_name,
@@ -18,7 +19,9 @@ from datasets.listing import (
     plain,
     split_masks,
 )
+from datasets.mvtec_3d import COLOUR, DEPTHS
 from datasets.notes import Notes
+from datasets.path_list import read_paths
 from datasets.patterns import has_pattern
 
 TRAIN_NAMES = frozenset({"train", "training"})
@@ -34,7 +37,8 @@ def read_training_images(
 ) -> Category:
     """List the training images at some paths.
 
-    Of a category of a dataset, the normal training images are taken, and this is logged.
+    Of a category of a dataset, the normal training images are taken, and this is logged. A path of
+    a list is treated like one that is given itself.
 
     Args:
         paths: Files, folders and patterns, as `find_items` takes them.
@@ -47,18 +51,29 @@ def read_training_images(
             or test images among the files of a folder or pattern; the message lists the folders to
             choose from.
     """
-    samples = []
+    images: list[Path] = []
     for path in paths:
-        chosen = _training_folder(Path(path))
-        searched = path if chosen is None else str(chosen)
-        images = [_image_of(item) for item in find_items([searched], listed=listed, notes=notes)]
-        root = chosen or _root(path)
-        if root is not None:
-            _check_normal(root, images, is_pattern=not Path(path).is_dir())
-        samples += [Sample(image, category, GOOD) for image in images]
-    if not samples:
+        if path == STANDARD_INPUT:
+            for text in read_paths(listed, notes):
+                images += _find_images(text, notes, is_listed=True)
+        else:
+            images += _find_images(path, notes)
+    if not images:
         raise DatasetError(f"expected images to learn, found none: {', '.join(paths)}")
-    return Category(category, tuple(samples), (), has_masks=False)
+    samples = tuple(Sample(image, category, GOOD) for image in images)
+    return Category(category, samples, (), has_masks=False)
+
+
+def _find_images(path: str, notes: Notes, *, is_listed: bool = False) -> list[Path]:
+    """Return the normal images at a path; one of a list is no pattern."""
+    chosen = _training_folder(Path(path))
+    searched = path if chosen is None else str(chosen)
+    items = find_listed(searched, notes) if is_listed else find_items([searched], notes=notes)
+    images = [_image_of(item) for item in items]
+    root = chosen or _root(path)
+    if root is not None:
+        _check_normal(root, images, is_pattern=not Path(path).is_dir())
+    return images
 
 
 def _training_folder(path: Path) -> Path | None:
@@ -87,9 +102,13 @@ def _training_folder(path: Path) -> Path | None:
             f"{_choices(below)}"
         )
     others = [folder.name for folder in folders if folder not in training]
+    chosen = normal[0]
+    if has_folder(chosen, COLOUR) and has_folder(chosen, DEPTHS):
+        chosen = chosen / COLOUR
+        others.append(DEPTHS)
     beside = f", not {', '.join(others)}" if others else ""
-    log.info("%s is a category of a dataset: learning %s%s", path, normal[0], beside)
-    return normal[0]
+    log.info("%s is a category of a dataset: learning %s%s", path, chosen, beside)
+    return chosen
 
 
 def _root(path: str) -> Path | None:
@@ -111,7 +130,7 @@ def _image_of(item: Item) -> Path:
 
 
 def _check_normal(root: Path, images: Sequence[Path], *, is_pattern: bool) -> None:
-    """Raise DatasetError if there are masks, defects or test images among the images of a folder.
+    """Raise DatasetError if there are masks, defects, test images or depths among normal images.
 
     Args:
         root: The folder.
@@ -156,6 +175,8 @@ def _find_foreign_folder(root: Path, folders: Iterable[Path]) -> str:
     for parent, names in beside_good.items():
         others = sorted(name for name in names if not is_good_name(name))
         good = sorted(names.difference(others))
+        if {COLOUR, DEPTHS} <= names:
+            return f"depths in {parent / DEPTHS}"
         if good and others:
             return f"{parent / others[0]} next to {good[0]}, which may be defects or masks"
     return ""

@@ -9,11 +9,14 @@ from datasets.entries import TRAIN, Entry, ReadOptions, make_category
 from datasets.listing import (
     Listing,
     find_mask,
+    images_below,
     index_masks,
     is_good_name,
     list_files,
     list_folders,
 )
+
+INNER = "images in folders that are too deep for this layout"
 
 
 @dataclass(frozen=True)
@@ -24,23 +27,32 @@ class Found:
         entries: Images.
         left_out: Files that are not used.
         notes: What was assumed.
+        facts: What is to be known about the images.
     """
 
     entries: tuple[Entry, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
 
     def __add__(self, other: "Found") -> "Found":
         return Found(
             self.entries + other.entries,
             self.left_out + other.left_out,
             self.notes + other.notes,
+            self.facts + other.facts,
         )
 
     def category(self, root: Path, name: str, options: ReadOptions) -> Category:
         """Make a category of what was found, as `make_category` does."""
         return make_category(
-            root, name, self.entries, options, left_out=self.left_out, notes=self.notes
+            root,
+            name,
+            self.entries,
+            options,
+            left_out=self.left_out,
+            notes=self.notes,
+            facts=self.facts,
         )
 
 
@@ -117,12 +129,14 @@ def read_types(
 def _read_type(folder: Path, split: str, images: Path, masks: Path | None = None) -> Found:
     """List the images of one type."""
     listing = list_files(images)
+    inner = [file for f in list_folders(images) if f != masks for file in images_below(f)]
+    left_out = (*(LeftOut(file, INNER) for file in inner), *listing.left_out)
     if is_good_name(folder.name):
         entries = tuple(Entry(file, GOOD, split) for file in listing.images)
-        return Found(entries, listing.left_out)
+        return Found(entries, left_out)
     if masks is None:
         entries = tuple(Entry(file, folder.name, split) for file in listing.images)
-        return Found(entries, listing.left_out)
+        return Found(entries, left_out)
     single = index_masks(list_files(masks).images)
     several = {subfolder.name: list_files(subfolder).images for subfolder in list_folders(masks)}
     entries = []
@@ -134,4 +148,4 @@ def _read_type(folder: Path, split: str, images: Path, masks: Path | None = None
                 f"expected the mask {masks / file.stem}_mask.png of the defective image {file}"
             )
         entries.append(Entry(file, folder.name, split, MaskFiles(paths)))
-    return Found(tuple(entries), listing.left_out)
+    return Found(tuple(entries), left_out)

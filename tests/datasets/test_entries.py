@@ -47,7 +47,7 @@ class TestHoldOut:
         learned = {s.path for s in category.train}
         assert (len(held_out), len(learned)) == (3, 7)
         assert held_out | learned == {entry.path for entry in good(10)}
-        assert category.notes == (
+        assert category.facts == (
             "3 of 10 good images are held out for testing (--holdout 0.3, --seed 0)",
         )
 
@@ -78,14 +78,14 @@ class TestHoldOut:
         category = make(entries, holdout=0.5)
         assert names(category.train) == ["good/000.png", "good/001.png", "good/002.png"]
         assert names(category.test) == ["other/000.png", "other/001.png", "bad/0.png"]
-        assert category.notes == ("--holdout has no effect: the data have a split",)
-        assert make(entries).notes == ()
+        assert category.facts == ("--holdout has no effect: the data have a split",)
+        assert make(entries).facts == ()
 
     def test_training_alone_learns_all_good_images(self):
         category = make([*good(10), bad()], training_only=True)
         assert len(category.train) == 10
         assert (category.test, category.has_masks) == ((), False)
-        assert category.notes == ("the data have no split: all good images are training images",)
+        assert category.facts == ("the data have no split: all good images are training images",)
 
 
 def test_what_is_neither_learned_nor_tested_is_left_out_with_its_reason():
@@ -97,8 +97,8 @@ def test_what_is_neither_learned_nor_tested_is_left_out_with_its_reason():
         bad("b.png", TEST),
     ]
     assert make(entries).left_out == (
-        LeftOut(ROOT / "a.png", "defective images of the training split"),
-        LeftOut(ROOT / "valid/000.png", "validation images"),
+        LeftOut(ROOT / "a.png", "defective images of the training split", by_split=True),
+        LeftOut(ROOT / "valid/000.png", "validation images", by_split=True),
     )
 
 
@@ -144,6 +144,20 @@ class TestReports:
             "1 file skipped: validation images (c)",
         ]
 
+    def test_findings_are_the_remarks_that_may_be_faults(self):
+        entries = [*good(4), bad(mask=None), *good(1, VALIDATION, "valid")]
+        left_out = [LeftOut(Path("a"), "a video")]
+        category = make_category(ROOT, "nut", entries, ReadOptions(), left_out=left_out)
+        assert category.findings() == [
+            "no defective test image has a mask: there are no metrics of pixels",
+            "1 file skipped: a video (a)",
+        ]
+        assert category.remarks() == [
+            "1 of 4 good images are held out for testing (--holdout 0.2, --seed 0)",
+            *category.findings(),
+            f"1 file skipped: validation images ({ROOT / 'valid/000.png'})",
+        ]
+
     def test_no_training_image(self):
         with pytest.raises(DatasetError, match=r"training images without defects of nut in data"):
             make([bad()])
@@ -167,6 +181,20 @@ class TestNames:
         entries = [*good(1, TRAIN)]
         entries += [bad(name, TEST) for name in ("a/b/1.png", "a_b/1.png", "a/b/1.jpg")]
         assert [sample.name for sample in make(entries).test] == ["a_b_1", "a_b_1_", "a_b_1__"]
+
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_and_where_a_path_gives_the_name_of_another_image(self, order):
+        files = ["a_1.png", "a/1.png", "b/1.png"][::order]
+        category = make([*good(1, TRAIN), *(bad(file, TEST) for file in files)])
+        assert [sample.name for sample in category.test] == ["a_1", "a_1_", "b_1"][::order]
+
+    def test_and_where_a_name_continues_the_defect_type(self):
+        entries = [bad("x/a_1.png", TEST, kind="x"), bad("x/a/1.png", TEST, kind="x_a")]
+        category = make([*good(1, TRAIN), *entries])
+        assert [(sample.defect_type, sample.name) for sample in category.test] == [
+            ("x", "x_a_1"),
+            ("x_a", "x_a_1"),
+        ]
 
 
 @pytest.mark.parametrize(

@@ -350,6 +350,10 @@ class TestPatterns:
         images("p/b.png", "p/a/c.png", "p/a/d/e.png")
         assert sorted(names(pattern)) == ["p/a/c.png", "p/a/d/e.png", "p/b.png"]
 
+    def test_also_from_a_folder_whose_name_sorts_before_the_current_one(self, here):
+        images("(old)/a.png", "new/b.png")
+        assert names("**") == ["(old)/a.png", "new/b.png"]
+
     def test_a_folder_at_any_depth_is_searched_through(self, here):
         images("p/good/1.png", "q/r/good/s/2.png", "q/bad/3.png")
         assert names("**/good") == ["p/good/1.png", "q/r/good/s/2.png"]

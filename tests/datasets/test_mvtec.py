@@ -294,3 +294,49 @@ class TestReadTraining:
     def test_what_is_no_categorys_name_is_told(self, root, name):
         with pytest.raises(DatasetError, match=r"name \(widget\), found .* \(--categories\)"):
             read_training(root, name)
+
+
+class TestNamesOfSplits:
+    @pytest.mark.parametrize(
+        ("train", "test", "truth"),
+        [("training", "testing", "ground_truth"), ("TRAIN", "TEST", "GROUND_TRUTH")],
+    )
+    @pytest.mark.parametrize("inside", ["", "widget"])
+    def test_other_usual_names(self, root, train, test, truth, inside):
+        expected = read_category(root, "widget").describe()
+        for name, other in (("train", train), ("test", test), ("ground_truth", truth)):
+            (root / "widget" / name).rename(root / "widget" / other)
+        dataset = open_dataset(root / inside)
+        assert (dataset.layout, dataset.find_categories()) == ("mvtec", ["widget"])
+        category = dataset.read_category("widget")
+        assert (category.describe(), category.has_masks) == (expected, True)
+
+    @pytest.mark.parametrize(("split", "other"), [("train", "Training"), ("test", "Testing")])
+    def test_two_folders_of_one_split(self, root, split, other):
+        touch(root / "widget" / other / "good/9.png")
+        message = f"one folder of {split} images in .*widget, found {other} and {split}"
+        with pytest.raises(DatasetError, match=message):
+            read_category(root, "widget")
+
+    def test_those_of_dagm_without_its_labels(self, root):
+        for name in ("train", "test"):
+            (root / "widget" / name).rename(root / "widget" / name.title())
+        assert open_dataset(root).layout == "mvtec"
+
+
+class TestWhatIsNotRead:
+    @pytest.mark.parametrize("folder", ["train/good", "test/good", "test/crack"])
+    def test_images_in_subfolders(self, root, folder):
+        expected = read_category(root, "widget")
+        for name in ("9.png", "9.jpg", "deep/9.png", "notes.txt"):
+            touch(root / "widget" / folder / "monday" / name)
+        category = read_category(root, "widget")
+        assert category.describe() == expected.describe()
+        (note,) = category.remarks()
+        assert note.startswith("3 files skipped: images in folders that are too deep")
+
+    @pytest.mark.parametrize("name", ["validation/good/0.png", "Val/0.png"])
+    def test_validation_images(self, root, name):
+        touch(root / "widget" / name)
+        left_out = (LeftOut(root / "widget" / name, "validation images", by_split=True),)
+        assert read_category(root, "widget").left_out == left_out

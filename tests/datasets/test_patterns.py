@@ -63,6 +63,13 @@ def test_what_a_pattern_matches(pattern, expected):
     assert has_match(pattern) == bool(expected)
 
 
+def test_a_folder_comes_before_what_is_in_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "(a)/b").mkdir(parents=True)
+    (tmp_path / "(a) c").mkdir()
+    assert expand_pattern("**", Notes()) == [".", "(a)", "(a)/b", "(a) c"]
+
+
 def test_absolute_patterns_give_absolute_paths(root):
     assert expand_pattern(f"{root}/**/b.png", Notes()) == [f"{root}/p/q/b.png"]
 

@@ -8,6 +8,7 @@ from datasets.base import GOOD, DatasetError, LeftOut, MaskFiles
 from datasets.entries import ReadOptions
 from datasets.layouts import open_dataset
 from datasets.listing import GOOD_NAMES, as_name, is_good_name
+from datasets.plain_folder import OUTSIDE
 
 
 def touch(root, *names):
@@ -117,6 +118,69 @@ def test_masks_among_good_images_are_refused(root, ending):
         read(root)
 
 
+class TestSubfolders:
+    """Images in different subfolders may have the same names."""
+
+    def test_every_image_is_read(self, tmp_path):
+        root = touch(tmp_path / "nut", *(f"good/{n}.png" for n in "abc"), "good/monday/a.png")
+        touch(root, "bent/front/0.png", "bent/back/0.png", "bent/0.png")
+        category = read(root, holdout=0.25)
+        good = [s.path for s in (*category.train, *category.test) if not s.is_defective]
+        assert sorted(good) == sorted((root / "good").rglob("*.png"))
+        assert [(s.defect_type, s.name) for s in category.test if s.is_defective] == [
+            ("bent", "0"),
+            ("bent_back", "0"),
+            ("bent_front", "0"),
+        ]
+
+    @pytest.mark.parametrize(
+        "mask",
+        [
+            *("masks/dent/{}/0.png", "masks/{}/0.png", "dent/masks/{}/0.png", "dent/{}/gt/0.png"),
+            *("dent/{}/0_mask.png", "Masks/dent/{}/0_mask.png", "ground_truth/{}/0_mask.bmp"),
+        ],
+    )
+    def test_masks_mirror_the_folders_of_their_images_or_are_next_to_them(self, root, mask):
+        shutil.rmtree(root / "dent")
+        sides = ("back", "front")
+        for side in sides:
+            touch(root, f"dent/{side}/0.png", mask.format(side))
+        found = {s.defect_type: s.mask.paths for s in read(root).test if s.is_defective}
+        assert found == {f"dent_{side}": (root / mask.format(side),) for side in sides}
+
+    @pytest.mark.parametrize("mask", ["masks/dent/0.png", "masks/0.png", "dent/masks/0_mask.png"])
+    def test_masks_without_these_folders(self, root, mask):
+        shutil.rmtree(root / "dent")
+        touch(root, "dent/front/0.png", mask)
+        assert masks(read(root)) == {"0.png": root / mask}
+        touch(root, "dent/back/0.png")
+        with pytest.raises(DatasetError, match=r"a mask of its own for each image"):
+            read(root)
+
+    def test_masks_in_another_folder_of_the_same_type(self, root):
+        touch(root, "dent/drawn/a_mask.png")
+        assert masks(read(root)) == {"a.png": root / "dent/drawn/a_mask.png", "b.png": None}
+        touch(root, "dent/c/a.png")
+        with pytest.raises(DatasetError, match=r"image of the mask .*a_mask.png next to it, found"):
+            read(root)
+
+    @pytest.mark.parametrize(
+        "names", [("dent/a_mask.png", "dent/a_GT.png"), ("masks/a.png", "gt/a.png")]
+    )
+    def test_two_masks_of_one_image(self, root, names):
+        touch(root, *names)
+        with pytest.raises(DatasetError, match="expected one mask of "):
+            read(root)
+
+    def test_a_folder_of_masks_among_good_images_is_refused(self, root):
+        touch(root, "good/masks/0.png", "good/masks/a.png")
+        message = r"good images in .*good, found masks in .*good/masks: .*--mask_dir"
+        with pytest.raises(DatasetError, match=message):
+            read(root)
+        category = read(root, mask_dir="good/masks", holdout=0.5)
+        assert (len(category.train), len(category.left_out)) == (1, 1)
+
+
 class TestImagesAlone:
     def test_a_folder_of_images_is_one_category(self, tmp_path):
         root = touch(tmp_path / "nut", *(f"{n}.jpg" for n in range(5)))
@@ -124,7 +188,6 @@ class TestImagesAlone:
         assert (category.name, len(category.train), len(category.test)) == ("nut", 4, 1)
         assert category.notes == (
             f"the images in {root} are taken as good: it has no subfolder good",
-            "1 of 5 good images are held out for testing (--holdout 0.2, --seed 0)",
             "no test image is defective: there are no metrics",
         )
 
@@ -136,6 +199,15 @@ class TestImagesAlone:
         touch(tmp_path, "nut/0.png", "nut/1.png", "bolt/good/0.png", "bolt/good/1.png", "a.txt")
         dataset = open_dataset(tmp_path)
         assert (dataset.layout, dataset.find_categories()) == ("folder", ["bolt", "nut"])
+
+    @pytest.mark.parametrize("stray", ["overview.png", "good/0.png"])
+    def test_one_category_or_several(self, tmp_path, stray):
+        touch(tmp_path, stray, "nut/good/0.png", "nut/good/1.png", "nut/bent/2.png")
+        with pytest.raises(DatasetError, match=r"one category in .*, found good images .*nut/good"):
+            open_dataset(tmp_path).find_categories()
+        category = read(tmp_path, normal_dir="nut/good", abnormal_dir=("nut/bent",))
+        assert category.describe() == "1 training, 2 test images (1 good, 1 nut_bent)"
+        assert open_dataset(tmp_path / "nut").find_categories() == ["nut"]
 
     def test_images_beside_a_good_folder_are_left_out(self, root):
         touch(root, "stray.png")
@@ -155,6 +227,7 @@ class TestNamedFolders:
         category = read(root, normal_dir="a", abnormal_dir=("b",), mask_dir="d")
         assert masks(category) == {"x.png": root / "d/x.png"}
         assert [s.defect_type for s in category.test] == [GOOD, "b"]
+        assert category.left_out == (LeftOut(root / "c/y.png", OUTSIDE),)
 
     def test_by_default_all_other_folders_are_defective(self, tmp_path):
         root = touch(tmp_path / "nut", "a/0.png", "a/1.png", "b/x.png", "c/y.png", "masks/x.png")
@@ -165,6 +238,23 @@ class TestNamedFolders:
         touch(root, "drawn/a.png")
         category = read(root, mask_dir="drawn")
         assert masks(category) == {"a.png": root / "drawn/a.png", "b.png": None}
+
+    def test_a_file_belongs_to_the_innermost_of_them(self, tmp_path):
+        root = touch(tmp_path / "nut", *(f"a/clean/{n}.png" for n in range(4)), "a/b/x.png")
+        touch(root, "a/clean/c/y.png", "labels/drawn/x.png", "masks/y.png")
+        options = {"normal_dir": "a/clean", "mask_dir": "labels/drawn"}
+        category = read(root, **options, abnormal_dir=("a", "a/clean/c"))
+        assert category.describe() == "3 training, 3 test images (1 good, 1 a_b, 1 a_clean_c)"
+        assert masks(category) == {"x.png": root / "labels/drawn/x.png", "y.png": None}
+        assert category.left_out == (LeftOut(root / "masks/y.png", OUTSIDE),)
+        others = read(root, **options)
+        assert others.describe() == "4 training, 2 test images (1 good, 1 a_b)"
+
+    def test_good_images_next_to_the_other_folders(self, tmp_path):
+        root = touch(tmp_path / "nut", "0.png", "1.png", "dent/x.png", "masks/x.png")
+        category = read(root, normal_dir=".")
+        assert category.describe() == "1 training, 2 test images (1 good, 1 dent)"
+        assert category.left_out == ()
 
     def test_in_a_folder_of_categories(self, tmp_path):
         touch(tmp_path, "nut/a/0.png", "bolt/a/0.png", "other/b/0.png")

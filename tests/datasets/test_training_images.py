@@ -67,6 +67,12 @@ class TestCategories:
             "c is a category of a dataset: learning c/train/good, not ground_truth, test"
         ]
 
+    def test_depths_are_not_learned(self, here, caplog):
+        caplog.set_level(logging.INFO)
+        files("c/train/good/rgb/0.png", "c/train/good/xyz/0.tiff", "c/test/good/rgb/0.png")
+        assert read("c") == ["c/train/good/rgb/0.png"]
+        assert caplog.messages[0].endswith("learning c/train/good/rgb, not test, xyz")
+
     @pytest.mark.parametrize(
         ("names", "count"),
         [
@@ -102,6 +108,8 @@ class TestRefused:
             (("p/good/0.png", "p/scratch/0.png"), "p/scratch next to good"),
             (("p/OK/a/0.png", "p/scratch/0.png"), "p/scratch next to OK"),
             (("p/good/0", "p/OK/0", "p/stain/0", "p/scratch/0"), "p/scratch next to OK"),
+            (("p/rgb/0.png", "p/xyz/0.tiff"), "depths in p/xyz"),
+            (("p/good/rgb/0.png", "p/good/xyz/0.tiff"), "depths in p/good/xyz"),
             (("p/0.png", "p/0_mask.png"), "p/0.png and its mask 0_mask.png"),
             (("p/a/0.png", "p/a/0_GT.bmp"), "p/a/0.png and its mask 0_GT.bmp"),
             (("p/0.jpg", "p/0.png"), "two files of one name, p/0.jpg and 0.png"),
@@ -141,12 +149,30 @@ class TestRefused:
         assert read("p/*") == ["p/0.jpg", "p/0.png"]
 
 
-def test_a_list_of_paths(here):
-    files("p/0.png", "q/1.png")
-    listed = io.StringIO("p\nq/1.png\n")
-    category = read_training_images(["-"], "x", Notes(), listed)
-    assert [str(sample.path) for sample in category.train] == ["p/0.png", "q/1.png"]
-    assert fault("-") == "expected images to learn, found none: -"
+class TestList:
+    def read(self, *lines: str) -> list[str]:
+        category = read_training_images(["-"], "x", Notes(), io.StringIO("\n".join(lines)))
+        return [str(sample.path) for sample in category.train]
+
+    def test_files_and_folders(self, here):
+        files("p/0.png", "q/1.png", "[a]/2.png")
+        assert self.read("p", "q/1.png", "[a]") == ["p/0.png", "q/1.png", "[a]/2.png"]
+        assert fault("-") == "expected images to learn, found none: -"
+
+    def test_of_a_category_the_training_images_are_taken(self, here):
+        files(*MVTEC, "p/0.png")
+        assert self.read("p", "c") == ["p/0.png", "c/train/good/0.png", "c/train/good/1.png"]
+
+    def test_defects_in_a_folder_are_refused(self, here):
+        files("p/0.png", "p/bad/0.png")
+        with pytest.raises(DatasetError, match="found defective images in p/bad: "):
+            self.read("p")
+
+    @pytest.mark.parametrize("path", ["p/*.png", "0"])
+    def test_a_path_is_no_pattern_and_no_camera(self, here, path):
+        files("p/0.png")
+        with pytest.raises(DatasetError, match=rf"no such file or folder: {re.escape(path)}"):
+            self.read(path)
 
 
 def test_other_files_are_noted(here):

@@ -154,7 +154,9 @@ class TestMask:
         if fits:
             mask.check(size)
             return
-        message = f"{own_size[1]}x{own_size[0]}, found {size[1]}x{size[0]}: give a mask for images of this size"
+        message = (
+            f"{own_size[1]}x{own_size[0]}, found {size[1]}x{size[0]}: give a mask for images of"
+        )
         with pytest.raises(PatchCoreError, match=re.escape(message)):
             mask.check(size)
 

@@ -12,7 +12,8 @@ DESCRIPTION = """Check a dataset before it is used: layout, images of each categ
 depths, duplicates within and between training and test images, unreadable files, suspicious masks,
 skipped files, and the published numbers of images. With --model, list the training images that are
 least similar to the others. Exit status: 0 without findings, 1 with findings, 2 if an image cannot
-be read or the dataset cannot be used. A subset of a published dataset is not a finding."""
+be read or the dataset cannot be used. Held-out images, images that the split leaves out, and a
+subset of a published dataset are not findings."""
 
 
 def main(arguments: list[str], *, epilog: str = "") -> int:

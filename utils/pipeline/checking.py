@@ -108,7 +108,8 @@ def check_category(category: Category, options: CheckOptions) -> CategoryCheck:
     for title, position in (("size", 1), ("depth", 2), ("format", 0)):
         check.facts.append(_describe(title, Counter(kind[position] for kind in kinds)))
     check.facts.append(_describe_masks(category))
-    check.findings += category.remarks()
+    check.findings += category.findings()
+    check.facts += [text for text in category.remarks() if text not in check.findings]
     check.findings += [str(note) for note in notes.all()]
     check.findings += _describe_copies(files, len(category.train))
     check.findings += _compare_with_published(category, check)

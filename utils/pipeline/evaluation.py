@@ -210,7 +210,11 @@ def _start_record(
     skipping: Skipping,
 ) -> dict[str, object]:
     notes = [note] if note else []
-    notes += [f"{category.name}: {text}" for category in categories for text in category.notes]
+    notes += [
+        f"{category.name}: {text}"
+        for category in categories
+        for text in (*category.facts, *category.notes)
+    ]
     if RANDOM in options.weights:
         notes.append(
             "RANDOM WEIGHTS: the results are meaningless; use this only to test the program."

@@ -47,6 +47,27 @@ def test_a_dataset_without_fault(data, capsys):
     assert text.endswith("no findings\n")
 
 
+def test_held_out_images_are_no_finding(data, tmp_path, capsys):
+    own = tmp_path / "nut"
+    shutil.copytree(data / "widget/train/good", own / "good")
+    shutil.copytree(data / "widget/test/hole", own / "hole")
+    shutil.copytree(data / "widget/ground_truth/hole", own / "masks")
+    status, text = check(capsys, own)
+    assert status == 0
+    assert "    1 of 6 good images are held out for testing (--holdout 0.2, --seed 0)\n" in text
+    assert text.endswith("no findings\n")
+
+
+def test_images_that_the_split_leaves_out_are_no_finding(data, capsys):
+    widget = data / "widget"
+    shutil.copytree(widget / "test/hole", widget / "train/hole")
+    shutil.move(widget / "test/stain", widget / "validation/stain")
+    status, text = check(capsys, data, "--categories", "widget")
+    assert status == 0
+    assert "    2 files skipped: defective images of the training split" in text
+    assert "    2 files skipped: validation images" in text
+
+
 def test_chosen_categories(data, capsys):
     _, text = check(capsys, "--path_data", data, "--categories", "gadget")
     assert "gadget" in text
