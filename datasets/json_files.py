@@ -9,6 +9,8 @@ from datasets.base import DatasetError
 MAX_BYTES = 1 << 30
 # What a value of another form than expected may cause where it is used.
 MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+# End of an error about a file that only looks like the annotations of images.
+OTHER_LAYOUT = "if it has no annotations, name the layout (--dataset)"
 
 
 def read_json(path: Path) -> object:

@@ -7,12 +7,15 @@ Images without shapes are good. The labels of the shapes are the defect types.
 """
 
 import math
+import os
 from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from datasets.base import GOOD, Category, DatasetError, Ellipse, LeftOut, MaskShapes, Polygon
 from datasets.entries import TRAIN, UNSPLIT, Entry, ReadOptions, make_category, split_in
-from datasets.json_files import MALFORMED, read_json
+from datasets.json_files import MALFORMED, OTHER_LAYOUT, read_json
 from datasets.listing import (
     as_name,
     category_folder,
@@ -22,11 +25,18 @@ from datasets.listing import (
     list_folders,
 )
 
+SUFFIX = ".json"
+# JSON files of a folder that are read to recognise the layout; other programs also write some.
+MAX_TRIED = 9
 REASON = "shapes that enclose no area, or are none of polygon, rectangle and circle"
 
 
 def match(path: Path) -> str | None:
-    """Return an empty text if a folder is in this layout, else None."""
+    """Return an empty text if a folder is in this layout, else None.
+
+    Raises:
+        DatasetError: JSON files next to images cannot be read.
+    """
     return "" if category_folders(path, is_category) else None
 
 
@@ -48,7 +58,7 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
         split = next(filter(None, map(split_in, file.relative_to(root).parent.parts)), UNSPLIT)
         if options.training_only and split not in (TRAIN, UNSPLIT):
             continue
-        source = file.with_suffix(".json")
+        source = file.with_suffix(SUFFIX)
         shapes = {}
         if source.is_file():
             used.add(source)
@@ -74,8 +84,28 @@ def is_category(folder: Path) -> bool:
 
 
 def _is_annotated(folder: Path) -> bool:
-    source = next(iter(sorted(folder.glob("*.json"))), None)
-    return source is not None and "shapes" in _mapping(source)
+    """Return whether one of the first JSON files that are named as an image has shapes."""
+    faults = []
+    for source in islice(_sources(folder), MAX_TRIED):
+        try:
+            if "shapes" in _mapping(source):
+                return True
+        except DatasetError as error:
+            faults.append(error)
+    if faults:
+        raise DatasetError(f"{faults[0]}; {OTHER_LAYOUT}") from faults[0]
+    return False
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    """Yield the JSON files that are named as another file, in order of names."""
+    if not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:  # unlike Path.glob, fast for many files
+        names = [entry.name for entry in entries if not entry.name.startswith(".")]
+    if sources := sorted(name for name in names if name.endswith(SUFFIX)):
+        others = {Path(name).stem for name in names if not name.endswith(SUFFIX)}
+        yield from (folder / name for name in sources if Path(name).stem in others)
 
 
 def _mapping(source: Path) -> dict:

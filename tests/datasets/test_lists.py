@@ -208,8 +208,28 @@ class TestCoco:
 
     def test_what_is_no_json(self, write):
         folder = write({**self.files(), "a.json": "{"})
-        with pytest.raises(DatasetError, match=r"expected JSON in .*a.json"):
+        for path in (folder, folder / "a.json"):
+            with pytest.raises(DatasetError, match=r"expected JSON in .*a.json"):
+                open_dataset(path)
+
+    @pytest.mark.parametrize("place", ["a.json", "annotations/a.json", "train/a.json"])
+    def test_unreadable_annotations_are_refused_and_the_flag_is_named(self, write, place):
+        folder = write({**numbered("0.png", 1), **numbered("train/0.png", 1), place: "{"})
+        with pytest.raises(DatasetError, match=r"JSON in .*a.json.*; if it has no .*\(--dataset\)"):
             open_dataset(folder)
+
+    @pytest.mark.parametrize("name", ["log.json", "nut/settings.json", "nut/._log.json"])
+    @pytest.mark.parametrize("split", ["", "train/"])
+    def test_a_json_file_that_annotates_nothing_may_be_of_any_form(
+        self, write, caplog, name, split
+    ):
+        folder = write({**numbered(f"nut/{split}good/{{}}.png", 2), name: '{"a": 1}\n{"a": 2}\n'})
+        dataset = open_dataset(folder)
+        assert (dataset.layout, dataset.find_categories()) == (
+            "mvtec" if split else "folder",
+            ["nut"],
+        )
+        assert len(caplog.messages) == (name == "log.json")
 
 
 class TestLabelMe:
@@ -257,6 +277,21 @@ class TestLabelMe:
     def test_a_file_without_an_image_is_left_out(self, write):
         category = self.read(write({**self.files(LABELME["shapes"][0]), "gone.json": LABELME}))
         assert [left.path.name for left in category.left_out] == ["gone.json"]
+
+    @pytest.mark.parametrize("name", ["Camera.json", ".0.json"])
+    @pytest.mark.parametrize("content", ["{}", "", "[]"])
+    def test_other_json_files_do_not_hide_the_annotations(self, write, name, content):
+        files = self.files({"label": "dent", "points": BOX, "shape_type": "polygon"})
+        category = self.read(write({**files, name: content}))
+        assert [s.path.name for s in category.test if s.is_defective] == ["bad.png"]
+
+    def test_unreadable_annotations_are_refused(self, write):
+        folder = write({**self.files(), "0.json": "{"})
+        with pytest.raises(DatasetError, match=r"expected JSON in .*0.json"):
+            self.read(folder)
+        (folder / "bad.json").unlink()
+        with pytest.raises(DatasetError, match=r"JSON in .*0.json.*; if it has no .*\(--dataset\)"):
+            self.read(folder)
 
     def test_mistakes(self, write):
         with pytest.raises(DatasetError, match=r"label and points as in LabelMe in .*bad.json"):
