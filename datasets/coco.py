@@ -13,7 +13,7 @@ from pathlib import Path
 
 from datasets.base import GOOD, Category, DatasetError, MaskShapes, Polygon, RunLengths
 from datasets.entries import TRAIN, UNSPLIT, Entry, ReadOptions, make_category, split_in
-from datasets.json_files import MALFORMED, OTHER_LAYOUT, read_json
+from datasets.json_files import MALFORMED, OTHER_LAYOUT, read_json, stated_size
 from datasets.listing import as_name, choose, has_images, is_good_name, list_folders
 
 ANNOTATIONS, IMAGES = "annotations", "images"
@@ -72,7 +72,7 @@ def _read(source: Source, notes: list[str]) -> list[Entry]:
             if not is_good_name(classes.get(record["category_id"], "")):
                 annotations.setdefault(record["image_id"], []).append(record)
         entries = [
-            _entry(source, record["file_name"], annotations.get(record["id"], []), classes)
+            _entry(source, record, annotations.get(record["id"], []), classes)
             for record in content["images"]
         ]
     except MALFORMED as error:
@@ -87,14 +87,15 @@ def _read(source: Source, notes: list[str]) -> list[Entry]:
 
 
 def _entry(
-    source: Source, file_name: str, annotations: list[dict], classes: dict[object, str]
+    source: Source, record: dict, annotations: list[dict], classes: dict[object, str]
 ) -> Entry:
-    path = _find_image(source, file_name)
+    path = _find_image(source, record["file_name"])
     if not annotations:
         return Entry(path, GOOD, source.split)
     names = sorted({classes.get(a["category_id"], "defect") for a in annotations})
     shapes = tuple(shape for annotation in annotations for shape in _shapes(annotation))
-    return Entry(path, as_name("+".join(names)), source.split, MaskShapes(source.path, shapes))
+    mask = MaskShapes(source.path, shapes, stated_size(record, "height", "width"))
+    return Entry(path, as_name("+".join(names)), source.split, mask)
 
 
 def _shapes(annotation: dict) -> list[Polygon | RunLengths]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from datasets.base import GOOD, Category, DatasetError, Ellipse, LeftOut, MaskShapes, Polygon
 from datasets.entries import TRAIN, UNSPLIT, Entry, ReadOptions, make_category, split_in
-from datasets.json_files import MALFORMED, OTHER_LAYOUT, read_json
+from datasets.json_files import MALFORMED, OTHER_LAYOUT, read_json, stated_size
 from datasets.listing import (
     as_name,
     category_folder,
@@ -59,19 +59,17 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
         if options.training_only and split not in (TRAIN, UNSPLIT):
             continue
         source = file.with_suffix(SUFFIX)
-        shapes = {}
+        shapes, size = {}, None
         if source.is_file():
             used.add(source)
-            shapes = _read_shapes(source, skipped)
+            shapes, size = _read_shapes(source, skipped)
         labels = [label for label in shapes if not is_good_name(label)]
         if not labels:
             entries.append(Entry(file, GOOD, split))
             continue
         found = tuple(shape for label in labels for shape in shapes[label])
-        defect_type = as_name("+".join(sorted(labels)))
-        entries.append(
-            Entry(file, defect_type, split, MaskShapes(source, found) if found else None)
-        )
+        mask = MaskShapes(source, found, size) if found else None
+        entries.append(Entry(file, as_name("+".join(sorted(labels))), split, mask))
     left_out: list[LeftOut] = [left for left in listing.left_out if left.path not in used]
     notes = [f"{count} {kind}: {REASON}" for kind, count in skipped.items()]
     return make_category(root, name, entries, options, left_out=left_out, notes=notes)
@@ -113,11 +111,18 @@ def _mapping(source: Path) -> dict:
     return content if isinstance(content, dict) else {}
 
 
-def _read_shapes(source: Path, skipped: Counter[str]) -> dict[str, list[Polygon | Ellipse]]:
-    """Return the shapes by label; a label of shapes without an area has none."""
+def _read_shapes(
+    source: Path, skipped: Counter[str]
+) -> tuple[dict[str, list[Polygon | Ellipse]], tuple[int, int] | None]:
+    """Return the shapes by label, and the size of the image that the file states.
+
+    A label of shapes without an area has none.
+    """
     found: dict[str, list[Polygon | Ellipse]] = {}
     try:
-        for record in _mapping(source)["shapes"]:
+        content = _mapping(source)
+        size = stated_size(content, "imageHeight", "imageWidth")
+        for record in content["shapes"]:
             shapes = found.setdefault(str(record["label"]), [])
             kind = record.get("shape_type") or "polygon"
             shape = _shape(kind, [tuple(map(float, point)) for point in record["points"]])
@@ -130,7 +135,7 @@ def _read_shapes(source: Path, skipped: Counter[str]) -> dict[str, list[Polygon 
             f"expected shapes with label and points as in LabelMe in {source}, found something "
             f"else ({error!r})"
         ) from error
-    return found
+    return found, size
 
 
 def _shape(kind: str, points: list[tuple[float, ...]]) -> Polygon | Ellipse | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.base import DatasetError, MaskFiles
+from datasets.base import MaskFiles
 from datasets.decoding import ImageFile
 from datasets.depth import Decoding
 from datasets.header import Header
@@ -181,7 +181,6 @@ def _check_orientation(
         if must_turn and (size[0] == size[1] or image.header.orientation < 5):
             notes.add(UNMARKED_MASK, path)
         return
-    height, width = mask.marked.shape
     hint = ""
     if mask.marked.shape == size[::-1] and (must_turn or is_marked):
         which, other = ("mask", "image") if is_marked else ("image", "mask")
@@ -189,7 +188,4 @@ def _check_orientation(
             f"; the {which} has an EXIF orientation and the {other} has none, so they are rotated "
             "differently: rotate the pixels of both and remove the EXIF orientation"
         )
-    raise DatasetError(
-        f"expected a mask of the size of its image, {size[1]}x{size[0]}, found {width}x{height}: "
-        f"{path}, mask of {image.path}{hint}"
-    )
+    raise image.mask_of_other_size(size, mask.marked.shape, path, hint)
