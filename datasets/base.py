@@ -106,10 +106,12 @@ class MaskShapes:
     Attributes:
         source: The annotation file.
         shapes: At least one defective region; they are joined.
+        size: (height, width) of the image that they were drawn on; None if it is not known.
     """
 
     source: Path
     shapes: tuple[Polygon | Ellipse | RunLengths, ...]
+    size: tuple[int, int] | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -7,16 +7,21 @@ PATH/train/_annotations.coco.json, PATH/test/_annotations.coco.json
 Images without annotations are good. The names of the annotations' classes are the defect types.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.base import GOOD, Category, DatasetError, MaskShapes, Polygon, RunLengths
 from datasets.entries import TRAIN, UNSPLIT, Entry, ReadOptions, make_category, split_in
-from datasets.json_files import MALFORMED, read_json
-from datasets.listing import as_name, choose, is_good_name, list_folders
+from datasets.json_files import MALFORMED, OTHER_LAYOUT, read_json, stated_size
+from datasets.listing import as_name, choose, has_images, is_good_name, list_folders
+
+ANNOTATIONS, IMAGES = "annotations", "images"
 
 # A folder with more JSON files than these has one per image.
 MAX_FILES = 9
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,11 @@ class Source:
 
 
 def match(path: Path) -> str | None:
-    """Return an empty text if a file or folder is in this layout, else None."""
+    """Return an empty text if a file or folder is in this layout, else None.
+
+    Raises:
+        DatasetError: A JSON file that may annotate images cannot be read.
+    """
     return "" if _find_files(path) else None
 
 
@@ -63,7 +72,7 @@ def _read(source: Source, notes: list[str]) -> list[Entry]:
             if not is_good_name(classes.get(record["category_id"], "")):
                 annotations.setdefault(record["image_id"], []).append(record)
         entries = [
-            _entry(source, record["file_name"], annotations.get(record["id"], []), classes)
+            _entry(source, record, annotations.get(record["id"], []), classes)
             for record in content["images"]
         ]
     except MALFORMED as error:
@@ -78,14 +87,15 @@ def _read(source: Source, notes: list[str]) -> list[Entry]:
 
 
 def _entry(
-    source: Source, file_name: str, annotations: list[dict], classes: dict[object, str]
+    source: Source, record: dict, annotations: list[dict], classes: dict[object, str]
 ) -> Entry:
-    path = _find_image(source, file_name)
+    path = _find_image(source, record["file_name"])
     if not annotations:
         return Entry(path, GOOD, source.split)
     names = sorted({classes.get(a["category_id"], "defect") for a in annotations})
     shapes = tuple(shape for annotation in annotations for shape in _shapes(annotation))
-    return Entry(path, as_name("+".join(names)), source.split, MaskShapes(source.path, shapes))
+    mask = MaskShapes(source.path, shapes, stated_size(record, "height", "width"))
+    return Entry(path, as_name("+".join(names)), source.split, mask)
 
 
 def _shapes(annotation: dict) -> list[Polygon | RunLengths]:
@@ -105,11 +115,11 @@ def _find_image(source: Source, file_name: str) -> Path:
     """Return an image's file: in the JSON file's folder, in ``images``, or in the folder above."""
     here, above = source.path.parent, source.path.parent.parent
     of_split = [f for f in list_folders(above) if source.split and split_in(f.name) == source.split]
-    for folder in (here, here / "images", above, above / "images", *of_split):
+    for folder in (here, here / IMAGES, above, above / IMAGES, *of_split):
         if (folder / file_name).is_file():
             return folder / file_name
     raise DatasetError(
-        f"expected the image {file_name}, which {source.path} lists, in {here}, {here / 'images'} "
+        f"expected the image {file_name}, which {source.path} lists, in {here}, {here / IMAGES} "
         f"or {above}, found none"
     )
 
@@ -135,18 +145,37 @@ def _find_files(path: Path) -> list[Path]:
     """Return the JSON files in COCO's format: the path, or those in a folder of a usual place."""
     if path.is_file():
         return [path] if path.suffix.lower() == ".json" and _is_coco(path) else []
-    folders = [path, path / "annotations"]
+    folders = [path, path / ANNOTATIONS]
     folders += [folder for folder in list_folders(path) if split_in(folder.name)]
     found = []
     for folder in folders:
-        files = sorted(folder.glob("*.json"))
-        found += [f for f in files if _is_coco(f)] if len(files) <= MAX_FILES else []
+        files = sorted(f for f in folder.glob("*.json") if not f.name.startswith("."))
+        found += [f for f in files if _is_source(f)] if len(files) <= MAX_FILES else []
     return found
+
+
+def _is_source(path: Path) -> bool:
+    """Return whether a JSON file has annotations; one that cannot be read has none.
+
+    Raises:
+        DatasetError: It cannot be read, and images lie where its images would be.
+    """
+    try:
+        return _is_coco(path)
+    except DatasetError as error:
+        if _may_annotate(path.parent):
+            raise DatasetError(f"{error}; {OTHER_LAYOUT}") from error
+        log.warning("not read as annotations: %s", error)
+        return False
 
 
 def _is_coco(path: Path) -> bool:
     content = read_json(path)
     return isinstance(content, dict) and {"images", "annotations"} <= set(content)
+
+
+def _may_annotate(folder: Path) -> bool:
+    return folder.name == ANNOTATIONS or has_images(folder) or has_images(folder / IMAGES)
 
 
 def _name(path: Path) -> str:

@@ -90,6 +90,15 @@ class ImageFile:
         """Return the error ``expected <text>: <path>``."""
         return DatasetError(f"expected {text}: {self.path}")
 
+    def mask_of_other_size(
+        self, size: tuple[int, int], found: tuple[int, int], mask: Path, hint: str = ""
+    ) -> DatasetError:
+        """Return the error of a mask that does not have the (height, width) of its image."""
+        return DatasetError(
+            f"expected a mask of the size of its image, {size[1]}x{size[0]}, found "
+            f"{found[1]}x{found[0]}: {mask}, mask of {self.path}{hint}"
+        )
+
     def _by_opencv(self, flags: int) -> np.ndarray | None:
         try:
             return cv2.imdecode(np.frombuffer(self._data, np.uint8), flags)

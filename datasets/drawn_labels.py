@@ -38,7 +38,7 @@ def read_beside(folder: Path, split: str, ending: str) -> Found:
 
 
 def is_empty_mask(path: Path) -> bool:
-    """Return whether all pixels of a mask file are 0.
+    """Return whether a mask file marks no pixel, as `datasets.masks.read_mask` reads it.
 
     Raises:
         DatasetError: The file cannot be read.
@@ -48,6 +48,11 @@ def is_empty_mask(path: Path) -> bool:
 
     try:
         with Image.open(path) as image:
-            return image.convert("RGB" if image.mode == "P" else image.mode).getbbox() is None
+            if image.has_transparency_data:
+                lowest, highest = image.convert("RGBA").getchannel("A").getextrema()
+                if lowest < highest:  # opaque pixels are paint
+                    return False
+            colours = image.convert("RGB") if image.mode in ("P", "LA", "RGBA") else image
+            return colours.getbbox() is None
     except (OSError, SyntaxError, ValueError) as error:
         raise DatasetError(f"expected a mask, found a damaged or unknown file: {path}") from error

@@ -155,7 +155,8 @@ def _hold_out(root: Path, entries: Sequence[Entry], options: ReadOptions) -> set
         return set()
 
     def rank(path: Path) -> bytes:
-        return hashlib.sha256(f"{options.seed}/{relative_name(path, root)}".encode()).digest()
+        text = f"{options.seed}/{relative_name(path, root)}"
+        return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
 
     count = min(max(round(options.holdout * len(good)), 1), len(good) - 1)
     return set(sorted(good, key=rank)[:count])

@@ -11,7 +11,7 @@ from datasets.depth import Decoding, RangeFinder, ValueRange, has_no_depth
 from datasets.header import Header, HeaderError, read_header
 from datasets.masks import read_masks
 from datasets.notes import Notes
-from datasets.polygons import draw_mask
+from datasets.polygons import read_shapes
 
 CLIPPED = (
     "values outside the range of the training images, {}; clipped to it (--bit_depth sets another "
@@ -74,7 +74,7 @@ def read_sample(
     if sample.mask is None:
         return image, None
     if isinstance(sample.mask, MaskShapes):
-        return image, draw_mask(sample.mask, image.shape[:2])
+        return image, read_shapes(sample.mask, file, image.shape[:2], notes)
     return image, read_masks(sample.mask, file, image.shape[:2], decoding, notes)
 
 

@@ -9,6 +9,8 @@ from datasets.base import DatasetError
 MAX_BYTES = 1 << 30
 # What a value of another form than expected may cause where it is used.
 MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+# End of an error about a file that only looks like the annotations of images.
+OTHER_LAYOUT = "if it has no annotations, name the layout (--dataset)"
 
 
 def read_json(path: Path) -> object:
@@ -25,3 +27,18 @@ def read_json(path: Path) -> object:
         raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"expected JSON in {path}, found something else ({error})") from error
+
+
+def stated_size(record: dict, height: str, width: str) -> tuple[int, int] | None:
+    """Return the (height, width) of an image that a record states; None if it states none.
+
+    Args:
+        record: A JSON object.
+        height: Key of the height; a value that is missing, null or 0 states nothing.
+        width: Key of the width.
+
+    Raises:
+        ValueError, TypeError, OverflowError: The values are no numbers.
+    """
+    size = int(record.get(height) or 0), int(record.get(width) or 0)
+    return size if min(size) > 0 else None

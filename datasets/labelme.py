@@ -7,12 +7,15 @@ Images without shapes are good. The labels of the shapes are the defect types.
 """
 
 import math
+import os
 from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from datasets.base import GOOD, Category, DatasetError, Ellipse, LeftOut, MaskShapes, Polygon
 from datasets.entries import TRAIN, UNSPLIT, Entry, ReadOptions, make_category, split_in
-from datasets.json_files import MALFORMED, read_json
+from datasets.json_files import MALFORMED, OTHER_LAYOUT, read_json, stated_size
 from datasets.listing import (
     as_name,
     category_folder,
@@ -22,11 +25,18 @@ from datasets.listing import (
     list_folders,
 )
 
+SUFFIX = ".json"
+# JSON files of a folder that are read to recognise the layout; other programs also write some.
+MAX_TRIED = 9
 REASON = "shapes that enclose no area, or are none of polygon, rectangle and circle"
 
 
 def match(path: Path) -> str | None:
-    """Return an empty text if a folder is in this layout, else None."""
+    """Return an empty text if a folder is in this layout, else None.
+
+    Raises:
+        DatasetError: JSON files next to images cannot be read.
+    """
     return "" if category_folders(path, is_category) else None
 
 
@@ -48,20 +58,18 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
         split = next(filter(None, map(split_in, file.relative_to(root).parent.parts)), UNSPLIT)
         if options.training_only and split not in (TRAIN, UNSPLIT):
             continue
-        source = file.with_suffix(".json")
-        shapes = {}
+        source = file.with_suffix(SUFFIX)
+        shapes, size = {}, None
         if source.is_file():
             used.add(source)
-            shapes = _read_shapes(source, skipped)
+            shapes, size = _read_shapes(source, skipped)
         labels = [label for label in shapes if not is_good_name(label)]
         if not labels:
             entries.append(Entry(file, GOOD, split))
             continue
         found = tuple(shape for label in labels for shape in shapes[label])
-        defect_type = as_name("+".join(sorted(labels)))
-        entries.append(
-            Entry(file, defect_type, split, MaskShapes(source, found) if found else None)
-        )
+        mask = MaskShapes(source, found, size) if found else None
+        entries.append(Entry(file, as_name("+".join(sorted(labels))), split, mask))
     left_out: list[LeftOut] = [left for left in listing.left_out if left.path not in used]
     notes = [f"{count} {kind}: {REASON}" for kind, count in skipped.items()]
     return make_category(root, name, entries, options, left_out=left_out, notes=notes)
@@ -74,8 +82,28 @@ def is_category(folder: Path) -> bool:
 
 
 def _is_annotated(folder: Path) -> bool:
-    source = next(iter(sorted(folder.glob("*.json"))), None)
-    return source is not None and "shapes" in _mapping(source)
+    """Return whether one of the first JSON files that are named as an image has shapes."""
+    faults = []
+    for source in islice(_sources(folder), MAX_TRIED):
+        try:
+            if "shapes" in _mapping(source):
+                return True
+        except DatasetError as error:
+            faults.append(error)
+    if faults:
+        raise DatasetError(f"{faults[0]}; {OTHER_LAYOUT}") from faults[0]
+    return False
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    """Yield the JSON files that are named as another file, in order of names."""
+    if not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:  # unlike Path.glob, fast for many files
+        names = [entry.name for entry in entries if not entry.name.startswith(".")]
+    if sources := sorted(name for name in names if name.endswith(SUFFIX)):
+        others = {Path(name).stem for name in names if not name.endswith(SUFFIX)}
+        yield from (folder / name for name in sources if Path(name).stem in others)
 
 
 def _mapping(source: Path) -> dict:
@@ -83,11 +111,18 @@ def _mapping(source: Path) -> dict:
     return content if isinstance(content, dict) else {}
 
 
-def _read_shapes(source: Path, skipped: Counter[str]) -> dict[str, list[Polygon | Ellipse]]:
-    """Return the shapes by label; a label of shapes without an area has none."""
+def _read_shapes(
+    source: Path, skipped: Counter[str]
+) -> tuple[dict[str, list[Polygon | Ellipse]], tuple[int, int] | None]:
+    """Return the shapes by label, and the size of the image that the file states.
+
+    A label of shapes without an area has none.
+    """
     found: dict[str, list[Polygon | Ellipse]] = {}
     try:
-        for record in _mapping(source)["shapes"]:
+        content = _mapping(source)
+        size = stated_size(content, "imageHeight", "imageWidth")
+        for record in content["shapes"]:
             shapes = found.setdefault(str(record["label"]), [])
             kind = record.get("shape_type") or "polygon"
             shape = _shape(kind, [tuple(map(float, point)) for point in record["points"]])
@@ -100,7 +135,7 @@ def _read_shapes(source: Path, skipped: Counter[str]) -> dict[str, list[Polygon 
             f"expected shapes with label and points as in LabelMe in {source}, found something "
             f"else ({error!r})"
         ) from error
-    return found
+    return found, size
 
 
 def _shape(kind: str, points: list[tuple[float, ...]]) -> Polygon | Ellipse | None:

@@ -6,6 +6,7 @@ Only masks are decoded here, where an empty mask marks a good image. Neither tor
 imported, so that a missing folder is reported immediately.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +46,9 @@ class Layout(Protocol):
         Returns:
             An empty text if it is in this layout; what is missing, for example
             ``split_csv/1cls.csv``, if it looks like this layout and cannot be read; None otherwise.
+
+        Raises:
+            DatasetError: A file that decides it cannot be read.
         """
 
     def find_categories(self, path: Path, options: ReadOptions) -> list[str]:
@@ -87,6 +91,8 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
 GENERAL = ("mvtec", PLAIN)
 # Folders in which an archive may have wrapped a dataset.
 MAX_WRAPPERS = 2
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -178,8 +184,12 @@ def open_dataset(
 def _recognise(path: Path, options: ReadOptions, layouts: Mapping[str, Layout]) -> Dataset:
     """Find the layout that fits a path, or a folder that an archive has put around it."""
     for folder in _unwrapped(path):
-        matches = {name: layout.match(folder) for name, layout in layouts.items()}
+        matches, faults = _match_all(folder, layouts)
         fitting = [n for n, lacking in matches.items() if lacking == "" and n not in GENERAL]
+        if faults and not fitting:
+            raise faults[0]
+        for fault in faults:
+            log.warning("not used to recognise the layout: %s", fault)
         if len(fitting) > 1:
             raise DatasetError(
                 f"expected one layout in {folder}, found several that fit: choose --dataset "
@@ -203,6 +213,20 @@ def _recognise(path: Path, options: ReadOptions, layouts: Mapping[str, Layout]) 
         "expected folders <category>/train/good and <category>/test, a folder of good images, or "
         f"another layout of docs/datasets.md under {path}, found none (--path_data)"
     )
+
+
+def _match_all(
+    folder: Path, layouts: Mapping[str, Layout]
+) -> tuple[dict[str, str | None], list[DatasetError]]:
+    """Return what each layout finds in a folder, and the errors of those that cannot decide."""
+    matches: dict[str, str | None] = {}
+    faults = []
+    for name, layout in layouts.items():
+        try:
+            matches[name] = layout.match(folder)
+        except DatasetError as error:
+            faults.append(error)
+    return matches, faults
 
 
 def _unwrapped(path: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.base import DatasetError, MaskFiles
+from datasets.base import MaskFiles
 from datasets.decoding import ImageFile
 from datasets.depth import Decoding
 from datasets.header import Header
@@ -45,10 +45,12 @@ class Mask:
 
     Attributes:
         marked: (H, W) bool, True where the image is defective.
+        brightest: (H, W) of the file's number type, the largest colour channel.
         header: Header of the file.
     """
 
     marked: np.ndarray
+    brightest: np.ndarray
     header: Header
 
 
@@ -66,7 +68,7 @@ def read_mask(
     Raises:
         DatasetError: The file cannot be read, is not an image, or is truncated.
     """
-    return _read(path, decoding or Decoding(), notes or Notes()).marked
+    return decode_mask(path, decoding or Decoding(), notes or Notes()).marked
 
 
 def read_masks(
@@ -93,7 +95,7 @@ def read_masks(
     """
     joined = np.zeros(size, dtype=bool)
     for path in files.paths:
-        mask = _read(path, decoding, notes)
+        mask = decode_mask(path, decoding, notes)
         _check_orientation(mask, path, image, size, notes)
         joined |= mask.marked
     share, example = joined.mean(), files.paths[0]
@@ -106,9 +108,16 @@ def read_masks(
     return joined
 
 
-def _read(path: Path, decoding: Decoding, notes: Notes) -> Mask:
+def decode_mask(path: Path, decoding: Decoding, notes: Notes) -> Mask:
+    """Decode a mask file like `read_mask`, with the values of its pixels.
+
+    Raises:
+        DatasetError: The file cannot be read, is not an image, or is truncated.
+    """
     file = ImageFile(path, "a mask", decoding)
-    values = _paint(file.values())
+    colours, opacity = _split(file.values())
+    brightest = colours.max(axis=2)
+    values = brightest if opacity is None else _paint(colours, opacity, brightest)
     if file.header.format == "JPEG":
         notes.add(JPEG_MASK, path)
         marked = values > max(float(values.max()), 2 * JPEG_NOISE) / 2
@@ -117,19 +126,20 @@ def _read(path: Path, decoding: Decoding, notes: Notes) -> Mask:
         marked = values > float(values.max()) / 2
     else:
         marked = values > 0
-    return Mask(marked, file.header)
+    return Mask(marked, brightest, file.header)
 
 
-def _paint(values: np.ndarray) -> np.ndarray:
-    """Return (H, W): the largest colour channel, or the opacity of paint of one colour."""
+def _split(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the colours (H, W, 1 or 3) and, if there is one, the opacity (H, W)."""
     if values.ndim == 2:
-        return values
+        return values[:, :, None], None
     num_colours = 1 if values.shape[2] <= 2 else 3
-    colours = values[:, :, :num_colours]
-    brightest = colours.max(axis=2)
-    if values.shape[2] == num_colours:
-        return brightest
-    opacity = values[:, :, num_colours]
+    opacity = values[:, :, num_colours] if values.shape[2] > num_colours else None
+    return values[:, :, :num_colours], opacity
+
+
+def _paint(colours: np.ndarray, opacity: np.ndarray, brightest: np.ndarray) -> np.ndarray:
+    """Return (H, W): the largest colour channel, or the opacity of paint of one colour."""
     painted = opacity > 0
     if not painted.any() or (opacity == opacity.flat[0]).all():
         return brightest
@@ -171,7 +181,6 @@ def _check_orientation(
         if must_turn and (size[0] == size[1] or image.header.orientation < 5):
             notes.add(UNMARKED_MASK, path)
         return
-    height, width = mask.marked.shape
     hint = ""
     if mask.marked.shape == size[::-1] and (must_turn or is_marked):
         which, other = ("mask", "image") if is_marked else ("image", "mask")
@@ -179,7 +188,4 @@ def _check_orientation(
             f"; the {which} has an EXIF orientation and the {other} has none, so they are rotated "
             "differently: rotate the pixels of both and remove the EXIF orientation"
         )
-    raise DatasetError(
-        f"expected a mask of the size of its image, {size[1]}x{size[0]}, found {width}x{height}: "
-        f"{path}, mask of {image.path}{hint}"
-    )
+    raise image.mask_of_other_size(size, mask.marked.shape, path, hint)

@@ -3,10 +3,45 @@
 import numpy as np
 
 from datasets.base import DatasetError, Ellipse, MaskShapes, Polygon, RunLengths
+from datasets.decoding import ImageFile
 from datasets.json_files import MALFORMED
+from datasets.notes import Notes
 
 # Of a number in COCO's text.
 MAX_BITS = 60
+UPRIGHT_SHAPES = (
+    "shapes on an image with an EXIF orientation, used as drawn on the upright image; if they are "
+    "not, remove the EXIF orientation"
+)
+
+
+def read_shapes(
+    mask: MaskShapes, image: ImageFile, size: tuple[int, int], notes: Notes
+) -> np.ndarray:
+    """Return the mask (H, W) bool of an image, as `draw_mask` does.
+
+    Args:
+        mask: The shapes.
+        image: The image's file.
+        size: (H, W) of the image, upright.
+        notes: Collects remarks about the shapes.
+
+    Raises:
+        DatasetError: The shapes were drawn on an image of another size, or cannot be drawn.
+    """
+    orientation = image.header.orientation
+    stated = [tuple(shape.size) for shape in mask.shapes if isinstance(shape, RunLengths)]
+    stated += [] if mask.size is None else [mask.size]
+    for found in stated:
+        if found != size:
+            hint = "; annotate images of this size, or restore theirs"
+            if found == size[::-1] and orientation >= 5:
+                hint = "; it was drawn without the EXIF orientation of the image: remove it"
+            raise image.mask_of_other_size(size, found, mask.source, hint)
+    # Of other sizes than this, only the upright image fits.
+    if orientation != 1 and (not stated or size[0] == size[1] or orientation < 5):
+        notes.add(UPRIGHT_SHAPES, image.path)
+    return draw_mask(mask, size)
 
 
 def draw_mask(mask: MaskShapes, size: tuple[int, int]) -> np.ndarray:
@@ -19,8 +54,8 @@ def draw_mask(mask: MaskShapes, size: tuple[int, int]) -> np.ndarray:
         size: (H, W) of the image.
 
     Raises:
-        DatasetError: Run lengths are of another size, or do not add up to it; or a shape has
-            something else than finite numbers.
+        DatasetError: Run lengths do not add up to the size, or a shape has something else than
+            finite numbers.
     """
     joined = np.zeros(size, dtype=bool)
     try:
@@ -87,11 +122,6 @@ def _at_points(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _from_runs(runs: RunLengths, size: tuple[int, int], mask: MaskShapes) -> np.ndarray:
     """Return (H, W) bool."""
-    if tuple(runs.size) != tuple(size):
-        raise DatasetError(
-            f"expected a mask of the size of its image, {size[0]}x{size[1]}, found "
-            f"{runs.size[0]}x{runs.size[1]} in {mask.source}"
-        )
     counts = _decompress(runs.counts) if isinstance(runs.counts, str) else runs.counts
     if min(counts, default=0) < 0 or sum(counts) != size[0] * size[1]:
         raise DatasetError(

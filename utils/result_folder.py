@@ -69,7 +69,7 @@ class ResultFolder:
 
     def remove_partial_files(self) -> None:
         """Remove the incomplete files that a killed run has left."""
-        for file in self.path.rglob(".*.partial"):
+        for file in self.path.rglob(".*.partial*"):
             file.unlink(missing_ok=True)
 
     def _files_of_earlier_run(self, more: Sequence[str]) -> list[Path]:

@@ -1,5 +1,6 @@
 """From images that a layout found to a category: split, hold-out, names and reports."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,11 @@ class TestHoldOut:
     def test_at_least_one_image_is_tested_and_one_learned(self, share, count):
         category = make([*good(2), bad()], holdout=share)
         assert len(category.train) == count == sum(not s.is_defective for s in category.test)
+
+    def test_names_need_not_be_text(self):
+        entries = [Entry(ROOT / os.fsdecode(name), GOOD, "") for name in (b"\xfc", b"\xe9", b"u")]
+        category = make([*entries, bad()])
+        assert (len(category.train), len(category.test)) == (2, 2)
 
     def test_a_split_is_kept_and_the_flag_reported(self):
         entries = [*good(3, TRAIN), *good(2, TEST, "other"), bad(split=TEST)]

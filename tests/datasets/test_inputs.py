@@ -408,6 +408,9 @@ class TestLists:
     def test_null_characters_separate_paths(self, here):
         images("a.png", "b\nc.png")
         assert self.read(b"a.png\0") == ["a.png"]
+        expected = ["b\nc.png", "a.png"] * 1500  # more than the buffer of a stream
+        assert self.read("\0".join([*expected, ""]).encode()) == expected
+        assert self.read(b"a.png\0b\nc.png\n") == ["a.png", "b\nc.png"]
         assert names("-", listed=["a.png\0b.png\0"]) == ["a.png", "b.png"]
 
     @pytest.mark.parametrize("line", ['"a b.png"', "'a b.png'", "  a b.png\t", ' "a b.png" '])

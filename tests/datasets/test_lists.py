@@ -4,13 +4,17 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from datasets.base import DatasetError, Ellipse, MaskFiles, MaskShapes, Polygon, RunLengths
 from datasets.csv_files import read_rows
 from datasets.images import read_sample
 from datasets.layouts import open_dataset
+from datasets.notes import Notes
+from datasets.polygons import UPRIGHT_SHAPES
 from tests.datasets.miniatures import BAD, BOX, COCO, LABELME, MASK, numbered, write_file
 
+AREA = 24 * 16
 LINES = "path,label,mask,split\n0.png,good,,\n1.png,ok,,\nb.png,dent,m.png,\n"
 
 
@@ -172,7 +176,7 @@ class TestCoco:
         defective = [s for s in category.test if s.is_defective]
         assert [(s.path.name, s.defect_type) for s in defective] == [("bad.png", "dent+scratch")]
         assert defective[0].mask == MaskShapes(
-            category.test[-1].mask.source, (Polygon(tuple(map(tuple, BOX))),) * 2
+            category.test[-1].mask.source, (Polygon(tuple(map(tuple, BOX))),) * 2, (64, 64)
         )
 
     @pytest.mark.parametrize("segmentation", [None, []])
@@ -208,8 +212,28 @@ class TestCoco:
 
     def test_what_is_no_json(self, write):
         folder = write({**self.files(), "a.json": "{"})
-        with pytest.raises(DatasetError, match=r"expected JSON in .*a.json"):
+        for path in (folder, folder / "a.json"):
+            with pytest.raises(DatasetError, match=r"expected JSON in .*a.json"):
+                open_dataset(path)
+
+    @pytest.mark.parametrize("place", ["a.json", "annotations/a.json", "train/a.json"])
+    def test_unreadable_annotations_are_refused_and_the_flag_is_named(self, write, place):
+        folder = write({**numbered("0.png", 1), **numbered("train/0.png", 1), place: "{"})
+        with pytest.raises(DatasetError, match=r"JSON in .*a.json.*; if it has no .*\(--dataset\)"):
             open_dataset(folder)
+
+    @pytest.mark.parametrize("name", ["log.json", "nut/settings.json", "nut/._log.json"])
+    @pytest.mark.parametrize("split", ["", "train/"])
+    def test_a_json_file_that_annotates_nothing_may_be_of_any_form(
+        self, write, caplog, name, split
+    ):
+        folder = write({**numbered(f"nut/{split}good/{{}}.png", 2), name: '{"a": 1}\n{"a": 2}\n'})
+        dataset = open_dataset(folder)
+        assert (dataset.layout, dataset.find_categories()) == (
+            "mvtec" if split else "folder",
+            ["nut"],
+        )
+        assert len(caplog.messages) == (name == "log.json")
 
 
 class TestLabelMe:
@@ -258,9 +282,86 @@ class TestLabelMe:
         category = self.read(write({**self.files(LABELME["shapes"][0]), "gone.json": LABELME}))
         assert [left.path.name for left in category.left_out] == ["gone.json"]
 
+    @pytest.mark.parametrize("name", ["Camera.json", ".0.json"])
+    @pytest.mark.parametrize("content", ["{}", "", "[]"])
+    def test_other_json_files_do_not_hide_the_annotations(self, write, name, content):
+        files = self.files({"label": "dent", "points": BOX, "shape_type": "polygon"})
+        category = self.read(write({**files, name: content}))
+        assert [s.path.name for s in category.test if s.is_defective] == ["bad.png"]
+
+    def test_unreadable_annotations_are_refused(self, write):
+        folder = write({**self.files(), "0.json": "{"})
+        with pytest.raises(DatasetError, match=r"expected JSON in .*0.json"):
+            self.read(folder)
+        (folder / "bad.json").unlink()
+        with pytest.raises(DatasetError, match=r"JSON in .*0.json.*; if it has no .*\(--dataset\)"):
+            self.read(folder)
+
     def test_mistakes(self, write):
         with pytest.raises(DatasetError, match=r"label and points as in LabelMe in .*bad.json"):
             self.read(write(self.files({"points": BOX})))
+
+
+class TestSizes:
+    """The shapes of a category's last test image, which has 64x64 pixels."""
+
+    def coco(self, write, height, width, **annotation):
+        content = json.loads(json.dumps(COCO))
+        content["images"][-1] |= {"height": height, "width": width}
+        content["annotations"][0] |= annotation
+        return write({**numbered("{}.png", 6), "bad.png": BAD, "a.json": content})
+
+    def labelme(self, write, height, width):
+        content = {**LABELME, "imageHeight": height, "imageWidth": width}
+        return write({**numbered("{}.png", 3), "bad.png": BAD, "bad.json": content})
+
+    def read(self, folder, exif=0):
+        if exif:
+            with Image.open(folder / "bad.png") as image:
+                image.getexif()[274] = exif
+                image.resize((80, 64)).save(folder / "bad.png", exif=image.getexif())
+        dataset = open_dataset(folder)
+        notes = Notes()
+        category = dataset.read_category(*dataset.find_categories())
+        _, mask = read_sample(category.test[-1], notes=notes)
+        return mask.sum(), [note.reason for note in notes.all()]
+
+    @pytest.mark.parametrize("layout", ["coco", "labelme"])
+    def test_shapes_of_an_image_of_another_size_are_refused(self, write, layout):
+        folder = getattr(self, layout)(write, 128, 130)
+        message = rf"image, 64x64, found 130x128: .*\.json, mask of {folder / 'bad.png'}; annotate"
+        with pytest.raises(DatasetError, match=message):
+            self.read(folder)
+
+    @pytest.mark.parametrize("layout", ["coco", "labelme"])
+    @pytest.mark.parametrize("size", [(64, 64), (None, None), (0, 0), (64, None), ("64", 64.0)])
+    def test_the_size_need_not_be_stated(self, write, layout, size):
+        assert self.read(getattr(self, layout)(write, *size)) == (AREA, [])
+
+    def test_run_lengths_of_another_size_are_refused(self, write):
+        runs = {"size": [3, 5], "counts": [15]}
+        with pytest.raises(DatasetError, match=r"64x64, found 5x3: .*a.json, mask of .*bad.png"):
+            self.read(self.coco(write, None, None, segmentation=runs))
+
+    def test_shapes_drawn_without_the_orientation_of_the_image(self, write):
+        with pytest.raises(DatasetError, match=r"64x80, found 80x64: .*; it was drawn without the"):
+            self.read(self.labelme(write, 64, 80), exif=6)
+
+    @pytest.mark.parametrize(
+        ("size", "exif", "reasons"),
+        [
+            ((80, 64), 6, []),
+            ((None, None), 6, [UPRIGHT_SHAPES]),
+            ((64, 80), 3, [UPRIGHT_SHAPES]),
+        ],
+    )
+    def test_shapes_that_may_be_drawn_without_it_are_noted(self, write, size, exif, reasons):
+        assert self.read(self.labelme(write, *size), exif) == (AREA, reasons)
+
+    @pytest.mark.parametrize("layout", ["coco", "labelme"])
+    def test_a_size_of_another_kind(self, write, layout):
+        with pytest.raises(DatasetError, match=r"in .*\.json, found something else"):
+            self.read(getattr(self, layout)(write, "x", 64))
 
 
 def test_a_file_that_is_no_list(tmp_path):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from datasets.base import DatasetError, MaskFiles, Sample
 from datasets.decoding import turn
+from datasets.drawn_labels import is_empty_mask
 from datasets.images import read_sample
 from datasets.masks import (
     EMPTY_MASK,
@@ -184,6 +185,16 @@ class TestTransparency:
         pixels = np.zeros((*SHAPES.shape, 4), np.uint8)
         pixels[SHAPES, :3] = 255
         np.testing.assert_array_equal(read_mask(save(tmp_path / "m.png", pixels)), SHAPES)
+
+    @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P"])
+    @pytest.mark.parametrize("colour", [0, 1, 255])
+    @pytest.mark.parametrize("opacity", [0, 255, SHAPES * 255])
+    def test_a_mask_is_empty_where_nothing_is_marked(self, tmp_path, mode, colour, opacity):
+        image = Image.new("L", SHAPES.shape[::-1], colour).convert(mode)
+        if mode.endswith("A"):
+            image.putalpha(Image.fromarray((np.zeros(SHAPES.shape) + opacity).astype(np.uint8)))
+        image.save(path := tmp_path / "m.png")
+        assert is_empty_mask(path) == (not read_mask(path).any())
 
 
 @pytest.mark.parametrize(

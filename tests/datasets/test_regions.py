@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from datasets.base import DatasetError, MaskFiles, Sample, Saturation
 from datasets.layouts import open_dataset
+from datasets.masks import read_mask
 from datasets.mvtec_loco import read_saturations
 from datasets.regions import read_regions
 from tests.datasets.miniatures import EMPTY, MASK, MINIATURES, SATURATIONS, SQUARE, write_file
@@ -50,10 +52,46 @@ def test_a_value_without_a_threshold(tmp_path):
             read_regions(sample, [Saturation("x", 1, 0.5, True)])
 
 
+def write_region(path, mode, exif=None):
+    """Write a region of value 200, and of the opaque pixels if the mode has an opacity."""
+    values = np.zeros((20, 30), np.uint8)
+    values[3:8, 3:9] = 200
+    image = Image.fromarray(values).convert(mode)
+    if mode == "P":
+        image = Image.fromarray((values > 0).astype(np.uint8), "P")
+        image.putpalette([0, 0, 0, 200, 200, 200])
+    if mode in ("LA", "RGBA"):
+        image.putalpha(Image.fromarray((values > 0).astype(np.uint8) * 255))
+    image.save(path, exif=exif)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "LA", "RGBA"])
+def test_the_value_is_that_of_the_brightest_channel(tmp_path, mode):
+    write_region(path := tmp_path / "mask.png", mode)
+    sample = Sample(tmp_path / "image.png", "x", "y", MaskFiles((path,)))
+    saturations = [Saturation("x", 200, 15, False), Saturation("y", 255, 1, False)]
+    ((region, share),) = read_regions(sample, saturations)
+    assert share == 0.5
+    assert region.shape == (20, 30)
+    assert region[3:8, 3:9].sum() == region.sum() == 30
+
+
+def test_a_region_is_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    write_region(path := tmp_path / "mask.png", "L", exif)
+    sample = Sample(tmp_path / "image.png", "x", "y", MaskFiles((path,)))
+    ((region, _),) = read_regions(sample, [Saturation("x", 200, 15, False)])
+    np.testing.assert_array_equal(region, read_mask(path))
+    assert region.shape == (30, 20)
+
+
 def test_a_damaged_mask(tmp_path):
     (path := tmp_path / "mask.png").write_bytes(b"no image")
     sample = Sample(tmp_path / "image.png", "x", "y", MaskFiles((path,)))
-    with pytest.raises(DatasetError, match=f"expected a mask, found a damaged file: {path}"):
+    with pytest.raises(
+        DatasetError, match=f"expected a mask, found a damaged or unknown file: {path}"
+    ):
         read_regions(sample, [Saturation("x", 1, 0.5, True)])
 
 

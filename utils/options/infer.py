@@ -171,8 +171,11 @@ class InferOptions(
         """Raise UsageError if there are no images, or if they are in the folder of the results."""
         super().check_input()
         for folder in (*self.paths, *filter(None, [self.watch])):
-            are_there = Path(folder).exists() and self.path_result.exists()
-            if are_there and self.path_result.samefile(folder):
+            try:
+                is_same = self.path_result.samefile(folder)
+            except (OSError, ValueError):  # there is none; the search for images says so
+                continue
+            if is_same:
                 raise UsageError(
                     "expected a folder different from that of the images, found "
                     f"{self.path_result} for both (--path_result)"

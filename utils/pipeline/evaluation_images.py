@@ -74,7 +74,7 @@ class EvaluationImages:
     def _read(self, sample: Sample) -> "_EvaluationImage":
         image, mask = self._reading.sample(sample)
         preprocess, saturations = self._model.preprocess, self.category.saturations
-        regions = read_regions(sample, saturations) if saturations else []
+        regions = read_regions(sample, saturations, self._reading.decoding) if saturations else []
         original = None
         if self._at_original_size:
             size = image.shape[:2]

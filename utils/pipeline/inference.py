@@ -260,6 +260,7 @@ class Inference:
                         raise DatasetError(outcome.error)
                 bar.update(len(batch))
                 self._page.update(self.counts)
+        self._pictures.finish_video()
         self._page.update(self.counts)
 
     def close(self, *, is_complete: bool) -> None:

@@ -1,6 +1,7 @@
 """The files that `infer` writes of each image: figures, masks, maps and annotated videos."""
 
 import io
+import logging
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,8 @@ from utils.options.infer import InferOptions
 from utils.pipeline.reading import decoding_of_model
 from utils.predictions import file_stem
 from utils.result_folder import ResultFolder
+
+log = logging.getLogger(__name__)
 
 
 class PredictionPictures:
@@ -64,6 +67,8 @@ class PredictionPictures:
         Raises:
             UsageError: a file cannot be written, or the model has no crops of its coreset patches.
         """
+        if self._video is not None and self._video.source != item.path:
+            self.finish_video()
         options, stem = self._options, file_stem(item.name)
         files: dict[str, object] = {}
         if options.save_maps:
@@ -103,10 +108,17 @@ class PredictionPictures:
         drawn = draw_thumbnail(crop, anomaly_map, None, self._score_range, ignored)
         return encode_image(drawn, ".jpg")
 
-    def close(self) -> None:
-        """Finish the annotated video, if there is one."""
+    def finish_video(self) -> None:
+        """Finish the annotated video, if there is one: its last frame has been added."""
         if self._video is not None:
-            self._video.close()
+            self._video.finish()
+            self._video = None
+
+    def close(self) -> None:
+        """Remove the annotated video that is not finished, if there is one."""
+        if self._video is not None:
+            log.warning("not complete, removed: the annotated copy of %s", self._video.source)
+            self._video.remove()
             self._video = None
 
     def _find_score_range(self) -> tuple[float, float]:
@@ -215,8 +227,6 @@ class PredictionPictures:
 
     def _add_frame(self, source: Path, frame: np.ndarray) -> str:
         """Add a frame to the annotated copy of its video; return the name of the copy."""
-        if self._video is not None and self._video.source != source:
-            self.close()
         name = f"annotated/{file_stem(str(source))}.mp4"
         if self._video is None:
             self._video = _AnnotatedVideo(
@@ -241,7 +251,7 @@ class _AnnotatedVideo:
     def __init__(self, source: Path, target: Path, frame_stride: int):
         self.source = source
         self._target = target
-        self._partial = target.with_name(f".partial_{target.name}")
+        self._partial = target.with_name(f".{target.stem}.partial{target.suffix}")
         known = video_format(source)
         if known is None:
             raise UsageError(f"expected the video {source}, cannot read it again (--annotate)")
@@ -264,10 +274,15 @@ class _AnnotatedVideo:
         width, height = self._size
         self._writer.write(_to_bgr(frame[:height, :width]))
 
-    def close(self) -> None:
-        """Finish the file."""
+    def finish(self) -> None:
+        """Give the complete file its name."""
         self._writer.release()
         self._partial.replace(self._target)
+
+    def remove(self) -> None:
+        """Remove the incomplete file."""
+        self._writer.release()
+        self._partial.unlink(missing_ok=True)
 
 
 def _to_bgr(image: np.ndarray) -> np.ndarray:

@@ -133,6 +133,12 @@ class TestVerdicts:
             found = np.load(result / record["map"])
             np.testing.assert_array_equal(found, saved["anomaly_maps"][place])
 
+    def test_a_path_that_is_too_long_is_an_error_among_others(self, infer, data):
+        good = data / "widget/test/good/000.png"
+        records = infer("x" * 300, good, status=2)
+        assert [r["verdict"] for r in records] == ["error", "normal"]
+        assert records[0]["error"] == f"cannot read {'x' * 300}: File name too long"
+
     def test_status_tells_what_there_was(self, infer, data, tmp_path):
         test = data / "widget/test"
         records = infer(test / "good", status=0)
@@ -709,6 +715,27 @@ class TestFaults:
         record = json.loads((infer.folder / "run.json").read_text())
         assert record["state"] == "interrupted"
         assert record["verdicts"] == {"anomaly": 0, "normal": 1, "error": 0}
+
+    def test_an_interrupted_video_gets_no_final_name(self, infer, video, monkeypatch, caplog):
+        draw = infer_module.PredictionPictures.draw
+
+        def interrupted(pictures, item, *arguments, **options):
+            if item.number > 3:
+                raise KeyboardInterrupt(signal.SIGINT)
+            return draw(pictures, item, *arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(infer_module.PredictionPictures, "draw", interrupted)
+            infer(video, "--annotate", status=128 + signal.SIGINT)
+        assert f"not complete, removed: the annotated copy of {video}" in caplog.text
+        assert not any((infer.folder / "annotated").iterdir())
+        # What a killed run leaves is removed by the next one.
+        (infer.folder / "annotated/.line.partial.mp4").touch()
+        (record, *_) = infer(video, "--annotate", status=1)
+        written = [
+            path.relative_to(infer.folder) for path in (infer.folder / "annotated").iterdir()
+        ]
+        assert [str(path) for path in written] == [record["annotated"]]
 
     def test_a_second_run_into_the_same_folder(self, infer, data):
         infer.folder.mkdir()
