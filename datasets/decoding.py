@@ -9,7 +9,7 @@ from PIL import Image
 
 from datasets.base import DatasetError
 from datasets.depth import Decoding
-from datasets.header import PILLOW_FORMATS, Header, HeaderError, read_header
+from datasets.header import PILLOW_FORMATS, UNREADABLE, Header, HeaderError, read_header
 from datasets.jpeg import is_complete
 
 # Pillow's modes that `convert` would round to 8 bits, or clip at 255.
@@ -105,6 +105,8 @@ class ImageFile:
                     return values.astype(values.dtype.newbyteorder("="))
                 has_opacity = image.has_transparency_data
                 values = np.asarray(image.convert("RGBA" if has_opacity else "RGB"))
+        except Image.UnidentifiedImageError as error:  # its text is an address in memory
+            raise self._damaged(f"{self.header.format}: {UNREADABLE}") from error
         except Exception as error:  # decoders raise errors of any type for damaged files
             raise self._damaged(f"{self.header.format}: {error}") from error
         if self.header.is_deep:

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from PIL import Image, TiffImagePlugin
 
-from datasets.content import HEAD_BYTES, TGA_END, Format, format_of_bytes
+from datasets.content import HEAD_BYTES, TGA_END, format_of_bytes
 
 # Pillow reads others by running programs (EPS, WMF), or only names their format.
 PILLOW_FORMATS = (
@@ -18,19 +18,24 @@ PILLOW_FORMATS = (
 WIDTH, HEIGHT, BITS, SAMPLE_FORMAT, ORIENTATION, SUBFILE, DNG = 256, 257, 258, 339, 274, 254, 50706
 UNSIGNED = 1
 REDUCED_IMAGE = 1  # bit of the tag SUBFILE: a preview
-# Declared size in formats that OpenCV reads and Pillow does not.
-SIZES = (
-    re.compile(rb"P[Ff]\s+(?P<width>\d+)\s+(?P<height>\d+)"),
-    re.compile(rb"P7\n(?=.*?WIDTH\s+(?P<width>\d+))(?=.*?HEIGHT\s+(?P<height>\d+))", re.DOTALL),
-    re.compile(rb"#\?.*?-Y (?P<height>\d+) \+X (?P<width>\d+)", re.DOTALL),
-)
+# Declared size in formats that OpenCV reads and Pillow does not; names as in `datasets.content`.
+SIZES = {
+    "PFM": re.compile(rb"P[Ff]\s+(?P<width>\d+)\s+(?P<height>\d+)\s"),
+    "PNM": re.compile(
+        rb"P7\n(?=.*?WIDTH\s+(?P<width>\d+)\s)(?=.*?HEIGHT\s+(?P<height>\d+)\s)", re.DOTALL
+    ),
+    "Radiance HDR": re.compile(rb"#\?.*?-Y (?P<height>\d+) \+X (?P<width>\d+)\s", re.DOTALL),
+}
 # Two sizes, and a largest value above 255 in two bytes.
 DEEP_PNM = re.compile(
     rb"P[2356]\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*(\d+)"
 )
 ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
+# No format declares longer sides; their product may not fit a float.
+MAX_SIDE = 2**32 - 1
 # Formats that `datasets.content` knows and neither Pillow nor OpenCV decodes.
 UNSUPPORTED = ("HEIC", "JPEG XL", "OpenEXR", "DICOM", "CR3")
+UNREADABLE = "damaged, or not supported by this Pillow and OpenCV"
 
 # Pillow's own limit is lower than --max_megapixels, and it can only be set for the whole process.
 Image.MAX_IMAGE_PIXELS = None
@@ -53,6 +58,9 @@ class Header:
             2000) are scaled correctly by the decoders.
         pages: Number of pages or frames.
         orientation: EXIF orientation, 1 to 8; 1 is upright.
+
+    Raises:
+        HeaderError: The size is impossible.
     """
 
     format: str
@@ -61,6 +69,10 @@ class Header:
     is_deep: bool = False
     pages: int = 1
     orientation: int = 1
+
+    def __post_init__(self) -> None:
+        if not (0 < self.width <= MAX_SIDE and 0 < self.height <= MAX_SIDE):
+            raise HeaderError("it declares an impossible size")
 
     @property
     def megapixels(self) -> float:
@@ -83,18 +95,18 @@ def read_header(file: BinaryIO) -> Header:
     file.seek(max(end - len(TGA_END), 0))
     found = format_of_bytes(head, file.read())
     file.seek(0)
-    if found is not None and found.name in UNSUPPORTED:
-        raise HeaderError(f"{found.name} is not supported by this Pillow and OpenCV")
-    if found is not None and found.name == "TIFF":
-        return _read_tiff(file)
-    for pattern in SIZES:
-        if match := pattern.match(head):
-            return Header(found.name, int(match["width"]), int(match["height"]), is_deep=True)
-    return _read_by_pillow(file, head, found)
-
-
-def _read_by_pillow(file: BinaryIO, head: bytes, found: Format | None) -> Header:
     name = "" if found is None else found.name
+    if name in UNSUPPORTED:
+        raise HeaderError(f"{name} is not supported by this Pillow and OpenCV")
+    if name == "TIFF":
+        return _read_tiff(file)
+    if name in SIZES and (match := SIZES[name].match(head)):
+        return Header(name, int(match["width"]), int(match["height"]), is_deep=True)
+    return _read_by_pillow(file, head, name)
+
+
+def _read_by_pillow(file: BinaryIO, head: bytes, name: str) -> Header:
+    """Read a header by Pillow; the name is that of `datasets.content`, or empty."""
     try:
         with Image.open(file, formats=_pillow_formats()) as image:
             return Header(
@@ -105,11 +117,10 @@ def _read_by_pillow(file: BinaryIO, head: bytes, found: Format | None) -> Header
                 orientation=_orientation(image),
             )
     except Exception as error:  # decoders raise errors of any type for damaged files
-        if found is None:
+        if not name:
             raise HeaderError("no known image format") from error
         if isinstance(error, Image.UnidentifiedImageError):
-            reason = f"{name}: damaged, or not supported by this Pillow and OpenCV"
-            raise HeaderError(reason) from error
+            raise HeaderError(f"{name}: {UNREADABLE}") from error
         raise HeaderError(f"{name}: {error}") from error
 
 

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from datasets.base import DatasetError, MaskFiles, Sample
 from datasets.decoding import ImageFile, _colours
 from datasets.depth import Decoding, RangeFinder, ValueRange
-from datasets.images import OTHER_DEPTH, UNKNOWN_DEPTH, read_image, read_sample
+from datasets.images import OTHER_DEPTH, UNKNOWN_DEPTH, bytes_to_read, read_image, read_sample
 from datasets.jpeg import is_complete
 from datasets.masks import read_mask
 from datasets.notes import Note, Notes
@@ -328,12 +328,43 @@ class TestTrueReason:
             (bytes(128) + b"DICM" + bytes(99), "DICOM is not supported"),
             (b"\x89PNG\r\n\x1a\n" + bytes(99), "PNG"),
             (b"hello", "no known image format"),
+            # Beginnings like those of formats that have their own pattern of a size.
+            (b"PF\n640 480\n", "no known image format"),
+            (b"Pf 12 34 x", "no known image format"),
+            (b"P7\nx\nWIDTH 3\nHEIGHT 4\n", "no known image format"),
+            (b"#?x\n-Y 3 +X 4\n", "no known image format"),
+            (b"PF\n5 4\n-1.0\n", "PFM: damaged, or not supported by this Pillow and OpenCV"),
+            (b"PF\n" + b"9" * 200 + b" " + b"9" * 200 + b"\n-1.0\n", "an impossible size"),
+            (b"#?RGBE\n\n-Y 0 +X 4\n", "an impossible size"),
         ],
     )
     def test_of_files_that_cannot_be_decoded(self, tmp_path, data, reason):
         (path := tmp_path / "i.png").write_bytes(data)
         with pytest.raises(DatasetError, match=f"damaged or unknown file: .*{reason}"):
             read_image(path)
+
+    @pytest.mark.parametrize("ending", ["pfm", "hdr", "pam", "ras", "pgm", "jp2", "tiff", "bmp"])
+    def test_of_every_beginning(self, tmp_path, ending):
+        write_image(path := tmp_path / f"i.{ending}", NOISE[:, :, 0])
+        data = path.read_bytes()
+        for length in range(0, 120, 2):
+            path.write_bytes(data[:length])
+            assert bytes_to_read(path) >= 0
+            with pytest.raises(DatasetError, match="found a damaged or unknown file"):
+                read_image(path)
+
+    @pytest.mark.parametrize("width", [-5.0, 0.0, 1e300])
+    def test_of_a_tiff_with_an_impossible_size(self, tmp_path, width):
+        data = save(tmp_path / "i.tif", GREY, tiffinfo={65000: 1.5}).read_bytes()
+        double = struct.pack("<HHI", 65000, 12, 1)
+        entry, size = data.index(double), data.index(struct.pack("<HH", 256, 4))
+        data = data.replace(struct.pack("<d", 1.5), struct.pack("<d", width))
+        data = (
+            data[:size] + struct.pack("<H", 256) + data[entry + 2 : entry + 12] + data[size + 12 :]
+        )
+        (tmp_path / "i.tif").write_bytes(data)
+        with pytest.raises(DatasetError, match=r"TIFF: it declares an impossible size"):
+            read_image(tmp_path / "i.tif")
 
     def test_the_preview_in_raw_data_is_no_image(self, tmp_path):
         path = save(tmp_path / "i.dng", IMAGE, format="TIFF", tiffinfo={254: 1})
@@ -460,6 +491,14 @@ class TestDecoders:
         path = write_image(tmp_path / "i.png", self.DEEP)
         np.testing.assert_array_equal(read_image(path, notes=notes), IMAGE)
         assert notes.all() == []
+
+
+@pytest.mark.parametrize("scale", ["1.0", "+1.0", "+.1e1", "1e0"])
+def test_a_pfm_file_with_a_scale_in_any_form(tmp_path, scale):
+    data = b"Pf\n3 1\n" + scale.encode() + b"\n" + np.array([0, 0.25, 0.5], ">f4").tobytes()
+    (path := tmp_path / "i.pfm").write_bytes(data)
+    image = read_image(path, Decoding(value_range=ValueRange(0, 1, is_float=True)))
+    assert image[0, :, 0].tolist() == [0, 64, 128]
 
 
 class TestValueRange:
