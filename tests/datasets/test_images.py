@@ -253,7 +253,8 @@ class TestJpeg:
         starts = [match.start() for match in re.finditer(b"\xff\xda", data)]
         assert len(starts) == 10
         for start, stop in itertools.pairwise([*starts[1:], len(data)]):
-            path.write_bytes(data[: (start + stop) // 2] + b"\xff\xd9")
+            # Half of the way, one scan is over: what follows it is a table of the next one.
+            path.write_bytes(data[: (2 * start + stop) // 3] + b"\xff\xd9")
             with pytest.raises(DatasetError, match=r"i\.jpg \(JPEG: "):
                 read_image(path)
 
@@ -271,6 +272,20 @@ class TestJpeg:
         Image.fromarray(noise).convert(mode).save(data := io.BytesIO(), "JPEG", **options)
         assert is_complete(data.getvalue())
         assert is_complete(data.getvalue() + b"behind the end")
+
+    @pytest.mark.parametrize("form", ["jpeg", "progressive", "restarts"])
+    @pytest.mark.parametrize("fill", [b"\xff", b"\xff" * 5])
+    def test_fill_bytes_may_precede_every_marker(self, tmp_path, form, fill):
+        """As in section B.1.1.2 of ITU-T T.81."""
+        data = encode(form)
+        scan = data.index(b"\xff\xda")
+        filled = data[:scan] + re.sub(rb"\xff(?=[^\0])", fill + b"\xff", data[scan:])
+        (tmp_path / "plain.jpg").write_bytes(data)
+        (path := tmp_path / "i.jpg").write_bytes(filled)
+        np.testing.assert_array_equal(read_image(path), read_image(tmp_path / "plain.jpg"))
+        path.write_bytes(filled[: len(filled) // 2] + fill + b"\xff\xd9")
+        with pytest.raises(DatasetError, match="JPEG: it ends early"):
+            read_image(path)
 
     def test_a_preview_with_an_end_of_its_own(self, tmp_path):
         exif = Image.Exif()
