@@ -16,7 +16,9 @@ PILLOW_FORMATS = (
 )
 # Tags of TIFF 6.0, and of DNG 1.6.
 WIDTH, HEIGHT, BITS, SAMPLE_FORMAT, ORIENTATION, SUBFILE, DNG = 256, 257, 258, 339, 274, 254, 50706
+PHOTOMETRIC, SAMPLES, PLANES = 262, 277, 284
 UNSIGNED = 1
+WHITE_IS_ZERO, PALETTE, LAB = 0, 3, 8  # values of the tag PHOTOMETRIC
 REDUCED_IMAGE = 1  # bit of the tag SUBFILE: a preview
 # Declared size in formats that OpenCV reads and Pillow does not; names as in `datasets.content`.
 SIZES = {
@@ -30,6 +32,7 @@ SIZES = {
 DEEP_PNM = re.compile(
     rb"P[2356]\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*(\d+)"
 )
+OPENCV, PILLOW = "OpenCV", "Pillow"
 ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 # No format declares longer sides; their product may not fit a float.
 MAX_SIDE = 2**32 - 1
@@ -53,9 +56,11 @@ class Header:
         format: Name of the format, for example ``JPEG``; empty if it is not known.
         width: Width in pixels, before it is turned by the orientation.
         height: Height in pixels.
-        is_deep: Whether the values may need more than 8 bits, and the file does not state their
-            depth: 16 bits, 32 bits or floats. 10 or 12 bits that the format declares (AVIF, JPEG
-            2000) are scaled correctly by the decoders.
+        is_deep: Whether the values may need more than 8 bits, and the decoders do not scale them to
+            8 bits by the depth that the file states, as in AVIF and JPEG 2000.
+        bits: Bits of unsigned integers above 8 bits: 16, or the 10, 12 or 14 of a TIFF file.
+        is_inverted: Whether 0 is white in values above 8 bits.
+        decoders: The libraries that read the values as they are stored.
         pages: Number of pages or frames.
         orientation: EXIF orientation, 1 to 8; 1 is upright.
 
@@ -67,6 +72,9 @@ class Header:
     width: int
     height: int
     is_deep: bool = False
+    bits: int = 16
+    is_inverted: bool = False
+    decoders: tuple[str, ...] = (OPENCV, PILLOW)
     pages: int = 1
     orientation: int = 1
 
@@ -171,12 +179,16 @@ def _read_tiff(file: BinaryIO) -> Header:
         file.seek(tags.next)
         tags.load(file)
         is_preview = tags.get(SUBFILE, 0) & REDUCED_IMAGE or DNG in tags
-        bits, formats = max(tags.get(BITS, (1,))), tags.get(SAMPLE_FORMAT, (UNSIGNED,))
+        bits, is_unsigned = max(tags.get(BITS, (1,))), _is_unsigned(tags)
+        is_deep = bits > 8 or not is_unsigned
         header = Header(
             "TIFF",
             int(tags[WIDTH]),
             int(tags[HEIGHT]),
-            is_deep=bits >= 16 or formats[0] != UNSIGNED,
+            is_deep=is_deep,
+            bits=min(bits, 16),
+            is_inverted=is_deep and is_unsigned and tags.get(PHOTOMETRIC) == WHITE_IS_ZERO,
+            decoders=_deep_decoders(tags, bits, head) if is_deep else _decoders(tags),
             orientation=_valid(tags.get(ORIENTATION, 1)),
         )
         pages = _count_pages(tags, file)
@@ -185,6 +197,35 @@ def _read_tiff(file: BinaryIO) -> Header:
     if is_preview:
         raise HeaderError("raw data of a camera behind a preview: convert it to TIFF or PNG")
     return replace(header, pages=pages)
+
+
+def _is_unsigned(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
+    return tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == UNSIGNED
+
+
+def _decoders(tags: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[str, ...]:
+    """Return the libraries that read a TIFF of up to 8 bits.
+
+    OpenCV multiplies colours by their opacity, and mixes up planes of grey and opacity.
+    """
+    return (OPENCV, PILLOW) if tags.get(SAMPLES, 1) in (1, 3) else (PILLOW,)
+
+
+def _deep_decoders(
+    tags: TiffImagePlugin.ImageFileDirectory_v2, bits: int, head: bytes
+) -> tuple[str, ...]:
+    """Return the libraries that read a TIFF above 8 bits.
+
+    OpenCV mixes up planes, ignores palettes, and rounds grey with opacity and CIELAB to 8 bits.
+    Pillow reads 32 bits in the wrong order of bytes, or as signed.
+    """
+    samples, is_unsigned = tags.get(SAMPLES, 1), _is_unsigned(tags)
+    is_chunky = samples == 1 or (samples != 2 and tags.get(PLANES, 1) == 1)
+    reads = {
+        OPENCV: is_chunky and tags.get(PHOTOMETRIC) not in (PALETTE, LAB),
+        PILLOW: bits <= 16 if is_unsigned else head.startswith(b"II"),
+    }
+    return tuple(library for library in reads if reads[library])
 
 
 def _count_pages(tags: TiffImagePlugin.ImageFileDirectory_v2, file: BinaryIO) -> int:
