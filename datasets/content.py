@@ -40,7 +40,7 @@ IMAGE_MARKS = {
     "JPEG 2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
     "JPEG XL": rb"\0\0\0\x0cJXL \r\n\x87\n|\xff\x0a",
     "PNM": rb"P[1-6]\s+[\d#]|P7\n(?:#|WIDTH|HEIGHT|DEPTH|MAXVAL|TUPLTYPE)",
-    "PFM": rb"P[Ff]\s+\d+\s+\d+\s+-?\d",
+    "PFM": rb"P[Ff]\s+\d+\s+\d+\s+[-+]?\.?\d",
     "Radiance HDR": rb"#\?(?:RADIANCE|RGBE)",
     "OpenEXR": rb"\x76\x2f\x31\x01",
     "Sun raster": rb"\x59\xa6\x6a\x95",

@@ -9,7 +9,15 @@ from PIL import Image
 
 from datasets.base import DatasetError
 from datasets.depth import Decoding
-from datasets.header import PILLOW_FORMATS, Header, HeaderError, read_header
+from datasets.header import (
+    OPENCV,
+    PILLOW,
+    PILLOW_FORMATS,
+    UNREADABLE,
+    Header,
+    HeaderError,
+    read_header,
+)
 from datasets.jpeg import is_complete
 
 # Pillow's modes that `convert` would round to 8 bits, or clip at 255.
@@ -60,7 +68,7 @@ class ImageFile:
         return self._upright(image)
 
     def values(self) -> np.ndarray:
-        """Decode without changing any value, upright.
+        """Decode without changing any value, upright; where 0 is white, it becomes the largest.
 
         Returns:
             (H, W) or (H, W, C) of the file's number type: grey, grey and opacity, RGB or RGBA.
@@ -74,6 +82,8 @@ class ImageFile:
             values = self._by_pillow()
         elif values.ndim == 3 and values.shape[2] >= 3:  # BGR or BGRA
             values = values[:, :, [2, 1, 0, *range(3, values.shape[2])]]
+        if values.dtype == np.uint16 and self.header.is_inverted:
+            values = np.uint16(2**self.header.bits - 1) - values
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise self._damaged("values that are not finite")
         return self._upright(values)
@@ -100,12 +110,19 @@ class ImageFile:
         )
 
     def _by_opencv(self, flags: int) -> np.ndarray | None:
+        if OPENCV not in self.header.decoders:
+            return None
         try:
-            return cv2.imdecode(np.frombuffer(self._data, np.uint8), flags)
+            values = cv2.imdecode(np.frombuffer(self._data, np.uint8), flags)
         except cv2.error:
             return None
+        if values is not None and values.dtype == np.uint16:
+            values >>= 16 - self.header.bits  # OpenCV moves fewer bits to the upper end
+        return values
 
     def _by_pillow(self) -> np.ndarray:
+        if PILLOW not in self.header.decoders:
+            raise self._too_deep()
         try:
             with Image.open(io.BytesIO(self._data), formats=PILLOW_FORMATS) as image:
                 image.load()
@@ -114,14 +131,19 @@ class ImageFile:
                     return values.astype(values.dtype.newbyteorder("="))
                 has_opacity = image.has_transparency_data
                 values = np.asarray(image.convert("RGBA" if has_opacity else "RGB"))
+        except Image.UnidentifiedImageError as error:  # its text is an address in memory
+            raise self._damaged(f"{self.header.format}: {UNREADABLE}") from error
         except Exception as error:  # decoders raise errors of any type for damaged files
             raise self._damaged(f"{self.header.format}: {error}") from error
         if self.header.is_deep:
-            raise self._damaged(
-                f"{self.header.format} of more than 8 bits, of which neither OpenCV nor this "
-                "Pillow reads all"
-            )
+            raise self._too_deep()
         return values
+
+    def _too_deep(self) -> DatasetError:
+        return self._damaged(
+            f"{self.header.format} of more than 8 bits, of which neither OpenCV nor this Pillow "
+            "reads all"
+        )
 
     def _check_jpeg(self) -> None:
         """Raise DatasetError for a file without some of its pixels, which would be grey."""

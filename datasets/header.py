@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from PIL import Image, TiffImagePlugin
 
-from datasets.content import HEAD_BYTES, TGA_END, Format, format_of_bytes
+from datasets.content import HEAD_BYTES, TGA_END, format_of_bytes
 
 # Pillow reads others by running programs (EPS, WMF), or only names their format.
 PILLOW_FORMATS = (
@@ -16,21 +16,29 @@ PILLOW_FORMATS = (
 )
 # Tags of TIFF 6.0, and of DNG 1.6.
 WIDTH, HEIGHT, BITS, SAMPLE_FORMAT, ORIENTATION, SUBFILE, DNG = 256, 257, 258, 339, 274, 254, 50706
+PHOTOMETRIC, SAMPLES, PLANES = 262, 277, 284
 UNSIGNED = 1
+WHITE_IS_ZERO, PALETTE, LAB = 0, 3, 8  # values of the tag PHOTOMETRIC
 REDUCED_IMAGE = 1  # bit of the tag SUBFILE: a preview
-# Declared size in formats that OpenCV reads and Pillow does not.
-SIZES = (
-    re.compile(rb"P[Ff]\s+(?P<width>\d+)\s+(?P<height>\d+)"),
-    re.compile(rb"P7\n(?=.*?WIDTH\s+(?P<width>\d+))(?=.*?HEIGHT\s+(?P<height>\d+))", re.DOTALL),
-    re.compile(rb"#\?.*?-Y (?P<height>\d+) \+X (?P<width>\d+)", re.DOTALL),
-)
+# Declared size in formats that OpenCV reads and Pillow does not; names as in `datasets.content`.
+SIZES = {
+    "PFM": re.compile(rb"P[Ff]\s+(?P<width>\d+)\s+(?P<height>\d+)\s"),
+    "PNM": re.compile(
+        rb"P7\n(?=.*?WIDTH\s+(?P<width>\d+)\s)(?=.*?HEIGHT\s+(?P<height>\d+)\s)", re.DOTALL
+    ),
+    "Radiance HDR": re.compile(rb"#\?.*?-Y (?P<height>\d+) \+X (?P<width>\d+)\s", re.DOTALL),
+}
 # Two sizes, and a largest value above 255 in two bytes.
 DEEP_PNM = re.compile(
     rb"P[2356]\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*(\d+)"
 )
+OPENCV, PILLOW = "OpenCV", "Pillow"
 ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
+# No format declares longer sides; their product may not fit a float.
+MAX_SIDE = 2**32 - 1
 # Formats that `datasets.content` knows and neither Pillow nor OpenCV decodes.
 UNSUPPORTED = ("HEIC", "JPEG XL", "OpenEXR", "DICOM", "CR3")
+UNREADABLE = "damaged, or not supported by this Pillow and OpenCV"
 
 # Pillow's own limit is lower than --max_megapixels, and it can only be set for the whole process.
 Image.MAX_IMAGE_PIXELS = None
@@ -48,19 +56,31 @@ class Header:
         format: Name of the format, for example ``JPEG``; empty if it is not known.
         width: Width in pixels, before it is turned by the orientation.
         height: Height in pixels.
-        is_deep: Whether the values may need more than 8 bits, and the file does not state their
-            depth: 16 bits, 32 bits or floats. 10 or 12 bits that the format declares (AVIF, JPEG
-            2000) are scaled correctly by the decoders.
+        is_deep: Whether the values may need more than 8 bits, and the decoders do not scale them to
+            8 bits by the depth that the file states, as in AVIF and JPEG 2000.
+        bits: Bits of unsigned integers above 8 bits: 16, or the 10, 12 or 14 of a TIFF file.
+        is_inverted: Whether 0 is white in values above 8 bits.
+        decoders: The libraries that read the values as they are stored.
         pages: Number of pages or frames.
         orientation: EXIF orientation, 1 to 8; 1 is upright.
+
+    Raises:
+        HeaderError: The size is impossible.
     """
 
     format: str
     width: int
     height: int
     is_deep: bool = False
+    bits: int = 16
+    is_inverted: bool = False
+    decoders: tuple[str, ...] = (OPENCV, PILLOW)
     pages: int = 1
     orientation: int = 1
+
+    def __post_init__(self) -> None:
+        if not (0 < self.width <= MAX_SIDE and 0 < self.height <= MAX_SIDE):
+            raise HeaderError("it declares an impossible size")
 
     @property
     def megapixels(self) -> float:
@@ -83,18 +103,18 @@ def read_header(file: BinaryIO) -> Header:
     file.seek(max(end - len(TGA_END), 0))
     found = format_of_bytes(head, file.read())
     file.seek(0)
-    if found is not None and found.name in UNSUPPORTED:
-        raise HeaderError(f"{found.name} is not supported by this Pillow and OpenCV")
-    if found is not None and found.name == "TIFF":
-        return _read_tiff(file)
-    for pattern in SIZES:
-        if match := pattern.match(head):
-            return Header(found.name, int(match["width"]), int(match["height"]), is_deep=True)
-    return _read_by_pillow(file, head, found)
-
-
-def _read_by_pillow(file: BinaryIO, head: bytes, found: Format | None) -> Header:
     name = "" if found is None else found.name
+    if name in UNSUPPORTED:
+        raise HeaderError(f"{name} is not supported by this Pillow and OpenCV")
+    if name == "TIFF":
+        return _read_tiff(file)
+    if name in SIZES and (match := SIZES[name].match(head)):
+        return Header(name, int(match["width"]), int(match["height"]), is_deep=True)
+    return _read_by_pillow(file, head, name)
+
+
+def _read_by_pillow(file: BinaryIO, head: bytes, name: str) -> Header:
+    """Read a header by Pillow; the name is that of `datasets.content`, or empty."""
     try:
         with Image.open(file, formats=_pillow_formats()) as image:
             return Header(
@@ -105,11 +125,10 @@ def _read_by_pillow(file: BinaryIO, head: bytes, found: Format | None) -> Header
                 orientation=_orientation(image),
             )
     except Exception as error:  # decoders raise errors of any type for damaged files
-        if found is None:
+        if not name:
             raise HeaderError("no known image format") from error
         if isinstance(error, Image.UnidentifiedImageError):
-            reason = f"{name}: damaged, or not supported by this Pillow and OpenCV"
-            raise HeaderError(reason) from error
+            raise HeaderError(f"{name}: {UNREADABLE}") from error
         raise HeaderError(f"{name}: {error}") from error
 
 
@@ -160,12 +179,16 @@ def _read_tiff(file: BinaryIO) -> Header:
         file.seek(tags.next)
         tags.load(file)
         is_preview = tags.get(SUBFILE, 0) & REDUCED_IMAGE or DNG in tags
-        bits, formats = max(tags.get(BITS, (1,))), tags.get(SAMPLE_FORMAT, (UNSIGNED,))
+        bits, is_unsigned = max(tags.get(BITS, (1,))), _is_unsigned(tags)
+        is_deep = bits > 8 or not is_unsigned
         header = Header(
             "TIFF",
             int(tags[WIDTH]),
             int(tags[HEIGHT]),
-            is_deep=bits >= 16 or formats[0] != UNSIGNED,
+            is_deep=is_deep,
+            bits=min(bits, 16),
+            is_inverted=is_deep and is_unsigned and tags.get(PHOTOMETRIC) == WHITE_IS_ZERO,
+            decoders=_deep_decoders(tags, bits, head) if is_deep else _decoders(tags),
             orientation=_valid(tags.get(ORIENTATION, 1)),
         )
         pages = _count_pages(tags, file)
@@ -174,6 +197,35 @@ def _read_tiff(file: BinaryIO) -> Header:
     if is_preview:
         raise HeaderError("raw data of a camera behind a preview: convert it to TIFF or PNG")
     return replace(header, pages=pages)
+
+
+def _is_unsigned(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
+    return tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == UNSIGNED
+
+
+def _decoders(tags: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[str, ...]:
+    """Return the libraries that read a TIFF of up to 8 bits.
+
+    OpenCV multiplies colours by their opacity, and mixes up planes of grey and opacity.
+    """
+    return (OPENCV, PILLOW) if tags.get(SAMPLES, 1) in (1, 3) else (PILLOW,)
+
+
+def _deep_decoders(
+    tags: TiffImagePlugin.ImageFileDirectory_v2, bits: int, head: bytes
+) -> tuple[str, ...]:
+    """Return the libraries that read a TIFF above 8 bits.
+
+    OpenCV mixes up planes, ignores palettes, and rounds grey with opacity and CIELAB to 8 bits.
+    Pillow reads 32 bits in the wrong order of bytes, or as signed.
+    """
+    samples, is_unsigned = tags.get(SAMPLES, 1), _is_unsigned(tags)
+    is_chunky = samples == 1 or (samples != 2 and tags.get(PLANES, 1) == 1)
+    reads = {
+        OPENCV: is_chunky and tags.get(PHOTOMETRIC) not in (PALETTE, LAB),
+        PILLOW: bits <= 16 if is_unsigned else head.startswith(b"II"),
+    }
+    return tuple(library for library in reads if reads[library])
 
 
 def _count_pages(tags: TiffImagePlugin.ImageFileDirectory_v2, file: BinaryIO) -> int:

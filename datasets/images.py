@@ -19,7 +19,7 @@ CLIPPED = (
 )
 OTHER_DEPTH = "8-bit image among images with more bits; used unchanged"
 UNKNOWN_DEPTH = (
-    "16-bit image where the training images have 8 bits; only its upper 8 bits are used "
+    "more than 8 bits where the training images have 8; only the upper 8 bits are used "
     "(--bit_depth sets another range)"
 )
 # Bytes per pixel while an image is decoded: the file, its pixels, and a copy.
@@ -34,7 +34,7 @@ def read_image(
 
     Grey values are repeated in three channels, palettes are resolved, transparency is dropped, and
     the EXIF orientation is applied. Values above 8 bits are mapped by the range of ``decoding``;
-    without one, the upper 8 of 16 bits are kept. Of several pages the first one is read.
+    without one, the upper 8 bits are kept. Of several pages the first one is read.
 
     Args:
         path: The file.
@@ -140,14 +140,11 @@ def _decode(file: ImageFile, decoding: Decoding, notes: Notes) -> np.ndarray:
                 f"values of 8 or 16 bits like the training images', found {values.dtype}"
             )
         notes.add(UNKNOWN_DEPTH, file.path)
-        # The decoder's own conversion, which rounds in some formats.
-        return file.rgb()
+        return ValueRange.of_bits(header.bits).to_8_bits(values)
     if value_range.is_float != has_no_depth(values):
         raise file.unusable(
             f"values in the range of the training images, {value_range}, found {values.dtype}"
         )
     if value_range.clips(values):
         notes.add(CLIPPED.format(value_range), file.path)
-    if value_range == ValueRange.of_bits(16):
-        return file.rgb()
     return value_range.to_8_bits(values)

@@ -64,8 +64,10 @@ def with_filling(data: bytes) -> bytes | None:
             raise ValueError("it ends before the marker of the image's end")
         start, code = int(marks[number]), int(codes[number])
         if is_coded:
-            pieces += [data[written:start], FILLING]
-            written = start
+            # Any number of bytes of 255 may precede a marker, and belong to it.
+            end = position + len(data[position:start].rstrip(b"\xff"))
+            pieces += [data[written:end], FILLING]
+            written = end
             if has_restarts and code not in RESTARTS:
                 # The file may end where a restart is due.
                 pieces += [bytes([0xFF, RESTARTS[next_restart]]), FILLING]

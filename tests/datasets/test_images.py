@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from datasets.base import DatasetError, MaskFiles, Sample
 from datasets.decoding import ImageFile, _colours
 from datasets.depth import Decoding, RangeFinder, ValueRange
-from datasets.images import OTHER_DEPTH, UNKNOWN_DEPTH, read_image, read_sample
+from datasets.images import OTHER_DEPTH, UNKNOWN_DEPTH, bytes_to_read, read_image, read_sample
 from datasets.jpeg import is_complete
 from datasets.masks import read_mask
 from datasets.notes import Note, Notes
@@ -253,7 +253,8 @@ class TestJpeg:
         starts = [match.start() for match in re.finditer(b"\xff\xda", data)]
         assert len(starts) == 10
         for start, stop in itertools.pairwise([*starts[1:], len(data)]):
-            path.write_bytes(data[: (start + stop) // 2] + b"\xff\xd9")
+            # Half of the way, one scan is over: what follows it is a table of the next one.
+            path.write_bytes(data[: (2 * start + stop) // 3] + b"\xff\xd9")
             with pytest.raises(DatasetError, match=r"i\.jpg \(JPEG: "):
                 read_image(path)
 
@@ -271,6 +272,20 @@ class TestJpeg:
         Image.fromarray(noise).convert(mode).save(data := io.BytesIO(), "JPEG", **options)
         assert is_complete(data.getvalue())
         assert is_complete(data.getvalue() + b"behind the end")
+
+    @pytest.mark.parametrize("form", ["jpeg", "progressive", "restarts"])
+    @pytest.mark.parametrize("fill", [b"\xff", b"\xff" * 5])
+    def test_fill_bytes_may_precede_every_marker(self, tmp_path, form, fill):
+        """As in section B.1.1.2 of ITU-T T.81."""
+        data = encode(form)
+        scan = data.index(b"\xff\xda")
+        filled = data[:scan] + re.sub(rb"\xff(?=[^\0])", fill + b"\xff", data[scan:])
+        (tmp_path / "plain.jpg").write_bytes(data)
+        (path := tmp_path / "i.jpg").write_bytes(filled)
+        np.testing.assert_array_equal(read_image(path), read_image(tmp_path / "plain.jpg"))
+        path.write_bytes(filled[: len(filled) // 2] + fill + b"\xff\xd9")
+        with pytest.raises(DatasetError, match="JPEG: it ends early"):
+            read_image(path)
 
     def test_a_preview_with_an_end_of_its_own(self, tmp_path):
         exif = Image.Exif()
@@ -328,12 +343,43 @@ class TestTrueReason:
             (bytes(128) + b"DICM" + bytes(99), "DICOM is not supported"),
             (b"\x89PNG\r\n\x1a\n" + bytes(99), "PNG"),
             (b"hello", "no known image format"),
+            # Beginnings like those of formats that have their own pattern of a size.
+            (b"PF\n640 480\n", "no known image format"),
+            (b"Pf 12 34 x", "no known image format"),
+            (b"P7\nx\nWIDTH 3\nHEIGHT 4\n", "no known image format"),
+            (b"#?x\n-Y 3 +X 4\n", "no known image format"),
+            (b"PF\n5 4\n-1.0\n", "PFM: damaged, or not supported by this Pillow and OpenCV"),
+            (b"PF\n" + b"9" * 200 + b" " + b"9" * 200 + b"\n-1.0\n", "an impossible size"),
+            (b"#?RGBE\n\n-Y 0 +X 4\n", "an impossible size"),
         ],
     )
     def test_of_files_that_cannot_be_decoded(self, tmp_path, data, reason):
         (path := tmp_path / "i.png").write_bytes(data)
         with pytest.raises(DatasetError, match=f"damaged or unknown file: .*{reason}"):
             read_image(path)
+
+    @pytest.mark.parametrize("ending", ["pfm", "hdr", "pam", "ras", "pgm", "jp2", "tiff", "bmp"])
+    def test_of_every_beginning(self, tmp_path, ending):
+        write_image(path := tmp_path / f"i.{ending}", NOISE[:, :, 0])
+        data = path.read_bytes()
+        for length in range(0, 120, 2):
+            path.write_bytes(data[:length])
+            assert bytes_to_read(path) >= 0
+            with pytest.raises(DatasetError, match="found a damaged or unknown file"):
+                read_image(path)
+
+    @pytest.mark.parametrize("width", [-5.0, 0.0, 1e300])
+    def test_of_a_tiff_with_an_impossible_size(self, tmp_path, width):
+        data = save(tmp_path / "i.tif", GREY, tiffinfo={65000: 1.5}).read_bytes()
+        double = struct.pack("<HHI", 65000, 12, 1)
+        entry, size = data.index(double), data.index(struct.pack("<HH", 256, 4))
+        data = data.replace(struct.pack("<d", 1.5), struct.pack("<d", width))
+        data = (
+            data[:size] + struct.pack("<H", 256) + data[entry + 2 : entry + 12] + data[size + 12 :]
+        )
+        (tmp_path / "i.tif").write_bytes(data)
+        with pytest.raises(DatasetError, match=r"TIFF: it declares an impossible size"):
+            read_image(tmp_path / "i.tif")
 
     def test_the_preview_in_raw_data_is_no_image(self, tmp_path):
         path = save(tmp_path / "i.dng", IMAGE, format="TIFF", tiffinfo={254: 1})
@@ -369,13 +415,14 @@ class TestDepth:
         [(f"i.{ending}", number) for ending in ("png", "tif", "jp2") for number in (1, 3)]
         + [("i.pgm", 1), ("i.ppm", 3)],
     )
-    def test_16_bits_are_read_as_by_opencv(self, tmp_path, name, channels):
+    def test_the_upper_8_of_16_bits_are_kept_in_every_format(self, tmp_path, name, channels):
         values = np.random.default_rng(0).integers(0, 65536, (64, 96, 3), dtype=np.uint16)
         path = write_image(tmp_path / name, values[:, :, 0] if channels == 1 else values)
-        expected = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+        # JPEG 2000 is lossy.
+        stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).reshape(64, 96, channels)[:, :, ::-1]
         for value_range in (None, ValueRange.of_bits(16)):
             image = read_image(path, Decoding(value_range=value_range))
-            np.testing.assert_array_equal(image, expected)
+            np.testing.assert_array_equal(image, np.broadcast_to(stored >> 8, image.shape))
 
     def test_values_beyond_the_range_are_clipped_and_noted(self, tmp_path):
         path = write_image(tmp_path / "i.png", self.VALUES)
@@ -460,6 +507,14 @@ class TestDecoders:
         path = write_image(tmp_path / "i.png", self.DEEP)
         np.testing.assert_array_equal(read_image(path, notes=notes), IMAGE)
         assert notes.all() == []
+
+
+@pytest.mark.parametrize("scale", ["1.0", "+1.0", "+.1e1", "1e0"])
+def test_a_pfm_file_with_a_scale_in_any_form(tmp_path, scale):
+    data = b"Pf\n3 1\n" + scale.encode() + b"\n" + np.array([0, 0.25, 0.5], ">f4").tobytes()
+    (path := tmp_path / "i.pfm").write_bytes(data)
+    image = read_image(path, Decoding(value_range=ValueRange(0, 1, is_float=True)))
+    assert image[0, :, 0].tolist() == [0, 64, 128]
 
 
 class TestValueRange:

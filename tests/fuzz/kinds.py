@@ -389,9 +389,10 @@ def _encoded_images() -> dict[str, list[bytes]]:
             stream = io.BytesIO()
             Image.fromarray(array).save(stream, Image.registered_extensions()[suffix])
             found.setdefault(suffix, []).append(stream.getvalue())
-    written, data = cv2.imencode(".tiff", rng.random((SIDE, SIDE, 3), dtype=np.float32))
-    assert written
-    found[".tiff"].append(data.tobytes())
+    for suffix in (".tiff", ".pfm", ".hdr", ".pam"):  # only OpenCV writes floats in these
+        written, data = cv2.imencode(suffix, rng.random((SIDE, SIDE, 3), dtype=np.float32))
+        assert written
+        found.setdefault(suffix, []).append(data.tobytes())
     return found
 
 
