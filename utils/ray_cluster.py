@@ -28,6 +28,8 @@ CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 60.0
 REMOVE_SECONDS = 2.0
 # Sockets lie in Ray's folder, and their paths have at most 107 characters.
 LONGEST_FOLDER = 40
+# Resolvers may take a larger number for the port of its lower 16 bits.
+MAX_PORT = 65535
 ROOT = Path(__file__).resolve().parent.parent
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
@@ -139,12 +141,12 @@ def _check_answer(address: str) -> None:
     hint = "start one with ray start --head, or leave out --address to use this machine alone"
     if address != "auto":
         host, _, port = address.rpartition(":")
-        if not host or not port.isdecimal():
+        if not host or not port.isdecimal() or len(port) > 5 or int(port) > MAX_PORT:
             raise UsageError(f"expected auto or HOST:PORT, found {address!r} (--address)")
         try:
             socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
+        except OSError as error:
+            reason = error.strerror or error
             raise UsageError(
                 f"expected a Ray cluster at {address} (--address), found none ({reason}): {hint}"
             ) from error

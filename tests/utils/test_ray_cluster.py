@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
@@ -28,7 +30,9 @@ def connect(address: str) -> None:
         pytest.fail("connected")
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "cluster:", ":6379", "cluster:port"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "cluster:", ":6379", "cluster:port", "a:65536", "a:100000"]
+)
 def test_no_address(address):
     with pytest.raises(UsageError, match=r"expected auto or HOST:PORT, found .* \(--address\)$"):
         connect(address)
@@ -38,9 +42,31 @@ def test_nothing_listens():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-        message = r"expected a Ray cluster at 127.*found none \(.*refused\): start one with"
+        message = (
+            r"expected a Ray cluster at 127.*found none \(Connection refused\): start one with"
+        )
         with pytest.raises(UsageError, match=message):
             connect(address)
+
+
+def test_nothing_answers_in_time(monkeypatch):
+    monkeypatch.setattr(
+        socket, "create_connection", mock.Mock(side_effect=TimeoutError("timed out"))
+    )
+    with pytest.raises(UsageError, match=r"found none \(timed out\): start one with"):
+        connect("127.0.0.1:6379")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"), [("no memory\nmore", "no memory"), ("", "RuntimeError")]
+)
+def test_ray_that_does_not_start_is_one_line(monkeypatch, text, shown):
+    fail = mock.Mock(side_effect=RuntimeError(text))
+    monkeypatch.setitem(
+        sys.modules, "ray", SimpleNamespace(init=fail, is_initialized=lambda: False)
+    )
+    with pytest.raises(UsageError, match=f"^cannot start Ray on this machine: {shown}$"):
+        connect("")
 
 
 @pytest.mark.ray
