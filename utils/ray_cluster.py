@@ -145,8 +145,8 @@ def _check_answer(address: str) -> None:
             raise UsageError(f"expected auto or HOST:PORT, found {address!r} (--address)")
         try:
             socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-        except OSError as error:
-            reason = error.strerror or error
+        except (OSError, UnicodeError) as error:  # UnicodeError: the host can be no name
+            reason = getattr(error, "strerror", None) or error
             raise UsageError(
                 f"expected a Ray cluster at {address} (--address), found none ({reason}): {hint}"
             ) from error

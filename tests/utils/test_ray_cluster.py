@@ -49,6 +49,11 @@ def test_nothing_listens():
             connect(address)
 
 
+def test_a_host_that_can_be_no_name():
+    with pytest.raises(UsageError, match=r"cluster at a\.\.b:6379 .*found none \(.*label empty"):
+        connect("a..b:6379")
+
+
 def test_nothing_answers_in_time(monkeypatch):
     monkeypatch.setattr(
         socket, "create_connection", mock.Mock(side_effect=TimeoutError("timed out"))
