@@ -34,6 +34,12 @@ from tests.support import (
 )
 from utils.pipeline import evaluate_one
 from utils.pipeline import finished as finished_categories
+from utils.pipeline.finished import (
+    FinishedCategory,
+    data_state,
+    digest_of_samples,
+    first_difference,
+)
 from utils.result_folder import ResultFolder
 
 FIGURES = "--pictures worst --pictures_limit 1 --explain_top 1"
@@ -232,8 +238,11 @@ def test_models_and_maps_that_are_asked_for_later_are_written(tmp_path, data, fo
     evaluate(data, folder, flags)
     assert computed == ["gadget", "widget"]
     shutil.rmtree(tmp_path / "trained/widget")
+    (maps,) = folder.glob("maps_gadget_*.npz")
+    maps.unlink()
     evaluate(data, folder, flags)
-    assert computed == ["gadget", "widget", "widget"]
+    assert computed == ["gadget", "widget"] * 2
+    assert maps.is_file()
     assert len(list((tmp_path / "trained").rglob("model.json"))) == 2
 
 
@@ -265,6 +274,20 @@ def test_a_file_that_could_not_be_read_before_or_cannot_now_has_changed(tmp_path
         path.write_bytes(b"1")
     with pytest.raises(UnusableFilesError, match=f"stay unchanged .*, found changes in {path}"):
         finished_categories.check_unchanged(category, {str(path): before})
+
+
+def test_the_same_files_with_other_labels_are_other_data(tmp_path):
+    (path := tmp_path / "0.png").write_bytes(b"1")
+    before, now = (
+        Category("cap", (), (Sample(path, "cap", kind),), has_masks=False)
+        for kind in (GOOD, "hole")
+    )
+    digest, state = digest_of_samples(before), data_state(before)
+    finished = FinishedCategory("cap", {}, digest, state, rows=(), measurements=())
+    assert [first_difference(finished, {}, category) for category in (before, now)] == [
+        "",
+        "the list of images, labels and masks of cap has changed",
+    ]
 
 
 class Killed(BaseException):

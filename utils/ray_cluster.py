@@ -26,6 +26,7 @@ from utils.machine import usable_cores
 CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 60.0
 # Seconds in which processes stop writing to Ray's folder.
 REMOVE_SECONDS = 2.0
+# Resolvers may take a larger number for the port of its lower 16 bits.
 LARGEST_PORT = 65_535
 # Sockets lie in Ray's folder, and their paths have at most 107 characters.
 LONGEST_FOLDER = 40

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from datasets.content import IMAGE, OTHER, VIDEO, Format, format_of, kind_of
+from datasets.header import read_header
 from tests.support import ROOT
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
@@ -59,6 +60,7 @@ def check(tmp_path):
 @pytest.mark.parametrize(("form", "name"), ENCODERS.items())
 def test_images_that_pillow_writes(check, form, name):
     check(encode(form), IMAGE, name)
+    assert read_header(io.BytesIO(encode(form))).format == name
 
 
 @pytest.mark.parametrize(

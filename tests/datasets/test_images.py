@@ -424,6 +424,28 @@ class TestDepth:
             image = read_image(path, Decoding(value_range=value_range))
             np.testing.assert_array_equal(image, np.broadcast_to(stored >> 8, image.shape))
 
+    def test_of_a_jpeg_2000_file_with_other_data_first(self, tmp_path):
+        """They hide what the file says about its depth."""
+        path = write_image(tmp_path / "i.jp2", self.VALUES.reshape(40, 45))
+        expected, data = read_image(path, self.BITS_12), path.read_bytes()
+        path.write_bytes(data[:32] + struct.pack(">I4s992x", 1000, b"free") + data[32:])
+        np.testing.assert_array_equal(read_image(path, self.BITS_12), expected)
+
+    def test_of_a_format_that_opencv_does_not_read(self, tmp_path):
+        values = self.VALUES[:, :, 0]
+        cards = [
+            "SIMPLE  = T",
+            "BITPIX  = 16",
+            "NAXIS   = 2",
+            "NAXIS1  = 30",
+            "NAXIS2  = 20",
+            "END",
+        ]
+        header = "".join(f"{card:80}" for card in cards)
+        data = f"{header:2880}".encode() + values[::-1].astype(">u2").tobytes()  # from the bottom
+        (path := tmp_path / "i.fits").write_bytes(data)
+        np.testing.assert_array_equal(read_image(path, self.BITS_12), _colours(values >> 4))
+
     def test_values_beyond_the_range_are_clipped_and_noted(self, tmp_path):
         path = write_image(tmp_path / "i.png", self.VALUES)
         notes = Notes()
@@ -431,6 +453,11 @@ class TestDepth:
         np.testing.assert_array_equal(image, np.minimum(self.VALUES >> 2, 255))
         (note,) = notes.all()
         assert "range of the training images, 10 bits; clipped to it (--bit_depth" in note.reason
+
+    def test_16_bits_in_a_range_of_floats(self):
+        values = np.array([0, 500, 1000, 2000], np.uint16)
+        found = ValueRange(0, 1000, is_float=True).to_8_bits(values)
+        assert found.tolist() == [0, 128, 255, 255]
 
     def test_8_bits_among_more_are_used_as_they_are(self, tmp_path):
         notes = Notes()

@@ -139,6 +139,10 @@ class TestRefused:
         else:
             assert len(read(path)) == count
 
+    def test_but_a_named_file_is_learned_whatever_its_path_looks_like(self, here):
+        files("p[1]/test/0.png")
+        assert read("p[1]/test/0.png") == ["p[1]/test/0.png"]
+
     def test_folders_of_other_names_are_learned(self, here):
         files("p/0.png", "p/monday/0.png", "p/camera 2/left/0.png", "p/mask_left.png")
         assert len(read("p")) == 4

@@ -167,6 +167,15 @@ class TestFetch:
             "0 of 0 bytes; trying again"
         ] * 2
 
+    def test_each_failure_doubles_the_wait_and_bytes_begin_it_anew(
+        self, server, target, monkeypatch
+    ):
+        waits = []
+        monkeypatch.setattr(transport.time, "sleep", waits.append)
+        server.answers = [silent, silent, silent, cut, silent, whole]
+        fetch(RemoteFile(server.url), target, wait=3)
+        assert waits == [3, 6, 12, 3, 6]
+
     @pytest.mark.parametrize("status", [403, 404, 410])
     def test_another_status_is_not(self, server, target, status):
         check_refused(server, target, f"the server answered {status}", answer(status, {}))
@@ -176,7 +185,8 @@ class TestFetch:
         url = server.url
         server.close()
         with pytest.raises(
-            DatasetError, match=r"cannot download .*the connection failed .*refused"
+            DatasetError,
+            match=r"cannot download .*the connection failed \(\[Errno .*refused\); found",
         ):
             fetch(RemoteFile(url), target, wait=0)
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets.containers import EBML_SEGMENT, is_cut_short, is_trimmed
+from datasets.containers import ASF_FILE_PROPERTIES, EBML_SEGMENT, is_cut_short, is_trimmed
 from datasets.videos import TIMED, read_video
 from tests.support import ROOT
 
@@ -116,6 +116,12 @@ def test_files_are_cut_short_if_they_lack_their_last_byte(videos, tmp_path, writ
     assert not is_cut_short(path)
     path.write_bytes(videos[writer][:-1])
     assert is_cut_short(path) == (path.suffix not in {".flv", ".mpg"})
+
+
+def test_a_wmv_without_the_length_that_it_should_state_is_not_cut_short(videos, tmp_path):
+    content = videos["v.wmv", "WMV2"].replace(ASF_FILE_PROPERTIES, bytes(16))
+    (path := tmp_path / "v.wmv").write_bytes(content)
+    assert not is_cut_short(path)
 
 
 @pytest.mark.parametrize("time", [b"time", b"\x47ime"])

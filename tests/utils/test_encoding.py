@@ -23,6 +23,12 @@ def test_a_suffix_chooses_the_format(tmp_path):
     assert write_image(folder, "image.jpg", image).read_bytes().startswith(b"\xff\xd8")
 
 
+def test_a_thumbnail_is_smaller_than_by_opencvs_own_quality(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 1), np.uint8).repeat(3, axis=2)
+    path = write_image(ResultFolder(tmp_path), "image.jpg", noise)
+    assert path.stat().st_size < len(cv2.imencode(".jpg", noise)[1])
+
+
 def test_arrays_keep_values_and_types(tmp_path):
     arrays = {"scores": np.array([0.5, 1.5], np.float32), "files": np.array(["good/1", "é"])}
     path = write_arrays(ResultFolder(tmp_path), "maps_x.npz", arrays)

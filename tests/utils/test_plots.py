@@ -208,6 +208,16 @@ def test_elided_text_keeps_both_ends_and_is_as_long_as_fits(full, limit):
     assert text.TextStyle(16).width(text.printable(full)) >= 0  # one line, whatever it was
 
 
+@pytest.mark.parametrize("x", [-15, 0, 30, 70])
+@pytest.mark.parametrize("y", [-15, 5, 30, 70])
+def test_text_that_does_not_fit_is_cut_at_the_border(x, y):
+    around, inside = np.full((160, 200, 3), 255, np.uint8), np.full((60, 80, 3), 255, np.uint8)
+    style = text.TextStyle(16)
+    text.draw_labels(around, [text.Label("Text", x + 50, y + 50, style)])
+    text.draw_labels(inside, [text.Label("Text", x, y, style)])
+    np.testing.assert_array_equal(inside, around[50:110, 50:130])
+
+
 CALLS = draw, distribute, lambda: draw_roc_curves({"a": curve(0.1)}, {}, title="")
 ODD_MAPS = [  # what is drawn; the number in the colour table outside and inside of the square
     ({"anomaly_map": square(0, 0), "threshold": 0.0, "score_range": (0.0, 0.0)}, 0, 0),
@@ -253,6 +263,8 @@ def test_equal_huge_scores_of_odd_types_are_drawn(types, colours):
     picture = distribute(scores=[1e20] * len(types), defect_types=types)
     for part in distribution_parts(picture):
         assert {c for c in (NORMAL_COLOUR, DEFECT_COLOUR) if near(part, c).any()} == colours
+        middle = np.array_split(part, 5, axis=1)[2]
+        assert (middle < 150).all(axis=-1).any() == (not types)  # "nothing to measure"
 
 
 def test_a_title_that_looks_like_a_formula_changes_nothing_below_it():

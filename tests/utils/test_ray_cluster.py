@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
@@ -58,6 +60,17 @@ def test_a_host_that_does_not_answer(monkeypatch):
 def test_a_host_that_cannot_be_a_name():
     with pytest.raises(UsageError, match=r"at cluster\.\.local:6379 \(--address\), found none \("):
         connect("cluster..local:6379")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"), [("no memory\nmore", "no memory"), ("", "RuntimeError")]
+)
+def test_ray_that_does_not_start_is_one_line(monkeypatch, text, shown):
+    fail = mock.Mock(side_effect=RuntimeError(text))
+    ray = SimpleNamespace(init=fail, is_initialized=lambda: False)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with pytest.raises(UsageError, match=f"^cannot start Ray on this machine: {shown}$"):
+        connect("")
 
 
 @pytest.mark.ray

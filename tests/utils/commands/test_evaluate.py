@@ -151,6 +151,11 @@ class TestEnsemble:
         ]
 
 
+def test_the_page_knows_the_shape_of_the_images(data, tmp_path):
+    evaluate(data, tmp_path, "--size_crop 32 64 --pictures worst --pictures_limit 1")
+    assert '"aspect": 2.0' in (tmp_path / "index.html").read_text()
+
+
 def test_curves_are_drawn_for_each_percentage(seeds):
     for kind in ("roc-curve", "pr-curve", "pro-curve"):
         pictures = names(seeds, f"{kind}_*.png")

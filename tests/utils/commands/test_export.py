@@ -199,6 +199,8 @@ class TestFlags:
         bad = truncate(Path(shutil.copy(files[0], export.folder)))
         export("--images", bad, status=2)
         assert "000.png" in export.err
+        export("--images", files[0], "gone", status=2)
+        assert export.err == "error: no such file or folder: gone (--images)\n"
 
     def test_quiet(self, export, asked, monkeypatch):
         """And ``verbose``: how much is on the terminal."""

@@ -254,6 +254,18 @@ def test_refuses_what_cannot_be(tmp_path, capsys, arguments, message):
     assert not (tmp_path / "kept").exists()
 
 
+@pytest.mark.parametrize(("other", "advises"), [("capsule", False), ("gadget", True)])
+def test_a_crop_is_advised_against_if_any_category_is_not_published(
+    tmp_path, caplog, other, advises
+):
+    for name in ("bottle", other):
+        make_category(tmp_path / "data", name)
+    caplog.set_level(logging.INFO)
+    train("--path_data", tmp_path / "data", trained=tmp_path / "kept")
+    assert "of each image, at its borders, is not judged" in caplog.text
+    assert ("(use --size_crop" in caplog.text) == advises
+
+
 def test_a_damaged_image_is_named(data, tmp_path, capsys):
     folder = make_category(tmp_path / "data")
     broken = truncate(folder / "train/good/003.png")

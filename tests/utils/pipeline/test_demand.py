@@ -95,6 +95,12 @@ def test_a_gpu_is_shared(categories):
     assert demands(categories, [node(gpus=1)], gpu_memory=4.0)[0].gpus == 1
 
 
+def test_no_more_tasks_run_at_once_than_gpus_take(categories):
+    for gpus, memory, expected in ((1, 80.0, 4), (1, 4.0, 8), (2, 4.0, 4)):
+        found = demands(categories, [node(8, gpus)], gpu_memory=memory)
+        assert [demand.cpus for demand in found] == [expected] * 2
+
+
 @pytest.mark.parametrize(
     ("nodes", "flags", "message"),
     [

@@ -214,6 +214,10 @@ class TestChooseModel:
         with pytest.raises(UsageError, match=r"found none .*main.py train makes them"):
             find_model(tmp_path)
 
+    def test_missing_weights_are_told_before_models_are_looked_for(self, tmp_path):
+        with pytest.raises(UsageError, match=r"no weights file gone\.pth"):
+            choose_model(ModelChoice(tmp_path, weights="gone.pth"))
+
     def test_a_strange_record(self, tmp_path):
         (tmp_path / "a").mkdir()
         (tmp_path / "a/model.json").write_text("{}")
