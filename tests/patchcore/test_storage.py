@@ -223,6 +223,28 @@ class TestTheSameAgain:
         np.testing.assert_array_equal(found.indices, fitted.coreset.indices)
         assert [path.name for path in folder.parent.iterdir()] == ["new"]
 
+    def test_other_files_of_the_folder_stay(self, fitted, folder):
+        fitted.save(folder, faiss_index=True)
+        (folder / "notes.txt").write_text("line 3")
+        fitted.save(folder / "nested")
+        fitted.save(folder)
+        names = ["model.json", "model.safetensors", "nested", "notes.txt"]
+        assert sorted(path.name for path in folder.iterdir()) == names
+        assert (folder / "notes.txt").read_text() == "line 3"
+        PatchCore.load(folder / "nested")
+        assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+    @pytest.mark.parametrize("exists", [True, False])
+    def test_a_link_to_a_folder_stays_a_link(self, fitted, folder, exists):
+        target = folder if exists else folder.with_name("new")
+        link = folder.parent.parent / "link"
+        link.symlink_to(target, target_is_directory=True)
+        fitted.save(link, dtype="float16")
+        assert link.is_symlink()
+        assert json.loads((target / "model.json").read_text())["dtype"] == "float16"
+        assert {path.name for path in folder.parent.iterdir()} == {folder.name, target.name}
+        assert [path.name for path in link.parent.iterdir() if path.name.startswith(".")] == []
+
     def test_a_network_of_the_users_own_given_again(self, tmp_path):
         images = make_images(4)
         model = PatchCore(own_network(), size_crop=(64, 64), embed_dim=50).fit(images)
@@ -247,6 +269,39 @@ class TestRefusals:
         with pytest.raises(PatchCoreError, match="found other files in"):
             fitted.save(tmp_path)
         assert (tmp_path / "letter.txt").read_text() == "dear"
+
+    @pytest.mark.parametrize("name", ["model", "model/one"])
+    def test_a_file_is_no_folder(self, fitted, tmp_path, name):
+        (tmp_path / "model").write_text("dear")
+        with pytest.raises(PatchCoreError, match=r"expected a folder .*, found a file: .*model$"):
+            fitted.save(tmp_path / name)
+        assert (tmp_path / "model").read_text() == "dear"
+
+    @pytest.mark.parametrize("absolute", [True, False])
+    def test_the_current_folder_is_not_replaced(self, fitted, tmp_path, monkeypatch, absolute):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(PatchCoreError, match="another folder than the current one"):
+            fitted.save(tmp_path if absolute else ".")
+        fitted.save("one")
+        assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+    def test_other_files_that_cannot_move_are_left_and_named(
+        self, fitted, folder, monkeypatch, caplog
+    ):
+        (folder / "notes.txt").write_text("line 3")
+        rename = Path.rename
+
+        def refuse_notes(path: Path, target: Path) -> Path:
+            if path.name == "notes.txt":
+                raise OSError(13, "Permission denied")
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", refuse_notes)
+        fitted.save(folder, dtype="float16")
+        (left,) = folder.parent.glob(".one.*.former")
+        assert (left / "notes.txt").read_text() == "line 3"
+        assert f"files of the former one are left in {left}: Permission denied" in caplog.text
+        PatchCore.load(folder)
 
     def test_a_crash_while_writing_keeps_the_former_model(self, fitted, folder, monkeypatch):
         expected = (folder / "model.json").read_bytes()
