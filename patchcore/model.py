@@ -331,7 +331,7 @@ class PatchCore:
             device: Device of the computation.
             batch_size: Number of images at a time.
             ignore_mask: (H, W) bool, True where images are not judged, in addition to what was
-                ignored at training. It does not change the thresholds.
+                ignored at training. It does not change the thresholds, and `save` stores it.
 
         Raises:
             PatchCoreError: the folder holds no trained model, or one that does not fit this
@@ -345,10 +345,12 @@ class PatchCore:
             model = cls.of(
                 network, settings, device=device, batch_size=batch_size, ignore_mask=ignore_mask
             )
-            model.trained = storage.read_trained(folder, record, model.device)
-            learned = model.trained.mask
-            if learned is not None:
-                model._set_mask(learned if model.mask is None else learned.joined(model.mask))
+            trained = storage.read_trained(folder, record, model.device)
+            mask = model.mask
+            if trained.mask is not None:
+                mask = trained.mask if mask is None else trained.mask.joined(mask)
+                model._set_mask(mask)
+            model.trained = replace(trained, mask=mask)  # as `save` writes it again
         return model
 
     def _set_mask(self, mask: IgnoreMask | None) -> None:
