@@ -71,7 +71,7 @@ class PatchCore:
         backbone: str | Backbone = DEFAULT_BACKBONE,
         layers: Sequence[str] = (),
         *,
-        weights: str = DEFAULT,
+        weights: str | Path = DEFAULT,
         device: str | torch.device = "cpu",
         batch_size: int = 8,
         ignore_mask: np.ndarray | None = None,
@@ -80,7 +80,7 @@ class PatchCore:
         self.settings = Settings(**settings)
         self.batch_size = batch_size
         if isinstance(backbone, str):
-            backbone = load_backbone_for(self.settings, backbone, layers, weights)
+            backbone = load_backbone_for(self.settings, backbone, layers, str(weights))
         self.embedder = Embedder(backbone, self.settings, torch.device(device))
         self.trained: Trained | None = None
         self.context = Context.of(self.backbone, self.settings, self.device)
@@ -171,7 +171,7 @@ class PatchCore:
     def fit(
         self,
         images: Iterable,
-        names: Sequence[str] = (),
+        names: Iterable = (),
         *,
         memory_budget: float = 0.0,
         engine: Engine | None = None,
@@ -181,7 +181,8 @@ class PatchCore:
         Args:
             images: Normal images of any size, or a loader of batches of them: arrays (H, W, 3)
                 uint8 RGB, PIL images or tensors, as `patchcore.images.each_image` takes them.
-            names: The name of each image, for explanations; optional.
+            names: The name of each image, for explanations: a text, or what `str` turns into one,
+                such as a path; optional.
             memory_budget: Gigabytes for embeddings and selection; 0 for most of the free memory.
                 Embeddings that do not fit are computed twice, with the same result.
             engine: Where patches are embedded and selected, with the same result: None for this
@@ -206,7 +207,7 @@ class PatchCore:
         self.trained = Trained(result.first, held_out, thresholds, mask=self.mask, context=context)
         return self
 
-    def extend(self, images: Iterable, names: Sequence[str] = ()) -> Extension:
+    def extend(self, images: Iterable, names: Iterable = ()) -> Extension:
         """Add new normal images to the model without retraining.
 
         A patch is added only if it is farther from the coreset than the covering radius. The images
@@ -216,7 +217,8 @@ class PatchCore:
         Args:
             images: New normal images, in the forms that `fit` takes. Their embeddings are all kept
                 in memory meanwhile.
-            names: The name of each image, for explanations; optional.
+            names: The name of each image, for explanations: a text, or what `str` turns into one,
+                such as a path; optional.
 
         Returns:
             The number of images and of added patches, the scores and the thresholds.
@@ -231,12 +233,15 @@ class PatchCore:
         self.trained = extend(self.embedder, self.scorer, self.trained, new)
         return self.trained.extension
 
-    def _cropped(self, images: Iterable, names: Sequence[str]) -> CroppedImages:
+    def _cropped(self, images: Iterable, names: Iterable) -> CroppedImages:
         """Return cropped images with their names."""
+        if isinstance(names, str) or not isinstance(names, Iterable):
+            raise PatchCoreError(f"expected a name of each image, found names={names!r}")
         crops = [self.crop(image) for image in each_image(images)]
-        if names and len(names) != len(crops):
-            raise PatchCoreError(f"expected {len(crops)} names, found {len(names)}")
-        return CroppedImages(crops, tuple(names), self.batch_size)
+        texts = tuple(map(str, names))
+        if texts and len(texts) != len(crops):
+            raise PatchCoreError(f"expected {len(crops)} names, found {len(texts)}")
+        return CroppedImages(crops, texts, self.batch_size)
 
     def predict(self, images: Iterable) -> Prediction:
         """Predict images by the coreset of the largest percentage.
@@ -312,7 +317,7 @@ class PatchCore:
         folder: str | Path,
         *,
         backbone: str | Backbone | None = None,
-        weights: str | None = None,
+        weights: str | Path | None = None,
         device: str | torch.device = "cpu",
         batch_size: int = 8,
         ignore_mask: np.ndarray | None = None,
@@ -340,7 +345,8 @@ class PatchCore:
         folder = Path(folder)
         record = read_record(folder)
         with storage.checked(folder):
-            network = storage.read_backbone(record, backbone, weights)
+            file = None if weights is None else str(weights)  # as it is recorded
+            network = storage.read_backbone(record, backbone, file)
             settings = Settings.from_json(record["settings"])
             model = cls.of(
                 network, settings, device=device, batch_size=batch_size, ignore_mask=ignore_mask

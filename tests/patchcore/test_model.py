@@ -124,6 +124,12 @@ def test_refuses_no_images():
         make_model().fit(make_images(2)).predict([])
 
 
+@pytest.mark.parametrize("names", ["abc", None, 3])
+def test_refuses_what_names_no_images(names):
+    with pytest.raises(PatchCoreError, match=f"a name of each image, found names={names!r}"):
+        make_model().fit(make_images(3), names)
+
+
 def test_flips_are_learned_too():
     images = make_images(3, size=(36, 36))  # of size_resize: resizing changes nothing
     model = make_model(percentage_coreset=1.0, augment=("horizontal", "vertical")).fit(images)

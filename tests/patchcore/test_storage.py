@@ -12,6 +12,7 @@ import faiss
 import numpy as np
 import pytest
 import torch
+import torchvision
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -223,6 +224,27 @@ class TestTheSameAgain:
         np.testing.assert_array_equal(found.indices, fitted.coreset.indices)
         assert [path.name for path in folder.parent.iterdir()] == ["new"]
 
+    @pytest.mark.parametrize(
+        ("names", "expected"),
+        [
+            ([Path("a.png"), Path("b.png"), Path("c.png")], ("a.png", "b.png", "c.png")),
+            (np.array(["a", "b", "c"]), ("a", "b", "c")),
+            (np.arange(3), ("0", "1", "2")),
+            ((letter for letter in "abc"), ("a", "b", "c")),
+        ],
+    )
+    def test_names_of_any_type_are_texts(self, tmp_path, names, expected):
+        PatchCore(**SMALL).fit(make_images(3), names).save(tmp_path / "model")
+        assert PatchCore.load(tmp_path / "model").coreset.origins.names == expected
+
+    def test_a_path_as_weights(self, fitted, tmp_path):
+        weights = tmp_path / "squeezenet.safetensors"
+        save_file(torchvision.models.squeezenet1_1(weights=None).state_dict(), weights)
+        model = PatchCore(**(SMALL | {"weights": weights})).fit(make_images(3))
+        model.save(tmp_path / "one")
+        PatchCore.load(tmp_path / "one", weights=weights).save(tmp_path / "two")
+        assert PatchCore.load(tmp_path / "two").backbone.weights == str(weights)
+
     def test_other_files_of_the_folder_stay(self, fitted, folder):
         fitted.save(folder, faiss_index=True)
         (folder / "notes.txt").write_text("line 3")
@@ -370,8 +392,6 @@ class TestRefusals:
 
     def test_other_weights(self, folder, tmp_path):
         weights = tmp_path / "other.safetensors"
-        import torchvision
-
         torch.manual_seed(77)
         save_file(torchvision.models.squeezenet1_1(weights=None).state_dict(), weights)
         message = "the weights that the model was trained with .* 'random'.* different weights"
