@@ -271,14 +271,15 @@ class PatchCore:
             batches: Each (B, *size_crop, 3) uint8 RGB, as `crop` returns them.
 
         Raises:
-            PatchCoreError: nothing has been fitted or loaded, there is no image, or a score is
-                not finite.
+            PatchCoreError: nothing has been fitted or loaded, there is no image, a batch has
+                another shape or type, or a score is not finite.
         """
         if self.coreset is None:
             raise PatchCoreError("expected a fitted PatchCore: call fit or load first")
         bank, collector = self.coreset.bank, Collector()
         context = None if self.context is None else self.trained.context.part(-1)
         for batch in batches:
+            self.preprocess.check_crops(batch)
             predictions = self.scorer.predict(self.embedder.embed(batch), bank, [len(bank)])
             if context is not None:
                 predictions = self.context.join(predictions, self.context.embed(batch), context)
