@@ -299,7 +299,8 @@ class PatchCore:
                 programs.
 
         Raises:
-            PatchCoreError: nothing has been fitted, or the folder cannot be written.
+            PatchCoreError: nothing has been fitted, the folder cannot be written, or the
+                embeddings exceed the range of the type.
         """
         if self.trained is None:
             raise PatchCoreError("expected a fitted PatchCore to save: call fit first")

@@ -33,6 +33,7 @@ from patchcore.backbone import Backbone
 from patchcore.certificate import Coverage
 from patchcore.context import TrainedContext
 from patchcore.coreset import PROJECTION_DIM, projection
+from patchcore.distances import BLOCK_ROWS
 from patchcore.embedder import grid_of, num_banks_of
 from patchcore.ensemble import NormalScores
 from patchcore.errors import PatchCoreError
@@ -53,6 +54,8 @@ TENSORS, INDEX = "model.safetensors", "index.faiss"
 # A model's own files. A new model replaces all of them, also by none.
 OWN_FILES = (RECORD, TENSORS, INDEX)
 DTYPES = {name: getattr(torch, name) for name in STORED_DTYPES}
+# Largest error of a stored embedding as a share of its length: twice the rounding of float16.
+MAX_ROUNDING = 2.0**-10
 PACKAGES = (
     "torch",
     "torchvision",
@@ -92,7 +95,7 @@ def write_folder(
 
     Raises:
         PatchCoreError: the folder cannot be written, is the current one, or holds something else
-            than a trained model.
+            than a trained model; or the embeddings exceed the range of the type.
     """
     if dtype not in DTYPES:
         raise PatchCoreError(f"expected dtype {' or '.join(DTYPES)}, found {dtype!r}")
@@ -309,13 +312,30 @@ def _tensors(trained: Trained, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     if trained.extension is not None:
         arrays |= _scores_arrays("joined", trained.extension.scores)
     tensors = {name: torch.from_numpy(np.require(a, None, "CW")) for name, a in arrays.items()}
-    tensors["embeddings"] = embeddings.to("cpu", dtype).contiguous()
+    tensors["embeddings"] = _in_type(embeddings, dtype)
     if trained.context is not None:
-        small = trained.context.bank.embeddings
-        tensors["context_embeddings"] = small.to("cpu", dtype).contiguous()
+        tensors["context_embeddings"] = _in_type(trained.context.bank.embeddings, dtype)
     if embeddings.shape[1] != PROJECTION_DIM:  # the projection of the selection
         tensors["projection"] = projection(embeddings.shape[1], PROJECTION_DIM, coreset.seed)
     return tensors
+
+
+def _in_type(embeddings: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return embeddings (M, D) in a type, on the CPU, if it holds them to 3 digits."""
+    stored = embeddings.to("cpu", dtype).contiguous()
+    wrong = 0
+    for given, rounded in zip(embeddings.split(BLOCK_ROWS), stored.split(BLOCK_ROWS), strict=True):
+        exact = given.to("cpu", torch.float64)
+        error = torch.linalg.vector_norm(rounded - exact, dim=1)
+        limit = MAX_ROUNDING * torch.linalg.vector_norm(exact, dim=1)
+        wrong += int((~(error <= limit)).sum())  # not >, since an error may be undefined
+    if wrong:
+        name = str(dtype).removeprefix("torch.")
+        raise PatchCoreError(
+            f"expected embeddings that {name} holds to 3 digits, found {wrong} of {len(stored)} "
+            "that are too large or too small for it: store them as float32 (dtype, trained_dtype)"
+        )
+    return stored
 
 
 def _record(

@@ -196,6 +196,27 @@ class TestTheSameAgain:
         with pytest.raises(PatchCoreError, match="dtype float32 or float16, found 'float64'"):
             fitted.save(tmp_path / "model", dtype="float64")
 
+    @pytest.mark.parametrize("weight", [1e-7, 1e6])
+    @pytest.mark.parametrize("context", [0.0, 0.5])
+    def test_half_precision_is_refused_where_it_holds_no_3_digits(self, tmp_path, weight, context):
+        model = PatchCore(**SMALL, layer_weights=(weight, weight), context=context)
+        model.fit(make_images(4))
+        with pytest.raises(PatchCoreError, match=r"float16 holds to 3 digits.*\(dtype, trained_dt"):
+            model.save(tmp_path / "model", dtype="float16")
+        assert not list(tmp_path.iterdir())
+        model.save(tmp_path / "model")
+
+    @pytest.mark.parametrize(("value", "wrong"), [(65504.0, 0), (65536.0, 1), (3e38, 1), (0.0, 0)])
+    def test_the_largest_numbers_of_half_precision(self, value, wrong):
+        embeddings = torch.ones(3, 2)
+        embeddings[1] = value
+        if wrong:
+            with pytest.raises(PatchCoreError, match="found 1 of 3 that are too large or"):
+                storage._in_type(embeddings, torch.float16)
+        else:
+            assert torch.equal(storage._in_type(embeddings, torch.float16).float(), embeddings)
+        assert torch.equal(storage._in_type(embeddings, torch.float32), embeddings)
+
     def test_other_programs_get_a_faiss_index_if_asked_for(self, fitted, folder):
         assert not (folder / "index.faiss").exists()
         fitted.save(folder, faiss_index=True)
