@@ -15,7 +15,7 @@ from patchcore.backbone import Backbone
 from patchcore.context import Context
 from patchcore.embedder import Embedder
 from patchcore.engine import Engine
-from patchcore.errors import PatchCoreError
+from patchcore.errors import PatchCoreError, first_line
 from patchcore.extend import extend
 from patchcore.fit import FitRequest, fit
 from patchcore.ignored import Cropper, IgnoreMask
@@ -26,7 +26,7 @@ from patchcore.prediction import Collector, Prediction
 from patchcore.preprocess import Preprocess
 from patchcore.record import read_record
 from patchcore.scoring import Scorer
-from patchcore.settings import Settings
+from patchcore.settings import Settings, count_of
 from patchcore.thresholds import BestThresholds, Thresholds, choose_thresholds
 from patchcore.trained import Extension, Trained
 from patchcore.weights import DEFAULT, load_backbone_for
@@ -78,10 +78,11 @@ class PatchCore:
         **settings: object,
     ):
         self.settings = Settings(**settings)
-        self.batch_size = batch_size
+        self.batch_size = count_of("batch_size", batch_size)
+        device = _available(device)
         if isinstance(backbone, str):
             backbone = load_backbone_for(self.settings, backbone, layers, str(weights))
-        self.embedder = Embedder(backbone, self.settings, torch.device(device))
+        self.embedder = Embedder(backbone, self.settings, device)
         self.trained: Trained | None = None
         self.context = Context.of(self.backbone, self.settings, self.device)
         mask = None if ignore_mask is None else IgnoreMask.of(ignore_mask, self.preprocess)
@@ -103,14 +104,14 @@ class PatchCore:
             backbone, device=device, batch_size=batch_size, ignore_mask=ignore_mask, **values
         )
 
-    def with_percentages(self, percentages: Sequence[float]) -> "PatchCore":
+    def with_percentages(self, percentages: Sequence[float] | float) -> "PatchCore":
         """Return a model, not fitted, that differs in the coreset percentages alone.
 
         Raises:
             PatchCoreError: a percentage is out of bounds.
         """
         model = copy.copy(self)  # neither the embedder nor the scorer depends on percentages
-        model.settings = replace(self.settings, percentage_coreset=tuple(percentages))
+        model.settings = replace(self.settings, percentage_coreset=percentages)
         model.trained = None
         return model
 
@@ -366,6 +367,19 @@ class PatchCore:
         if self.context is not None:
             self.context = self.context.with_mask(self.settings, mask)
         self.scorer = Scorer.of(self.embedder, self.settings, mask)
+
+
+def _available(device: str | torch.device) -> torch.device:
+    """Return a device on which torch can compute."""
+    try:
+        found = torch.device(device)
+        torch.ones(1, device=found).item()
+    except (RuntimeError, AssertionError, TypeError) as error:  # depending on the type of device
+        raise PatchCoreError(
+            f"expected a device that torch finds, for example cpu or cuda, found {device!r}: "
+            f"{first_line(error)} (device)"
+        ) from error
+    return found
 
 
 def _with_settings(signature: inspect.Signature) -> inspect.Signature:

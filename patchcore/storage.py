@@ -323,6 +323,8 @@ def _tensors(trained: Trained, dtype: torch.dtype) -> dict[str, torch.Tensor]:
 def _in_type(embeddings: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return embeddings (M, D) in a type, on the CPU, if it holds them to 3 digits."""
     stored = embeddings.to("cpu", dtype).contiguous()
+    if dtype == embeddings.dtype:
+        return stored
     wrong = 0
     for given, rounded in zip(embeddings.split(BLOCK_ROWS), stored.split(BLOCK_ROWS), strict=True):
         exact = given.to("cpu", torch.float64)

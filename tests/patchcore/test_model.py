@@ -130,6 +130,13 @@ def test_refuses_what_names_no_images(names):
         make_model().fit(make_images(3), names)
 
 
+def test_a_model_of_one_other_percentage():
+    model = make_model().with_percentages(0.5)
+    assert model.percentages == (0.5,)
+    with pytest.raises(PatchCoreError, match=r"percentage_coreset in \(0, 1\]"):
+        model.with_percentages(2)
+
+
 def test_flips_are_learned_too():
     images = make_images(3, size=(36, 36))  # of size_resize: resizing changes nothing
     model = make_model(percentage_coreset=1.0, augment=("horizontal", "vertical")).fit(images)
@@ -202,6 +209,13 @@ def test_layer_weights_and_interpolation_reach_the_embedding():
             "brightness, found 'diagonal'",
         ),
         ({"interpolation": "cubic"}, "backbone, bilinear, bicubic, area, found 'cubic'"),
+        ({"batch_size": 0}, r"batch_size of at least 1, found 0 \(batch_size\)"),
+        ({"batch_size": -1}, r"batch_size of at least 1, found -1 \(batch_size\)"),
+        ({"batch_size": 2.0}, r"batch_size of type int, found 2\.0 \(batch_size\)"),
+        ({"batch_size": True}, r"batch_size of type int, found True \(batch_size\)"),
+        ({"device": "gpu"}, r"a device that torch finds, .*, found 'gpu': .* \(device\)"),
+        ({"device": None}, r"a device that torch finds, .*, found None: .* \(device\)"),
+        ({"device": "meta"}, r"a device that torch finds, .*, found 'meta': .* \(device\)"),
         ({"num_reweight": 0}, "num_reweight of at least 2, found 0"),
     ],
 )
