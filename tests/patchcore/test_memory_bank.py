@@ -43,6 +43,14 @@ def test_finds_the_nearest(k):
     np.testing.assert_allclose(distances, expected_distances, rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_vectors_of_other_types_are_converted(dtype):
+    queries, embeddings = (make_points(57, seed=seed).to(dtype) for seed in (1, 2))
+    expected = MemoryBank(embeddings.float()).search(queries.float(), 3)
+    found = MemoryBank(embeddings.requires_grad_()).search(queries.requires_grad_(), 3)
+    assert all(map(torch.equal, found, expected))
+
+
 def search_prefixes(bank, queries, k, sizes):
     """Search the first rows of a bank, for several sizes."""
     search = bank.begin(queries, k)
