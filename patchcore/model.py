@@ -194,8 +194,8 @@ class PatchCore:
 
         Raises:
             PatchCoreError: there is no image, something is not an image, the percentage gives
-                fewer than k patches, the backbone gives features that are not finite, or the
-                memory is too small.
+                fewer than k patches (2 for ``reweighted``), the backbone gives features that are
+                not finite, or the memory is too small.
         """
         training = self._cropped(images, names)
         request = FitRequest(self.percentages, (self.settings.seed,), memory_budget=memory_budget)

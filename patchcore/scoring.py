@@ -75,6 +75,11 @@ class Scorer:
         """The positions that are not judged; None if all are."""
         return self.anomaly_map.ignored
 
+    @property
+    def least_patches(self) -> int:
+        """Least size of a coreset: k, and 2 for equation 7, which gives 0 without a neighbour."""
+        return max(self.k, 2) if IMAGE_SCORES[self.image_score] is reweighted else self.k
+
     @torch.inference_mode()
     def predict(
         self,
