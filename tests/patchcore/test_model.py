@@ -93,6 +93,23 @@ def test_an_even_patch_size_has_its_own_grid():
     assert model.predict(make_images(1)).distance.shape == (1, 7, 7, 1)
 
 
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"size_crop": 16}, "1x1"),
+        ({"size_crop": 16, "banks": "per_layer"}, "1x1"),
+        ({"size_crop": (16, 32)}, "1x2"),
+        ({"size_crop": 32, "scales": (1, 0.5)}, "1x1"),
+        ({"size_crop": 32, "context": 0.5}, "1x1"),
+    ],
+)
+@pytest.mark.parametrize("patch_size", [2, 4])
+def test_an_even_patch_size_needs_two_positions(options, found, patch_size):
+    model = PatchCore("formulanet", patch_size=patch_size, size_resize=32, **options)
+    with pytest.raises(PatchCoreError, match=rf"2x2 positions .*, found {found} \(patch_size"):
+        model.fit(make_images(3))
+
+
 def test_non_square_crops():
     model = PatchCore(
         make_backbone((32, 48)), size_resize=(36, 50), size_crop=(32, 48), embed_dim=16
