@@ -229,8 +229,11 @@ class PrefixSearch:
         queries, part = self._queries, self._embeddings[start:stop]
         indices = self._bounds.nearest(queries, self._short, start, stop, self._k)
         if indices is None:
-            spare = SPARE if queries.is_cuda else 0
-            indices = _search_in_full(queries, part, min(self._k + spare, stop - start))
+            if queries.is_cuda:  # without a copy of the bank in the GPU's memory
+                moved, spare = (queries, part), SPARE
+            else:
+                moved, spare = self._bounds.near_origin(queries, part), 0
+            indices = _search_in_full(*moved, min(self._k + spare, stop - start))
         distances, indices = _in_order(queries, part, indices, self._k)
         return distances, indices + start
 
