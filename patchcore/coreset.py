@@ -37,7 +37,7 @@ def greedy_coreset(
     The selection is sequential: the first m of M selected patches are the coreset of size m.
 
     Args:
-        embeddings: (N, D) float32, on the device of the computation.
+        embeddings: (N, D) float32, on the device of the computation; other types are converted.
         num_samples: M, from 1 to N.
         seed: Seed of the projection and of the starting points.
         projection_dim: Length to which embeddings are projected at random first (section 3.2,
@@ -52,7 +52,7 @@ def greedy_coreset(
     Raises:
         PatchCoreError: ``num_samples`` is out of range, or a value is not finite.
     """
-    shards = LocalShards.of(project(embeddings, seed, projection_dim))
+    shards = LocalShards.of(project(embeddings.detach().float(), seed, projection_dim))
     centre(shards, seed)
     found = select_greedily(
         shards, num_samples, seed=seed, group_size=group_size, progress=progress

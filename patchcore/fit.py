@@ -115,8 +115,8 @@ def fit(
         context: Embeds and scores smaller copies of the images, for a second bank; None for none.
 
     Raises:
-        PatchCoreError: there is no image; a percentage of the patches is fewer than k; the
-            memory is too small; or an image has changed between the two passes.
+        PatchCoreError: there is no image; a percentage of the patches is too few for the
+            scores; the memory is too small; or an image has changed between the two passes.
     """
     if not len(images):
         raise PatchCoreError("expected at least one training image, found none")
@@ -146,13 +146,13 @@ def check_sizes(
     num_images: int,
     percentages: Sequence[float],
 ) -> None:
-    """Raise PatchCoreError if a percentage of the training patches is fewer than k."""
-    coreset_sizes(num_judged_patches(embedder, scorer, num_images), percentages, scorer.k)
+    """Raise PatchCoreError if a percentage of the training patches is too few for the scores."""
+    coreset_sizes(num_judged_patches(embedder, scorer, num_images), percentages, scorer)
     if context is None:
         return
     num_small = num_judged_patches(context.embedder, context.scorer, num_images)
     try:
-        coreset_sizes(num_small, percentages, scorer.k)
+        coreset_sizes(num_small, percentages, scorer)
     except PatchCoreError as error:
         raise PatchCoreError(f"in the smaller images (context): {error}") from error
 

@@ -98,7 +98,7 @@ def make_folds(training: TrainingPatches, groups: np.ndarray | None) -> list[Fol
             candidates &= training.judged
         try:
             count = int(candidates.sum())
-            sizes = coreset_sizes(count, request.percentages, training.scorer.k)
+            sizes = coreset_sizes(count, request.percentages, training.scorer)
         except PatchCoreError:
             return []
         images = folds.scored_images(number)

@@ -64,7 +64,11 @@ def each_image(images: Iterable) -> Iterator[np.ndarray]:
         )
     if isinstance(images, Image.Image | str | os.PathLike):
         raise PatchCoreError(f"expected several images, found one {type(images).__name__}")
-    for entry in images:
+    try:
+        entries = iter(images)
+    except TypeError as error:
+        raise PatchCoreError(f"expected several images, found {type(images).__name__}") from error
+    for entry in entries:
         item, *others = entry if isinstance(entry, list | tuple) and entry else (entry,)
         if isinstance(item, np.ndarray | torch.Tensor) and item.ndim == 4:
             yield from map(as_rgb, item)

@@ -39,8 +39,9 @@ class MemoryBank:
     The result depends on the bank and the queries of the search alone.
 
     Attributes:
-        embeddings: (M, D) float32 on the device of the search, in order of selection. Do not change
-            them after the first search, which prepares data for the next ones.
+        embeddings: (M, D) float32 on the device of the search, in order of selection. Other types
+            are converted. Do not change them after the first search, which prepares data for the
+            next ones.
         area: Which rows a patch is compared with; None for all.
 
     Raises:
@@ -52,7 +53,7 @@ class MemoryBank:
             raise PatchCoreError(
                 f"expected coreset embeddings (M, D), found shape {tuple(embeddings.shape)}"
             )
-        self.embeddings = embeddings.float().contiguous()
+        self.embeddings = embeddings.detach().float().contiguous()
         self.area = area
         self._bounds = LowerBounds(self.embeddings)
 
@@ -67,7 +68,7 @@ class MemoryBank:
         """Find each query's nearest neighbours.
 
         Args:
-            queries: (Q, D) float32 on the bank's device.
+            queries: (Q, D) float32 on the bank's device; other types are converted.
             k: Number of neighbours, from 1 to M.
 
         Returns:
@@ -76,7 +77,7 @@ class MemoryBank:
         Raises:
             PatchCoreError: k is larger than the bank.
         """
-        return self.begin(queries, k).extend_to(len(self))
+        return self.begin(queries.detach().float(), k).extend_to(len(self))
 
     def begin(
         self, queries: torch.Tensor, k: int, where: Places | None = None
@@ -228,8 +229,11 @@ class PrefixSearch:
         queries, part = self._queries, self._embeddings[start:stop]
         indices = self._bounds.nearest(queries, self._short, start, stop, self._k)
         if indices is None:
-            spare = SPARE if queries.is_cuda else 0
-            indices = _search_in_full(queries, part, min(self._k + spare, stop - start))
+            if queries.is_cuda:  # without a copy of the bank in the GPU's memory
+                moved, spare = (queries, part), SPARE
+            else:
+                moved, spare = self._bounds.near_origin(queries, part), 0
+            indices = _search_in_full(*moved, min(self._k + spare, stop - start))
         distances, indices = _in_order(queries, part, indices, self._k)
         return distances, indices + start
 

@@ -15,7 +15,7 @@ from patchcore.backbone import Backbone
 from patchcore.context import Context
 from patchcore.embedder import Embedder
 from patchcore.engine import Engine
-from patchcore.errors import PatchCoreError
+from patchcore.errors import PatchCoreError, first_line
 from patchcore.extend import extend
 from patchcore.fit import FitRequest, fit
 from patchcore.ignored import Cropper, IgnoreMask
@@ -26,7 +26,7 @@ from patchcore.prediction import Collector, Prediction
 from patchcore.preprocess import Preprocess
 from patchcore.record import read_record
 from patchcore.scoring import Scorer
-from patchcore.settings import Settings
+from patchcore.settings import Settings, count_of
 from patchcore.thresholds import BestThresholds, Thresholds, choose_thresholds
 from patchcore.trained import Extension, Trained
 from patchcore.weights import DEFAULT, load_backbone_for
@@ -71,17 +71,18 @@ class PatchCore:
         backbone: str | Backbone = DEFAULT_BACKBONE,
         layers: Sequence[str] = (),
         *,
-        weights: str = DEFAULT,
+        weights: str | Path = DEFAULT,
         device: str | torch.device = "cpu",
         batch_size: int = 8,
         ignore_mask: np.ndarray | None = None,
         **settings: object,
     ):
         self.settings = Settings(**settings)
-        self.batch_size = batch_size
+        self.batch_size = count_of("batch_size", batch_size)
+        device = _available(device)
         if isinstance(backbone, str):
-            backbone = load_backbone_for(self.settings, backbone, layers, weights)
-        self.embedder = Embedder(backbone, self.settings, torch.device(device))
+            backbone = load_backbone_for(self.settings, backbone, layers, str(weights))
+        self.embedder = Embedder(backbone, self.settings, device)
         self.trained: Trained | None = None
         self.context = Context.of(self.backbone, self.settings, self.device)
         mask = None if ignore_mask is None else IgnoreMask.of(ignore_mask, self.preprocess)
@@ -103,14 +104,14 @@ class PatchCore:
             backbone, device=device, batch_size=batch_size, ignore_mask=ignore_mask, **values
         )
 
-    def with_percentages(self, percentages: Sequence[float]) -> "PatchCore":
+    def with_percentages(self, percentages: Sequence[float] | float) -> "PatchCore":
         """Return a model, not fitted, that differs in the coreset percentages alone.
 
         Raises:
             PatchCoreError: a percentage is out of bounds.
         """
         model = copy.copy(self)  # neither the embedder nor the scorer depends on percentages
-        model.settings = replace(self.settings, percentage_coreset=tuple(percentages))
+        model.settings = replace(self.settings, percentage_coreset=percentages)
         model.trained = None
         return model
 
@@ -171,7 +172,7 @@ class PatchCore:
     def fit(
         self,
         images: Iterable,
-        names: Sequence[str] = (),
+        names: Iterable = (),
         *,
         memory_budget: float = 0.0,
         engine: Engine | None = None,
@@ -181,7 +182,8 @@ class PatchCore:
         Args:
             images: Normal images of any size, or a loader of batches of them: arrays (H, W, 3)
                 uint8 RGB, PIL images or tensors, as `patchcore.images.each_image` takes them.
-            names: The name of each image, for explanations; optional.
+            names: The name of each image, for explanations: a text, or what `str` turns into one,
+                such as a path; optional.
             memory_budget: Gigabytes for embeddings and selection; 0 for most of the free memory.
                 Embeddings that do not fit are computed twice, with the same result.
             engine: Where patches are embedded and selected, with the same result: None for this
@@ -192,8 +194,8 @@ class PatchCore:
 
         Raises:
             PatchCoreError: there is no image, something is not an image, the percentage gives
-                fewer than k patches, the backbone gives features that are not finite, or the
-                memory is too small.
+                fewer than k patches (2 for ``reweighted``), the backbone gives features that are
+                not finite, or the memory is too small.
         """
         training = self._cropped(images, names)
         request = FitRequest(self.percentages, (self.settings.seed,), memory_budget=memory_budget)
@@ -206,7 +208,7 @@ class PatchCore:
         self.trained = Trained(result.first, held_out, thresholds, mask=self.mask, context=context)
         return self
 
-    def extend(self, images: Iterable, names: Sequence[str] = ()) -> Extension:
+    def extend(self, images: Iterable, names: Iterable = ()) -> Extension:
         """Add new normal images to the model without retraining.
 
         A patch is added only if it is farther from the coreset than the covering radius. The images
@@ -216,7 +218,8 @@ class PatchCore:
         Args:
             images: New normal images, in the forms that `fit` takes. Their embeddings are all kept
                 in memory meanwhile.
-            names: The name of each image, for explanations; optional.
+            names: The name of each image, for explanations: a text, or what `str` turns into one,
+                such as a path; optional.
 
         Returns:
             The number of images and of added patches, the scores and the thresholds.
@@ -231,12 +234,15 @@ class PatchCore:
         self.trained = extend(self.embedder, self.scorer, self.trained, new)
         return self.trained.extension
 
-    def _cropped(self, images: Iterable, names: Sequence[str]) -> CroppedImages:
+    def _cropped(self, images: Iterable, names: Iterable) -> CroppedImages:
         """Return cropped images with their names."""
+        if isinstance(names, str) or not isinstance(names, Iterable):
+            raise PatchCoreError(f"expected a name of each image, found names={names!r}")
         crops = [self.crop(image) for image in each_image(images)]
-        if names and len(names) != len(crops):
-            raise PatchCoreError(f"expected {len(crops)} names, found {len(names)}")
-        return CroppedImages(crops, tuple(names), self.batch_size)
+        texts = tuple(map(str, names))
+        if texts and len(texts) != len(crops):
+            raise PatchCoreError(f"expected {len(crops)} names, found {len(texts)}")
+        return CroppedImages(crops, texts, self.batch_size)
 
     def predict(self, images: Iterable) -> Prediction:
         """Predict images by the coreset of the largest percentage.
@@ -266,14 +272,15 @@ class PatchCore:
             batches: Each (B, *size_crop, 3) uint8 RGB, as `crop` returns them.
 
         Raises:
-            PatchCoreError: nothing has been fitted or loaded, there is no image, or a score is
-                not finite.
+            PatchCoreError: nothing has been fitted or loaded, there is no image, a batch has
+                another shape or type, or a score is not finite.
         """
         if self.coreset is None:
             raise PatchCoreError("expected a fitted PatchCore: call fit or load first")
         bank, collector = self.coreset.bank, Collector()
         context = None if self.context is None else self.trained.context.part(-1)
         for batch in batches:
+            self.preprocess.check_crops(batch)
             predictions = self.scorer.predict(self.embedder.embed(batch), bank, [len(bank)])
             if context is not None:
                 predictions = self.context.join(predictions, self.context.embed(batch), context)
@@ -293,7 +300,8 @@ class PatchCore:
                 programs.
 
         Raises:
-            PatchCoreError: nothing has been fitted, or the folder cannot be written.
+            PatchCoreError: nothing has been fitted, the folder cannot be written, or the
+                embeddings exceed the range of the type.
         """
         if self.trained is None:
             raise PatchCoreError("expected a fitted PatchCore to save: call fit first")
@@ -312,7 +320,7 @@ class PatchCore:
         folder: str | Path,
         *,
         backbone: str | Backbone | None = None,
-        weights: str | None = None,
+        weights: str | Path | None = None,
         device: str | torch.device = "cpu",
         batch_size: int = 8,
         ignore_mask: np.ndarray | None = None,
@@ -331,7 +339,7 @@ class PatchCore:
             device: Device of the computation.
             batch_size: Number of images at a time.
             ignore_mask: (H, W) bool, True where images are not judged, in addition to what was
-                ignored at training. It does not change the thresholds.
+                ignored at training. It does not change the thresholds, and `save` stores it.
 
         Raises:
             PatchCoreError: the folder holds no trained model, or one that does not fit this
@@ -340,15 +348,18 @@ class PatchCore:
         folder = Path(folder)
         record = read_record(folder)
         with storage.checked(folder):
-            network = storage.read_backbone(record, backbone, weights)
+            file = None if weights is None else str(weights)  # as it is recorded
+            network = storage.read_backbone(record, backbone, file)
             settings = Settings.from_json(record["settings"])
             model = cls.of(
                 network, settings, device=device, batch_size=batch_size, ignore_mask=ignore_mask
             )
-            model.trained = storage.read_trained(folder, record, model.device)
-            learned = model.trained.mask
-            if learned is not None:
-                model._set_mask(learned if model.mask is None else learned.joined(model.mask))
+            trained = storage.read_trained(folder, record, model.device)
+            mask = model.mask
+            if trained.mask is not None:
+                mask = trained.mask if mask is None else trained.mask.joined(mask)
+                model._set_mask(mask)
+            model.trained = replace(trained, mask=mask)  # as `save` writes it again
         return model
 
     def _set_mask(self, mask: IgnoreMask | None) -> None:
@@ -356,6 +367,19 @@ class PatchCore:
         if self.context is not None:
             self.context = self.context.with_mask(self.settings, mask)
         self.scorer = Scorer.of(self.embedder, self.settings, mask)
+
+
+def _available(device: str | torch.device) -> torch.device:
+    """Return a device on which torch can compute."""
+    try:
+        found = torch.device(device)
+        torch.ones(1, device=found).item()
+    except (RuntimeError, AssertionError, TypeError) as error:  # depending on the type of device
+        raise PatchCoreError(
+            f"expected a device that torch finds, for example cpu or cuda, found {device!r}: "
+            f"{first_line(error)} (device)"
+        ) from error
+    return found
 
 
 def _with_settings(signature: inspect.Signature) -> inspect.Signature:

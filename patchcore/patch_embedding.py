@@ -76,6 +76,10 @@ class PatchEmbedding(nn.Module):
 
         Returns:
             (B, h, w, D), contiguous, in the maps' dtype and on their device.
+
+        Raises:
+            PatchCoreError: there is another number of maps, or one has no grid for an even
+                patch_size.
         """
         values = list(maps.values()) if isinstance(maps, Mapping) else list(maps)
         if len(values) != len(self.layers):
@@ -225,6 +229,8 @@ class _LayerEmbedding(nn.Module):
             width, in_order = 1, True
         self.first_output = int(rows[0])
         self.padding = (patch_size - 1) // 2
+        # An even size has no centre, so its grid is one smaller than the map.
+        self.least_side = 2 - patch_size % 2
         self.width = width
         self.register_buffer("kernel", torch.from_numpy(kernel).float(), persistent=False)
         self.register_buffer(
@@ -233,6 +239,12 @@ class _LayerEmbedding(nn.Module):
 
     def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
         """Pool neighbourhoods and channels at every position, zeros beyond the border."""
+        height, width = feature_map.shape[2:]
+        if min(height, width) < self.least_side:
+            raise PatchCoreError(
+                "expected feature maps of at least 2x2 positions with an even patch_size, found "
+                f"{height}x{width} (patch_size, size_crop, layers)"
+            )
         if self.touched is not None:
             feature_map = feature_map.index_select(1, self.touched)
         kernel = self.kernel.to(feature_map.dtype)  # (outputs * width, 1 or C, p, p)

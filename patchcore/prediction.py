@@ -33,8 +33,15 @@ class Prediction:
     nearest: np.ndarray
 
     def of(self, number: int) -> "Prediction":
-        """Return the prediction of one image, with B = 1."""
-        one = slice(number, number + 1)
+        """Return the prediction of one image, with B = 1; -1 is the last image.
+
+        Raises:
+            PatchCoreError: there is no such image.
+        """
+        count = len(self.score)
+        if not -count <= number < count:
+            raise PatchCoreError(f"expected the number of one of {count} images, found {number}")
+        one = slice(number % count, number % count + 1)
         return Prediction(*(getattr(self, name)[one] for name in _ARRAYS))
 
 

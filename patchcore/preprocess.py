@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from patchcore.errors import PatchCoreError
 from patchcore.network_input import IMAGENET_MEAN, IMAGENET_STD
 from patchcore.settings import SHORTER_EDGE, STRETCH
 
@@ -63,6 +64,21 @@ class Preprocess:
             crop = self._crop_antialiased(image, rows, columns)
         missing = rows.missing, columns.missing, (0, 0)
         return np.pad(crop, missing, mode="edge") if any(map(any, missing)) else crop
+
+    def check_crops(self, batch: np.ndarray) -> None:
+        """Check that a batch of images is cropped and has its full range.
+
+        Raises:
+            PatchCoreError: it is not (B, *size_crop, 3) uint8 with at least one image.
+        """
+        is_array = isinstance(batch, np.ndarray)
+        expected = (*self.size_crop, 3)
+        if not is_array or batch.dtype != np.uint8 or batch.shape[1:] != expected or not len(batch):
+            shape = ", ".join(map(str, expected))
+            found = f"{batch.dtype} {batch.shape}" if is_array else type(batch).__name__
+            raise PatchCoreError(
+                f"expected batches of crops (B, {shape}) uint8, as crop returns them, found {found}"
+            )
 
     def resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return the height and width to which an image of a size (H, W) is resized."""

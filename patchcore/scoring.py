@@ -75,6 +75,11 @@ class Scorer:
         """The positions that are not judged; None if all are."""
         return self.anomaly_map.ignored
 
+    @property
+    def least_patches(self) -> int:
+        """Least size of a coreset: k, and 2 for equation 7, which gives 0 without a neighbour."""
+        return max(self.k, 2) if IMAGE_SCORES[self.image_score] is reweighted else self.k
+
     @torch.inference_mode()
     def predict(
         self,
@@ -112,7 +117,7 @@ class Scorer:
                 distance = self.metric.distances(euclidean)
                 if foreground is not None:
                     distance = distance * foreground[..., None]
-                prediction = self._score(points, distance, nearest, bank.embeddings[:size])
+                prediction = self._score(points, distance, nearest, bank, size)
             yield prediction
 
     @property
@@ -199,18 +204,23 @@ class Scorer:
         points: torch.Tensor,
         distance: torch.Tensor,
         nearest: torch.Tensor,
-        coreset: torch.Tensor,
+        bank: Bank,
+        size: int,
     ) -> Prediction:
         patches = patch_scores(distance)  # (B, h, w)
         maps = self.anomaly_map(patches)  # (B, H, W)
-        size = min(self.num_reweight, len(coreset))
+        # No other score reads the coreset, and the rows of several banks would be copied.
+        is_reweighted = IMAGE_SCORES[self.image_score] is reweighted
+        coreset = bank.embeddings[:size] if is_reweighted else None
         scored = ScoredPatches(
             self.anomaly_map.judged_scores(patches),
             maps,
             points,
             nearest[..., 0],
             coreset,
-            neighbours=lambda rows: torch_nearest(coreset[rows], coreset, size),
+            neighbours=lambda rows: torch_nearest(
+                coreset[rows], coreset, min(self.num_reweight, size)
+            ),
             metric=self.metric,
             top_counts=self.top_counts,
         )
@@ -241,7 +251,7 @@ class ScoredPatches:
         maps: (B, H, W) anomaly maps, 0 at ignored pixels.
         points: (B, h, w, D), points of the patches' embeddings.
         nearest: (B, h, w) int64, the nearest coreset patch of each patch.
-        coreset: (M, D), points of the coreset.
+        coreset: (M, D), points of the coreset; None for a score other than `reweighted`.
         neighbours: Maps coreset patches (B,) to the nearest coreset patches of each, (B, b) int64,
             including the patch itself.
         metric: The distance of patches.
@@ -252,7 +262,7 @@ class ScoredPatches:
     maps: torch.Tensor
     points: torch.Tensor
     nearest: torch.Tensor
-    coreset: torch.Tensor
+    coreset: torch.Tensor | None
     neighbours: Callable[[torch.Tensor], torch.Tensor]
     metric: Metric
     top_counts: tuple[int, int] = (1, 1)

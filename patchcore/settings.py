@@ -493,6 +493,17 @@ class Settings:
         ]
 
 
+def count_of(name: str, value: object) -> int:
+    """Return an argument that counts something.
+
+    Raises:
+        PatchCoreError: it is not a whole number of at least 1. The message ends with its name.
+    """
+    count = _convert_item(name, value, int)
+    Bounds(1).check(name, count)
+    return count
+
+
 def _convert(name: str, value: object, kind: object) -> object:
     """Return a value in its declared type; a single value or a list becomes a tuple."""
     is_optional = isinstance(kind, types.UnionType)  # a tuple or None

@@ -4,12 +4,15 @@
     model.safetensors   coreset embeddings, indices, origins and crops; the projection; scores
     index.faiss         the embeddings as a flat faiss index for other programs, on request
 
+Other files that somebody adds to the folder stay in it when the model is saved again.
+
 The weights of the backbone are not included: they are loaded by name, and must have the recorded
 digest.
 """
 
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -30,6 +33,7 @@ from patchcore.backbone import Backbone
 from patchcore.certificate import Coverage
 from patchcore.context import TrainedContext
 from patchcore.coreset import PROJECTION_DIM, projection
+from patchcore.distances import BLOCK_ROWS
 from patchcore.embedder import grid_of, num_banks_of
 from patchcore.ensemble import NormalScores
 from patchcore.errors import PatchCoreError
@@ -44,8 +48,14 @@ from patchcore.thresholds import BestThresholds, Threshold, Thresholds
 from patchcore.trained import Extension, Trained
 from patchcore.weights import load_backbone_for
 
+log = logging.getLogger(__name__)
+
 TENSORS, INDEX = "model.safetensors", "index.faiss"
+# A model's own files. A new model replaces all of them, also by none.
+OWN_FILES = (RECORD, TENSORS, INDEX)
 DTYPES = {name: getattr(torch, name) for name in STORED_DTYPES}
+# Largest error of a stored embedding as a share of its length: twice the rounding of float16.
+MAX_ROUNDING = 2.0**-10
 PACKAGES = (
     "torch",
     "torchvision",
@@ -72,6 +82,8 @@ def write_folder(
 ) -> None:
     """Write a trained model; a former model under this name is replaced once all is written.
 
+    Other files in the folder of the former model are kept. A link to a folder stays a link.
+
     Args:
         folder: Created with its parents.
         trained: What was learned.
@@ -82,35 +94,15 @@ def write_folder(
         faiss_index: Whether to write ``index.faiss`` for other programs.
 
     Raises:
-        PatchCoreError: the folder cannot be written, or holds something else than a trained model.
+        PatchCoreError: the folder cannot be written, is the current one, or holds something else
+            than a trained model; or the embeddings exceed the range of the type.
     """
     if dtype not in DTYPES:
         raise PatchCoreError(f"expected dtype {' or '.join(DTYPES)}, found {dtype!r}")
-    if folder.exists() and not (folder / RECORD).is_file() and any(folder.iterdir()):
-        raise PatchCoreError(
-            f"expected a new folder or a trained model's, found other files in {folder}"
-        )
-    contents = {TENSORS: save(_tensors(trained, DTYPES[dtype]))}
-    if faiss_index:
-        if settings.banks == PER_LAYER:
-            raise PatchCoreError(
-                "expected no faiss index with banks per_layer, since it holds one bank "
-                "(save_index, banks)"
-            )
-        if trained.context is not None:
-            raise PatchCoreError(
-                "expected no faiss index with a context, since it holds one bank (save_index, "
-                "context)"
-            )
-        index = faiss.IndexFlatL2(trained.coreset.bank.embeddings.shape[1])
-        index.add(trained.coreset.bank.embeddings.cpu().numpy())
-        contents[INDEX] = faiss.serialize_index(index).tobytes()
-    record = _record(trained, settings, backbone, dtype)
-    record["digests"] = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    record["digest"] = record_digest(record)
-    contents[RECORD] = (json.dumps(record, indent=2) + "\n").encode()
     try:
-        _replace_folder(folder, contents)
+        _check_folder(folder)
+        contents = _contents(trained, settings, backbone, dtype, faiss_index)
+        _replace_folder(Path(os.path.realpath(folder)), contents)
     except OSError as error:
         raise PatchCoreError(
             f"cannot write the trained model {folder}: {error.strerror or error}"
@@ -272,6 +264,37 @@ def _read_mask(record: Mapping, arrays: Mapping[str, np.ndarray]) -> IgnoreMask 
     return None if size is None else IgnoreMask(arrays["ignored"].astype(bool), tuple(size))
 
 
+def _contents(
+    trained: Trained, settings: Settings, backbone: Backbone, dtype: str, faiss_index: bool
+) -> dict[str, bytes]:
+    """Return the bytes of each of the model's files, by name; the record comes last."""
+    contents = {TENSORS: save(_tensors(trained, DTYPES[dtype]))}
+    if faiss_index:
+        contents[INDEX] = _index(trained, settings)
+    record = _record(trained, settings, backbone, dtype)
+    record["digests"] = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    record["digest"] = record_digest(record)
+    contents[RECORD] = (json.dumps(record, indent=2) + "\n").encode()
+    return contents
+
+
+def _index(trained: Trained, settings: Settings) -> bytes:
+    """Return the embeddings as a flat faiss index."""
+    if settings.banks == PER_LAYER:
+        raise PatchCoreError(
+            "expected no faiss index with banks per_layer, since it holds one bank "
+            "(save_index, banks)"
+        )
+    if trained.context is not None:
+        raise PatchCoreError(
+            "expected no faiss index with a context, since it holds one bank (save_index, context)"
+        )
+    embeddings = trained.coreset.bank.embeddings
+    index = faiss.IndexFlatL2(embeddings.shape[1])
+    index.add(embeddings.cpu().numpy())
+    return faiss.serialize_index(index).tobytes()
+
+
 def _tensors(trained: Trained, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     coreset = trained.coreset
     embeddings = coreset.bank.embeddings
@@ -289,13 +312,32 @@ def _tensors(trained: Trained, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     if trained.extension is not None:
         arrays |= _scores_arrays("joined", trained.extension.scores)
     tensors = {name: torch.from_numpy(np.require(a, None, "CW")) for name, a in arrays.items()}
-    tensors["embeddings"] = embeddings.to("cpu", dtype).contiguous()
+    tensors["embeddings"] = _in_type(embeddings, dtype)
     if trained.context is not None:
-        small = trained.context.bank.embeddings
-        tensors["context_embeddings"] = small.to("cpu", dtype).contiguous()
+        tensors["context_embeddings"] = _in_type(trained.context.bank.embeddings, dtype)
     if embeddings.shape[1] != PROJECTION_DIM:  # the projection of the selection
         tensors["projection"] = projection(embeddings.shape[1], PROJECTION_DIM, coreset.seed)
     return tensors
+
+
+def _in_type(embeddings: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return embeddings (M, D) in a type, on the CPU, if it holds them to 3 digits."""
+    stored = embeddings.to("cpu", dtype).contiguous()
+    if dtype == embeddings.dtype:
+        return stored
+    wrong = 0
+    for given, rounded in zip(embeddings.split(BLOCK_ROWS), stored.split(BLOCK_ROWS), strict=True):
+        exact = given.to("cpu", torch.float64)
+        error = torch.linalg.vector_norm(rounded - exact, dim=1)
+        limit = MAX_ROUNDING * torch.linalg.vector_norm(exact, dim=1)
+        wrong += int((~(error <= limit)).sum())  # not >, since an error may be undefined
+    if wrong:
+        name = str(dtype).removeprefix("torch.")
+        raise PatchCoreError(
+            f"expected embeddings that {name} holds to 3 digits, found {wrong} of {len(stored)} "
+            "that are too large or too small for it: store them as float32 (dtype, trained_dtype)"
+        )
+    return stored
 
 
 def _record(
@@ -447,6 +489,24 @@ def _check_numbers(
             )
 
 
+def _check_folder(folder: Path) -> None:
+    """Check that a model may be written to a folder."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir():
+        raise PatchCoreError(f"expected a folder for the trained model, found a file: {existing}")
+    if existing != folder:
+        return
+    if folder.samefile("."):  # this process would be left in a removed folder
+        raise PatchCoreError(
+            "expected another folder than the current one, which cannot be replaced, found "
+            f"{folder}"
+        )
+    if not (folder / RECORD).is_file() and any(folder.iterdir()):
+        raise PatchCoreError(
+            f"expected a new folder or a trained model's, found other files in {folder}"
+        )
+
+
 def _replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write a folder under a temporary name, then rename it over the former one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -463,4 +523,23 @@ def _replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         if former.exists() and not folder.exists():
             former.rename(folder)  # restores the former model if the new one could not be renamed
-        shutil.rmtree(former, ignore_errors=True)
+    if former.exists():
+        _remove_former(former, folder)
+
+
+def _remove_former(former: Path, folder: Path) -> None:
+    """Remove the former model; what else is in its folder moves to the new one."""
+    try:
+        for path in list(former.iterdir()):
+            if path.name in OWN_FILES:
+                path.unlink()
+            else:
+                path.rename(folder / path.name)
+        former.rmdir()
+    except OSError as error:
+        log.warning(
+            "the trained model %s is written, but files of the former one are left in %s: %s",
+            folder,
+            former,
+            error.strerror or error,
+        )

@@ -40,7 +40,7 @@ class Trained:
         category: Name of the category; may be empty.
         value_range: Record of how the program that read the training images mapped values above 8
             bits; None for images of 8 bits. Images for `PatchCore` have 8 bits always.
-        mask: Pixels that were ignored at training; None for none.
+        mask: Pixels that are ignored: at training, or by a mask given at loading; None for none.
         extension: The images that were added last; None if none were. ``held_out`` and
             ``thresholds`` are those of the first training.
         context: What was learned of smaller copies of the images; None for none.

@@ -37,17 +37,25 @@ class FitRequest:
     memory_budget: float = 0.0
 
 
-def coreset_sizes(num_patches: int, percentages: Sequence[float], k: int) -> tuple[int, ...]:
+def coreset_sizes(
+    num_patches: int, percentages: Sequence[float], scorer: Scorer
+) -> tuple[int, ...]:
     """Return the coreset size of each percentage: int(N * percentage), as in the paper's code.
 
     Raises:
-        PatchCoreError: a size is smaller than k.
+        PatchCoreError: a size is smaller than the scorer needs: k, or 2 for equation 7.
     """
     sizes = tuple(int(num_patches * percentage) for percentage in percentages)
-    if sizes[0] < max(k, 1):
+    least = scorer.least_patches
+    if sizes[0] < least:
+        if least == scorer.k:
+            needed, names = f"k = {least} patches", "percentage_coreset, k"
+        else:
+            needed = f"{least} patches for image_score {scorer.image_score}"
+            names = "percentage_coreset, image_score"
         raise PatchCoreError(
-            f"expected at least k = {k} patches in the coreset, found {sizes[0]}: "
-            f"{percentages[0]:g} of {num_patches} training patches (percentage_coreset, k)"
+            f"expected at least {needed} in the coreset, found {sizes[0]}: "
+            f"{percentages[0]:g} of {num_patches} training patches ({names})"
         )
     return sizes
 
@@ -86,11 +94,11 @@ class TrainingPatches:
         """Return the patches of ``num_images`` training images.
 
         Raises:
-            PatchCoreError: a percentage of the patches is fewer than k.
+            PatchCoreError: a percentage of the patches is too few for the scores.
         """
         order = EmbeddingOrder.of(num_images, len(embedder.versions), batch_size)
         num_judged = num_judged_patches(embedder, scorer, num_images)
-        sizes = coreset_sizes(num_judged, request.percentages, scorer.k)
+        sizes = coreset_sizes(num_judged, request.percentages, scorer)
         judged = judged_patches(embedder, scorer, order)
         return cls(embedder, scorer, request, order, judged, num_judged, sizes)
 

@@ -196,6 +196,25 @@ def test_the_form_of_a_batch_of_crops_in_memory(change):
     assert_same_bits(model.predict_crops([change(crops)]), model.predict_crops([crops]))
 
 
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda crops: crops.astype(np.float32), r"float32 \(6, 32, 32, 3\)"),
+        (lambda crops: crops[:, :-1], r"uint8 \(6, 31, 32, 3\)"),
+        (lambda crops: crops[0], r"uint8 \(32, 32, 3\)"),
+        (lambda crops: crops[:0], r"uint8 \(0, 32, 32, 3\)"),
+        (list, "list"),
+    ],
+)
+def test_refuses_other_batches_of_crops(change, found):
+    model = Case("cnn").model().fit(TRAIN)
+    batch = change(np.stack([model.crop(image) for image in TEST]))
+    before = batch[0].copy() if len(batch) else None
+    with pytest.raises(PatchCoreError, match=rf"crops \(B, 32, 32, 3\) uint8, .*, found {found}$"):
+        model.predict_crops([batch])
+    assert before is None or np.array_equal(batch[0], before)
+
+
 @pytest.mark.parametrize("dtype", ["<i2", ">i2", "<u2", ">u2", "<f4", ">f4", "?", "O"])
 def test_refuses_arrays_of_other_types(dtype):
     model = Case("cnn").model().fit(TRAIN)

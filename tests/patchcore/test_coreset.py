@@ -263,6 +263,13 @@ def test_the_mean_of_the_starting_points_becomes_the_origin():
     torch.testing.assert_close(points, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_embeddings_of_other_types_are_converted(dtype):
+    embeddings = make_embeddings(80).to(dtype)
+    expected = greedy_coreset(embeddings.float(), 20)
+    assert torch.equal(greedy_coreset(embeddings.requires_grad_(), 20), expected)
+
+
 def test_leaves_the_global_random_state_alone():
     torch.manual_seed(3)
     expected = torch.rand(4)

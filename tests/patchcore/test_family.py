@@ -11,6 +11,7 @@ from patchcore.backbone import Backbone
 from patchcore.ensemble import normal_scores
 from patchcore.export import export
 from patchcore.foreground import first_component, foreground_of
+from patchcore.memory_bank import LayeredBank
 from patchcore.patch_embedding import PlainEmbedding
 from patchcore.settings import Settings
 from patchcore.tiling import Tiling
@@ -157,6 +158,11 @@ class TestBanks:
         first = both.coreset.part(0)
         np.testing.assert_array_equal(first.indices, small.coreset.indices)
         assert torch.equal(first.bank.embeddings, small.coreset.bank.embeddings)
+
+    def test_their_rows_are_not_joined_for_each_batch(self, monkeypatch):
+        model = make_model(two_layers(), SIDE, banks="per_layer", embed_dim=160).fit(TRAIN)
+        monkeypatch.delattr(LayeredBank, "embeddings")
+        model.predict(TEST)
 
     def test_two_passes_give_the_same(self):
         model = make_model(two_layers(), SIDE, banks="per_layer", embed_dim=160)

@@ -11,6 +11,8 @@ from patchcore.explain import crop_patches
 from patchcore.fit import FitRequest, FitResult, coreset_sizes, fit
 from patchcore.folds import NUM_FOLDS
 from patchcore.passes import CroppedImages
+from patchcore.scoring import Scorer
+from patchcore.settings import Settings
 from tests.support import one_thread
 
 GRID = 4  # positions of the small network's map along each axis
@@ -286,11 +288,34 @@ class TestHeldOutScores:
         assert (np.diff(found.pixel_scores) <= 0).all()
 
 
+def scorer_of(**options):
+    return Scorer(Settings(**options), (1, 1), torch.device("cpu"))
+
+
 @pytest.mark.parametrize(("patches", "sizes"), [(100, (1, 10)), (199, (1, 19))])
 def test_sizes_are_rounded_down_as_in_the_papers_code(patches, sizes):
-    assert coreset_sizes(patches, (0.01, 0.1), 1) == sizes
+    assert coreset_sizes(patches, (0.01, 0.1), scorer_of()) == sizes
 
 
-def test_refuses_a_coreset_smaller_than_k():
-    with pytest.raises(PatchCoreError, match="at least k = 5 patches in the coreset, found 2"):
-        coreset_sizes(256, (0.01,), 5)
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [
+        ({"k": 5}, r"k = 5 patches in the coreset, found 1: .* \(percentage_coreset, k\)"),
+        (
+            {"image_score": "reweighted"},
+            r"2 patches for image_score reweighted in the coreset, found 1: .*, image_score\)",
+        ),
+        ({"image_score": "reweighted", "k": 3}, "k = 3 patches in the coreset, found 1"),
+    ],
+)
+def test_refuses_a_coreset_that_is_too_small_for_its_scores(options, needed):
+    with pytest.raises(PatchCoreError, match=f"at least {needed}"):
+        coreset_sizes(100, (0.01,), scorer_of(**options))
+    model = make_model(percentage_coreset=1e-9, **options)
+    with pytest.raises(PatchCoreError, match="in the coreset, found 0"):
+        model.fit(make_images(3))
+
+
+def test_too_few_patches_for_equation_7_in_a_fold_give_no_held_out_scores():
+    model = make_model(percentage_coreset=2 / (3 * PATCHES), image_score="reweighted")
+    assert model.fit(make_images(3)).trained.held_out is None

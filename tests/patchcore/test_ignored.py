@@ -154,9 +154,7 @@ class TestMask:
         if fits:
             mask.check(size)
             return
-        message = (
-            f"{own_size[1]}x{own_size[0]}, found {size[1]}x{size[0]}: give a mask for images of"
-        )
+        message = f"{own_size[1]}x{own_size[0]}, found {size[1]}x{size[0]}: give a mask for"
         with pytest.raises(PatchCoreError, match=re.escape(message)):
             mask.check(size)
 
@@ -376,11 +374,25 @@ class TestStorage:
         make_small_model().fit(make_images(4)).save(tmp_path / "one")
         more = np.zeros((SIDE, SIDE), bool)
         more[-CELL:] = True
+        own = PatchCore.load(tmp_path / "one").mask.pixels
         joined = PatchCore.load(tmp_path / "one", ignore_mask=more)
-        own = joined.trained.mask.pixels
         np.testing.assert_array_equal(joined.mask.pixels, own | more)
         assert own[0, 0]
         assert (joined.predict(make_images(2)).anomaly_map[:, own | more] == 0).all()
+
+    @pytest.mark.parametrize("own", [{}, {"ignore_mask": None}])
+    @pytest.mark.parametrize("grows", [True, False])
+    def test_a_mask_given_at_loading_is_saved_again(self, tmp_path, own, grows):
+        make_small_model(**own).fit(make_images(4)).save(tmp_path / "one")
+        loaded = PatchCore.load(tmp_path / "one", ignore_mask=np.flip(make_mask()))
+        if grows:
+            loaded.extend(make_images(2, seed=1))
+        loaded.save(tmp_path / "two")
+        again = PatchCore.load(tmp_path / "two")
+        np.testing.assert_array_equal(again.mask.pixels, loaded.mask.pixels)
+        images = make_images(3, seed=2)
+        expected, found = loaded.predict(images), again.predict(images)
+        np.testing.assert_array_equal(found.anomaly_map, expected.anomaly_map)
 
     def test_a_model_without_a_mask_judges_by_one(self, tmp_path):
         small = make_small_model(ignore_mask=None).fit(make_images(4))

@@ -177,6 +177,15 @@ class TestEachImage:
         next(images), next(images)
         assert len(asked) == 2
 
+    def test_what_has_items_alone(self):
+        """As data sets of torch, which do not say that they can be iterated."""
+
+        class Items:
+            def __getitem__(self, number):
+                return TestEachImage.IMAGES[number]
+
+        self.check(Items())
+
     def test_no_images_are_none(self):
         assert list(each_image([])) == list(each_image(np.zeros((0, 4, 6, 3), np.uint8))) == []
 
@@ -187,6 +196,7 @@ class TestEachImage:
             (tensor(picture()), r"one array of shape \(3, 4, 6\)"),
             (Image.fromarray(picture()), "found one Image"),
             ("folder", "found one str"),
+            (None, "several images, found NoneType"),
             (Path("folder"), "found one .*Path"),
             (["a.png"], "found str"),
             ([{"image": picture()}], "found dict"),

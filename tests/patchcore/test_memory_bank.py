@@ -43,6 +43,36 @@ def test_finds_the_nearest(k):
     np.testing.assert_allclose(distances, expected_distances, rtol=1e-6)
 
 
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("offset", [30.0, 100.0, 300.0])
+def test_finds_the_nearest_far_from_the_origin(offset, k):
+    queries, embeddings = (
+        make_points(count, dim=1024, seed=seed, offset=offset)
+        for seed, count in ((1, 400), (2, 300))
+    )
+    found = MemoryBank(embeddings).search(queries, k)[1]
+    exact = torch.cdist(
+        queries.double(), embeddings.double(), compute_mode="donot_use_mm_for_euclid_dist"
+    )
+    assert torch.equal(found, exact.topk(k, largest=False).indices)
+
+
+@pytest.mark.parametrize(("offset", "moved"), [(0.0, False), (7.5, False), (8.5, True)])
+def test_banks_near_the_origin_are_searched_as_they_are(offset, moved):
+    queries, embeddings = make_points(9, dim=500), make_points(90, dim=500, offset=offset)
+    found = LowerBounds(embeddings).near_origin(queries, embeddings)
+    assert (found[0] is queries, found[1] is embeddings) == (not moved, not moved)
+    assert (found[1].mean() - (0 if moved else offset)).abs() < 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_vectors_of_other_types_are_converted(dtype):
+    queries, embeddings = (make_points(57, seed=seed).to(dtype) for seed in (1, 2))
+    expected = MemoryBank(embeddings.float()).search(queries.float(), 3)
+    found = MemoryBank(embeddings.requires_grad_()).search(queries.requires_grad_(), 3)
+    assert all(map(torch.equal, found, expected))
+
+
 def search_prefixes(bank, queries, k, sizes):
     """Search the first rows of a bank, for several sizes."""
     search = bank.begin(queries, k)

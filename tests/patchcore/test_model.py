@@ -93,6 +93,23 @@ def test_an_even_patch_size_has_its_own_grid():
     assert model.predict(make_images(1)).distance.shape == (1, 7, 7, 1)
 
 
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"size_crop": 16}, "1x1"),
+        ({"size_crop": 16, "banks": "per_layer"}, "1x1"),
+        ({"size_crop": (16, 32)}, "1x2"),
+        ({"size_crop": 32, "scales": (1, 0.5)}, "1x1"),
+        ({"size_crop": 32, "context": 0.5}, "1x1"),
+    ],
+)
+@pytest.mark.parametrize("patch_size", [2, 4])
+def test_an_even_patch_size_needs_two_positions(options, found, patch_size):
+    model = PatchCore("formulanet", patch_size=patch_size, size_resize=32, **options)
+    with pytest.raises(PatchCoreError, match=rf"2x2 positions .*, found {found} \(patch_size"):
+        model.fit(make_images(3))
+
+
 def test_non_square_crops():
     model = PatchCore(
         make_backbone((32, 48)), size_resize=(36, 50), size_crop=(32, 48), embed_dim=16
@@ -122,6 +139,19 @@ def test_refuses_no_images():
         make_model().fit([])
     with pytest.raises(PatchCoreError, match="at least one image to predict"):
         make_model().fit(make_images(2)).predict([])
+
+
+@pytest.mark.parametrize("names", ["abc", None, 3])
+def test_refuses_what_names_no_images(names):
+    with pytest.raises(PatchCoreError, match=f"a name of each image, found names={names!r}"):
+        make_model().fit(make_images(3), names)
+
+
+def test_a_model_of_one_other_percentage():
+    model = make_model().with_percentages(0.5)
+    assert model.percentages == (0.5,)
+    with pytest.raises(PatchCoreError, match=r"percentage_coreset in \(0, 1\]"):
+        model.with_percentages(2)
 
 
 def test_flips_are_learned_too():
@@ -196,6 +226,13 @@ def test_layer_weights_and_interpolation_reach_the_embedding():
             "brightness, found 'diagonal'",
         ),
         ({"interpolation": "cubic"}, "backbone, bilinear, bicubic, area, found 'cubic'"),
+        ({"batch_size": 0}, r"batch_size of at least 1, found 0 \(batch_size\)"),
+        ({"batch_size": -1}, r"batch_size of at least 1, found -1 \(batch_size\)"),
+        ({"batch_size": 2.0}, r"batch_size of type int, found 2\.0 \(batch_size\)"),
+        ({"batch_size": True}, r"batch_size of type int, found True \(batch_size\)"),
+        ({"device": "gpu"}, r"a device that torch finds, .*, found 'gpu': .* \(device\)"),
+        ({"device": None}, r"a device that torch finds, .*, found None: .* \(device\)"),
+        ({"device": "meta"}, r"a device that torch finds, .*, found 'meta': .* \(device\)"),
         ({"num_reweight": 0}, "num_reweight of at least 2, found 0"),
     ],
 )

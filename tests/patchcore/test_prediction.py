@@ -47,7 +47,13 @@ def test_keeps_nothing_after_it_has_finished():
 
 def test_one_image_of_several():
     whole = make_prediction(3, 0)
-    for number in range(3):
+    for number in range(-3, 3):
         one = whole.of(number)
         for name in NAMES:
             assert torch.equal(getattr(one, name), getattr(whole, name)[[number]])
+
+
+@pytest.mark.parametrize("number", [-4, 3])
+def test_refuses_an_image_that_is_not_there(number):
+    with pytest.raises(PatchCoreError, match=f"one of 3 images, found {number}"):
+        make_prediction(3, 0).of(number)

@@ -12,6 +12,7 @@ import faiss
 import numpy as np
 import pytest
 import torch
+import torchvision
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -195,6 +196,27 @@ class TestTheSameAgain:
         with pytest.raises(PatchCoreError, match="dtype float32 or float16, found 'float64'"):
             fitted.save(tmp_path / "model", dtype="float64")
 
+    @pytest.mark.parametrize("weight", [1e-7, 1e6])
+    @pytest.mark.parametrize("context", [0.0, 0.5])
+    def test_half_precision_is_refused_where_it_holds_no_3_digits(self, tmp_path, weight, context):
+        model = PatchCore(**SMALL, layer_weights=(weight, weight), context=context)
+        model.fit(make_images(4))
+        with pytest.raises(PatchCoreError, match=r"float16 holds to 3 digits.*\(dtype, trained_dt"):
+            model.save(tmp_path / "model", dtype="float16")
+        assert not list(tmp_path.iterdir())
+        model.save(tmp_path / "model")
+
+    @pytest.mark.parametrize(("value", "wrong"), [(65504.0, 0), (65536.0, 1), (3e38, 1), (0.0, 0)])
+    def test_the_largest_numbers_of_half_precision(self, value, wrong):
+        embeddings = torch.ones(3, 2)
+        embeddings[1] = value
+        if wrong:
+            with pytest.raises(PatchCoreError, match="found 1 of 3 that are too large or"):
+                storage._in_type(embeddings, torch.float16)
+        else:
+            assert torch.equal(storage._in_type(embeddings, torch.float16).float(), embeddings)
+        assert torch.equal(storage._in_type(embeddings, torch.float32), embeddings)
+
     def test_other_programs_get_a_faiss_index_if_asked_for(self, fitted, folder):
         assert not (folder / "index.faiss").exists()
         fitted.save(folder, faiss_index=True)
@@ -223,6 +245,49 @@ class TestTheSameAgain:
         np.testing.assert_array_equal(found.indices, fitted.coreset.indices)
         assert [path.name for path in folder.parent.iterdir()] == ["new"]
 
+    @pytest.mark.parametrize(
+        ("names", "expected"),
+        [
+            ([Path("a.png"), Path("b.png"), Path("c.png")], ("a.png", "b.png", "c.png")),
+            (np.array(["a", "b", "c"]), ("a", "b", "c")),
+            (np.arange(3), ("0", "1", "2")),
+            ((letter for letter in "abc"), ("a", "b", "c")),
+        ],
+    )
+    def test_names_of_any_type_are_texts(self, tmp_path, names, expected):
+        PatchCore(**SMALL).fit(make_images(3), names).save(tmp_path / "model")
+        assert PatchCore.load(tmp_path / "model").coreset.origins.names == expected
+
+    def test_a_path_as_weights(self, fitted, tmp_path):
+        weights = tmp_path / "squeezenet.safetensors"
+        save_file(torchvision.models.squeezenet1_1(weights=None).state_dict(), weights)
+        model = PatchCore(**(SMALL | {"weights": weights})).fit(make_images(3))
+        model.save(tmp_path / "one")
+        PatchCore.load(tmp_path / "one", weights=weights).save(tmp_path / "two")
+        assert PatchCore.load(tmp_path / "two").backbone.weights == str(weights)
+
+    def test_other_files_of_the_folder_stay(self, fitted, folder):
+        fitted.save(folder, faiss_index=True)
+        (folder / "notes.txt").write_text("line 3")
+        fitted.save(folder / "nested")
+        fitted.save(folder)
+        names = ["model.json", "model.safetensors", "nested", "notes.txt"]
+        assert sorted(path.name for path in folder.iterdir()) == names
+        assert (folder / "notes.txt").read_text() == "line 3"
+        PatchCore.load(folder / "nested")
+        assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+    @pytest.mark.parametrize("exists", [True, False])
+    def test_a_link_to_a_folder_stays_a_link(self, fitted, folder, exists):
+        target = folder if exists else folder.with_name("new")
+        link = folder.parent.parent / "link"
+        link.symlink_to(target, target_is_directory=True)
+        fitted.save(link, dtype="float16")
+        assert link.is_symlink()
+        assert json.loads((target / "model.json").read_text())["dtype"] == "float16"
+        assert {path.name for path in folder.parent.iterdir()} == {folder.name, target.name}
+        assert [path.name for path in link.parent.iterdir() if path.name.startswith(".")] == []
+
     def test_a_network_of_the_users_own_given_again(self, tmp_path):
         images = make_images(4)
         model = PatchCore(own_network(), size_crop=(64, 64), embed_dim=50).fit(images)
@@ -247,6 +312,39 @@ class TestRefusals:
         with pytest.raises(PatchCoreError, match="found other files in"):
             fitted.save(tmp_path)
         assert (tmp_path / "letter.txt").read_text() == "dear"
+
+    @pytest.mark.parametrize("name", ["model", "model/one"])
+    def test_a_file_is_no_folder(self, fitted, tmp_path, name):
+        (tmp_path / "model").write_text("dear")
+        with pytest.raises(PatchCoreError, match=r"expected a folder .*, found a file: .*model$"):
+            fitted.save(tmp_path / name)
+        assert (tmp_path / "model").read_text() == "dear"
+
+    @pytest.mark.parametrize("absolute", [True, False])
+    def test_the_current_folder_is_not_replaced(self, fitted, tmp_path, monkeypatch, absolute):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(PatchCoreError, match="another folder than the current one"):
+            fitted.save(tmp_path if absolute else ".")
+        fitted.save("one")
+        assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+    def test_other_files_that_cannot_move_are_left_and_named(
+        self, fitted, folder, monkeypatch, caplog
+    ):
+        (folder / "notes.txt").write_text("line 3")
+        rename = Path.rename
+
+        def refuse_notes(path: Path, target: Path) -> Path:
+            if path.name == "notes.txt":
+                raise OSError(13, "Permission denied")
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", refuse_notes)
+        fitted.save(folder, dtype="float16")
+        (left,) = folder.parent.glob(".one.*.former")
+        assert (left / "notes.txt").read_text() == "line 3"
+        assert f"files of the former one are left in {left}: Permission denied" in caplog.text
+        PatchCore.load(folder)
 
     def test_a_crash_while_writing_keeps_the_former_model(self, fitted, folder, monkeypatch):
         expected = (folder / "model.json").read_bytes()
@@ -315,8 +413,6 @@ class TestRefusals:
 
     def test_other_weights(self, folder, tmp_path):
         weights = tmp_path / "other.safetensors"
-        import torchvision
-
         torch.manual_seed(77)
         save_file(torchvision.models.squeezenet1_1(weights=None).state_dict(), weights)
         message = "the weights that the model was trained with .* 'random'.* different weights"

@@ -15,6 +15,7 @@ from patchcore.trained import Trained
 from utils.options.fit import FitOptions
 from utils.pipeline.category_result import CategoryResult, Measurement
 from utils.pipeline.models import describe_threshold
+from utils.pipeline.suspects import SUSPECTS_FILE
 from utils.pipeline.trained_models import model_folder
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,7 @@ def save_models(
         one = model.with_percentages((percentage,))
         one.trained = trained
         one.save(folder, dtype=options.trained_dtype, faiss_index=options.save_index)
+        (folder / SUSPECTS_FILE).unlink(missing_ok=True)  # of the earlier model
         log.info("trained model: %s%s", folder, replaced)
         saved.append(trained)
     return saved

@@ -209,13 +209,12 @@ def _extend_model(
 
 
 def _save_extended(model: PatchCore, folder: Path, *, save_index: bool) -> None:
-    """Save a model in its former folder, with the other files that the folder had."""
-    index, figure = folder / INDEX, folder / SUSPECTS_FILE
-    drawn = figure.read_bytes() if figure.is_file() else None
-    dtype = read_record(folder)["dtype"]
-    model.save(folder, dtype=dtype, faiss_index=save_index or index.is_file())
-    if drawn is not None:  # of the first training, as are the held-out scores
-        replace_file(figure, drawn)
+    """Save a model in its former folder, with a faiss index if that had one.
+
+    The figure of suspects stays: it is of the first training, as are the held-out scores.
+    """
+    dtype, had_index = read_record(folder)["dtype"], (folder / INDEX).is_file()
+    model.save(folder, dtype=dtype, faiss_index=save_index or had_index)
 
 
 def _log_threshold(trained: Trained, seconds: float) -> None:

@@ -344,6 +344,14 @@ class TestExtend:
         index = faiss.read_index(str(folder / "index.faiss"))
         assert index.ntotal == len(PatchCore.load(folder).coreset.bank)
 
+    def test_training_again_leaves_no_figure_of_the_former_model(self, data, folder):
+        (folder / "notes.txt").write_text("line 3")
+        images = sorted((data / "widget/train/good").iterdir())[:4]
+        flags = ("--threshold", "7.5", "--threshold_pixel", "2")  # without held-out scores
+        train(*images, "--category", "cap", *flags, trained=folder.parents[1])
+        assert not (folder / SUSPECTS_FILE).exists()
+        assert (folder / "notes.txt").read_text() == "line 3"
+
     @pytest.mark.parametrize(
         ("flags", "message"),
         [
