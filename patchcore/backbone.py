@@ -85,10 +85,7 @@ class Backbone(nn.Module):
         self.input = NetworkInput() if layout is None else layout.input
         self._reader = LayerReader(self.network, layers)
         self._norm = ""
-        if layout is None:
-            self.layouts = self._lay_out(norm_tokens)
-        else:
-            self.layouts = self._follow(layout, norm_tokens)
+        self.layouts = self._follow(layout or self._lay_out(norm_tokens), norm_tokens)
         self.layers = tuple(layer.name for layer in self.layouts)
         self.channels = tuple(layer.channels for layer in self.layouts)
         self.grids = tuple(layer.grid for layer in self.layouts)
@@ -117,6 +114,19 @@ class Backbone(nn.Module):
     def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Compute the layers' feature maps, as `forward`, in the order of `layers`."""
         return list(self(images).values())
+
+    def for_trials(self) -> "Backbone":
+        """Return a copy with the same weights to try something out with.
+
+        Some networks keep what they compute from their weights or for a size of images, such as
+        timm's TinyViT its attention biases. It would be wrong once weights, precision or size
+        change, so what a trial leaves must not stay here.
+        """
+
+        def copy_of(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor if isinstance(tensor, nn.Parameter) else tensor.clone()
+
+        return _copied(self, self, copy_of)
 
     @property
     def norm_tokens(self) -> bool:
@@ -165,7 +175,7 @@ class Backbone(nn.Module):
             kind = dtype if tensor.is_floating_point() else tensor.dtype
             return tensor.to(device, kind, memory_format=order)
 
-        result = _copied(self, self, convert)
+        result = _copied(self, self, convert).eval()
         result.weights_digest = self.digest()
         return result
 
@@ -215,28 +225,30 @@ class Backbone(nn.Module):
     # Also in the caller's inference mode, where tensors do not count how often they are written.
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _lay_out(self, norm_tokens: bool) -> tuple[LayerLayout, ...]:
-        """Run the network on trial images, cut it, and return what the layers give."""
+    def _lay_out(self, norm_tokens: bool) -> Layout:
+        """Run the network on trial images, and return what the layers give and what to remove."""
         second_shapes = self._second_shapes()
-        images = trial_images(self.network, self.size)
+        copied = self.for_trials()
+        network, reader = copied.network, copied._reader
+        images = trial_images(network, self.size)
         try:
-            trial = try_out(self._reader, self.network, images)
+            trial = try_out(reader, network, images)
         # A user's network may raise any exception.
         except Exception as error:
             height, width = self.size
             raise PatchCoreError(
                 f"the backbone cannot take float32 images of {height}x{width} pixels (size_crop): "
-                f"{first_line(error)}{nearest_sizes(self.network, self.size)}"
+                f"{first_line(error)}{nearest_sizes(network, self.size)}"
             ) from error
-        for layer in self._reader.layers:
+        for layer in reader.layers:
             if layer not in trial.outputs:
                 raise PatchCoreError(
                     f"layer {layer!r} is not reached when the backbone runs (layers)"
                 )
-        self._reader.overwritten = trial.overwritten
+        reader.overwritten = trial.overwritten
         layouts = [  # in the order of their computation
             read_axes(
-                self.network,
+                network,
                 layer,
                 output,
                 self.size,
@@ -245,34 +257,26 @@ class Backbone(nn.Module):
             )
             for layer, output in trial.outputs.items()
         ]
-        used = trial.called
-        if norm_tokens:
-            self._norm = find_norm(self.network, layouts)
-            used |= {self._norm}
-        self._removed = cut(
-            self.network, used, trial.completed, lambda: self._gives(images, trial.outputs)
+        norm = find_norm(network, layouts) if norm_tokens else ""
+        removed = cut(
+            network,
+            trial.called | ({norm} if norm else set()),
+            trial.completed,
+            lambda: _gives(network, reader, images, trial.outputs),
         )
-        return tuple(sorted(layouts, key=lambda layer: -layer.grid[0] * layer.grid[1]))
+        layers = tuple(sorted(layouts, key=lambda layer: -layer.grid[0] * layer.grid[1]))
+        return Layout(self.size, layers, removed, norm=norm, input=self.input)
 
     def _second_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the layers' outputs at another size; none if it is not taken."""
-        # On a copy: some networks keep what they computed for a size.
-        network, reader = _copied((self.network, self._reader), self.network, lambda tensor: tensor)
+        copied = self.for_trials()
+        images = trial_images(copied, other_size(self.size))
         try:
-            outputs = reader.run(network, trial_images(network, other_size(self.size)))
+            outputs = copied._reader.run(copied.network, images)
         # A user's network may raise any exception.
         except Exception:
             return {}
         return {n: tuple(o.shape) for n, o in outputs.items() if isinstance(o, torch.Tensor)}
-
-    def _gives(self, images: torch.Tensor, expected: Mapping[str, torch.Tensor]) -> bool:
-        """Return whether the network runs and its layers give these values, to the bit."""
-        try:
-            outputs = self._reader.run(self.network, images)
-        # A user's network may raise any exception.
-        except Exception:
-            return False
-        return all(_are_equal(outputs.get(name), values) for name, values in expected.items())
 
 
 def in_float32(network: nn.Module) -> nn.Module:
@@ -306,6 +310,21 @@ def digest(network: nn.Module, originals: Mapping[str, torch.Tensor] | None = No
         result.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         result.update(tensor.detach().cpu().contiguous().numpy())
     return result.hexdigest()
+
+
+def _gives(
+    network: nn.Module,
+    reader: LayerReader,
+    images: torch.Tensor,
+    expected: Mapping[str, torch.Tensor],
+) -> bool:
+    """Return whether the network runs and its layers give these values, to the bit."""
+    try:
+        outputs = reader.run(network, images)
+    # A user's network may raise any exception.
+    except Exception:
+        return False
+    return all(_are_equal(outputs.get(name), values) for name, values in expected.items())
 
 
 def _are_equal(found: object, expected: torch.Tensor) -> bool:
