@@ -76,7 +76,7 @@ class Backbone(nn.Module):
         super().__init__()
         _check_names(network, layers)
         self.network = in_float32(network)
-        self.size = size
+        self.size = tuple(size)
         self.folded: tuple[tuple[str, str], ...] = ()
         self.name = ""
         self.weights = ""
@@ -180,11 +180,13 @@ class Backbone(nn.Module):
         return result
 
     def at(self, size: tuple[int, int]) -> "Backbone":
-        """Return a backbone for images of another size (H, W); weights in float32 are shared.
+        """Return a backbone for images of a size (H, W): this one, or one that shares its weights.
 
         Raises:
             PatchCoreError: the network does not take such images.
         """
+        if size == self.size:
+            return self
         result = Backbone(self.network, self.layers, size, norm_tokens=self.norm_tokens)
         for name in ("folded", "name", "weights", "licence", "input"):
             setattr(result, name, getattr(self, name))

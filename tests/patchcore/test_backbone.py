@@ -560,3 +560,5 @@ def test_at_another_size_it_is_the_same_network(toy):
     for name in ("name", "weights", "licence", "input", "folded"):
         assert getattr(other, name) == getattr(backbone, name)
     assert other.digest() == backbone.digest()
+    assert other.layout["removed"] == backbone.layout["removed"]
+    assert backbone.at((32, 32)) is backbone
