@@ -22,6 +22,16 @@ from patchcore.reader import LayerReader, try_out
 log = logging.getLogger(__name__)
 
 _Copied = TypeVar("_Copied")
+# Attributes of a backbone that do not depend on the size of the images.
+_KEPT_AT_OTHER_SIZES = (
+    "shares_weights",
+    "folded",
+    "name",
+    "weights",
+    "weights_digest",
+    "licence",
+    "input",
+)
 
 
 class Backbone(nn.Module):
@@ -33,7 +43,8 @@ class Backbone(nn.Module):
 
     Attributes:
         network: A copy of the network in eval mode, without the parts that are not reached. It
-            shares its weights with the network that was given.
+            shares its weights with the network that was given, until `load` or `converted`.
+        shares_weights: Whether a network of the caller's has the same weights in memory.
         layers: The names of the layers that are read, from large maps to small ones.
         layouts: How each layer's output becomes a map.
         channels: C of each layer's map.
@@ -83,6 +94,7 @@ class Backbone(nn.Module):
         self.weights_digest = ""
         self.licence = ""
         self.input = NetworkInput() if layout is None else layout.input
+        self.shares_weights = True
         self._reader = LayerReader(self.network, layers)
         self._norm = ""
         self.layouts = self._follow(layout or self._lay_out(norm_tokens), norm_tokens)
@@ -139,6 +151,12 @@ class Backbone(nn.Module):
         layout = Layout(self.size, self.layouts, self._removed, self.folded, self._norm, self.input)
         return layout.to_record()
 
+    def own_weights(self) -> None:
+        """Copy the weights that are shared with the network that was given."""
+        if self.shares_weights:
+            vars(self).update(vars(_copied(self, self, torch.clone)))
+            self.shares_weights = False
+
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
         """Load weights. Those of removed parts are not needed.
 
@@ -161,22 +179,25 @@ class Backbone(nn.Module):
         if wrong:
             shapes = f"{tuple(own[wrong[0]].shape)}, found {tuple(state[wrong[0]].shape)}"
             raise PatchCoreError(f"expected weights {wrong[0]} of shape {shapes}")
+        self.own_weights()
         self.network.load_state_dict({n: state[n] for n in own if n in state}, strict=False)
 
     def converted(self, device: torch.device, dtype: torch.dtype) -> "Backbone":
         """Return a copy on a device, in a floating-point type, with weights in channels-last order.
 
         This backbone stays as it is, so models of several precisions can share it. Weights that
-        are already as wanted are shared with it.
+        are already as wanted are shared with it, but not with the network that was given: that
+        may be trained or converted later.
         """
 
         def convert(tensor: torch.Tensor) -> torch.Tensor:
             order = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
             kind = dtype if tensor.is_floating_point() else tensor.dtype
-            return tensor.to(device, kind, memory_format=order)
+            return tensor.to(device, kind, copy=self.shares_weights, memory_format=order)
 
         result = _copied(self, self, convert).eval()
         result.weights_digest = self.digest()
+        result.shares_weights = False
         return result
 
     def at(self, size: tuple[int, int]) -> "Backbone":
@@ -188,9 +209,8 @@ class Backbone(nn.Module):
         if size == self.size:
             return self
         result = Backbone(self.network, self.layers, size, norm_tokens=self.norm_tokens)
-        for name in ("folded", "name", "weights", "licence", "input"):
+        for name in _KEPT_AT_OTHER_SIZES:
             setattr(result, name, getattr(self, name))
-        result.weights_digest = self.digest()
         return result
 
     def digest(self) -> str:

@@ -204,6 +204,29 @@ def test_a_copy_that_changes_nothing_shares_its_weights(toy):
     assert again.network.stem.weight is backbone.network.stem.weight
 
 
+@pytest.mark.parametrize("size", [(32, 32), (64, 64)])
+def test_a_copy_does_not_follow_what_becomes_of_the_given_network(toy, images, size):
+    backbone = Backbone(toy, ["stage1"], (32, 32)).at(size)
+    converted = backbone.converted(torch.device("cpu"), torch.float32)
+    before = converted(images)["stage1"]
+    with torch.no_grad():
+        for tensor in (*toy.parameters(), *toy.buffers()):
+            tensor.add_(1)
+    toy.half()
+    assert torch.equal(converted(images)["stage1"], before)
+    assert converted.digest() == digest(converted.network) != backbone.digest()
+
+
+def test_loading_leaves_the_given_network_as_it_is(toy, images):
+    expected = toy(images)
+    torch.manual_seed(5)
+    other = Toy().eval()
+    backbone = Backbone(toy, ["stage1"], (32, 32))
+    backbone.load(other.state_dict())
+    torch.testing.assert_close(backbone(images)["stage1"], other.stage1(other.stem(images)))
+    assert torch.equal(toy(images), expected)
+
+
 def test_any_number_of_threads_read_what_one_reads(toy):
     """Two backbones of one network, one of which copies a map before it is written over."""
     backbones = [
