@@ -22,6 +22,16 @@ from patchcore.reader import LayerReader, try_out
 log = logging.getLogger(__name__)
 
 _Copied = TypeVar("_Copied")
+# Attributes of a backbone that do not depend on the size of the images.
+_KEPT_AT_OTHER_SIZES = (
+    "shares_weights",
+    "folded",
+    "name",
+    "weights",
+    "weights_digest",
+    "licence",
+    "input",
+)
 
 
 class Backbone(nn.Module):
@@ -33,7 +43,8 @@ class Backbone(nn.Module):
 
     Attributes:
         network: A copy of the network in eval mode, without the parts that are not reached. It
-            shares its weights with the network that was given.
+            shares its weights with the network that was given, until `load` or `converted`.
+        shares_weights: Whether a network of the caller's has the same weights in memory.
         layers: The names of the layers that are read, from large maps to small ones.
         layouts: How each layer's output becomes a map.
         channels: C of each layer's map.
@@ -76,19 +87,17 @@ class Backbone(nn.Module):
         super().__init__()
         _check_names(network, layers)
         self.network = in_float32(network)
-        self.size = size
+        self.size = tuple(size)
         self.folded: tuple[tuple[str, str], ...] = ()
         self.name = ""
         self.weights = ""
         self.weights_digest = ""
         self.licence = ""
         self.input = NetworkInput() if layout is None else layout.input
+        self.shares_weights = True
         self._reader = LayerReader(self.network, layers)
         self._norm = ""
-        if layout is None:
-            self.layouts = self._lay_out(norm_tokens)
-        else:
-            self.layouts = self._follow(layout, norm_tokens)
+        self.layouts = self._follow(layout or self._lay_out(norm_tokens), norm_tokens)
         self.layers = tuple(layer.name for layer in self.layouts)
         self.channels = tuple(layer.channels for layer in self.layouts)
         self.grids = tuple(layer.grid for layer in self.layouts)
@@ -118,6 +127,19 @@ class Backbone(nn.Module):
         """Compute the layers' feature maps, as `forward`, in the order of `layers`."""
         return list(self(images).values())
 
+    def for_trials(self) -> "Backbone":
+        """Return a copy with the same weights to try something out with.
+
+        Some networks keep what they compute from their weights or for a size of images, such as
+        timm's TinyViT its attention biases. It would be wrong once weights, precision or size
+        change, so what a trial leaves must not stay here.
+        """
+
+        def copy_of(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor if isinstance(tensor, nn.Parameter) else tensor.clone()
+
+        return _copied(self, self, copy_of)
+
     @property
     def norm_tokens(self) -> bool:
         """Whether the final norm of the network is applied to the tokens of each layer."""
@@ -128,6 +150,12 @@ class Backbone(nn.Module):
         """What trial runs found out, as JSON can hold it; for `load_backbone`."""
         layout = Layout(self.size, self.layouts, self._removed, self.folded, self._norm, self.input)
         return layout.to_record()
+
+    def own_weights(self) -> None:
+        """Copy the weights that are shared with the network that was given."""
+        if self.shares_weights:
+            vars(self).update(vars(_copied(self, self, torch.clone)))
+            self.shares_weights = False
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
         """Load weights. Those of removed parts are not needed.
@@ -151,34 +179,38 @@ class Backbone(nn.Module):
         if wrong:
             shapes = f"{tuple(own[wrong[0]].shape)}, found {tuple(state[wrong[0]].shape)}"
             raise PatchCoreError(f"expected weights {wrong[0]} of shape {shapes}")
+        self.own_weights()
         self.network.load_state_dict({n: state[n] for n in own if n in state}, strict=False)
 
     def converted(self, device: torch.device, dtype: torch.dtype) -> "Backbone":
         """Return a copy on a device, in a floating-point type, with weights in channels-last order.
 
         This backbone stays as it is, so models of several precisions can share it. Weights that
-        are already as wanted are shared with it.
+        are already as wanted are shared with it, but not with the network that was given: that
+        may be trained or converted later.
         """
 
         def convert(tensor: torch.Tensor) -> torch.Tensor:
             order = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
             kind = dtype if tensor.is_floating_point() else tensor.dtype
-            return tensor.to(device, kind, memory_format=order)
+            return tensor.to(device, kind, copy=self.shares_weights, memory_format=order)
 
-        result = _copied(self, self, convert)
+        result = _copied(self, self, convert).eval()
         result.weights_digest = self.digest()
+        result.shares_weights = False
         return result
 
     def at(self, size: tuple[int, int]) -> "Backbone":
-        """Return a backbone for images of another size (H, W); weights in float32 are shared.
+        """Return a backbone for images of a size (H, W): this one, or one that shares its weights.
 
         Raises:
             PatchCoreError: the network does not take such images.
         """
+        if size == self.size:
+            return self
         result = Backbone(self.network, self.layers, size, norm_tokens=self.norm_tokens)
-        for name in ("folded", "name", "weights", "licence", "input"):
+        for name in _KEPT_AT_OTHER_SIZES:
             setattr(result, name, getattr(self, name))
-        result.weights_digest = self.digest()
         return result
 
     def digest(self) -> str:
@@ -215,28 +247,30 @@ class Backbone(nn.Module):
     # Also in the caller's inference mode, where tensors do not count how often they are written.
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _lay_out(self, norm_tokens: bool) -> tuple[LayerLayout, ...]:
-        """Run the network on trial images, cut it, and return what the layers give."""
+    def _lay_out(self, norm_tokens: bool) -> Layout:
+        """Run the network on trial images, and return what the layers give and what to remove."""
         second_shapes = self._second_shapes()
-        images = trial_images(self.network, self.size)
+        copied = self.for_trials()
+        network, reader = copied.network, copied._reader
+        images = trial_images(network, self.size)
         try:
-            trial = try_out(self._reader, self.network, images)
+            trial = try_out(reader, network, images)
         # A user's network may raise any exception.
         except Exception as error:
             height, width = self.size
             raise PatchCoreError(
                 f"the backbone cannot take float32 images of {height}x{width} pixels (size_crop): "
-                f"{first_line(error)}{nearest_sizes(self.network, self.size)}"
+                f"{first_line(error)}{nearest_sizes(network, self.size)}"
             ) from error
-        for layer in self._reader.layers:
+        for layer in reader.layers:
             if layer not in trial.outputs:
                 raise PatchCoreError(
                     f"layer {layer!r} is not reached when the backbone runs (layers)"
                 )
-        self._reader.overwritten = trial.overwritten
+        reader.overwritten = trial.overwritten
         layouts = [  # in the order of their computation
             read_axes(
-                self.network,
+                network,
                 layer,
                 output,
                 self.size,
@@ -245,34 +279,26 @@ class Backbone(nn.Module):
             )
             for layer, output in trial.outputs.items()
         ]
-        used = trial.called
-        if norm_tokens:
-            self._norm = find_norm(self.network, layouts)
-            used |= {self._norm}
-        self._removed = cut(
-            self.network, used, trial.completed, lambda: self._gives(images, trial.outputs)
+        norm = find_norm(network, layouts) if norm_tokens else ""
+        removed = cut(
+            network,
+            trial.called | ({norm} if norm else set()),
+            trial.completed,
+            lambda: _gives(network, reader, images, trial.outputs),
         )
-        return tuple(sorted(layouts, key=lambda layer: -layer.grid[0] * layer.grid[1]))
+        layers = tuple(sorted(layouts, key=lambda layer: -layer.grid[0] * layer.grid[1]))
+        return Layout(self.size, layers, removed, norm=norm, input=self.input)
 
     def _second_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the layers' outputs at another size; none if it is not taken."""
-        # On a copy: some networks keep what they computed for a size.
-        network, reader = _copied((self.network, self._reader), self.network, lambda tensor: tensor)
+        copied = self.for_trials()
+        images = trial_images(copied, other_size(self.size))
         try:
-            outputs = reader.run(network, trial_images(network, other_size(self.size)))
+            outputs = copied._reader.run(copied.network, images)
         # A user's network may raise any exception.
         except Exception:
             return {}
         return {n: tuple(o.shape) for n, o in outputs.items() if isinstance(o, torch.Tensor)}
-
-    def _gives(self, images: torch.Tensor, expected: Mapping[str, torch.Tensor]) -> bool:
-        """Return whether the network runs and its layers give these values, to the bit."""
-        try:
-            outputs = self._reader.run(self.network, images)
-        # A user's network may raise any exception.
-        except Exception:
-            return False
-        return all(_are_equal(outputs.get(name), values) for name, values in expected.items())
 
 
 def in_float32(network: nn.Module) -> nn.Module:
@@ -306,6 +332,21 @@ def digest(network: nn.Module, originals: Mapping[str, torch.Tensor] | None = No
         result.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         result.update(tensor.detach().cpu().contiguous().numpy())
     return result.hexdigest()
+
+
+def _gives(
+    network: nn.Module,
+    reader: LayerReader,
+    images: torch.Tensor,
+    expected: Mapping[str, torch.Tensor],
+) -> bool:
+    """Return whether the network runs and its layers give these values, to the bit."""
+    try:
+        outputs = reader.run(network, images)
+    # A user's network may raise any exception.
+    except Exception:
+        return False
+    return all(_are_equal(outputs.get(name), values) for name, values in expected.items())
 
 
 def _are_equal(found: object, expected: torch.Tensor) -> bool:

@@ -100,7 +100,7 @@ class Context:
             return None
         small = settings.of_context()
         try:
-            embedder = Embedder(backbone.at(small.size_crop), small, device)
+            embedder = Embedder(backbone, small, device)
         except PatchCoreError as error:
             raise PatchCoreError(f"{error} (context {settings.context:g}; 0 for none)") from error
         return cls(embedder, Scorer.of(embedder, small))

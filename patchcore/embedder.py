@@ -36,13 +36,14 @@ class Embedder:
         scales: The sizes at which images go through the backbone; None for one.
 
     Args:
-        backbone: The cut network. It is not changed, so that several models can share it.
+        backbone: The cut network. It is not changed, so that several models can share it. One for
+            images of another size than the settings' is laid out anew.
         settings: Settings of the method.
         device: Device of the computation.
 
     Raises:
-        PatchCoreError: the backbone's maps do not fit the settings, or only one of the two applies
-            the final norm.
+        PatchCoreError: the backbone's maps do not fit the settings, its network does not take
+            images of their size, or only one of the two applies the final norm.
     """
 
     def __init__(self, backbone: Backbone, settings: Settings, device: torch.device):
@@ -51,6 +52,7 @@ class Embedder:
                 f"expected a backbone with norm_tokens={settings.norm_tokens}, as the settings "
                 f"say, found one with norm_tokens={backbone.norm_tokens} (norm_tokens)"
             )
+        backbone = backbone.at(settings.size_network)
         warn_if_emulated(settings.precision, device)
         self.device = device
         self.versions = versions_of(settings.augment)

@@ -47,7 +47,8 @@ def fold_batch_norms(backbone: Backbone) -> int:
     Returns:
         The number of batch norms that were folded.
     """
-    count = _fold_verified(backbone, list(_foldable_pairs(backbone.network, backbone.layers)))
+    pairs = list(_foldable_pairs(backbone.for_trials().network, backbone.layers))
+    count = _fold_verified(backbone, pairs)
     remaining = sum(isinstance(m, nn.BatchNorm2d) for m in backbone.network.modules())
     if remaining:
         log.info(
@@ -64,7 +65,7 @@ def _fold_verified(backbone: Backbone, pairs: list[_Pair]) -> int:
         return 0
     network = backbone.network
     images = trial_images(network, backbone.size)
-    expected = {name: values.clone() for name, values in backbone(images).items()}
+    expected = {name: values.clone() for name, values in backbone.for_trials()(images).items()}
     originals = {name: network.get_submodule(name) for pair in pairs for name in pair}
     former = backbone.folded
     fold_pairs(backbone, pairs)
@@ -162,7 +163,7 @@ def _ends_between(layer: str, convolution: str, norm: str) -> bool:
 def _gives(backbone: Backbone, images: torch.Tensor, expected: dict[str, torch.Tensor]) -> bool:
     """Return whether the backbone runs and returns these maps, up to rounding."""
     try:
-        maps = backbone(images)
+        maps = backbone.for_trials()(images)
     except (RuntimeError, AttributeError, TypeError, ValueError):
         return False
     return all(

@@ -50,8 +50,9 @@ class PatchCore:
         batch_size: Number of images at a time.
 
     Args:
-        backbone: A `Backbone`, or a name that `load_backbone` takes: ``formulanet``, a torchvision
-            model, ``timm:NAME`` or ``module:factory``.
+        backbone: A `Backbone`, for images of any size that its network takes, or a name that
+            `load_backbone` takes: ``formulanet``, a torchvision model, ``timm:NAME`` or
+            ``module:factory``.
         layers: Names of the layers to read; empty for the backbone's default: layer2 and layer3
             of a ResNet as in the paper, layer1 to layer3 of formulanet, and of other networks those
             that `patchcore.layer_choice.choose_layers` chooses. A `Backbone` has its own.

@@ -59,7 +59,7 @@ class Scales:
         for size in self.sizes[1:]:
             try:
                 with torch.inference_mode():
-                    backbone(trial_images(backbone, size))
+                    backbone.for_trials()(trial_images(backbone, size))
             # A user's network may raise any exception.
             except Exception as error:
                 raise PatchCoreError(

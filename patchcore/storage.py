@@ -10,6 +10,7 @@ The weights of the backbone are not included: they are loaded by name, and must 
 digest.
 """
 
+import copy
 import hashlib
 import json
 import logging
@@ -39,8 +40,10 @@ from patchcore.ensemble import NormalScores
 from patchcore.errors import PatchCoreError
 from patchcore.held_out import PIXEL_RATES, HeldOutScores
 from patchcore.ignored import IgnoreMask
+from patchcore.layout import Layout
 from patchcore.memory_bank import Coreset, make_bank
 from patchcore.nearby import Places, SearchArea
+from patchcore.network_input import NetworkInput
 from patchcore.origins import Origins
 from patchcore.record import FORMAT, FORMAT_VERSION, RECORD, record_digest
 from patchcore.settings import PER_LAYER, STORED_DTYPES, Settings, is_own_network
@@ -69,6 +72,8 @@ PACKAGES = (
 ORIGINS = ("image", "version", "row", "column")
 # The arrays of `HeldOutScores`, by the ends of their names in the file of tensors.
 SCORES = {"images": "image_scores", "pixels": "pixel_scores", "numbers": "images"}
+
+log = logging.getLogger(__name__)
 
 
 def write_folder(
@@ -130,14 +135,15 @@ def read_backbone(
 
     Args:
         record: As `read_record` returns it.
-        backbone: Replaces the recorded backbone.
+        backbone: Replaces the recorded backbone. Its size and its preprocessing may be others:
+            those of the training count.
         weights: Replaces the recorded weights.
 
     Raises:
         PatchCoreError: the backbone is the user's own network and is not given, it cannot be
             loaded, or its weights differ.
     """
-    recorded = record["backbone"]
+    recorded, settings = record["backbone"], Settings.from_json(record["settings"])
     if backbone is None and (is_own_network(recorded["name"]) or not recorded["name"]):
         found = f"its record names {recorded['name']!r}" if recorded["name"] else "it has no name"
         raise PatchCoreError(
@@ -146,13 +152,14 @@ def read_backbone(
         )
     if not isinstance(backbone, Backbone):
         backbone = load_backbone_for(
-            Settings.from_json(record["settings"]),
+            settings,
             recorded["name"] if backbone is None else backbone,
             recorded["layers"],
             recorded["weights"] if weights is None else weights,
             # Found by a trial run at training; it does not apply to another network.
             layout=recorded["layout"] if backbone in (None, recorded["name"]) else None,
         )
+    backbone = backbone.at(settings.size_network)
     if list(backbone.layers) != recorded["layers"]:
         raise PatchCoreError(
             f"expected the layers that the model was trained with, {', '.join(recorded['layers'])}"
@@ -165,7 +172,21 @@ def read_backbone(
             f"different weights (digest {backbone.digest()[:12]}): give the original weights "
             "(weights), or train again"
         )
-    return backbone
+    return _with_input(backbone, Layout.from_record(recorded["layout"]).input)
+
+
+def _with_input(backbone: Backbone, trained_with: NetworkInput) -> Backbone:
+    """Return a backbone for which images are prepared as at training."""
+    if backbone.input == trained_with:
+        return backbone
+    log.warning(
+        "images are prepared as at training, with %s; the backbone that was given has %s",
+        trained_with,
+        backbone.input,
+    )
+    result = copy.copy(backbone)
+    result.input = trained_with
+    return result
 
 
 def read_trained(folder: Path, record: Mapping, device: torch.device) -> Trained:

@@ -99,6 +99,8 @@ def load_backbone(
         network = _make_network(backbone, size)
     layers = layers or default_layers(backbone) or choose_layers(network, size)
     cut = Backbone(network, layers, size, record, norm_tokens=norm_tokens)
+    # A network of the user's may be one that the factory returns each time.
+    cut.shares_weights = own_network
     originals: Mapping[str, torch.Tensor] = {}
     if weights == RANDOM:
         log.warning(
@@ -327,6 +329,7 @@ def _import_network(target: str) -> nn.Module:
 
 def _reset(backbone: Backbone, seed: int) -> None:
     """Draw new random weights, also if a factory's network came with trained ones."""
+    backbone.own_weights()
     with _seeded(seed):
         for module in backbone.network.modules():
             if hasattr(module, "reset_parameters"):

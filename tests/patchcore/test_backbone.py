@@ -13,6 +13,7 @@ from patchcore.backbone import Backbone, _outline, digest
 from patchcore.fold import fold_batch_norms
 from patchcore.layout import Layout
 from patchcore.network_input import NetworkInput
+from patchcore.scales import Scales
 
 
 class Toy(nn.Module):
@@ -113,6 +114,50 @@ def test_leaves_the_network_as_it_was(toy, images):
     assert backbone.network.stem.weight is toy.stem.weight
 
 
+class Keeping(nn.Module):
+    """Keeps what it computed from its weights until its mode is set, as some networks of timm."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, 2, 1)
+        self.norm = nn.BatchNorm2d(4)
+        self.bias = nn.Parameter(torch.ones(4, 1, 1))
+        self.register_buffer("calls", torch.zeros(1))
+        self.kept = None
+
+    def train(self, mode=True):
+        self.kept = None
+        return super().train(mode)
+
+    def forward(self, images):
+        self.calls += 1
+        self.kept = 2 * self.bias if self.kept is None else self.kept
+        return self.norm(self.conv(images) + self.kept)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nothing_that_a_trial_computed_is_kept(images, dtype):
+    network = Keeping().eval()
+    backbone = Backbone(network, ["norm"], (32, 32))
+    fold_batch_norms(backbone)
+    Scales.of((32, 32), (1, 0.5), backbone)
+    assert (backbone.network.kept, network.calls.item()) == (None, 0)
+    network(images)  # the user's own call
+    loaded = Keeping().eval()
+    nn.init.normal_(loaded.bias)
+    backbone = Backbone(network, ["norm"], (32, 32))
+    backbone.load(loaded.state_dict())
+    maps = backbone.converted(torch.device("cpu"), dtype)(images.to(dtype))["norm"]
+    assert torch.equal(maps, loaded.to(dtype)(images.to(dtype)))
+
+
+def test_a_backbone_that_has_run_is_converted_and_resized_as_a_new_one(images):
+    used = Backbone(Keeping(), ["norm"], (32, 32))
+    used(images)
+    used.converted(torch.device("cpu"), torch.bfloat16)(images.bfloat16())
+    assert used.at((64, 64)).network.kept is None
+
+
 def test_two_backbones_of_one_network(toy, images):
     alone = Backbone(copy.deepcopy(toy), ["stage2"], (32, 32))(images)["stage2"]
     early, late = Backbone(toy, ["stage1"], (32, 32)), Backbone(toy, ["stage2"], (32, 32))
@@ -157,6 +202,29 @@ def test_a_copy_that_changes_nothing_shares_its_weights(toy):
     backbone = Backbone(toy, ["stage1"], (32, 32)).converted(torch.device("cpu"), torch.float32)
     again = backbone.converted(torch.device("cpu"), torch.float32)
     assert again.network.stem.weight is backbone.network.stem.weight
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 64)])
+def test_a_copy_does_not_follow_what_becomes_of_the_given_network(toy, images, size):
+    backbone = Backbone(toy, ["stage1"], (32, 32)).at(size)
+    converted = backbone.converted(torch.device("cpu"), torch.float32)
+    before = converted(images)["stage1"]
+    with torch.no_grad():
+        for tensor in (*toy.parameters(), *toy.buffers()):
+            tensor.add_(1)
+    toy.half()
+    assert torch.equal(converted(images)["stage1"], before)
+    assert converted.digest() == digest(converted.network) != backbone.digest()
+
+
+def test_loading_leaves_the_given_network_as_it_is(toy, images):
+    expected = toy(images)
+    torch.manual_seed(5)
+    other = Toy().eval()
+    backbone = Backbone(toy, ["stage1"], (32, 32))
+    backbone.load(other.state_dict())
+    torch.testing.assert_close(backbone(images)["stage1"], other.stage1(other.stem(images)))
+    assert torch.equal(toy(images), expected)
 
 
 def test_any_number_of_threads_read_what_one_reads(toy):
@@ -482,18 +550,15 @@ def test_a_norm_without_running_statistics_is_not_folded():
 
 
 def test_a_network_that_comes_out_otherwise_is_left_as_it_was():
-    """Counting calls is invisible to the tracer; the trial sees that the maps differ."""
+    """A look at the norm's type is invisible to the tracer; the trial sees that the maps differ."""
 
-    def alternating(network, images):
-        network.calls += 1
-        maps = network.conv(images)
-        return network.norm(maps) if network.calls % 2 else maps
+    def looking(network, images):
+        maps = network.norm(network.conv(images))
+        return maps if isinstance(network.norm, nn.BatchNorm2d) else 2 * maps
 
-    network = Pair(alternating)
-    network.calls = 0
+    network = Pair(looking)
     randomise_batch_norms(network)
     backbone = Backbone(network, ["last"], (32, 32))
-    backbone.network.calls = 0
     names = list(backbone.network.state_dict())
     assert fold_batch_norms(backbone) == 0
     assert list(backbone.network.state_dict()) == names
@@ -518,3 +583,5 @@ def test_at_another_size_it_is_the_same_network(toy):
     for name in ("name", "weights", "licence", "input", "folded"):
         assert getattr(other, name) == getattr(backbone, name)
     assert other.digest() == backbone.digest()
+    assert other.layout["removed"] == backbone.layout["removed"]
+    assert backbone.at((32, 32)) is backbone

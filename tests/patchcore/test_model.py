@@ -52,6 +52,18 @@ def test_a_training_image_with_the_whole_bank_is_itself_at_distance_zero():
     np.testing.assert_array_equal(own, np.arange(5 * 64))
 
 
+@pytest.mark.parametrize("size", [(224, 224), (64, 32), [32, 32]])
+@pytest.mark.parametrize("options", [{}, {"tile": 16, "overlap": 8}])
+def test_a_backbone_for_another_size_gives_the_same(size, options):
+    sizes = {"size_resize": (36, 36), "size_crop": (32, 32), "embed_dim": 24}
+    fitting = make_backbone((16, 16) if options else (32, 32))
+    expected, found = (
+        PatchCore(backbone, **sizes, **options).fit(make_images(4)).predict(make_images(2, 1))
+        for backbone in (fitting, make_backbone(size))
+    )
+    np.testing.assert_array_equal(found.anomaly_map, expected.anomaly_map)
+
+
 def test_what_differs_from_all_training_images_scores_higher():
     calm = [np.full((36, 36, 3), value, dtype=np.uint8) for value in range(100, 120)]
     odd = calm[3].copy()

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from patchcore import PatchCore, PatchCoreError, storage
 from patchcore.backbone import Backbone
+from patchcore.network_input import NetworkInput
 from patchcore.record import record_digest
 from patchcore.settings import Settings
 from tests.support import ROOT, one_thread
@@ -433,6 +434,19 @@ class TestRefusals:
         model.save(tmp_path / "own")
         self.check(tmp_path / "own", "the backbone to be given.*it has no name")
         self.check(tmp_path / "own", "found different weights", backbone=own_network(seed=1))
+
+    def test_a_network_for_another_size_or_input_predicts_as_at_training(self, tmp_path, caplog):
+        trained = own_network()
+        trained.input = NetworkInput((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bicubic")
+        model = PatchCore(trained, size_crop=(64, 64), embed_dim=50).fit(make_images(3))
+        model.save(tmp_path / "own")
+        given = Backbone(own_network().network, ["0", "1"])
+        found = PatchCore.load(tmp_path / "own", backbone=given).predict(make_images(2))
+        expected = model.predict(make_images(2))
+        np.testing.assert_array_equal(found.anomaly_map, expected.anomaly_map)
+        assert (given.size, given.input) == ((224, 224), NetworkInput())
+        message = "as at training, with NetworkInput(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)"
+        assert caplog.text.count(message) == 1
 
     def test_other_layers_of_the_same_network(self, tmp_path):
         model = PatchCore(own_network(), size_crop=(64, 64), embed_dim=50).fit(make_images(3))

@@ -119,6 +119,52 @@ def test_the_default_layers_give_timms_own_features(tmp_path, caplog, name, size
     )
 
 
+class TestAttentionBiases:
+    """Some networks of timm keep them from their first call on."""
+
+    @pytest.fixture(
+        scope="class", params=[("levit_128s", "stages.0"), ("efficientvit_m0", "stages.0")]
+    )
+    def network(self, request, tmp_path_factory):
+        """Return a network, its layer, timm's own map of it, and a file of its weights."""
+        name, layer = request.param
+        network = make(name)
+        biases = [p for key, p in network.named_parameters() if "attention_biases" in key]
+        with torch.no_grad():
+            for bias in biases:
+                bias.normal_(0, 3)
+        assert biases
+        path = save(network, tmp_path_factory.mktemp("weights") / f"{name}.safetensors")
+        return name, layer, network, path
+
+    @pytest.mark.parametrize(
+        ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)]
+    )
+    def test_are_those_of_the_weights(self, network, dtype, tolerance):
+        name, layer, own, path = network
+        expected = []
+        handle = own.get_submodule(layer).register_forward_hook(
+            lambda module, inputs, output: expected.append(output)
+        )
+        images = images_of((224, 224))
+        with torch.inference_mode():
+            own(images)
+            handle.remove()
+            loaded = load_backbone(f"timm:{name}", (layer,), path)
+            converted = loaded.converted(torch.device("cpu"), dtype)
+            found = converted(images.to(dtype))[layer].float()
+        wanted = loaded.layouts[0].to_map(expected[0])
+        assert (found - wanted).abs().max() < tolerance * wanted.abs().max()
+
+    def test_are_the_same_after_saving_and_loading(self, network, tmp_path):
+        name, layer, _, path = network
+        images = make_images(2)
+        model = PatchCore(f"timm:{name}", (layer,), weights=path, embed_dim=16).fit(images)
+        model.save(tmp_path / "model")
+        found = PatchCore.load(tmp_path / "model").predict(images).anomaly_map
+        np.testing.assert_array_equal(found, model.predict(images).anomaly_map)
+
+
 def test_the_final_norm_is_that_of_timm(vit_file):
     network = make(VIT)
     with torch.no_grad():

@@ -1,4 +1,5 @@
 import hashlib
+import importlib
 import json
 import logging
 import pickle
@@ -172,6 +173,19 @@ def test_a_factory_keeps_its_own_weights_unless_a_file_is_given(own_network, tmp
     random = load("random", target, ["0", "1"], seed=4)
     assert not torch.equal(random.network[0].weight, expected)
     assert digest(random.network) == digest(load("random", target, ["0", "1"], seed=4).network)
+
+
+def test_a_network_that_a_factory_returns_again_stays_as_it_is(own_network, tmp_path):
+    module = importlib.import_module(own_network)
+    module.once = module.make()
+    module.again = lambda: module.once
+    target, before = f"{own_network}:again", module.once[0].weight.clone()
+    state = {name: torch.zeros_like(value) for name, value in module.once.state_dict().items()}
+    torch.save(state, tmp_path / "zeros.pth")
+    for weights in (str(tmp_path / "zeros.pth"), "random"):
+        assert not torch.equal(load(weights, target, ["0", "1"]).network[0].weight, before)
+    assert torch.equal(module.once[0].weight, before)
+    assert load("default", target, ["0", "1"]).shares_weights
 
 
 @pytest.mark.parametrize(
