@@ -267,6 +267,12 @@ class TestSkippedCategories:
         assert last_error(capsys).startswith(f"{NONE_LEFT}: no training image is left")
         assert read_run(folder)["state"].startswith("stopped: no category can be used")
 
+    def test_all_of_them_next_to_results_of_another_run(self, gadget, run, capsys):
+        run("--categories widget")
+        self.truncate_all(gadget / "train/good")
+        run(f"{SKIP} --categories gadget", status=main.WRONG_USAGE)
+        assert last_error(capsys).startswith(NONE_LEFT)
+
     def test_none_can_even_be_listed(self, data, run, capsys):
         for name in ("gadget", "widget"):
             shutil.rmtree(data / name / "train")

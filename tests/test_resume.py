@@ -231,6 +231,16 @@ def test_figures_that_are_asked_for_later_are_drawn(tmp_path, data, finished, co
     assert contents(folder) == contents(finished)
 
 
+def test_figures_of_every_percentage_are_drawn(tmp_path, data):
+    """Also if one was measured without figures, and another one with these."""
+    folder, both = tmp_path / "result", "--percentage_coreset 0.1 0.2 --categories gadget"
+    evaluate(data, folder, both)
+    evaluate(data, folder, f"{FIGURES} --percentage_coreset 0.1 --categories gadget", plots=True)
+    evaluate(data, folder, f"{FIGURES} {both}", plots=True)
+    drawn = [path.name for path in folder.glob("localization_*")]
+    assert [any(tag in name for name in drawn) for tag in ("p0100", "p0200")] == [True, True]
+
+
 def test_models_and_maps_that_are_asked_for_later_are_written(tmp_path, data, folder, computed):
     flags = f"{FIGURES} --path_trained {tmp_path / 'trained'} --save_maps"
     evaluate(data, folder, flags)

@@ -57,7 +57,7 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
     rows = own_rows(evaluate(options, categories, skipping), options, [c.name for c in categories])
     answer, is_equal = _compare(record, path, rows)
     print(answer)
-    return EQUAL if is_equal else DIFFERENT
+    return (skipping.status or EQUAL) if is_equal else DIFFERENT
 
 
 def _split(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:

@@ -39,6 +39,7 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
     if given.readme is not None:
         section = "\n".join([origin, *(table.to_markdown() for table in readme_tables(rows))])
         replace_section(given.readme, section)
+        log.info("the tables in %s are replaced", given.readme)
     print(markdown)
     names = f"{TABLES_FILE}, {TABLES_CSV_FILE} and {TABLES_LATEX_FILE}"
     log.info("%s are in %s", names, folder.path)
@@ -51,7 +52,8 @@ def method_settings() -> list[str]:
     compared model by model.
     """
     names = [entry.name for entry in fields(Settings)]
-    return [n for n in (*names, "aupro_limit") if n not in ("percentage_coreset", "seed")]
+    names += ["aupro_limit", "map_size", "ignore_mask", "bit_depth"]
+    return [n for n in names if n not in ("percentage_coreset", "seed")]
 
 
 def gather_rows(
@@ -82,7 +84,11 @@ def gather_rows(
             name = f"{row.model} ({folder.name if unique else folder})"
             kept = row if len(methods[row.model]) == 1 else replace(row, model=name)
             if kept.key in gathered:
-                log.warning("measured more than once, the last result is kept: %s", kept.key)
+                log.warning(
+                    "%s, %s, coreset of %g, seed %d: measured more than once, the result of %s is "
+                    "used",
+                    *(kept.model, kept.category, kept.setting.percentage, kept.seed, folder),
+                )
             gathered[kept.key] = kept
     return sorted(gathered.values(), key=lambda row: (row.model, row.category))
 
@@ -105,16 +111,23 @@ def replace_section(readme: Path, text: str) -> None:
         UsageError: the file cannot be read or written, or does not have both marks in order.
     """
     try:
-        content = readme.read_text(encoding="utf-8")
+        content = readme.read_bytes().decode()
     except OSError as error:
         raise UsageError(f"cannot read {readme} (--readme): {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"expected text in UTF-8, found something else: {readme} (--readme)"
+        ) from error
     begin, end = MARKS
     before, found_begin, rest = content.partition(begin)
     _, found_end, after = rest.partition(end)
     if not (found_begin and found_end):
         raise UsageError(f"expected the lines {begin} and {end} in {readme} (--readme)")
     try:
-        replace_file(readme, f"{before}{begin}\n\n{text}\n{end}{after}".encode())
+        section = f"{begin}\n\n{text}\n{end}"
+        if "\r\n" in content:  # the file's own line ends
+            section = section.replace("\n", "\r\n")
+        replace_file(readme, f"{before}{section}{after}".encode())
     except OSError as error:
         raise UsageError(f"cannot write {readme} (--readme): {error.strerror}") from error
 

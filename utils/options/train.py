@@ -85,7 +85,18 @@ class TrainOptions(FitOptions, ImagesOptions):
                 f"expected no --{changed[0]} with --extend: the settings are those of the model "
                 f"(--extend, --{changed[0]})"
             )
+        unused = [name for name in NOT_EXTENDED if getattr(self, name) != getattr(DEFAULTS, name)]
+        if unused:
+            raise UsageError(
+                f"expected no --{unused[0]} with --extend, which keeps the model as it is and adds "
+                f"all given images (--extend, --{unused[0]})"
+            )
 
 
+# What is decided when a model is trained.
+NOT_EXTENDED = (
+    *("shots", "ignore_mask", "bit_depth", "threshold", "threshold_pixel"),
+    *("nominal_fpr", "nominal_fpr_pixel", "trained_dtype"),
+)
 # Own images may have a defect at the border, which the crop of the paper does not show.
 DEFAULTS = TrainOptions(path_trained=Path("trained"), protocol="whole_image")

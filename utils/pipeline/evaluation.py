@@ -148,7 +148,7 @@ def _evaluate_missing(
                 run.curves[setting] = draw_curves(measurements, run.folder, run.options.aupro_limit)
     if failed:
         raise UsageError(describe_failures(failed, len(categories)))
-    if not run.results:
+    if not any(name in run.results for name in run.names):
         raise DatasetError(skipping.describe_none())
 
 

@@ -47,6 +47,10 @@ class Figures:
     views: tuple[ReportView, ...]
     seed: int
 
+    def is_like(self, other: "Figures") -> bool:
+        """Return whether both were drawn by the same flags, of the same seed."""
+        return (self.flags, self.seed) == (other.flags, other.seed)
+
 
 @dataclass(frozen=True)
 class FinishedCategory:
@@ -83,11 +87,14 @@ class FinishedCategory:
         return frozenset((row.setting, row.seed) for row in self.rows)
 
     def join(self, newer: "FinishedCategory") -> "FinishedCategory":
-        """Return the results of both; where both have the same row or file, those of ``newer``."""
+        """Return the results of both; where both have the same row or file, those of ``newer``.
+
+        The figures of both are kept if they were drawn by the same flags, else those of ``newer``.
+        """
         rows = {row.key: row for row in (*self.rows, *newer.rows)}
         measurements = {m.row.key: m for m in (*self.measurements, *newer.measurements)}
         figures = newer.figures or self.figures
-        if newer.figures and self.figures and newer.figures.seed == self.figures.seed:
+        if newer.figures and self.figures and newer.figures.is_like(self.figures):
             views = {v.setting: v for v in (*self.figures.views, *newer.figures.views)}
             figures = replace(newer.figures, views=tuple(views.values()))
         return replace(

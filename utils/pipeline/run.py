@@ -250,6 +250,8 @@ class Run:
             figures is not None
             and figures.flags == self.figure_flags
             and figures.seed == self.options.seed[0]
+            and {setting for setting, _ in wanted_results(self.options)}
+            <= {view.setting for view in figures.views}
         )
         return has_figures and all(
             found.files.get(path) == content and Path(path).exists()

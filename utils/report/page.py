@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from utils.metric_columns import DASH, METRICS, UNITS, Output
+from utils.metric_columns import DASH, METRICS, UNITS, MetricColumn, Output
 from utils.report.rendering import render
 from utils.report.view import ReportView, as_url
 from utils.results import ResultRow, Setting
@@ -101,14 +101,19 @@ def _overview_cells(values: Sequence[float]) -> list[dict[str, object]]:
 
 
 def _tiles(rows: Sequence[ResultRow], setting: Setting) -> list[tuple[str, str, str]]:
-    """Return the large numbers: name, value, unit; means over categories and seeds."""
-    chosen = [row for row in rows if row.setting == setting]
-    return [
-        (
-            metric.tile_title or metric.title,
-            metric.unit.to_text(mean_of_known(metric.value(row) for row in chosen)),
-            metric.unit.symbol,
+    """Return the large numbers: name, value, unit; means over the categories' means."""
+    by_category: dict[str, list[ResultRow]] = {}
+    for row in rows:
+        if row.setting == setting:
+            by_category.setdefault(row.category, []).append(row)
+
+    def mean(metric: MetricColumn) -> float:
+        return mean_of_known(
+            mean_of_known(metric.value(row) for row in group) for group in by_category.values()
         )
+
+    return [
+        (metric.tile_title or metric.title, metric.unit.to_text(mean(metric)), metric.unit.symbol)
         for metric in METRICS
         if Output.TILE in metric.outputs
     ]

@@ -118,7 +118,8 @@ class TestTogether:
         measured = read_table(plain)[0]["pixel_auroc"]
         later = copy_run(plain, tmp_path / "later", f",{measured},", ",0.125,")
         assert "| widget | - | 12.50 |" in section(gather(plain, later), "Pixel AUROC (%)")
-        assert "measured more than once" in caplog.text
+        assert "squeezenet1_1, widget, coreset of 0.1, seed 0: measured more than" in caplog.text
+        assert f"the result of {later} is used" in caplog.text
 
     @pytest.mark.parametrize(
         ("pattern", "replacement"),
@@ -211,6 +212,15 @@ class TestForms:
             assert "former text" not in text
             assert text.count("### Image AUROC (%)") == text.count("### AUPRO (%)") == 1
 
+    def test_a_readme_keeps_its_line_ends(self, plain, tmp_path):
+        readme = tmp_path / "README.md"
+        readme.write_bytes(b"before\r\n<!-- tables:begin -->\r\n<!-- tables:end -->\r\nafter\r\n")
+        assert call("tables", plain, "--path_result", tmp_path, "--readme", readme) == 0
+        content = readme.read_bytes()
+        assert content.startswith(b"before\r\n<!-- tables:begin -->\r\n\r\n")
+        assert content.endswith(b"<!-- tables:end -->\r\nafter\r\n")
+        assert content.count(b"\n") == content.count(b"\r\n") > 9
+
 
 class TestMistakes:
     """One line of error, and nothing is changed."""
@@ -246,6 +256,13 @@ class TestMistakes:
         assert call("tables", copy, "--readme", readme) == 2
         assert "tables:begin" in capsys.readouterr().err
         assert readme.read_text() == text
+
+    def test_a_readme_in_another_encoding_is_left_alone(self, copy, capsys):
+        readme = copy / "README.md"
+        readme.write_bytes(b"caf\xe9 <!-- tables:begin --><!-- tables:end -->")
+        assert call("tables", copy, "--readme", readme) == 2
+        assert re.search(r"text in UTF-8, .*README\.md \(--readme\)", capsys.readouterr().err)
+        assert readme.read_bytes().startswith(b"caf\xe9")
 
     def test_an_unwritable_readme_is_named(self, copy, capsys, monkeypatch):
         def refuse(target, data):

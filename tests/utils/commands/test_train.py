@@ -358,6 +358,14 @@ class TestExtend:
             (("--k", "3"), "no --k with --extend: the settings are those of the model"),
             (("--category", "cap"), "--extend, and no --category: the model has one"),
             (("--engine", "ray"), "expected no --engine ray with --extend"),
+            (("--shots", "2"), "no --shots with --extend, which keeps the model as it is"),
+            (("--ignore_mask", "mask.png"), "expected no --ignore_mask with --extend"),
+            (("--bit_depth", "12"), "expected no --bit_depth with --extend"),
+            (("--threshold", "3"), "expected no --threshold with --extend"),
+            (("--threshold_pixel", "3"), "expected no --threshold_pixel with --extend"),
+            (("--nominal_fpr", "0.1"), "expected no --nominal_fpr with --extend"),
+            (("--nominal_fpr_pixel", "0.1"), "expected no --nominal_fpr_pixel with --extend"),
+            (("--trained_dtype", "float16"), "expected no --trained_dtype with --extend"),
         ],
     )
     def test_other_flags_are_refused(self, data, folder, capsys, flags, message):

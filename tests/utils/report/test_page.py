@@ -190,6 +190,13 @@ def test_several_seeds_are_averaged():
     assert re.findall(r"</th>\s*<td[^>]*>([^<]+)</td>", overview) == ["80.00", "80.00"]
 
 
+def test_categories_count_equally_whatever_their_seeds():
+    low = make_row().metrics | {"image_auroc": 0.5}
+    rows = [make_row(), *(make_row("bolt", seed=seed, metrics=low) for seed in range(3))]
+    tiles = make_page(rows=rows).partition('<dl class="tiles">')[2].partition("</dl>")[0]
+    assert re.search(r"<dd>\s*([\d.]+)", tiles)[1] == "70.00"
+
+
 def test_the_largest_percentage_is_shown_first():
     rows = [make_row(percentage=p) for p in (0.01, 0.25)]
     page = make_page(rows=rows)
