@@ -38,6 +38,7 @@ from utils.pipeline import evaluate_one
 from utils.pipeline import inference as inference_module
 from utils.pipeline import reading as reading_module
 from utils.predictions import PredictionFiles
+from utils.results import read_rows, results_digest
 
 SKIP = "--on_error skip"
 MASK = "ground_truth/hole/001_mask.png"
@@ -526,3 +527,11 @@ class TestMachine:
         assert process.returncode == main.WRONG_USAGE, lines
         assert lines[-1].startswith("error: ")
         assert "Too many open files" in lines[-1]
+
+
+def test_a_repeated_run_that_skips_an_image_again_has_its_status(gadget, run, tmp_path):
+    truncate(gadget / "train/good/003.png")
+    folder = run(f"{SKIP} --categories gadget", status=LEFT_OUT)
+    with without_plots():
+        assert call("rerun", folder, "--path_result", tmp_path / "again") == LEFT_OUT
+    assert results_digest(read_rows(folder)) == results_digest(read_rows(tmp_path / "again"))
