@@ -1,9 +1,9 @@
-"""Precision of the backbone."""
+"""Precision of the backbone, and what torch has set around a computation."""
 
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -178,8 +178,48 @@ class _ProcessSetting:
         self._former = []
 
 
-# The one guard of these settings.
+# The one guard of each group of settings.
 _PRODUCTS = _ProcessSetting(_precision_settings())
+_DEFAULT_TYPE = _ProcessSetting(
+    (_Setting(torch.get_default_dtype, torch.set_default_dtype, {True: (torch.float32,)}),)
+)
+
+
+class _OfThread(threading.local):
+    """What `torch_defaults` has set for a thread."""
+
+    replaces_device = False
+
+
+_OF_THREAD = _OfThread()
+
+
+@contextmanager
+def torch_defaults() -> Iterator[None]:
+    """Compute with torch's own defaults within a block: in float32, on the CPU, without autocast.
+
+    A caller may have set others, which would reach each tensor that is made without a type or a
+    device. They are restored afterwards. The type belongs to the process: other threads have
+    float32 too while a block runs.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_DEFAULT_TYPE.hold(True))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.callback(setattr, _OF_THREAD, "replaces_device", _OF_THREAD.replaces_device)
+            _OF_THREAD.replaces_device = True
+            stack.enter_context(torch.device("cpu"))
+        yield
+
+
+def device_of_network(device: torch.device) -> AbstractContextManager:
+    """Return a context for the run of a network on a device.
+
+    A network of the caller's may rely on the default device that `torch_defaults` replaces.
+    """
+    return device if _OF_THREAD.replaces_device else nullcontext()
 
 
 @contextmanager

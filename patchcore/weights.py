@@ -23,6 +23,7 @@ from patchcore.fold import fold_batch_norms, fold_pairs
 from patchcore.formulanet import FORMULANET, LAYERS, WEIGHTS_FILE, FormulaNet
 from patchcore.layer_choice import choose_layers
 from patchcore.layout import Layout
+from patchcore.precision import torch_defaults
 from patchcore.settings import DEFAULT, RANDOM, Settings, is_own_network
 
 RESNET_LAYERS = ("layer2", "layer3")
@@ -59,6 +60,7 @@ def default_layers(backbone: str) -> tuple[str, ...]:
     return RESNET_LAYERS if _RESNET.fullmatch(backbone) else ()
 
 
+@torch_defaults()
 def load_backbone(
     backbone: str,
     layers: Sequence[str],

@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -13,9 +14,12 @@ from patchcore.precision import (
     _precision_settings,
     _ProcessSetting,
     _Setting,
+    device_of_network,
     float32_products,
     is_emulated,
+    torch_defaults,
 )
+from patchcore.reader import LayerReader
 from tests.patchcore.test_model import make_images
 
 
@@ -189,6 +193,31 @@ def test_whatever_a_process_has_set_is_overruled_and_restored(kept, holder, name
             assert on_cpu <= {"none", "ieee"}
             assert None in before or None not in all_values()
         assert all_values() == before
+
+
+class WithoutDevice(torch.nn.Module):
+    """Makes tensors where torch makes them by default."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, 8, 3, 4, 1)
+
+    def forward(self, images):
+        return self.layer(images * torch.ones(3, 1, 1))
+
+
+@pytest.mark.parametrize("ambient", ["meta", "cpu"])
+def test_a_network_has_the_default_device_of_its_images_if_the_caller_has_set_one(ambient):
+    network, images = WithoutDevice().to(ambient), torch.zeros(1, 3, 32, 32, device=ambient)
+    reader = LayerReader(network, ["layer"])
+    with torch.device(ambient):
+        with torch_defaults():
+            assert torch.ones(1).device.type == "cpu"
+            assert reader.run(network, images)["layer"].device.type == ambient
+            assert torch.ones(1).device.type == "cpu"
+        assert torch.ones(1).device.type == ambient
+    with torch_defaults():
+        assert device_of_network(torch.device("meta")).__class__ is nullcontext
 
 
 class Watching(torch.nn.Module):
