@@ -17,6 +17,7 @@ from patchcore.final_norm import find_norm
 from patchcore.layout import LayerLayout, Layout
 from patchcore.network_input import NetworkInput
 from patchcore.patch_grid import nearest_sizes
+from patchcore.precision import torch_defaults
 from patchcore.reader import LayerReader, try_out
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Backbone(nn.Module):
             or the layout does not fit.
     """
 
+    @torch_defaults()
     def __init__(
         self,
         network: nn.Module,

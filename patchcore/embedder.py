@@ -11,7 +11,7 @@ from patchcore.augment import changed, versions_of
 from patchcore.backbone import Backbone
 from patchcore.errors import PatchCoreError
 from patchcore.patch_embedding import make_embedding
-from patchcore.precision import PRECISIONS, float32_products, warn_if_emulated
+from patchcore.precision import PRECISIONS, float32_products, torch_defaults, warn_if_emulated
 from patchcore.preprocess import Preprocess
 from patchcore.scales import Scales
 from patchcore.settings import BACKBONE, PER_LAYER, Settings
@@ -86,6 +86,7 @@ class Embedder:
         for version in self.versions:
             yield changed(batch, version)
 
+    @torch_defaults()
     @torch.inference_mode()
     def embed(self, batch: np.ndarray) -> torch.Tensor:
         """Embed the patches of a batch.

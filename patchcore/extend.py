@@ -19,11 +19,13 @@ from patchcore.memory_bank import Coreset, MemoryBank
 from patchcore.observer import NO_OBSERVER
 from patchcore.origins import EmbeddingOrder, Origins, numbered_names
 from patchcore.passes import ImageReader, LocalPatches, PatchCropper, TrainingImages
+from patchcore.precision import torch_defaults
 from patchcore.scoring import Scorer
 from patchcore.thresholds import BestThresholds, choose_thresholds
 from patchcore.trained import Extension, Trained
 
 
+@torch_defaults()
 @torch.inference_mode()
 def extend(embedder: Embedder, scorer: Scorer, trained: Trained, images: TrainingImages) -> Trained:
     """Add what is new in normal images to a trained model.

@@ -30,6 +30,7 @@ from patchcore.memory_plan import GIGABYTE, MemoryPlan
 from patchcore.observer import NO_OBSERVER, Observer
 from patchcore.origins import Origins
 from patchcore.passes import PatchCropper, Patches, TrainingImages
+from patchcore.precision import torch_defaults
 from patchcore.scoring import Scorer
 from patchcore.training_patches import FitRequest, TrainingPatches, coreset_sizes
 
@@ -93,6 +94,7 @@ class FitResult:
         return replace(result, held_out=tuple(held_out))
 
 
+@torch_defaults()
 @torch.inference_mode()
 def fit(
     embedder: Embedder,

@@ -12,7 +12,7 @@ import torch
 
 from patchcore import storage
 from patchcore.backbone import Backbone
-from patchcore.context import Context
+from patchcore.context import Context, TrainedContext
 from patchcore.embedder import Embedder
 from patchcore.engine import Engine
 from patchcore.errors import PatchCoreError, first_line
@@ -22,6 +22,7 @@ from patchcore.ignored import Cropper, IgnoreMask
 from patchcore.images import each_image
 from patchcore.memory_bank import Coreset
 from patchcore.passes import CroppedImages
+from patchcore.precision import torch_defaults
 from patchcore.prediction import Collector, Prediction
 from patchcore.preprocess import Preprocess
 from patchcore.record import read_record
@@ -67,6 +68,7 @@ class PatchCore:
         PatchCoreError: an argument cannot be used.
     """
 
+    @torch_defaults()
     def __init__(
         self,
         backbone: str | Backbone = DEFAULT_BACKBONE,
@@ -278,17 +280,23 @@ class PatchCore:
         """
         if self.coreset is None:
             raise PatchCoreError("expected a fitted PatchCore: call fit or load first")
-        bank, collector = self.coreset.bank, Collector()
+        collector = Collector()
         context = None if self.context is None else self.trained.context.part(-1)
         for batch in batches:
             self.preprocess.check_crops(batch)
-            predictions = self.scorer.predict(self.embedder.embed(batch), bank, [len(bank)])
-            if context is not None:
-                predictions = self.context.join(predictions, self.context.embed(batch), context)
-            (prediction,) = predictions
-            collector.add(prediction)
+            collector.add(self._predict_batch(batch, context))
         return collector.finish()
 
+    @torch_defaults()
+    def _predict_batch(self, batch: np.ndarray, context: TrainedContext | None) -> Prediction:
+        bank = self.coreset.bank
+        predictions = self.scorer.predict(self.embedder.embed(batch), bank, [len(bank)])
+        if context is not None:
+            predictions = self.context.join(predictions, self.context.embed(batch), context)
+        (prediction,) = predictions
+        return prediction
+
+    @torch_defaults()
     def save(
         self, folder: str | Path, *, dtype: str = "float32", faiss_index: bool = False
     ) -> None:
@@ -316,6 +324,7 @@ class PatchCore:
         )
 
     @classmethod
+    @torch_defaults()
     def load(
         cls,
         folder: str | Path,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from patchcore.precision import device_of_network
+
 
 class LayerReader:
     """Reads what layers return, and ends the forward pass when all have been read.
@@ -45,7 +47,8 @@ class LayerReader:
         outer = getattr(self._thread, "outputs", None)
         self._thread.outputs = outputs = {}
         try:
-            network(images)
+            with device_of_network(images.device):
+                network(images)
         except _AllLayersReadError:
             pass
         finally:

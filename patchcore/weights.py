@@ -23,6 +23,7 @@ from patchcore.fold import fold_batch_norms, fold_pairs
 from patchcore.formulanet import FORMULANET, LAYERS, WEIGHTS_FILE, FormulaNet
 from patchcore.layer_choice import choose_layers
 from patchcore.layout import Layout
+from patchcore.precision import torch_defaults
 from patchcore.settings import DEFAULT, RANDOM, Settings, is_own_network
 
 RESNET_LAYERS = ("layer2", "layer3")
@@ -49,6 +50,14 @@ _FREE_LICENCES = frozenset({"apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by
 log = logging.getLogger(__name__)
 
 
+@contextmanager
+def _kept_random_state() -> Iterator[None]:
+    """Restore the states of the random generators after a block."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
 def default_layers(backbone: str) -> tuple[str, ...]:
     """Return the layers of a backbone that are read by default; none if the network decides.
 
@@ -59,6 +68,8 @@ def default_layers(backbone: str) -> tuple[str, ...]:
     return RESNET_LAYERS if _RESNET.fullmatch(backbone) else ()
 
 
+@torch_defaults()
+@_kept_random_state()
 def load_backbone(
     backbone: str,
     layers: Sequence[str],
@@ -339,9 +350,11 @@ def _reset(backbone: Backbone, seed: int) -> None:
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Seed the random generators within a block, and restore their states afterwards."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    with _kept_random_state():
+        torch.default_generator.manual_seed(seed)
+        # Before CUDA is used, torch would only note this seed, in place of the caller's.
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
         yield
 
 

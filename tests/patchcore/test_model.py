@@ -1,5 +1,6 @@
 import dataclasses
 import inspect
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -62,6 +63,72 @@ def test_a_backbone_for_another_size_gives_the_same(size, options):
         for backbone in (fitting, make_backbone(size))
     )
     np.testing.assert_array_equal(found.anomaly_map, expected.anomaly_map)
+
+
+@contextmanager
+def default_type(dtype):
+    former = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+        assert torch.get_default_dtype() == dtype
+    finally:
+        torch.set_default_dtype(former)
+
+
+def all_at_once(folder, context=nullcontext, network=make_backbone):
+    """Return what a model predicts after everything that can be done with it."""
+    images, new = make_images(4), make_images(2, seed=1)
+    with context():
+        backbone = network()
+        model = PatchCore(
+            backbone, size_resize=36, size_crop=32, percentage_coreset=0.2, embed_dim=24
+        )
+        model.fit(images).extend(new[:1])
+        model.save(folder)
+        again = PatchCore.load(folder, backbone=backbone)
+        predictions = model.predict(new), again.predict(new)
+    return [p.anomaly_map for p in predictions] + [p.score for p in predictions]
+
+
+AMBIENT = {
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "float64": lambda: default_type(torch.float64),
+    "bfloat16": lambda: default_type(torch.bfloat16),
+    "device": lambda: torch.device("meta"),
+}
+
+
+@pytest.mark.parametrize("ambient", AMBIENT)
+def test_what_the_caller_has_set_in_torch_changes_nothing(tmp_path, ambient):
+    expected = all_at_once(tmp_path / "expected")
+    network = make_backbone().network
+    found = all_at_once(
+        tmp_path / "found", AMBIENT[ambient], lambda: Backbone(network, ["0", "2"], (32, 32))
+    )
+    for one, wanted in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, wanted)
+
+
+@pytest.mark.parametrize("ambient", ["float64", "device"])
+def test_a_network_by_name_is_built_as_if_nothing_was_set_in_torch(ambient):
+    name = {"weights": "random", "size_resize": 64, "size_crop": 64}
+    expected = PatchCore("squeezenet1_1", ("features.3",), **name).backbone.weights_digest
+    with AMBIENT[ambient]():
+        found = PatchCore("squeezenet1_1", ("features.3",), **name).backbone
+        assert torch.empty(0).device.type == ("meta" if ambient == "device" else "cpu")
+    assert found.weights_digest == expected
+    assert {p.device.type for p in found.parameters()} == {"cpu"}
+
+
+def test_images_are_made_as_the_caller_has_set_it():
+    def images():
+        assert torch.empty(0).device.type == "meta"
+        yield from make_images(2)
+
+    model = make_model()
+    with torch.device("meta"):
+        model.fit(images()).predict(images())
 
 
 def test_what_differs_from_all_training_images_scores_higher():

@@ -3,13 +3,23 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import pytest
 import torch
 
-from patchcore import PatchCore, precision
+from patchcore import PatchCore
 from patchcore.backbone import Backbone
-from patchcore.precision import float32_products, is_emulated
+from patchcore.precision import (
+    _precision_settings,
+    _ProcessSetting,
+    _Setting,
+    device_of_network,
+    float32_products,
+    is_emulated,
+    torch_defaults,
+)
+from patchcore.reader import LayerReader
 from tests.patchcore.test_model import make_images
 
 
@@ -116,25 +126,98 @@ def test_threads_with_blocks_in_blocks_do_not_wait_for_each_other_forever(before
     assert settings() == before
 
 
-class Holder:
-    """Notes what is set."""
-
-    def __init__(self, allow_tf32: bool):
-        self.__dict__.update(allow_tf32=allow_tf32, made=[])
-
-    def __setattr__(self, name, value):
-        self.made.append(value)
-        self.__dict__[name] = value
-
-
-def test_what_is_as_wanted_is_not_touched(monkeypatch):
+def test_what_is_as_wanted_is_not_touched():
     """Settings of the whole process, from which others follow, stay as unmade as they were."""
-    exact, rounding = Holder(allow_tf32=False), Holder(allow_tf32=True)
-    monkeypatch.setattr(precision, "_HOLDERS", ((exact, exact), (rounding, rounding)))
-    with float32_products():
-        assert not rounding.allow_tf32
-    assert exact.made == []
-    assert rounding.made == [False, True]
+    made = []
+
+    def holds(value):
+        accepted = {False: (False, "none"), True: (True,)}
+        return _Setting(lambda: value, lambda new: made.append((value, new)), accepted)
+
+    with _ProcessSetting([holds("none"), holds(False), holds(True)]).hold(False):
+        assert made == [(True, False)]
+
+
+NAMES = [("generic", "all")]
+NAMES += [(kind, name) for kind in ("cuda", "mkldnn") for name in ("all", "matmul", "conv", "rnn")]
+
+
+def newer_values() -> list[str]:
+    return [torch._C._get_fp32_precision_getter(*name) for name in NAMES]
+
+
+def all_values() -> list[object]:
+    """Return what torch has set, by all of its names, with None for those that it refuses."""
+    return [setting.value() for setting in _precision_settings()] + newer_values()
+
+
+@pytest.fixture
+def kept():
+    """Restore the newer names, and the older ones as torch has them at first."""
+    before = newer_values()
+    yield
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = True
+    for name, value in zip(NAMES, before, strict=True):
+        torch._C._set_fp32_precision_setter(*name, value)
+    assert newer_values() == before
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch has the older names")
+@pytest.mark.parametrize(
+    ("holder", "name", "value"),
+    [
+        (torch.backends, "fp32_precision", "none"),
+        (torch, "set_float32_matmul_precision", "medium"),
+        (torch, "set_float32_matmul_precision", "high"),
+        (torch.backends.cuda.matmul, "allow_tf32", True),
+        (torch.backends.cudnn, "allow_tf32", False),
+        (torch.backends, "fp32_precision", "tf32"),
+        (torch.backends, "fp32_precision", "bf16"),
+        (torch.backends.cudnn, "fp32_precision", "ieee"),
+        (torch.backends.mkldnn, "fp32_precision", "bf16"),
+    ],
+)
+def test_whatever_a_process_has_set_is_overruled_and_restored(kept, holder, name, value):
+    if holder is torch:
+        torch.set_float32_matmul_precision(value)
+    else:
+        setattr(holder, name, value)
+    before = all_values()
+    for tensor_float in (False, True):
+        with float32_products(tensor_float):
+            found = dict(zip(NAMES, newer_values(), strict=True))
+            on_gpu = {found["cuda", name] for name in ("matmul", "conv")}
+            on_cpu = {found["mkldnn", name] for name in ("matmul", "conv")}
+            assert on_gpu == {"tf32"} if tensor_float else on_gpu <= {"none", "ieee"}
+            assert on_cpu <= {"none", "ieee"}
+            assert None in before or None not in all_values()
+        assert all_values() == before
+
+
+class WithoutDevice(torch.nn.Module):
+    """Makes tensors where torch makes them by default."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, 8, 3, 4, 1)
+
+    def forward(self, images):
+        return self.layer(images * torch.ones(3, 1, 1))
+
+
+@pytest.mark.parametrize("ambient", ["meta", "cpu"])
+def test_a_network_has_the_default_device_of_its_images_if_the_caller_has_set_one(ambient):
+    network, images = WithoutDevice().to(ambient), torch.zeros(1, 3, 32, 32, device=ambient)
+    reader = LayerReader(network, ["layer"])
+    with torch.device(ambient):
+        with torch_defaults():
+            assert torch.ones(1).device.type == "cpu"
+            assert reader.run(network, images)["layer"].device.type == ambient
+            assert torch.ones(1).device.type == "cpu"
+        assert torch.ones(1).device.type == ambient
+    with torch_defaults():
+        assert device_of_network(torch.device("meta")).__class__ is nullcontext
 
 
 class Watching(torch.nn.Module):

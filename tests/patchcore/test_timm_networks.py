@@ -225,6 +225,12 @@ class TestSize:
         shapes = [tuple(b.network.pos_embed.shape) for b in (resampled, as_stored)]
         assert shapes == [(1, 25, 192), (1, 197, 192)]
 
+    def test_the_resampling_leaves_the_random_state_alone(self, vit_file):
+        """It loads the weights into a network that timm fills at random first."""
+        before = torch.get_rng_state()
+        load_vit(vit_file)
+        assert torch.equal(torch.get_rng_state(), before)
+
     def test_a_size_between_patches_names_the_two_nearest(self):
         with pytest.raises(
             PatchCoreError, match=r"of 100x64 pixels .*16x16 pixels; .* fit are 96 64 or 112 64 \("
