@@ -50,8 +50,9 @@ class Tiling:
         for name, length in (("size_crop", size[0]), ("size_crop", size[1]), ("overlap", overlap)):
             if length % unit:
                 raise PatchCoreError(
-                    f"expected {name} to be a multiple of {unit} pixels with tile {tile}, as the "
-                    f"strides of all layers divide it, found {length} ({name}, tile, layers)"
+                    f"expected {name} to be a multiple of {unit} pixels with tile {tile}, the "
+                    f"least common multiple of the layers' strides, found {length} ({name}, tile, "
+                    "layers)"
                 )
         self._tile, self._unit, self._strides = tile, unit, strides
         self._rows, self._columns = (

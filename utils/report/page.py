@@ -70,16 +70,24 @@ def _overview(
     rows: Sequence[ResultRow], setting: Setting
 ) -> list[tuple[str, list[dict[str, object]]]]:
     """Return the rows of the overview: names and cells, means over the seeds; the average last."""
+    values = _means(rows, setting, COLUMNS)
+    return [(name, _overview_cells(of_name)) for name, of_name in values.items()]
+
+
+def _means(
+    rows: Sequence[ResultRow], setting: Setting, metrics: Sequence[MetricColumn]
+) -> dict[str, list[float]]:
+    """Return each category's means over the seeds, and the mean of these as `AVERAGE`, the last."""
     measured: dict[str, list[ResultRow]] = {}
     for row in rows:
         if row.setting == setting:
             measured.setdefault(row.category, []).append(row)
     values = {
-        category: [mean_of_known(metric.value(row) for row in of_category) for metric in COLUMNS]
+        category: [mean_of_known(metric.value(row) for row in of_category) for metric in metrics]
         for category, of_category in measured.items()
     }
     values[AVERAGE] = [mean_of_known(column) for column in zip(*values.values(), strict=True)]
-    return [(name, _overview_cells(of_name)) for name, of_name in values.items()]
+    return values
 
 
 def _overview_cells(values: Sequence[float]) -> list[dict[str, object]]:
@@ -101,21 +109,12 @@ def _overview_cells(values: Sequence[float]) -> list[dict[str, object]]:
 
 
 def _tiles(rows: Sequence[ResultRow], setting: Setting) -> list[tuple[str, str, str]]:
-    """Return the large numbers: name, value, unit; means over the categories' means."""
-    by_category: dict[str, list[ResultRow]] = {}
-    for row in rows:
-        if row.setting == setting:
-            by_category.setdefault(row.category, []).append(row)
-
-    def mean(metric: MetricColumn) -> float:
-        return mean_of_known(
-            mean_of_known(metric.value(row) for row in group) for group in by_category.values()
-        )
-
+    """Return the large numbers: name, value, unit; the averages of the overview."""
+    metrics = [metric for metric in METRICS if Output.TILE in metric.outputs]
+    averages = _means(rows, setting, metrics)[AVERAGE]
     return [
-        (metric.tile_title or metric.title, metric.unit.to_text(mean(metric)), metric.unit.symbol)
-        for metric in METRICS
-        if Output.TILE in metric.outputs
+        (metric.tile_title or metric.title, metric.unit.to_text(value), metric.unit.symbol)
+        for metric, value in zip(metrics, averages, strict=True)
     ]
 
 
