@@ -20,6 +20,8 @@ from utils.plots import (
     draw_localization,
     draw_roc_curves,
     draw_thumbnail,
+    explanation,
+    figures,
     hatching,
     panel_grid,
     text,
@@ -307,7 +309,13 @@ def test_curves_have_insets_common_colours_and_legends_by_auroc():
     assert legend_colours(curve_panel(picture, 0)[1]) == [b, c, a]
     assert legend_colours(curve_panel(picture, 1)[1]) == [b, a]
     assert near(curve_panel(picture, 0)[0], b)[240:, 240:].any()  # no curve but an inset's
-    assert curves._panel_title(curves.PIXEL_ROC, second) == "Pixel ROC, mean AUROC 0.5000"
+    title = "Pixel ROC, mean AUROC of 1 of 2 categories 0.5000"
+    assert curves._panel_title(curves.PIXEL_ROC, second) == title
+    title = "Image ROC, mean AUROC of 3 categories 0.8087"
+    assert curves._panel_title(curves.IMAGE_ROC, first) == title
+    assert curves._panel_title(curves.IMAGE_PR, {"b": curve(1)}) == (
+        "Image precision-recall, AP 0.5000"
+    )
     empty = curve_panel(draw_roc_curves(first, {}, title="Test"), 1)[0]
     assert (empty[200:270, 120:350] < 150).all(axis=-1).sum() > 200  # "nothing to measure"
 
@@ -317,9 +325,19 @@ def test_legend_fits_beside_its_panel(names):
     many = {str(name): curve(0.01 * number) for number, name in enumerate(names)}
     legend = curve_panel(draw_roc_curves(many, {}, title="Test"), 0)[1]
     assert len(legend_colours(legend)) == min(len(many), 6)
-    assert (legend[round(curves.PANEL_SIDE * DPI) :] == 255).all()
+    if len(many) <= 15:
+        assert (legend[round(curves.PANEL_SIDE * DPI) :] == 255).all()
     assert (legend[:, -8:] == 255).all()
-    assert len({str(curves._line_style(number)) for number in range(15)}) == 15
+    assert len({str(curves._line_style(number)) for number in range(35)}) == 35
+
+
+def test_the_text_of_a_long_legend_is_no_smaller():
+    many = {f"{number:02d}": curve(0.01 * number) for number in range(60)}
+    legend = curve_panel(draw_roc_curves(many, {}, title="Test"), 0)[1]
+    lines = np.flatnonzero((legend[:, 40:-8] < 128).any(axis=(1, 2)))
+    assert len(np.flatnonzero(np.diff(lines) > 1)) >= 60  # one gap below the heading and each line
+    assert lines[-1] - lines[0] > 60 * 1.3 * figures.TICK_SIZE * DPI / 72
+    assert lines[-1] < len(legend) - 10
 
 
 def test_other_families_of_long_curves_fit_beside_the_roc():
@@ -380,7 +398,33 @@ def test_ignored_pixels_are_hatched_where_the_map_is_shown(monkeypatch):
     ]
     assert hatched == [False, False, True, True, True, True]
     assert not any((panel.image[190:, 100:] == hatching.STRIPE_GREY).all() for panel in panels)
-    assert panels[4].subtitle == "bright: anomalous, hatched: ignored"
+    assert panels[4].subtitle == "brightness: map, hatched: ignored"
+
+
+@pytest.mark.parametrize(
+    ("threshold", "ignored", "through", "key"),
+    [
+        (2.0, None, "brightness: map", "map ≥ 2"),
+        (None, None, "brightness: map", None),
+        # The brightest pixel of a good image is no defect.
+        (3.5, None, "brightness: map, all below threshold", "map ≥ 3.5: nowhere"),
+        (2.0, square(0, 1) > 0, "all below threshold, hatched: ignored", "map ≥ 2"),
+    ],
+)
+def test_the_figure_says_if_the_map_is_below_its_threshold(
+    monkeypatch, threshold, ignored, through, key
+):
+    panels = []
+    compose = loc.compose_panels
+    monkeypatch.setattr(
+        loc,
+        "compose_panels",
+        lambda given, columns: panels.extend(given) or compose(given, columns),
+    )
+    draw(threshold=threshold, ignored=ignored, mask=None)
+    assert panels[THROUGH].subtitle == through
+    assert [k.text for k in panels[OVERLAY].keys] == ([] if key is None else [key])
+    assert panel_grid.SUBTITLE.width(through) < PANEL
 
 
 def test_a_thumbnail_has_two_views_without_the_rebuilt_image():
@@ -403,3 +447,69 @@ def test_the_number_of_a_patch_in_the_corner_is_within_the_image():
     left, top = panel_grid.MARGIN, panel_grid.MARGIN + TITLE_HEIGHT
     assert (picture[:, : left - 3] == 255).all()  # but for the line around the patch
     assert (picture[: top - 3, : left + 100] == 255).all()
+
+
+def explained(score: float, box: tuple[int, int, int, int], count: int = 1) -> ExplainedPatch:
+    crop, field = np.zeros((16, 16, 3), np.uint8), (4, 4, 12, 12)
+    nearest = [
+        NormalPatch(crop, field, "1.png", "patch row 3, column 4", score + n) for n in range(count)
+    ]
+    return ExplainedPatch(crop, field, box, "patch row 1, column 2", score, nearest)
+
+
+def labels_of_explanation(monkeypatch, patches, **changed) -> list[str]:
+    labels = []
+    monkeypatch.setattr(explanation, "draw_labels", lambda canvas, given: labels.extend(given))
+    draw_explanation(
+        np.zeros((64, 64, 3), np.uint8), patches, title="crack", file_name="0.png", **changed
+    )
+    return [label.text for label in labels]
+
+
+def test_an_explanation_names_scores_distances_and_patches(monkeypatch):
+    patches = [explained(11.6234, (0, 0, 16, 16), 4), explained(7.0, (32, 32, 48, 48))]
+    labels = labels_of_explanation(monkeypatch, patches, threshold=8.5)
+    place = "patch row 3, column 4, 1.png"  # longer than its crop: the middle is left out
+    place = text.fit_text(place, explanation.NOTE, explanation.CROP_SIDE)
+    expected = {
+        *("score 11.62", "nearest normal patch", "distance 11.62", "2nd nearest patch"),
+        *("3rd nearest patch", "distance 13.62", "patch row 1, column 2", place),
+        *("patch 2", "score 7 < threshold"),
+        "Dashed: patch score below the pixel threshold 8.5.",
+    }
+    assert expected <= set(labels)
+    assert "distance 14.62" not in labels  # three neighbours are shown
+    labels = labels_of_explanation(monkeypatch, patches, threshold=7.0)
+    assert not any("threshold" in label for label in labels)
+    assert not any("threshold" in label for label in labels_of_explanation(monkeypatch, patches))
+
+
+def test_boxes_of_patches_below_the_threshold_are_dashed():
+    patch = explained(5.0, (16, 16, 48, 48))
+    image = np.zeros((64, 64, 3), np.uint8)
+
+    def side(threshold):
+        """Return the pixels of the lower side of the box that have its colour."""
+        picture = draw_explanation(image, [patch], title="", file_name="", threshold=threshold)
+        scale = explanation.IMAGE_SIDE / 64
+        top, left = panel_grid.MARGIN + TITLE_HEIGHT, panel_grid.MARGIN
+        row = top + round(48 * scale) - 1
+        start, stop = left + round(18 * scale), left + round(46 * scale)
+        return near(picture[row, start:stop], explanation.COLOURS[0])
+
+    assert side(5.0).all()
+    assert 0.2 < side(5.1).mean() < 0.8
+
+
+def test_numbers_of_overlapping_boxes_do_not_hide_each_other():
+    image = (0, 0, 500, 500)
+    for boxes in (
+        [(100, 100, 150, 150)] * 4,
+        [(100, 100, 150, 150), (110, 100, 160, 150), (100, 110, 150, 160)],
+        [(0, 0, 40, 40), (5, 5, 45, 45)],
+    ):
+        centres = np.array(explanation._place_numbers(boxes, image))
+        gaps = np.linalg.norm(centres[:, None] - centres, axis=2)[np.triu_indices(len(boxes), 1)]
+        assert gaps.min() >= 2 * explanation.DISC_RADIUS
+        assert centres.min() >= explanation.DISC_RADIUS
+    assert explanation._place_numbers([(100, 90, 150, 150)], image) == [(100, 90)]

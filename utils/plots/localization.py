@@ -88,7 +88,7 @@ def draw_localization(
         Panel(
             _seen_through(resized, fractions),
             "Seen through the map",
-            "bright where anomalous" if ignored is None else "bright: anomalous, hatched: ignored",
+            _brightness_text(distances, threshold, ignored),
         ),
         # Last, so that the other panels do not move without it.
         _truth_panel(mask, size),
@@ -100,10 +100,25 @@ def draw_localization(
     return compose_panels([panel for panel in panels if panel is not None], COLUMNS)
 
 
+def _brightness_text(
+    distances: np.ndarray, threshold: float | None, ignored: np.ndarray | None
+) -> str:
+    """Return what the brightness means: the brightest pixel may be below the threshold."""
+    if ignored is not None:
+        size = distances.shape[1], distances.shape[0]
+        hidden = cv2.resize(ignored.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+        distances = distances[~hidden]
+    is_below = threshold is not None and not (distances >= threshold).any()
+    texts = ["all below threshold"] * is_below + ["hatched: ignored"] * (ignored is not None)
+    # All three are too long for a panel.
+    return ", ".join(texts if len(texts) == 2 else ["brightness: map", *texts])
+
+
 def _score_text(score: float, image_threshold: float | None) -> str:
     """Return the image's score in words, with the mark that points to it on the colour bar."""
     text = f"image score {score:.4g} ▸"
-    return text if image_threshold is None else f"{text}  threshold {image_threshold:.4g}"
+    # In brackets: the line on the colour bar is the threshold of pixels.
+    return text if image_threshold is None else f"{text} (threshold {image_threshold:.4g})"
 
 
 def panel_size(height: int, width: int, side: int = PANEL_SIDE) -> tuple[int, int]:
@@ -150,8 +165,9 @@ def _contours(
     """Return the bool regions to outline, the uppermost last, each with the style of its line."""
     contours = []
     if threshold is not None:
-        key = LineKey(f"map ≥ {threshold:.4g}", THRESHOLD_COLOUR, dashed=True)
-        contours.append((key, distances >= threshold))
+        region = distances >= threshold
+        text = f"map ≥ {threshold:.4g}" if region.any() else f"map ≥ {threshold:.4g}: nowhere"
+        contours.append((LineKey(text, THRESHOLD_COLOUR, dashed=True), region))
     if mask is not None and mask.any():
         contours.append((LineKey("ground truth", TRUTH_COLOUR), mask))
     return contours

@@ -66,7 +66,7 @@ function makeSortable(table) {
       };
       const rows = [...table.tBodies[0].rows].sort((a, b) => {
         const [x, y] = ascending ? [key(a), key(b)] : [key(b), key(a)];
-        if (column === 0) return x.localeCompare(y);
+        if (column === 0) return compareNames(x, y);
         // Values that were not measured come last in either order.
         if (Number.isNaN(key(a)) || Number.isNaN(key(b))) return Number.isNaN(key(a)) - Number.isNaN(key(b));
         return x - y;
@@ -113,9 +113,9 @@ const ORDERS = {
   highest: (a, b) => b.score - a.score,
   lowest: (a, b) => a.score - b.score,
   name: (a, b) =>
-    a.view.category.localeCompare(b.view.category) ||
-    a.type.localeCompare(b.type) ||
-    a.file.localeCompare(b.file, undefined, { numeric: true }),
+    compareNames(a.view.category, b.view.category) ||
+    compareNames(a.type, b.type) ||
+    compareNames(a.file, b.file),
 };
 
 // Rebuild the gallery for another category or setting.
