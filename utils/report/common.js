@@ -60,7 +60,8 @@ function makeCard(image, { aspect, type, file }) {
 function setGauge(gauge, score, threshold, low, high) {
   const share = (value) => `${(100 * (value - low)) / (high - low || 1)}%`;
   gauge.firstChild.style.width = share(score);
-  gauge.lastChild.style.left = threshold === null ? "100%" : share(threshold);
+  gauge.lastChild.hidden = threshold === null;
+  if (threshold !== null) gauge.lastChild.style.left = share(threshold);
 }
 
 /* ---- large figure ---- */

@@ -188,13 +188,17 @@ function showThreshold() {
     return;
   }
   const [low, high] = sliderRange(view);
-  const threshold = view.threshold === null ? high : view.threshold;
+  const threshold = view.threshold ?? high; // the slider has no place for none
+  const reading = digits(view.threshold ?? NaN);
   find("threshold").value = Math.round((SLIDER_STEPS * (threshold - low)) / (high - low));
-  find("threshold").setAttribute("aria-valuetext", digits(threshold));
-  find("reading").textContent = digits(threshold);
-  find("reset").hidden = view.best === null || view.threshold === view.best;
+  find("threshold").setAttribute("aria-valuetext", view.threshold === null ? "none" : reading);
+  find("reading").textContent = reading;
+  find("reset").hidden = view.threshold === view.best;
+  find("reset").textContent = view.best === null ? "none" : "best F1";
   const line = find("histogram").querySelector(".line");
-  if (line) line.setAttribute("transform", `translate(${(BINS * (threshold - low)) / (high - low)} 0)`);
+  if (!line) return;
+  line.setAttribute("visibility", view.threshold === null ? "hidden" : "visible");
+  line.setAttribute("transform", `translate(${(BINS * (threshold - low)) / (high - low)} 0)`);
 }
 
 function moveThreshold() {

@@ -1,6 +1,7 @@
 """The page in a browser: what users see, click and press."""
 
 import json
+import math
 import shutil
 import time
 from pathlib import Path
@@ -468,3 +469,25 @@ def test_without_figures_scores_are_still_judged(driver, tmp_path):
     page.find("#gallery .card").click()
     assert page.find("#large-image").get_attribute("alt") == "No figure was drawn for this image"
     assert driver.get_log("browser") == []
+
+
+def test_a_threshold_that_was_not_measured_has_no_number(driver, tmp_path):
+    images = [ReportImage("good", f"{n}.png", 0.1 + n, False) for n in range(2)]
+    view = ReportView("nut", Setting(0.1), math.nan, images)
+    path = tmp_path / "index.html"
+    path.write_text(make_page(views=[view]), encoding="utf-8")
+    page = Page(driver, path)
+    reading, reset, line = (page.find(s) for s in ("#reading", "#reset", "#histogram .line"))
+
+    def shown() -> tuple[str, str, str]:
+        return reading.text, page.find("#reset").text, line.get_attribute("visibility")
+
+    assert shown() == ("–", "", "hidden")
+    assert page.find("#threshold").get_attribute("aria-valuetext") == "none"
+    assert not page.find(".gauge b").is_displayed()
+    page.set_slider(500)
+    assert page.counts() == {"tp": 0, "fp": 1, "fn": 0, "tn": 1}
+    assert shown() == ("0.6", "none", "visible")
+    reset.click()
+    assert shown() == ("–", "", "hidden")
+    assert page.counts() == {"tp": 0, "fp": 0, "fn": 0, "tn": 2}
