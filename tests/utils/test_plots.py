@@ -408,7 +408,7 @@ def test_ignored_pixels_are_hatched_where_the_map_is_shown(monkeypatch):
         (None, None, "brightness: map", None),
         # The brightest pixel of a good image is no defect.
         (3.5, None, "brightness: map, all below threshold", "map ≥ 3.5: nowhere"),
-        (2.0, square(0, 1) > 0, "all below threshold, hatched: ignored", "map ≥ 2"),
+        (2.0, square(0, 1) > 0, "all below threshold, hatched: ignored", "map ≥ 2: nowhere"),
     ],
 )
 def test_the_figure_says_if_the_map_is_below_its_threshold(

@@ -64,7 +64,8 @@ def draw_localization(
     distances = cv2.resize(anomaly_map.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     fractions = scale.fraction(distances)
     colours = scale.colours(fractions)
-    contours = _contours(None if mask is None else _resize_mask(mask, size), distances, threshold)
+    marked = _find_marked(distances, threshold, ignored)
+    contours = _contours(None if mask is None else _resize_mask(mask, size), marked, threshold)
 
     panels = [
         Panel(resized, defect_type, file_name),
@@ -88,7 +89,7 @@ def draw_localization(
         Panel(
             _seen_through(resized, fractions),
             "Seen through the map",
-            _brightness_text(distances, threshold, ignored),
+            _brightness_text(marked, has_ignored=ignored is not None),
         ),
         # Last, so that the other panels do not move without it.
         _truth_panel(mask, size),
@@ -100,16 +101,23 @@ def draw_localization(
     return compose_panels([panel for panel in panels if panel is not None], COLUMNS)
 
 
-def _brightness_text(
+def _find_marked(
     distances: np.ndarray, threshold: float | None, ignored: np.ndarray | None
-) -> str:
-    """Return what the brightness means: the brightest pixel may be below the threshold."""
+) -> np.ndarray | None:
+    """Return the judged pixels of at least the threshold, (H, W) bool; None without threshold."""
+    if threshold is None:
+        return None
+    marked = distances >= threshold
     if ignored is not None:
-        size = distances.shape[1], distances.shape[0]
-        hidden = cv2.resize(ignored.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-        distances = distances[~hidden]
-    is_below = threshold is not None and not (distances >= threshold).any()
-    texts = ["all below threshold"] * is_below + ["hatched: ignored"] * (ignored is not None)
+        size = marked.shape[1], marked.shape[0]
+        marked &= cv2.resize(ignored.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) == 0
+    return marked
+
+
+def _brightness_text(marked: np.ndarray | None, *, has_ignored: bool) -> str:
+    """Return what the brightness means: the brightest pixel may be below the threshold."""
+    is_below = marked is not None and not marked.any()
+    texts = ["all below threshold"] * is_below + ["hatched: ignored"] * has_ignored
     # All three are too long for a panel.
     return ", ".join(texts if len(texts) == 2 else ["brightness: map", *texts])
 
@@ -160,14 +168,13 @@ def _area(mask: np.ndarray) -> str:
 
 
 def _contours(
-    mask: np.ndarray | None, distances: np.ndarray, threshold: float | None
+    mask: np.ndarray | None, marked: np.ndarray | None, threshold: float | None
 ) -> list[tuple[LineKey, np.ndarray]]:
     """Return the bool regions to outline, the uppermost last, each with the style of its line."""
     contours = []
-    if threshold is not None:
-        region = distances >= threshold
-        text = f"map ≥ {threshold:.4g}" if region.any() else f"map ≥ {threshold:.4g}: nowhere"
-        contours.append((LineKey(text, THRESHOLD_COLOUR, dashed=True), region))
+    if marked is not None:
+        text = f"map ≥ {threshold:.4g}" if marked.any() else f"map ≥ {threshold:.4g}: nowhere"
+        contours.append((LineKey(text, THRESHOLD_COLOUR, dashed=True), marked))
     if mask is not None and mask.any():
         contours.append((LineKey("ground truth", TRUTH_COLOUR), mask))
     return contours

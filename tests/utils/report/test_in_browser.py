@@ -343,6 +343,9 @@ def test_the_patches_are_those_of_the_record(page, result):
 
 def test_thumbnails_show_one_view_and_what_it_was_compared_with(page):
     thumbnail = page.find("#gallery .thumb")
+    # The browser may not lay out cards that are out of sight; the mouse rests on the page's bar.
+    page.run("arguments[0].scrollIntoView({block: 'center'})", thumbnail)
+    webdriver.ActionChains(page.driver).move_to_element(page.find(".brand")).perform()
     width = thumbnail.size["width"]
 
     def offset() -> float:
