@@ -74,10 +74,10 @@ def explanation() -> np.ndarray:
         box = explain.patch_box(row, column, GRID, (224, 224), 6)
         position = np.array([[0], [row], [column]])
         crops = [explain.crop_patches(i[None], *position, GRID, 6)[0] for i in (test, train)]
-        field, name = (20, 20, 28, 28), f"row {row}, column {column}"
+        field, name = (20, 20, 28, 28), f"patch row {row}, column {column}"
         normal = NormalPatch(crops[1], field, "011.png", name, score, train, box)
         patches.append(ExplainedPatch(crops[0], field, box, name, score, [normal]))
-    return draw_explanation(test, patches, title="crack", file_name="003.png")
+    return draw_explanation(test, patches, title="crack", file_name="003.png", threshold=16.0)
 
 
 def thumbnail() -> np.ndarray:

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from utils.plots import (
     curves,
     distribution,
-    draw_explanation,
     draw_localization,
     draw_roc_curves,
     draw_thumbnail,
+    figures,
     hatching,
     panel_grid,
     text,
@@ -27,7 +27,6 @@ from utils.plots import (
 from utils.plots import draw_score_distribution as draw_distribution
 from utils.plots import localization as loc
 from utils.plots.colour_scale import ColourScale, colour_table
-from utils.plots.explanation import TITLE_HEIGHT, ExplainedPatch, NormalPatch
 from utils.plots.figures import DEFECT_COLOUR, DPI, NORMAL_COLOUR, PALETTE
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -307,7 +306,13 @@ def test_curves_have_insets_common_colours_and_legends_by_auroc():
     assert legend_colours(curve_panel(picture, 0)[1]) == [b, c, a]
     assert legend_colours(curve_panel(picture, 1)[1]) == [b, a]
     assert near(curve_panel(picture, 0)[0], b)[240:, 240:].any()  # no curve but an inset's
-    assert curves._panel_title(curves.PIXEL_ROC, second) == "Pixel ROC, mean AUROC 0.5000"
+    title = "Pixel ROC, mean AUROC of 1 of 2 categories 0.5000"
+    assert curves._panel_title(curves.PIXEL_ROC, second) == title
+    title = "Image ROC, mean AUROC of 3 categories 0.8087"
+    assert curves._panel_title(curves.IMAGE_ROC, first) == title
+    assert curves._panel_title(curves.IMAGE_PR, {"b": curve(1)}) == (
+        "Image precision-recall, AP 0.5000"
+    )
     empty = curve_panel(draw_roc_curves(first, {}, title="Test"), 1)[0]
     assert (empty[200:270, 120:350] < 150).all(axis=-1).sum() > 200  # "nothing to measure"
 
@@ -317,9 +322,19 @@ def test_legend_fits_beside_its_panel(names):
     many = {str(name): curve(0.01 * number) for number, name in enumerate(names)}
     legend = curve_panel(draw_roc_curves(many, {}, title="Test"), 0)[1]
     assert len(legend_colours(legend)) == min(len(many), 6)
-    assert (legend[round(curves.PANEL_SIDE * DPI) :] == 255).all()
+    if len(many) <= 15:
+        assert (legend[round(curves.PANEL_SIDE * DPI) :] == 255).all()
     assert (legend[:, -8:] == 255).all()
-    assert len({str(curves._line_style(number)) for number in range(15)}) == 15
+    assert len({str(curves._line_style(number)) for number in range(35)}) == 35
+
+
+def test_the_text_of_a_long_legend_is_no_smaller():
+    many = {f"{number:02d}": curve(0.01 * number) for number in range(60)}
+    legend = curve_panel(draw_roc_curves(many, {}, title="Test"), 0)[1]
+    lines = np.flatnonzero((legend[:, 40:-8] < 128).any(axis=(1, 2)))
+    assert len(np.flatnonzero(np.diff(lines) > 1)) >= 60  # one gap below the heading and each line
+    assert lines[-1] - lines[0] > 60 * 1.3 * figures.TICK_SIZE * DPI / 72
+    assert lines[-1] < len(legend) - 10
 
 
 def test_other_families_of_long_curves_fit_beside_the_roc():
@@ -380,7 +395,33 @@ def test_ignored_pixels_are_hatched_where_the_map_is_shown(monkeypatch):
     ]
     assert hatched == [False, False, True, True, True, True]
     assert not any((panel.image[190:, 100:] == hatching.STRIPE_GREY).all() for panel in panels)
-    assert panels[4].subtitle == "bright: anomalous, hatched: ignored"
+    assert panels[4].subtitle == "brightness: map, hatched: ignored"
+
+
+@pytest.mark.parametrize(
+    ("threshold", "ignored", "through", "key"),
+    [
+        (2.0, None, "brightness: map", "map ≥ 2"),
+        (None, None, "brightness: map", None),
+        # The brightest pixel of a good image is no defect.
+        (3.5, None, "brightness: map, all below threshold", "map ≥ 3.5: nowhere"),
+        (2.0, square(0, 1) > 0, "all below threshold, hatched: ignored", "map ≥ 2: nowhere"),
+    ],
+)
+def test_the_figure_says_if_the_map_is_below_its_threshold(
+    monkeypatch, threshold, ignored, through, key
+):
+    panels = []
+    compose = loc.compose_panels
+    monkeypatch.setattr(
+        loc,
+        "compose_panels",
+        lambda given, columns: panels.extend(given) or compose(given, columns),
+    )
+    draw(threshold=threshold, ignored=ignored, mask=None)
+    assert panels[THROUGH].subtitle == through
+    assert [k.text for k in panels[OVERLAY].keys] == ([] if key is None else [key])
+    assert panel_grid.SUBTITLE.width(through) < PANEL
 
 
 def test_a_thumbnail_has_two_views_without_the_rebuilt_image():
@@ -393,13 +434,3 @@ def test_a_thumbnail_has_two_views_without_the_rebuilt_image():
     assert (found[:, : width // 2] == 100).all()
     assert (found[: height // 2, width // 2 :] != 100).all()
     assert draw_thumbnail(image, np.zeros((30, 60)), image, (0, 1)).shape[1] == width // 2 * 3
-
-
-def test_the_number_of_a_patch_in_the_corner_is_within_the_image():
-    image, field = np.zeros((64, 64, 3), np.uint8), (4, 4, 12, 12)
-    nearest = NormalPatch(image[:16, :16], field, "", "", 1.0)
-    patch = ExplainedPatch(image[:16, :16], field, (0, 0, 16, 16), "", 1.0, [nearest])
-    picture = draw_explanation(image, [patch], title="", file_name="")
-    left, top = panel_grid.MARGIN, panel_grid.MARGIN + TITLE_HEIGHT
-    assert (picture[:, : left - 3] == 255).all()  # but for the line around the patch
-    assert (picture[: top - 3, : left + 100] == 255).all()

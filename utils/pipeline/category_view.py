@@ -196,6 +196,7 @@ class ImageFigures:
             decoding=self.settings.decoding,
             title=self.described.defect_type,
             file_name=self.described.file,
+            threshold=self.settings.pixel_threshold,
         )
 
     def _record(self) -> dict[str, object]:

@@ -84,6 +84,7 @@ def draw_patches(
     decoding: Decoding,
     title: str,
     file_name: str,
+    threshold: float | None,
 ) -> np.ndarray:
     """Draw the patches that `describe_patches` described.
 
@@ -97,6 +98,7 @@ def draw_patches(
         decoding: How the training images were decoded.
         title: The title of the figure.
         file_name: The text below the title.
+        threshold: The distance from which a pixel counts as defective; None if it is unknown.
 
     Returns:
         (H', W', 3) uint8 RGB.
@@ -108,7 +110,7 @@ def draw_patches(
         grid,
         lambda file, version: read_training_image(root / file, version, preprocess, decoding),
     )
-    return draw_explanation(image, patches, title=title, file_name=file_name)
+    return draw_explanation(image, patches, title=title, file_name=file_name, threshold=threshold)
 
 
 def crops_of_nearest(records: Sequence[Record], patches: np.ndarray) -> np.ndarray:
@@ -218,7 +220,7 @@ def _field_in_crop(image: np.ndarray, grid: tuple[int, int], fields: int) -> exp
 
 
 def _place(record: Record) -> str:
-    return f"row {record['row']}, column {record['column']}"
+    return f"patch row {record['row']}, column {record['column']}"
 
 
 def _name(record: Record) -> str:

@@ -20,6 +20,7 @@ from utils.plots import (
 from utils.report import ReportView
 from utils.result_folder import ResultFolder
 from utils.results import ResultRow
+from utils.tables import mean_of_known
 
 CURVES = ("ROC curves", "Precision-recall curves", "Per-region overlap curves")
 
@@ -135,11 +136,12 @@ def _curves(
 
 
 def _mean(curves: Mapping[str, Curve]) -> float:
-    return float(np.mean([area for *_, area in curves.values()])) if curves else float("nan")
+    return mean_of_known(area for *_, area in curves.values())
 
 
 def _title(row: ResultRow) -> str:
-    return f"coreset {row.setting}, k = {row.k}"
+    # A run of several seeds draws one of them, and its tables have the means.
+    return f"coreset {row.setting}, k = {row.k}, seed {row.seed}"
 
 
 def _draw_distribution(view: CategoryView, folder: ResultFolder) -> str:

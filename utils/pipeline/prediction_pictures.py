@@ -188,6 +188,7 @@ class PredictionPictures:
             decoding=decoding_of_model(self._model.trained, self._options.max_megapixels),
             title=name.name,
             file_name=str(name.parent),
+            threshold=self._thresholds.pixel.value,
         )
         data = _encode(_to_bgr(figure))
         file = self._write(f"explanations/{file_stem(item.name)}.png", data)

@@ -37,7 +37,11 @@ BOTTOM = 0.7
 # Left, bottom, width and height of an inset as fractions of the panel, below good curves.
 INSET_BOX = (0.42, 0.11, 0.53, 0.53)
 
-LINE_STYLES = ("-", (0, (5, 2)), (0, (1.2, 1.2)))
+# With the colours, a style of its own for each of 35 categories.
+LINE_STYLES = (
+    *("-", (0, (5, 2)), (0, (1.2, 1.2))),
+    *((0, (7, 1.5, 1.2, 1.5)), (0, (3, 1.2, 1.2, 1.2, 1.2, 1.2))),
+)
 NAME_WIDTH = 1.2  # of a category's name in the legend
 LEGEND_SPACING = 0.35  # between lines, in font sizes
 FIGURE_SPACE = "\u2007"  # as wide as a digit
@@ -148,11 +152,14 @@ def draw_curve_families(
     """
     panel_width = LEFT + PANEL_SIDE + LEGEND_WIDTH
     width = panel_width * len(panels)
-    figure = new_figure(width, TOP + PANEL_SIDE + BOTTOM, title, width - 2 * MARGIN)
+    # A long legend extends the figure downwards.
+    legend = max(_legend_height(len(curves)) for _, curves in panels)
+    bottom = max(BOTTOM, legend + MARGIN - PANEL_SIDE)
+    figure = new_figure(width, TOP + PANEL_SIDE + bottom, title, width - 2 * MARGIN)
     categories = sorted({category for _, curves in panels for category in curves})
     styles = {category: _line_style(number) for number, category in enumerate(categories)}
     for number, (family, curves) in enumerate(panels):
-        axes = add_axes(figure, number * panel_width + LEFT, BOTTOM, PANEL_SIDE, PANEL_SIDE)
+        axes = add_axes(figure, number * panel_width + LEFT, bottom, PANEL_SIDE, PANEL_SIDE)
         _draw_family(axes, family, curves, styles)
     return render(figure)
 
@@ -190,8 +197,12 @@ def _draw_family(
 
 def _panel_title(family: CurveFamily, curves: Mapping[str, Curve]) -> str:
     measures = [curve[2] for curve in curves.values() if is_defined(curve[2])]
-    mean = float(np.mean(measures)) if measures else None
-    return f"{family.title}, mean {family.measure} {measure_text(mean)}"
+    mean = measure_text(float(np.mean(measures)) if measures else None)
+    if len(curves) == 1:
+        return f"{family.title}, {family.measure} {mean}"
+    # Categories without a measure are no part of the mean.
+    known = "" if len(measures) == len(curves) else f"{len(measures)} of "
+    return f"{family.title}, mean {family.measure} of {known}{len(curves)} categories {mean}"
 
 
 def _rank(category: str, measure: float | None) -> tuple[float, str]:
@@ -240,8 +251,6 @@ def _add_legend(
 ) -> None:
     handles = [Line2D([], [], linewidth=2, **styles[category]) for category, _ in ranked]
     names = [_legend_text(category, measure) for category, measure in ranked]
-    # All lines and the heading must be no higher than the panel (72 points are an inch).
-    fitting = 72 * PANEL_SIDE / ((len(names) + 2) * (1 + LEGEND_SPACING) * 1.1)
     legend = axes.legend(
         handles,
         names,
@@ -255,12 +264,17 @@ def _add_legend(
         handlelength=2.2,
         labelspacing=LEGEND_SPACING,
         labelcolor=INK,
-        prop={"family": FONT, "size": min(TICK_SIZE, fitting)},
+        prop={"family": FONT, "size": TICK_SIZE},
         title_fontproperties={"family": FONT, "size": TICK_SIZE, "weight": "bold"},
     )
     legend.get_title().set_color(INK)
     for text in legend.get_texts():
         text.set_parse_math(False)
+
+
+def _legend_height(count: int) -> float:
+    """Return the height in inches (72 points) of a legend of `count` lines and its heading."""
+    return (count + 2) * (1 + LEGEND_SPACING) * 1.1 * TICK_SIZE / 72
 
 
 def _legend_text(category: str, measure: float | None) -> str:

@@ -64,7 +64,8 @@ def draw_localization(
     distances = cv2.resize(anomaly_map.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     fractions = scale.fraction(distances)
     colours = scale.colours(fractions)
-    contours = _contours(None if mask is None else _resize_mask(mask, size), distances, threshold)
+    marked = _find_marked(distances, threshold, ignored)
+    contours = _contours(None if mask is None else _resize_mask(mask, size), marked, threshold)
 
     panels = [
         Panel(resized, defect_type, file_name),
@@ -88,7 +89,7 @@ def draw_localization(
         Panel(
             _seen_through(resized, fractions),
             "Seen through the map",
-            "bright where anomalous" if ignored is None else "bright: anomalous, hatched: ignored",
+            _brightness_text(marked, has_ignored=ignored is not None),
         ),
         # Last, so that the other panels do not move without it.
         _truth_panel(mask, size),
@@ -100,10 +101,32 @@ def draw_localization(
     return compose_panels([panel for panel in panels if panel is not None], COLUMNS)
 
 
+def _find_marked(
+    distances: np.ndarray, threshold: float | None, ignored: np.ndarray | None
+) -> np.ndarray | None:
+    """Return the judged pixels of at least the threshold, (H, W) bool; None without threshold."""
+    if threshold is None:
+        return None
+    marked = distances >= threshold
+    if ignored is not None:
+        size = marked.shape[1], marked.shape[0]
+        marked &= cv2.resize(ignored.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) == 0
+    return marked
+
+
+def _brightness_text(marked: np.ndarray | None, *, has_ignored: bool) -> str:
+    """Return what the brightness means: the brightest pixel may be below the threshold."""
+    is_below = marked is not None and not marked.any()
+    texts = ["all below threshold"] * is_below + ["hatched: ignored"] * has_ignored
+    # All three are too long for a panel.
+    return ", ".join(texts if len(texts) == 2 else ["brightness: map", *texts])
+
+
 def _score_text(score: float, image_threshold: float | None) -> str:
     """Return the image's score in words, with the mark that points to it on the colour bar."""
     text = f"image score {score:.4g} ▸"
-    return text if image_threshold is None else f"{text}  threshold {image_threshold:.4g}"
+    # In brackets: the line on the colour bar is the threshold of pixels.
+    return text if image_threshold is None else f"{text} (threshold {image_threshold:.4g})"
 
 
 def panel_size(height: int, width: int, side: int = PANEL_SIDE) -> tuple[int, int]:
@@ -145,13 +168,13 @@ def _area(mask: np.ndarray) -> str:
 
 
 def _contours(
-    mask: np.ndarray | None, distances: np.ndarray, threshold: float | None
+    mask: np.ndarray | None, marked: np.ndarray | None, threshold: float | None
 ) -> list[tuple[LineKey, np.ndarray]]:
     """Return the bool regions to outline, the uppermost last, each with the style of its line."""
     contours = []
-    if threshold is not None:
-        key = LineKey(f"map ≥ {threshold:.4g}", THRESHOLD_COLOUR, dashed=True)
-        contours.append((key, distances >= threshold))
+    if marked is not None:
+        text = f"map ≥ {threshold:.4g}" if marked.any() else f"map ≥ {threshold:.4g}: nowhere"
+        contours.append((LineKey(text, THRESHOLD_COLOUR, dashed=True), marked))
     if mask is not None and mask.any():
         contours.append((LineKey("ground truth", TRUTH_COLOUR), mask))
     return contours

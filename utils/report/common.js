@@ -21,6 +21,11 @@ function digits(value) {
   return Number.isFinite(value) ? String(Number(value.toPrecision(4))) : "–";
 }
 
+// Numbers within names are ordered by value: 2 comes before 10.
+function compareNames(a, b) {
+  return a.localeCompare(b, undefined, { numeric: true });
+}
+
 /* ---- cards ---- */
 
 // A card of the gallery; `type` and `file` are its two lines of text.
@@ -55,7 +60,8 @@ function makeCard(image, { aspect, type, file }) {
 function setGauge(gauge, score, threshold, low, high) {
   const share = (value) => `${(100 * (value - low)) / (high - low || 1)}%`;
   gauge.firstChild.style.width = share(score);
-  gauge.lastChild.style.left = threshold === null ? "100%" : share(threshold);
+  gauge.lastChild.hidden = threshold === null;
+  if (threshold !== null) gauge.lastChild.style.left = share(threshold);
 }
 
 /* ---- large figure ---- */
@@ -111,19 +117,19 @@ function showPatches(image, within) {
       "tr",
       {},
       make("td", {}, String(number + 1)),
-      make("td", {}, `${row}, ${column}`),
+      make("td", {}, `row ${row}, column ${column}`),
       make("td", {}, digits(score)),
       make(
         "td",
         {},
         ...nearest.flatMap(([file, r, c, version, distance], n) => [
           ...(n ? [make("br")] : []),
-          `${within(file)}${version ? ` (${version})` : ""} at ${r}, ${c}; distance ${digits(distance)}`,
+          `${within(file)}${version ? ` (${version})` : ""}, patch row ${r}, column ${c}; distance ${digits(distance)}`,
         ]),
       ),
     ),
   );
-  const heads = ["", "row, column", "score", "nearest normal patch"];
+  const heads = ["", "patch", "score", "nearest normal patch"];
   place.replaceChildren(
     make(
       "table",

@@ -66,7 +66,7 @@ function makeSortable(table) {
       };
       const rows = [...table.tBodies[0].rows].sort((a, b) => {
         const [x, y] = ascending ? [key(a), key(b)] : [key(b), key(a)];
-        if (column === 0) return x.localeCompare(y);
+        if (column === 0) return compareNames(x, y);
         // Values that were not measured come last in either order.
         if (Number.isNaN(key(a)) || Number.isNaN(key(b))) return Number.isNaN(key(a)) - Number.isNaN(key(b));
         return x - y;
@@ -113,9 +113,9 @@ const ORDERS = {
   highest: (a, b) => b.score - a.score,
   lowest: (a, b) => a.score - b.score,
   name: (a, b) =>
-    a.view.category.localeCompare(b.view.category) ||
-    a.type.localeCompare(b.type) ||
-    a.file.localeCompare(b.file, undefined, { numeric: true }),
+    compareNames(a.view.category, b.view.category) ||
+    compareNames(a.type, b.type) ||
+    compareNames(a.file, b.file),
 };
 
 // Rebuild the gallery for another category or setting.
@@ -188,13 +188,17 @@ function showThreshold() {
     return;
   }
   const [low, high] = sliderRange(view);
-  const threshold = view.threshold === null ? high : view.threshold;
+  const threshold = view.threshold ?? high; // the slider has no place for none
+  const reading = digits(view.threshold ?? NaN);
   find("threshold").value = Math.round((SLIDER_STEPS * (threshold - low)) / (high - low));
-  find("threshold").setAttribute("aria-valuetext", digits(threshold));
-  find("reading").textContent = digits(threshold);
-  find("reset").hidden = view.best === null || view.threshold === view.best;
+  find("threshold").setAttribute("aria-valuetext", view.threshold === null ? "none" : reading);
+  find("reading").textContent = reading;
+  find("reset").hidden = view.threshold === view.best;
+  find("reset").textContent = view.best === null ? "none" : "best F1";
   const line = find("histogram").querySelector(".line");
-  if (line) line.setAttribute("transform", `translate(${(BINS * (threshold - low)) / (high - low)} 0)`);
+  if (!line) return;
+  line.setAttribute("visibility", view.threshold === null ? "hidden" : "visible");
+  line.setAttribute("transform", `translate(${(BINS * (threshold - low)) / (high - low)} 0)`);
 }
 
 function moveThreshold() {

@@ -13,7 +13,7 @@ const scoreOf = (image) => image.score ?? Infinity;
 const ORDERS = {
   highest: (a, b) => a.number - b.number,
   lowest: (a, b) => b.number - a.number,
-  name: (a, b) => a.path.localeCompare(b.path, undefined, { numeric: true }) || a.number - b.number,
+  name: (a, b) => compareNames(a.path, b.path) || a.number - b.number,
 };
 
 function comparison(image) {
@@ -27,8 +27,8 @@ function comparison(image) {
 function shortComparison(image) {
   const parts = [];
   if (image.ratio !== null) parts.push(`${Number(image.ratio.toPrecision(3))}×`);
-  if (image.p !== null) parts.push(`p ${Number(image.p.toPrecision(2))}`);
-  return parts.join("  ");
+  if (image.p !== null) parts.push(`p\u00a0=\u00a0${Number(image.p.toPrecision(2))}`);
+  return parts.join(" ");
 }
 
 function titleOf(image) {
@@ -62,12 +62,12 @@ function showDetails(image) {
   const rows = image.regions.map((region, number) =>
     make("tr", {}, ...[number + 1, ...region.slice(0, 5), digits(region[5])].map((value) => make("td", {}, String(value)))),
   );
-  const heads = ["", "left", "top", "right", "bottom", "area", "largest value"];
+  const heads = ["", "left", "top", "right", "bottom", "area", "largest map value"];
   place.prepend(
     make(
       "table",
       {},
-      make("caption", {}, "Its largest anomalous regions, in pixels of the image"),
+      make("caption", {}, "Its largest anomalous regions, box and area in pixels of the image"),
       make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
       make("tbody", {}, ...rows),
     ),

@@ -1,10 +1,14 @@
 """The page in a browser: what users see, click and press."""
 
 import json
+import math
 import shutil
 import time
 from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
+import cv2
 import numpy as np
 import pytest
 
@@ -249,6 +253,40 @@ def test_the_overview_is_sorted_and_leads_to_images(page):
     assert page.find("#category").get_attribute("value") == "widget"
 
 
+def test_names_are_sorted_by_their_numbers_and_leave_room_for_the_metrics(driver, tmp_path):
+    names = ["part_10", "part_2", "part_" + "9" * 200]
+    path = tmp_path / "index.html"
+    path.write_text(make_page(rows=[make_row(name) for name in names]), encoding="utf-8")
+    page = Page(driver, path)
+    page.find(".overview thead .sort").click()
+    links = page.all(".overview tbody th button")
+    assert [link.get_attribute("title") for link in links] == ["part_2", "part_10", names[2]]
+    assert max(link.rect["width"] for link in links) <= 300
+    first = page.find(".overview tbody td")
+    assert first.rect["x"] + first.rect["width"] < 640
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_text_of_curves_is_large_enough(page, width):
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        for name, least in (("roc", 0.6), ("pr", 0.6), ("pro", 0.6)):
+            address = page.find(f".curves:not([hidden]) a[href^={name}-curve]").get_attribute(
+                "href"
+            )
+            image = page.find(f".curves:not([hidden]) img[src^={name}-curve]")
+            page.run("arguments[0].scrollIntoView(); arguments[0].loading = 'eager'", image)
+            WebDriverWait(page.driver, 5).until(
+                lambda _, image=image: page.run("return arguments[0].complete", image)
+            )
+            drawn = cv2.imread(url2pathname(urlparse(address).path)).shape[1]
+            assert image.rect["width"] / drawn >= least
+        assert page.run("return document.documentElement.scrollWidth") <= width
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_an_image_is_looked_at_with_the_keyboard_alone(page):
     files = [card["file"] for card in page.cards()]
     types = [card["type"] for card in page.cards()]
@@ -296,14 +334,18 @@ def test_the_patches_are_those_of_the_record(page, result):
     assert len(cells) == len(record["patches"]) == 3
     for cell, patch in zip(cells, record["patches"], strict=True):
         near = patch["nearest"][0]
-        assert cell[:2] == [str(patch["rank"]), f"{patch['row']}, {patch['column']}"]
+        assert cell[:2] == [str(patch["rank"]), f"row {patch['row']}, column {patch['column']}"]
         assert float(cell[2]) == pytest.approx(patch["score"], rel=1e-3)
         place = near["file"].removeprefix("gadget/")
-        assert cell[3].startswith(f"{place} at {near['row']}, {near['column']}; distance ")
+        where = f"patch row {near['row']}, column {near['column']}"
+        assert cell[3].startswith(f"{place}, {where}; distance ")
 
 
 def test_thumbnails_show_one_view_and_what_it_was_compared_with(page):
     thumbnail = page.find("#gallery .thumb")
+    # The browser may not lay out cards that are out of sight; the mouse rests on the page's bar.
+    page.run("arguments[0].scrollIntoView({block: 'center'})", thumbnail)
+    webdriver.ActionChains(page.driver).move_to_element(page.find(".brand")).perform()
     width = thumbnail.size["width"]
 
     def offset() -> float:
@@ -430,3 +472,25 @@ def test_without_figures_scores_are_still_judged(driver, tmp_path):
     page.find("#gallery .card").click()
     assert page.find("#large-image").get_attribute("alt") == "No figure was drawn for this image"
     assert driver.get_log("browser") == []
+
+
+def test_a_threshold_that_was_not_measured_has_no_number(driver, tmp_path):
+    images = [ReportImage("good", f"{n}.png", 0.1 + n, False) for n in range(2)]
+    view = ReportView("nut", Setting(0.1), math.nan, images)
+    path = tmp_path / "index.html"
+    path.write_text(make_page(views=[view]), encoding="utf-8")
+    page = Page(driver, path)
+    reading, reset, line = (page.find(s) for s in ("#reading", "#reset", "#histogram .line"))
+
+    def shown() -> tuple[str, str, str]:
+        return reading.text, page.find("#reset").text, line.get_attribute("visibility")
+
+    assert shown() == ("–", "", "hidden")
+    assert page.find("#threshold").get_attribute("aria-valuetext") == "none"
+    assert not page.find(".gauge b").is_displayed()
+    page.set_slider(500)
+    assert page.counts() == {"tp": 0, "fp": 1, "fn": 0, "tn": 1}
+    assert shown() == ("0.6", "none", "visible")
+    reset.click()
+    assert shown() == ("–", "", "hidden")
+    assert page.counts() == {"tp": 0, "fp": 0, "fn": 0, "tn": 2}

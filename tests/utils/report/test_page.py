@@ -186,6 +186,8 @@ def test_several_seeds_are_averaged():
     other = make_row(seed=1, metrics=make_row().metrics | {"image_auroc": 0.7})
     page = make_page(rows=[make_row(), other])
     assert "means over the seeds" in page
+    assert "Curves, images, scores and thresholds below are of seed 0 only" in page
+    assert "of seed 0 only" not in make_page()
     overview = page.partition('<table class="overview">')[2].partition("</table>")[0]
     assert re.findall(r"</th>\s*<td[^>]*>([^<]+)</td>", overview) == ["80.00", "80.00"]
 

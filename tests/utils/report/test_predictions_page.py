@@ -195,6 +195,9 @@ def page(driver, tmp_path):  # noqa: F811
         thumbnail = f"thumbnails/{number}.jpg"
         write_image(tmp_path / thumbnail, np.full((24, 48, 3), 4 * number, np.uint8))
         images.append(make_image(score, thumbnail=thumbnail, regions=[REGION], patches=[PATCH]))
+    images[1] = make_image(
+        5.9, path="a/contamination_of_the_rim/5.9.png", score_ratio=123.4, p_value=0.0004785
+    )
     images[3] = make_image(
         5.7, path=HOSTILE, place="frame 3, 0.12 s", score_ratio=None, p_value=None
     )
@@ -259,5 +262,10 @@ def test_nothing_is_cut_off(page, width):
     try:
         page.driver.refresh()
         assert page.run("return document.documentElement.scrollWidth") <= width
+        assert page.find("#gallery .file").text == "3× p = 0.25"
+        for part in page.all("#gallery .file")[1:3] + page.all("#gallery .type")[1:3]:
+            needed = "return [arguments[0].scrollWidth, arguments[0].scrollHeight]"
+            given = "return [arguments[0].clientWidth, arguments[0].clientHeight]"
+            assert page.run(needed, part) == page.run(given, part)
     finally:
         page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
