@@ -138,6 +138,23 @@ def test_a_mask_that_tells_good_from_defective_is_needed(written, damage, messag
 
 
 @pytest.mark.parametrize("name", ["magnetic_tile"])
+def test_every_defect_of_magnetic_tile_needs_its_mask(written):
+    (written[1] / "MT_Crack/Imgs/exp1_num_0.png").unlink()
+    with pytest.raises(DatasetError, match=r"expected the mask .*num_0.png of .*num_0.jpg"):
+        open_dataset(written[1]).read_category("magnetic_tile")
+
+
+@pytest.mark.parametrize("name", ["visa"])
+@pytest.mark.parametrize(
+    "gone", ["Images/Normal/0004.JPG", "Images/Anomaly/000.JPG", "Masks/Anomaly/000.png"]
+)
+def test_every_file_of_the_split_of_visa_is_needed(written, gone):
+    (written[1] / "candle/Data" / gone).unlink()
+    with pytest.raises(DatasetError, match=f"{gone}, which .*1cls.csv lists, found none"):
+        open_dataset(written[1]).read_category("candle")
+
+
+@pytest.mark.parametrize("name", ["magnetic_tile"])
 def test_masks_may_have_their_ending_in_capitals(written):
     miniature, path = written
     for file in path.rglob("*.png"):

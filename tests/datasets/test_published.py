@@ -1,11 +1,12 @@
 """Facts of published datasets: they add up to the totals of their papers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from datasets.base import GOOD, Category, Sample
-from datasets.published import PUBLISHED, benchmark_of
+from datasets.published import PUBLISHED, benchmark_of, published_counts
 
 # Training, good test and defective test images, as the papers and archives state them.
 TOTALS = {
@@ -36,6 +37,13 @@ def test_counts_of_categories_add_up(key):
 def test_numbers_of_categories_without_counts():
     counts = {entry.key: len(entry.categories) for entry in PUBLISHED if entry.key not in TOTALS}
     assert (counts["mvtec_ad_2"], counts["real_iad"], counts["dagm"]) == (8, 30, 10)
+
+
+def test_a_new_category_of_a_known_dataset_has_no_counts():
+    new = Category("hose", (), (), False, benchmark="MVTec AD")
+    assert published_counts(new) is None
+    assert published_counts(replace(new, name="bottle")).train == 209
+    assert published_counts(replace(new, name="bottle", benchmark="")) is None
 
 
 def category(name, folder):

@@ -72,6 +72,7 @@ def test_removes_only_what_changes_nothing(course, kept, caplog):
         share = f"{84 * len(kept)} of its {84 * (2 + len(kept))} parameters"
         assert f"the backbone keeps {names}, which" in caplog.text
         assert share in caplog.text
+        assert f"({100 * len(kept) / (2 + len(kept)):.0f} %)" in caplog.text
     else:
         assert "keeps" not in caplog.text
 

@@ -63,7 +63,10 @@ class TestList:
                 assert text in line
         assert "| visa | VisA | 12 | 10821 | CC BY 4.0 |" in "\n".join(lines)
         assert "python main.py download visa |" in "\n".join(lines)
-        assert "form at the address" in lines[0]
+        with_form = [line for line in lines if "form at the address" in line]
+        assert with_form[0] == lines[0]
+        assert len(with_form) == len(NEEDS_FORM)
+        assert any(line.endswith("| at the address |") for line in lines)
 
     def test_addresses_and_digests_are_of_known_datasets(self):
         keys = {dataset.key for dataset in PUBLISHED}
@@ -84,6 +87,7 @@ class TestDownload:
         assert {p.parent.name for p in (tmp_path / "data").rglob("*.png")} == {"ok"}
         assert names(tmp_path, "*") == {"data"}
         assert f"BTAD: 2 files in {tmp_path / 'data'}" in caplog.messages
+        assert "no digest" not in caplog.text
 
     def test_the_archive_can_be_kept(self, serve, tmp_path, archive):
         serve()
