@@ -232,7 +232,7 @@ def test_figures_that_are_asked_for_later_are_drawn(tmp_path, data, finished, co
     assert contents(folder) == contents(finished)
 
 
-def test_figures_that_other_flags_choose_are_drawn_again_and_say_why(data, folder, computed, caplog):
+def test_figures_that_other_flags_choose_are_drawn_and_say_why(data, folder, computed, caplog):
     caplog.set_level("INFO")
     evaluate(data, folder, FIGURES.replace("1", "2", 1))
     assert computed == ["gadget", "widget"]
@@ -258,7 +258,8 @@ def test_a_new_percentage_leaves_finished_ones_alone(data, folder, monkeypatch):
     monkeypatch.setattr(evaluate_one, "evaluate_category", noted)
     evaluate(data, folder, f"{FIGURES} --percentage_coreset 0.1 0.2", plots=True)
     assert shares == [(0.2,), (0.2,)]
-    assert names(folder, "localization_*_p0100_*") and names(folder, "localization_*_p0200_*")
+    assert names(folder, "localization_*_p0100_*")
+    assert names(folder, "localization_*_p0200_*")
 
 
 def test_curves_of_fewer_categories_are_removed(data, tmp_path):

@@ -253,7 +253,7 @@ class Run:
     def _write_tables(self) -> None:
         rows = self.rows
         self.folder.write_rows(rows)
-        self.folder.write_text(TABLES_FILE, tables_text(rows, describe_run(self.record)))
+        self.folder.write_text(TABLES_FILE, tables_text(rows, describe_run(self.record, rows)))
 
     def _record(self, finished: FinishedCategory) -> None:
         for key in CATEGORY_RECORDS:
@@ -300,9 +300,8 @@ class Run:
             flags = ", ".join(f"{name} {getattr(options, name)}" for name in MODEL_FLAGS)
             settings = dict.fromkeys(setting for setting, _ in wanted)
             for model, one in product(self.models, settings):
-                share, shots = one.percentage, one.shots
-                folder = model_folder(options.path_trained, category, model, share, options.k, shots)
-                yield str(folder), flags
+                setting = one.percentage, options.k, one.shots
+                yield str(model_folder(options.path_trained, category, model, *setting)), flags
         if options.save_maps:
             models = [*self.models, ENSEMBLE] if len(self.models) > 1 else self.models
             for model, (setting, seed) in product(models, wanted):
