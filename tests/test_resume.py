@@ -32,6 +32,7 @@ from tests.support import (
     truncate,
     write_image,
 )
+from tests.utils.report.test_page import data_of
 from utils.pipeline import evaluate_one
 from utils.pipeline import finished as finished_categories
 from utils.pipeline.finished import (
@@ -231,6 +232,66 @@ def test_figures_that_are_asked_for_later_are_drawn(tmp_path, data, finished, co
     assert contents(folder) == contents(finished)
 
 
+def test_figures_that_other_flags_choose_are_drawn_and_say_why(data, folder, computed, caplog):
+    caplog.set_level("INFO")
+    evaluate(data, folder, FIGURES.replace("1", "2", 1))
+    assert computed == ["gadget", "widget"]
+    reason = "finished by an earlier run, computed again: pictures_limit of the figures is 2, was 1"
+    assert f"gadget: {reason}" in caplog.text
+
+
+def test_figures_of_other_percentages_stay_in_the_report(data, folder):
+    """Also if other flags have chosen them: they show results that are still in the tables."""
+    evaluate(data, folder, "--percentage_coreset 0.2 --pictures worst --pictures_limit 2")
+    page = data_of((folder / "index.html").read_text())
+    views = {(view["category"], view["setting"]) for view in page["views"]}
+    assert views == {(name, share) for name in ("gadget", "widget") for share in ("0.1", "0.2")}
+
+
+def test_a_new_percentage_leaves_finished_ones_alone(data, folder, monkeypatch):
+    compute, shares = evaluate_one.evaluate_category, []
+
+    def noted(model, name, category, options, engine):
+        shares.append(options.percentage_coreset)
+        return compute(model, name, category, options)
+
+    monkeypatch.setattr(evaluate_one, "evaluate_category", noted)
+    evaluate(data, folder, f"{FIGURES} --percentage_coreset 0.1 0.2", plots=True)
+    assert shares == [(0.2,), (0.2,)]
+    assert names(folder, "localization_*_p0100_*")
+    assert names(folder, "localization_*_p0200_*")
+
+
+def test_curves_of_fewer_categories_are_removed(data, tmp_path):
+    folder = tmp_path / "result"
+    for flags in ("--categories widget", "--categories widget gadget --shots 2", ""):
+        evaluate(data, folder, flags, plots=True)
+    for kind in ("roc", "pr", "pro"):
+        assert len(names(folder, f"{kind}-curve_p0100_k01_[!s]*.png")) == 1
+        assert len(names(folder, f"{kind}-curve_p0100_k01_shots002_*.png")) == 1
+
+
+def test_an_earlier_run_without_a_finished_category_is_moved_and_says_why(data, folder, caplog):
+    shutil.rmtree(folder / "finished")
+    evaluate(data, folder)
+    assert " MB: it has no finished category" in caplog.text
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(data, tmp_path, capsys):
+    folder = tmp_path / "result"
+    arguments = ["--path_data", str(data), "--path_result", str(folder), "--layers", "none"]
+    assert call(*quick(*arguments)) == main.WRONG_USAGE
+    assert "none" in capsys.readouterr().err
+    assert not folder.exists()
+
+
+def test_files_of_other_programs_are_no_partial_files(folder):
+    for name in (".notes.partially", ".0.png.17.partial", ".clip.partial.mp4"):
+        (folder / name).touch()
+    ResultFolder(folder).remove_partial_files()
+    assert names(folder, ".*part*") == {".notes.partially"}
+
+
 def test_figures_of_every_percentage_are_drawn(tmp_path, data):
     """Also if one was measured without figures, and another one with these."""
     folder, both = tmp_path / "result", "--percentage_coreset 0.1 0.2 --categories gadget"
@@ -254,6 +315,21 @@ def test_models_and_maps_that_are_asked_for_later_are_written(tmp_path, data, fo
     assert computed == ["gadget", "widget"] * 2
     assert maps.is_file()
     assert len(list((tmp_path / "trained").rglob("model.json"))) == 2
+
+
+def test_a_model_that_another_run_has_replaced_is_written_again(tmp_path, data, computed, caplog):
+    caplog.set_level("INFO")
+    flags, trained = f"--path_trained {tmp_path / 'trained'}", tmp_path / "trained"
+    folder = evaluate(data, tmp_path / "result", flags)
+    before = contents_of_models(trained)
+    evaluate(data, tmp_path / "other", f"{flags} --sigma 2 --categories widget")
+    assert contents_of_models(trained) != before
+    del computed[:]
+    evaluate(data, folder, flags)
+    assert computed == ["widget"]
+    assert "widget: finished by an earlier run, computed again: " in caplog.text
+    assert "was made with other flags or by another run" in caplog.text
+    assert contents_of_models(trained) == before
 
 
 @pytest.mark.parametrize("damage", ["cut", "digit", "nested", "long"])

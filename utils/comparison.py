@@ -15,6 +15,7 @@ class Comparison:
         num_equal: Number of rows that are equal in all digits of ``results.csv``, times apart.
         num_different: Number of rows that differ.
         num_missing: Number of repeated rows that are not recorded.
+        num_skipped: Number of recorded rows that were asked for and are not repeated.
         largest: The largest difference of a metric; 0 if there is none.
         place: The metric and the row of this difference; empty if there is none.
     """
@@ -22,6 +23,7 @@ class Comparison:
     num_equal: int
     num_different: int
     num_missing: int
+    num_skipped: int
     largest: float
     place: str
 
@@ -31,22 +33,25 @@ class Comparison:
         return not (self.num_different or self.num_missing)
 
     def __str__(self) -> str:
-        if self.is_equal:
-            return f"all {self.num_equal} rows are equal to the recorded ones"
-        parts = [f"{self.num_equal} rows are equal to the recorded ones"]
+        repeated = self.num_equal + self.num_different + self.num_missing
+        parts = [f"{self.num_equal} of {repeated} rows are equal to the recorded ones"]
         if self.num_different:
             parts.append(
-                f"{self.num_different} differ, by {self.largest:.3g} at most ({self.place})"
+                f"{self.num_different} different, by {self.largest:.3g} at most ({self.place})"
             )
         if self.num_missing:
-            parts.append(f"{self.num_missing} are not recorded")
+            parts.append(f"{self.num_missing} not recorded")
+        if self.num_skipped:
+            parts.append(f"{self.num_skipped} recorded but not repeated")
         return ", ".join(parts)
 
 
 def compare_rows(recorded: Sequence[ResultRow], repeated: Sequence[ResultRow]) -> Comparison:
     """Compare repeated rows with recorded ones by model, category, percentage, k, seed and shots.
 
-    Recorded rows that are not repeated do not matter: others may be in the same folder.
+    Args:
+        recorded: The recorded rows that were asked for.
+        repeated: The rows that are repeated; fewer if categories were skipped.
     """
     by_key = {row.key: row for row in recorded}
     pairs = [(by_key[row.key], row) for row in repeated if row.key in by_key]
@@ -58,6 +63,7 @@ def compare_rows(recorded: Sequence[ResultRow], repeated: Sequence[ResultRow]) -
         num_equal=len(pairs) - len(different),
         num_different=len(different),
         num_missing=len(repeated) - len(pairs),
+        num_skipped=len(by_key) - len(pairs),
         largest=largest,
         place=place,
     )

@@ -17,6 +17,9 @@ from utils.output_names import (
 )
 from utils.results import ResultRow, defects_csv, results_csv
 
+# Files and videos while they are written.
+PARTIAL_PATTERNS = (".*.partial", ".*.partial.mp4")
+
 log = logging.getLogger(__name__)
 
 
@@ -69,8 +72,9 @@ class ResultFolder:
 
     def remove_partial_files(self) -> None:
         """Remove the incomplete files that a killed run has left."""
-        for file in self.path.rglob(".*.partial*"):
-            file.unlink(missing_ok=True)
+        for pattern in PARTIAL_PATTERNS:
+            for file in self.path.rglob(pattern):
+                file.unlink(missing_ok=True)
 
     def _files_of_earlier_run(self, more: Sequence[str]) -> list[Path]:
         return [file for name in (*OUTPUT_PATTERNS, *more) for file in self.path.glob(name)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.metric_columns import IMAGE, METRICS, PIXEL, MetricColumn, Output
-from utils.results import NUM_TEST, ResultRow, csv_text, numbered
+from utils.results import NUM_TEST, ResultRow, Setting, csv_text, numbered
 from utils.table import AVERAGES, Table, TableCell, TableRow, escape_markdown, markdown_table
 
 PAPER_FILE = Path(__file__).with_name("paper_tables.csv")
@@ -101,16 +101,24 @@ def seconds_line(row: ResultRow) -> str:
     return f"{row.category}, {row.model}, coreset {row.setting}, seed {row.seed}: {stages}"
 
 
-def describe_run(record: Mapping[str, object]) -> str:
-    """Return the origin of results in Markdown, from ``run.json``."""
+def describe_run(record: Mapping[str, object], rows: Sequence[ResultRow]) -> str:
+    """Return the origin of results in Markdown.
+
+    Args:
+        record: Content of ``run.json``, which has the options of the last command.
+        rows: The results, to which earlier commands may have added other seeds and shots.
+    """
     options = record["options"]
     layers = ", ".join(" ".join(group) for group in options["layers"])
-    shots = " ".join(map(str, options.get("shots", ())))  # missing in records of older runs
+    seeds, shots = (
+        " ".join(str(value) for value in dict.fromkeys(values) if value is not None)
+        for values in ((row.seed for row in rows), (row.shots for row in rows))
+    )
     few = f"shots {shots}; " if shots else ""
     lines = [*notes_text(record), f"    {record['command']}\n"]
     lines.append(
         f"Backbone {', '.join(options['backbone'])}; weights {', '.join(options['weights'])}; "
-        f"layers {layers}; k = {options['k']}; seed {' '.join(map(str, options['seed']))}; "
+        f"layers {layers}; k = {options['k']}; seed {seeds}; "
         f"{few}protocol {options['protocol']}; on {record['device']} ({record['cpu']}); "
         f"{record['start']}. *Paper*: Roth et al. 2022, arXiv 2106.08265, WideResNet50.\n"
     )
@@ -345,24 +353,30 @@ def _differences(measured: Sequence[TableCell], papers: Sequence[TableCell]) -> 
 
 
 def _defect_table(rows: Sequence[ResultRow]) -> str:
-    """Return a table of the first seed's defect types; empty without defect types."""
+    """Return a table of the defect types, with means over seeds; empty without defect types."""
     metrics = [m for m in METRICS if Output.DEFECTS in m.outputs]
     columns = ["category", "defect type", "model", "coreset", "images", *(m.name for m in metrics)]
+    by_type: dict[tuple[str, str, str, Setting], list[Mapping[str, float]]] = {}
+    for row in rows:
+        for defect_type, values in row.defects.items():
+            key = row.category, defect_type, row.model, row.setting
+            by_type.setdefault(key, []).append(values)
     body = [
         [
-            *map(escape_markdown, (row.category, defect_type, row.model)),
-            str(row.setting),
-            f"{values.get(NUM_TEST, math.nan):g}",
-            *(m.unit.to_text(m.unit.factor * values.get(m.key, math.nan)) for m in metrics),
+            *map(escape_markdown, (category, defect_type, model)),
+            str(setting),
+            f"{seeds[0].get(NUM_TEST, math.nan):g}",
+            *(
+                _cell(m.unit.factor * one.get(m.key, math.nan) for one in seeds).to_text(
+                    m.unit.digits
+                )
+                for m in metrics
+            ),
         ]
-        for row in rows
-        if row.seed == rows[0].seed
-        for defect_type, values in row.defects.items()
+        for (category, defect_type, model, setting), seeds in by_type.items()
     ]
     title = "Each defect type against the good images (%)"
-    return (
-        markdown_table(f"{title}, seed {rows[0].seed}", columns, body, num_texts=3) if body else ""
-    )
+    return markdown_table(title, columns, body, num_texts=3) if body else ""
 
 
 def _named_value(metric: MetricColumn, row: ResultRow) -> str:

@@ -286,9 +286,19 @@ class TestText:
         assert text.startswith("# PatchCore results\n\nwhere from\n")
         for table in all_tables(rows):
             assert table.to_markdown() in text
-        assert "### Each defect type against the good images (%), seed 2" in text
-        line = "| bottle | crack | resnet18 | 10 % | 20 | 75.00 | - | 50.00 |"
-        assert text.count(line) == 1  # the first seed's
+        assert "### Each defect type against the good images (%)\n" in text
+        line = "| bottle | crack | resnet18 | 10 % | 20 | 75.00 ± 0.00 | - | 50.00 ± 0.00 |"
+        assert text.count(line) == 1
+
+    def test_a_defect_type_has_the_mean_of_the_seeds_that_measured_it(self):
+        rows = [
+            replace(row("bottle", seed=seed), defects={"crack": {"num_test": 2, "image_auroc": x}})
+            for seed, x in ((0, 0.5), (1, 0.7))
+        ]
+        other = {"crack": {"num_test": 2, "image_auroc": 0.9}}
+        text = tables_text([*rows, replace(row("cap", seed=1), defects=other)], "")
+        assert "| bottle | crack | resnet18 | 10 % | 2 | 60.00 ± 14.14 | - | - |" in text
+        assert "| cap | crack | resnet18 | 10 % | 2 | 90.00 | - | - |" in text
 
     def test_a_metric_that_an_older_run_did_not_measure_is_a_dash(self):
         defects = {"crack": {"num_test": 20, "image_auroc": 0.75}}
@@ -316,7 +326,7 @@ class TestText:
                 "weights": ["file.pth"],
                 "layers": [["x", "y"], ["z"]],
                 "k": 5,
-                "seed": [0, 7],
+                "seed": [7],
                 "protocol": "patchcore_ex",
             },
             "notes": ["Mind this."],
@@ -325,10 +335,18 @@ class TestText:
             "cpu": "Some CPU, 2 cores",
             "start": "2026-01-02T03:04:05",
         }
-        text = describe_run(record)
+        rows = [row("bottle"), replace(row("bottle", seed=7), shots=2)]
+        text = describe_run(record, rows)
         assert text.startswith("> Mind this.\n\n    python main.py --k 5\n\n")
         for part in (
-            *("Backbone a, b;", "weights file.pth;", "layers x y, z;", "k = 5;", "seed 0 7;"),
+            *(
+                "Backbone a, b;",
+                "weights file.pth;",
+                "layers x y, z;",
+                "k = 5;",
+                "seed 0 7;",
+                "shots 2;",
+            ),
             *("protocol patchcore_ex;", "on CPU (Some CPU, 2 cores)", "2026-01-02", "Roth et al."),
         ):
             assert part in text

@@ -1,8 +1,9 @@
 """`main.py rerun`: repeat an evaluation from its run record."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 from patchcore.settings import is_own_network
@@ -15,14 +16,14 @@ from utils.options.record import read_options
 from utils.output_names import RESULTS_FILE, RUN_FILE
 from utils.pipeline.categories import read_categories
 from utils.pipeline.skipping import Skipping
-from utils.results import ResultRow, read_rows, results_digest
+from utils.results import ResultRow, numbered, read_rows, results_digest
 from utils.run_record import read_run
 
 DESCRIPTION = """Repeat an evaluation from the run.json of its result folder, with the same method,
 data and seeds; flags that are given override the recorded ones. The result folder, the engine, your
 own network (module:factory) and the limits of the machine are never taken from the file, so
 --path_result is required. Exit status: 0 if the results are equal to the recorded results, 1 if
-they differ."""
+they differ or if only a digest of other rows is recorded."""
 EQUAL, DIFFERENT = 0, 1
 # What an untrusted file must not choose: where to write, which machines to connect to, and the
 # resource limits of this machine.
@@ -31,6 +32,9 @@ NOT_TAKEN = (
     *("engine", "address", "shards", "task_cpus"),
     *("num_workers", "memory_budget", "max_megapixels", "quiet", "verbose"),
 )
+
+# The flags that choose the rows.
+SELECTION = ("categories", "percentage_coreset", "seed", "shots")
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +58,13 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
     from utils.pipeline.evaluation import evaluate
     from utils.pipeline.run import own_rows
 
-    rows = own_rows(evaluate(options, categories, skipping), options, [c.name for c in categories])
-    answer, is_equal = _compare(record, path, rows)
+    found = evaluate(options, categories, skipping)
+    asked = [*(category.name for category in categories), *skipping.categories]
+    own = partial(own_rows, options=options, names=asked)
+    is_part = bool(skipping.categories) or any(
+        getattr(options, name) != getattr(recorded, name) for name in SELECTION
+    )
+    answer, is_equal = _compare(record, path, own, own(found), is_part=is_part)
     print(answer)
     return (skipping.status or EQUAL) if is_equal else DIFFERENT
 
@@ -132,15 +141,33 @@ def _shown(value: object) -> str:
 
 
 def _compare(
-    record: Mapping[str, object], path: Path, rows: Sequence[ResultRow]
+    record: Mapping[str, object],
+    path: Path,
+    own: Callable[[Sequence[ResultRow]], list[ResultRow]],
+    rows: Sequence[ResultRow],
+    *,
+    is_part: bool,
 ) -> tuple[str, bool]:
-    """Return how results compare with the recorded results, and whether they are equal."""
+    """Return how results compare with the recorded results, and whether they are equal.
+
+    Args:
+        record: Content of ``run.json``.
+        path: The result folder of the record, or its ``run.json``.
+        own: Returns the rows that were asked for, without others in the same folder.
+        rows: The results.
+        is_part: Whether other rows were computed than those of the record.
+    """
     folder = path if path.is_dir() else path.parent
     if (folder / RESULTS_FILE).is_file():
-        found = compare_rows(read_rows(folder), rows)
+        found = compare_rows(own(read_rows(folder)), rows)
         return f"{found} in {folder / RESULTS_FILE}", found.is_equal
     if "results_digest" not in record:
         return f"nothing to compare with: no {RESULTS_FILE} in the folder of the record", True
     is_equal = record["results_digest"] == results_digest(rows)
+    if not is_equal and is_part:
+        return (
+            f"{numbered(len(rows), 'row')} cannot be compared: the record has only a digest of all "
+            f"its rows, and no {RESULTS_FILE} is next to it"
+        ), False
     verdict = "equal to" if is_equal else "different from"
-    return f"the {len(rows)} rows are {verdict} the recorded rows, by their digest", is_equal
+    return f"{len(rows)} rows are {verdict} the recorded ones, by their digest", is_equal

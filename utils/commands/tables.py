@@ -28,9 +28,10 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
     """Run the command."""
     given = _parse(arguments, epilog)
     records = [_read_run(folder) for folder in given.results]
-    rows = gather_rows([read_rows(folder) for folder in given.results], records, given.results)
+    parts = [read_rows(folder) for folder in given.results]
+    rows = gather_rows(parts, records, given.results)
     tables = all_tables(rows)
-    origin = "\n".join(dict.fromkeys(map(describe_run, records)))
+    origin = "\n".join(dict.fromkeys(map(describe_run, records, parts)))
     markdown = tables_text(rows, origin)
     folder = ResultFolder(given.path_result or given.results[0])
     folder.write_text(TABLES_FILE, markdown)
@@ -158,7 +159,7 @@ def _read_run(folder: Path) -> dict:
     path = folder / RUN_FILE
     record = read_run(folder)
     try:
-        describe_run(record)
+        describe_run(record, ())
         for model in ("", *record["weights_digest"]):
             _method(record, model)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -74,8 +74,8 @@ def evaluate(
     """
     # The nodes of Ray have the devices; the models here only describe the run.
     device = choose_device("cpu" if options.sweeps else options.device)
-    folder = ResultFolder(options.path_result)
     models = make_models(options, device, categories)
+    folder = ResultFolder(options.path_result)
     options = with_layers(options, models)
     if options.summary:
         print_summaries(models)
@@ -194,6 +194,8 @@ def _missing_tasks(
         if not missing:
             log.info("%s: finished by an earlier run", category.name)
             continue
+        if reason := run.missing_output(category):
+            log.info("%s: finished by an earlier run, computed again: %s", category.name, reason)
         log.info("%s: %s", category.name, category.describe())
         log.debug("%s: to compute: %s", category.name, describe_results(missing))
         log_remarks(category)
@@ -258,7 +260,6 @@ def _add_results(
             rows=tuple(m.row for group in results for one in group for m in one.measurements),
             # Curves and figures show the ensemble, if there is one.
             measurements=tuple(m for group in results for m in group[-1].measurements),
-            files=run.files_of(category.name),
             record=_describe_fits(run.options, list(models), category, results)
             | {"file_notes": notes}
             | ({"skipped_images": evaluated.skipped_images} if evaluated.skipped_images else {}),
@@ -281,6 +282,7 @@ def _add_results(
     if is_brief:
         last = results[-1][-1].measurements[-1].row
         log.info("%s (one of %d rows in %s)", log_line(last), num_rows, RESULTS_FILE)
+    run.add_files(category.name)
     return results if is_first else []
 
 

@@ -23,7 +23,7 @@ from utils.result_folder import ResultFolder
 from utils.results import ResultRow, Setting
 
 # Raised if the form of the files changes.
-FORMAT = 1
+FORMAT = 2
 # A file is larger only if it is not one of ours.
 MAX_BYTES = 1 << 30
 
@@ -35,21 +35,17 @@ FileState = tuple[int, int, str]
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of a category's test images that were drawn completely.
+    """The figures of a category's test images at one setting, drawn completely.
 
     Attributes:
-        flags: The flags that choose figures, by name.
-        views: The report's data, one for each setting, of the first seed.
-        seed: The first seed.
+        view: The report's data.
+        flags: The flags that chose the figures, by name.
+        seed: The seed of the results that they show.
     """
 
+    view: ReportView
     flags: Mapping[str, str]
-    views: tuple[ReportView, ...]
     seed: int
-
-    def is_like(self, other: "Figures") -> bool:
-        """Return whether both were drawn by the same flags, of the same seed."""
-        return (self.flags, self.seed) == (other.flags, other.seed)
 
 
 @dataclass(frozen=True)
@@ -63,9 +59,9 @@ class FinishedCategory:
         data: The state of each file, by its path.
         rows: The rows of all models.
         measurements: The measurements with drawn curves, including these curves.
-        figures: The figures; None if none were drawn.
+        figures: The figures, one for each setting with figures.
         files: Other outputs that are complete, trained models and saved maps, by path: the flags
-            that they depend on.
+            that they depend on and, for a model, its digest.
         record: The category's parts of ``run.json``, by key.
         skipped: The state of each image that was skipped; None for one that cannot be read.
     """
@@ -76,7 +72,7 @@ class FinishedCategory:
     data: Mapping[str, FileState]
     rows: tuple[ResultRow, ...]
     measurements: tuple[Measurement, ...]
-    figures: Figures | None = None
+    figures: tuple[Figures, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     record: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     skipped: Mapping[str, FileState | None] = field(default_factory=dict)
@@ -87,21 +83,15 @@ class FinishedCategory:
         return frozenset((row.setting, row.seed) for row in self.rows)
 
     def join(self, newer: "FinishedCategory") -> "FinishedCategory":
-        """Return the results of both; where both have the same row or file, those of ``newer``.
-
-        The figures of both are kept if they were drawn by the same flags, else those of ``newer``.
-        """
+        """Return the results of both; of the same row, setting's figures or file the newer."""
         rows = {row.key: row for row in (*self.rows, *newer.rows)}
         measurements = {m.row.key: m for m in (*self.measurements, *newer.measurements)}
-        figures = newer.figures or self.figures
-        if newer.figures and self.figures and newer.figures.is_like(self.figures):
-            views = {v.setting: v for v in (*self.figures.views, *newer.figures.views)}
-            figures = replace(newer.figures, views=tuple(views.values()))
+        figures = {one.view.setting: one for one in (*self.figures, *newer.figures)}
         return replace(
             newer,
             rows=tuple(rows.values()),
             measurements=tuple(measurements.values()),
-            figures=figures,
+            figures=tuple(figures.values()),
             files={**self.files, **newer.files},
             record={
                 key: {**self.record.get(key, {}), **newer.record.get(key, {})}

@@ -1,6 +1,7 @@
 """The figures of a run: score distributions, curves and, by `Drawing`, those of the test images."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -88,20 +89,39 @@ def draw_curves(
 
     images, pixels = _curves(measurements, _roc)
     roc = draw_roc_curves(images, pixels, title=title)
-    means = f"rim{per_mille(_mean(images))}_rpm{per_mille(_mean(pixels))}"
-    paths = [write_image(folder, f"roc-curve_{tag}_{means}.png", roc)]
+    means = f"{per_mille(_mean(images))}_rpm{per_mille(_mean(pixels))}"
+    paths = [_replace_curves(folder, f"roc-curve_{tag}_rim", means, roc)]
     write_image(folder, "roc_curve.png", roc)
 
     images, pixels = _curves(measurements, _precision_recall)
     figure = draw_precision_recall_curves(images, pixels, title=title)
-    means = f"aim{per_mille(_mean(images))}_apm{per_mille(_mean(pixels))}"
-    paths.append(write_image(folder, f"pr-curve_{tag}_{means}.png", figure))
+    means = f"{per_mille(_mean(images))}_apm{per_mille(_mean(pixels))}"
+    paths.append(_replace_curves(folder, f"pr-curve_{tag}_aim", means, figure))
 
     _, pixels = _curves(measurements, _per_region)
     figure = draw_pro_curves(pixels, fpr_limit=aupro_limit, title=title)
-    name = f"pro-curve_{tag}_prm{per_mille(_mean(pixels))}.png"
-    paths.append(write_image(folder, name, figure))
+    means = per_mille(_mean(pixels))
+    paths.append(_replace_curves(folder, f"pro-curve_{tag}_prm", means, figure))
     return [(curve, path.name) for curve, path in zip(CURVES, paths, strict=True)]
+
+
+def _replace_curves(folder: ResultFolder, start: str, means: str, figure: np.ndarray) -> Path:
+    """Write a figure of curves; remove those of fewer categories, which have other means.
+
+    Args:
+        folder: The folder of the figures.
+        start: Start of the file name, which tells the setting.
+        means: The rest of the name: the means of the curves.
+        figure: (H, W, 3) uint8.
+
+    Returns:
+        The file.
+    """
+    written = write_image(folder, f"{start}{means}.png", figure)
+    for path in folder.path.glob(f"{start}*.png"):
+        if path != written:
+            path.unlink()
+    return written
 
 
 def _roc(metrics: Metrics) -> Curve:

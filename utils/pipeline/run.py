@@ -2,13 +2,15 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
 from datasets.base import Category
 from patchcore import PatchCore
+from patchcore.errors import PatchCoreError
+from patchcore.record import read_record
 from patchcore.version import RESULTS_VERSION
 from utils.machine import now
 from utils.options.evaluate import EvaluateOptions
@@ -135,7 +137,7 @@ class Run:
             )
             reason = next(filter(None, differences), "")
         if reason or not found:
-            self.folder.move_earlier_run(reason=reason)
+            self.folder.move_earlier_run(reason=reason or "it has no finished category")
             return
         self.results = found
         for one in found.values():
@@ -150,9 +152,18 @@ class Run:
     def missing(self, category: Category) -> list[tuple[Setting, int]]:
         """Return the settings and seeds of a category that this run has to compute."""
         wanted, found = wanted_results(self.options), self.results.get(category.name)
-        if found is None or not self._has_outputs(found):
+        if found is None or self.missing_output(category):
             return wanted
         return [one for one in wanted if one not in found.done]
+
+    def missing_output(self, category: Category) -> str:
+        """Return why outputs of finished results are made again; empty if none is missing."""
+        found = self.results.get(category.name)
+        if found is None:
+            return ""
+        wanted = [one for one in wanted_results(self.options) if one in found.done]
+        reasons = (*self._missing_figures(found, wanted), *self._missing_files(found, wanted))
+        return next(iter(reasons), "")
 
     @property
     def figure_flags(self) -> dict[str, str]:
@@ -174,12 +185,11 @@ class Run:
     @property
     def views(self) -> list[ReportView]:
         """The test images in the report, of the first seed."""
-        seed = self.options.seed[0]
         return [
-            view
+            figures.view
             for one in self.ordered
-            if one.figures is not None and one.figures.seed == seed
-            for view in sorted(one.figures.views, key=lambda view: view.setting.order)
+            for figures in sorted(one.figures, key=lambda figures: figures.view.setting.order)
+            if figures.seed == self.options.seed[0]
         ]
 
     def settings_drawn(self) -> list[Setting]:
@@ -205,9 +215,16 @@ class Run:
 
     def add_figures(self, category: str, views: Sequence[ReportView]) -> None:
         """Add the figures of a category that are drawn now."""
-        figures = Figures(self.figure_flags, tuple(views), self.options.seed[0])
-        found = self.results[category]
+        found, seed = self.results[category], self.options.seed[0]
+        figures = tuple(Figures(view, self.figure_flags, seed) for view in views)
         self.results[category] = found.join(replace(found, figures=figures))
+
+    def add_files(self, category: str) -> None:
+        """Add the models and maps of a category that are complete now."""
+        wanted = wanted_results(self.options)
+        files = {path: _state(path, flags) for path, flags in self.files_of(category, wanted)}
+        found = self.results[category]
+        self.results[category] = found.join(replace(found, files=files))
 
     def keep(self, finished: FinishedCategory) -> None:
         """Write a category for later runs, after all its outputs are complete."""
@@ -236,50 +253,68 @@ class Run:
     def _write_tables(self) -> None:
         rows = self.rows
         self.folder.write_rows(rows)
-        self.folder.write_text(TABLES_FILE, tables_text(rows, describe_run(self.record)))
+        self.folder.write_text(TABLES_FILE, tables_text(rows, describe_run(self.record, rows)))
 
     def _record(self, finished: FinishedCategory) -> None:
         for key in CATEGORY_RECORDS:
             if key in finished.record:
                 self.record.setdefault(key, {})[finished.category] = finished.record[key]
 
-    def _has_outputs(self, found: FinishedCategory) -> bool:
-        """Return whether all figures and files that this run asks for exist."""
-        figures, files = found.figures, self.files_of(found.category)
-        has_figures = self.options.pictures == "none" or (
-            figures is not None
-            and figures.flags == self.figure_flags
-            and figures.seed == self.options.seed[0]
-            and {setting for setting, _ in wanted_results(self.options)}
-            <= {view.setting for view in figures.views}
-        )
-        return has_figures and all(
-            found.files.get(path) == content and Path(path).exists()
-            for path, content in files.items()
-        )
+    def _missing_figures(
+        self, found: FinishedCategory, wanted: Sequence[tuple[Setting, int]]
+    ) -> Iterator[str]:
+        """Yield what is missing of the figures that this run asks for."""
+        drawn, seed = {one.view.setting: one for one in found.figures}, self.options.seed[0]
+        if self.options.pictures == "none":
+            return
+        for setting in dict.fromkeys(setting for setting, _ in wanted):
+            figures = drawn.get(setting)
+            if figures is None or figures.seed != seed:
+                yield f"the figures of {setting}, seed {seed} are missing"
+            else:
+                for name, now in self.figure_flags.items():
+                    if figures.flags[name] != now:
+                        yield f"{name} of the figures is {now}, was {figures.flags[name]}"
 
-    def files_of(self, category: str) -> dict[str, str]:
-        """Return the trained models and maps of a category, and the flags that they depend on."""
-        options, found = self.options, {}
+    def _missing_files(
+        self, found: FinishedCategory, wanted: Sequence[tuple[Setting, int]]
+    ) -> Iterator[str]:
+        """Yield what is missing of the models and maps that this run asks for."""
+        for path, flags in self.files_of(found.category, wanted):
+            if path not in found.files or not Path(path).exists():
+                yield f"{path} is missing"
+            elif found.files[path] != _state(path, flags):
+                yield f"{path} was made with other flags or by another run"
+
+    def files_of(
+        self, category: str, wanted: Sequence[tuple[Setting, int]]
+    ) -> Iterator[tuple[str, str]]:
+        """Yield the trained models and maps of a category, each with its flags.
+
+        Args:
+            category: Name of the category.
+            wanted: The settings and seeds.
+        """
+        options = self.options
         if options.saves_models:
-            content = ", ".join(f"{name} {getattr(options, name)}" for name in MODEL_FLAGS)
-            found |= {
-                str(folder): content
-                for name in self.models
-                for folder in [
-                    model_folder(
-                        options.path_trained, category, name, one.percentage, options.k, one.shots
-                    )
-                    for one, _ in wanted_results(options)
-                ]
-            }
+            flags = ", ".join(f"{name} {getattr(options, name)}" for name in MODEL_FLAGS)
+            settings = dict.fromkeys(setting for setting, _ in wanted)
+            for model, one in product(self.models, settings):
+                setting = one.percentage, options.k, one.shots
+                yield str(model_folder(options.path_trained, category, model, *setting)), flags
         if options.save_maps:
             models = [*self.models, ENSEMBLE] if len(self.models) > 1 else self.models
-            found |= {
-                str(self.folder.path / maps_name(category, model, setting, options.k, seed)): ""
-                for model, (setting, seed) in product(models, wanted_results(options))
-            }
-        return found
+            for model, (setting, seed) in product(models, wanted):
+                name = maps_name(category, model, setting, options.k, seed)
+                yield str(self.folder.path / name), ""
+
+
+def _state(path: str, flags: str) -> str:
+    """Return the flags that a file or model depends on, and a model's digest."""
+    try:
+        return f"{flags}, digest {read_record(Path(path))['digest']}" if flags else ""
+    except PatchCoreError:  # it is missing or damaged
+        return ""
 
 
 def maps_name(category: str, model: str, setting: Setting, k: int, seed: int) -> str:

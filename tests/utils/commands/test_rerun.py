@@ -2,12 +2,21 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 import main
-from tests.support import QUICK_NETWORK, call, evaluate, make_data, read_run, read_table
+from tests.support import (
+    QUICK_NETWORK,
+    call,
+    evaluate,
+    make_data,
+    read_run,
+    read_table,
+    truncate,
+)
 from utils import run_record
 from utils.results import measured, read_rows, results_digest
 
@@ -58,7 +67,7 @@ def rerun(tmp_path, capsys):
 
 def test_a_repeated_run_has_the_same_rows(recorded, rerun, tmp_path, caplog):
     answer = rerun(recorded / "run.json", status=0)
-    assert answer == f"all 2 rows are equal to the recorded ones in {recorded / 'results.csv'}"
+    assert answer == f"2 of 2 rows are equal to the recorded ones in {recorded / 'results.csv'}"
     before, after = (read_run(where)["options"] for where in (recorded, tmp_path / "new"))
     assert {k for k in after if before[k] != after[k]} == {"path_result"}
     rows = [list(map(measured, read_rows(where))) for where in (recorded, tmp_path / "new")]
@@ -68,7 +77,7 @@ def test_a_repeated_run_has_the_same_rows(recorded, rerun, tmp_path, caplog):
 
 def test_the_record_alone_is_compared_by_its_digest(folder, rerun):
     (folder / "results.csv").unlink()
-    assert rerun(folder, status=0) == "the 2 rows are equal to the recorded rows, by their digest"
+    assert rerun(folder, status=0) == "2 rows are equal to the recorded ones, by their digest"
     assert read_run(folder)["results_digest"] == results_digest(read_rows(folder.parent / "new"))
 
 
@@ -76,7 +85,10 @@ def test_flags_override_and_are_reported(folder, rerun, tmp_path, caplog):
     (folder / "results.csv").unlink()
     flags = ("--sigma", "5", "--percentage_coreset", "0.05", "--categories", "gadget")
     answer = rerun(folder, *flags, status=1)
-    assert answer == "the 1 rows are different from the recorded rows, by their digest"
+    assert answer == (
+        "1 row cannot be compared: the record has only a digest of all its rows, and no "
+        "results.csv is next to it"
+    )
     assert "--sigma is 5.0, recorded is 2.0" in caplog.text
     assert "--categories is gadget, recorded is widget" in caplog.text
     (row,) = read_table(tmp_path / "new")
@@ -91,9 +103,43 @@ def test_a_difference_is_reported_with_its_size(folder, rerun):
     path.write_text("\n".join([*lines[:1], lines[1].replace(name, "0.25"), *lines[2:]]) + "\n")
     answer = rerun(folder, status=1)
     assert answer.startswith(
-        f"1 rows are equal to the recorded ones, 1 differ, by {first - 0.25:.3g} at most "
+        f"1 of 2 rows are equal to the recorded ones, 1 different, by {first - 0.25:.3g} at most "
         f"(pixel_auroc of widget, {QUICK_NETWORK}, 5 %, seed 3)"
     )
+
+
+def test_other_settings_are_different_by_their_digest(folder, rerun):
+    (folder / "results.csv").unlink()
+    answer = rerun(folder, "--sigma", "5", status=1)
+    assert answer == "2 rows are different from the recorded ones, by their digest"
+
+
+def test_fewer_rows_on_purpose_are_no_difference(folder, rerun):
+    answer = rerun(folder, "--percentage_coreset", "0.05", status=0)
+    assert answer.startswith("1 of 1 rows are equal to the recorded ones in ")
+
+
+@pytest.fixture
+def broken(data, tmp_path) -> Path:
+    """Return a copy of the data in which the images of gadget are damaged."""
+    root = Path(shutil.copytree(data, tmp_path / "broken"))
+    for path in root.glob("gadget/train/*/*"):
+        truncate(path)
+    return root
+
+
+@pytest.mark.parametrize("has_rows", [True, False])
+def test_a_category_that_is_skipped_is_counted(data, broken, rerun, tmp_path, has_rows):
+    folder = evaluate(data, tmp_path / "both")
+    if not has_rows:
+        (folder / "results.csv").unlink()
+    change(folder, path_data=str(broken), on_error="skip")
+    answer = rerun(folder, status=3 if has_rows else 1)
+    if has_rows:
+        beginning = "1 of 1 rows are equal to the recorded ones, 1 recorded but not repeated in "
+        assert answer.startswith(beginning)
+    else:
+        assert answer.startswith("1 row cannot be compared: the record has only a digest")
 
 
 def test_a_protocol_is_no_change_of_a_run(folder, rerun):

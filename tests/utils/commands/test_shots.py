@@ -155,7 +155,7 @@ def test_full_and_few_shot_runs_are_joined_by_tables(few, full, tmp_path, capsys
     text = capsys.readouterr().out.partition("### Image AUROC (%)")[2].partition("###")[0]
     found = [line.split(" | ")[:2] for line in text.splitlines()[4:] if line]
     assert found == [[n, s] for s in ("1", "2", "9", "all") for n in ("| widget", "| **Average**")]
-    assert "shots 9 1 2 1; protocol" in (tmp_path / "tables.md").read_text()
+    assert "shots 1 2 9; protocol" in (tmp_path / "tables.md").read_text()
     latex = (tmp_path / "tables.tex").read_text()
     assert latex.count("widget & 1 & ") == latex.count("widget & all & ") > 1
 
