@@ -66,10 +66,18 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
 
 def _by_category(path: Path, listed: Rows) -> dict[str, list[dict[str, str]]]:
     rows: dict[str, list[dict[str, str]]] = {}
+    texts: dict[str, str] = {}  # what the list calls each category
     for row in listed.rows:
         if not row["path"]:
             raise DatasetError(f"expected a path in each line of {path}, found a line without")
-        rows.setdefault(as_name(row.get("category") or path.stem), []).append(row)
+        text = (row.get("category") or path.stem).strip()
+        name = as_name(text)
+        if texts.setdefault(name, text) != text:
+            raise DatasetError(
+                f"expected categories with different file names, found {texts[name]!r} and "
+                f"{text!r} in {path}, both {name!r} as a file name: rename one"
+            )
+        rows.setdefault(name, []).append(row)
     if not rows:
         raise DatasetError(f"expected images in the lines of {path}, found none (--path_data)")
     return rows

@@ -32,6 +32,9 @@ SIZES = {
 DEEP_PNM = re.compile(
     rb"P[2356]\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*(\d+)"
 )
+# Cards of a FITS file that Pillow ignores: other values than no offset and no scale.
+SCALED_FITS = re.compile(rb"(?:BZERO   = +(?!0(?:\.0*)? )|BSCALE  = +(?!1(?:\.0*)? ))\S")
+FITS_HEADER_BYTES = 100 * 2880
 OPENCV, PILLOW = "OpenCV", "Pillow"
 ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 # No format declares longer sides; their product may not fit a float.
@@ -106,6 +109,11 @@ def read_header(file: BinaryIO) -> Header:
     name = "" if found is None else found.name
     if name in UNSUPPORTED:
         raise HeaderError(f"{name} is not supported by this Pillow and OpenCV")
+    if name == "FITS":
+        cards = file.read(FITS_HEADER_BYTES).partition(b"END".ljust(80))[0]
+        if SCALED_FITS.search(cards):
+            raise HeaderError("FITS with BZERO or BSCALE, which Pillow ignores: convert it to TIFF")
+        file.seek(0)
     if name == "TIFF":
         return _read_tiff(file)
     if name in SIZES and (match := SIZES[name].match(head)):

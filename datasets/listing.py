@@ -5,6 +5,7 @@ Only files with an unusual ending are opened, to see whether they are images.
 
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -164,9 +165,14 @@ def has_images(path: Path) -> bool:
     return path.is_dir() and any(is_image(file) for file in path.iterdir() if not file.is_dir())
 
 
+def stem_of(file: Path) -> str:
+    """Return the stem in composed Unicode: macOS writes a letter and its accent apart."""
+    return unicodedata.normalize("NFC", file.stem)
+
+
 def index_masks(files: Iterable[Path]) -> dict[str, Path]:
     """Return mask files by their stems."""
-    return {file.stem: file for file in files}
+    return {stem_of(file): file for file in files}
 
 
 def find_mask(stem: str, masks: dict[str, Path]) -> Path | None:
@@ -190,7 +196,7 @@ def split_masks(files: Iterable[Path]) -> tuple[list[Path], dict[Path, Path]]:
     files = list(files)
     by_stem: dict[str, list[Path]] = {}
     for file in files:
-        by_stem.setdefault(file.stem, []).append(file)
+        by_stem.setdefault(stem_of(file), []).append(file)
     masks: dict[Path, Path] = {}
     for file in files:
         image = _image_of(file, by_stem)
@@ -205,7 +211,7 @@ def _image_of(file: Path, by_stem: Mapping[str, list[Path]]) -> Path | None:
     for ending in filter(None, MASK_ENDINGS):
         if not file.stem.endswith(ending):
             continue
-        images = by_stem.get(file.stem.removesuffix(ending), [])
+        images = by_stem.get(stem_of(file).removesuffix(ending), [])
         images = [image for image in images if image.parent == file.parent] or images
         if len(images) > 1:
             raise DatasetError(

@@ -27,6 +27,7 @@ from datasets.listing import (
     list_files,
     list_folders,
     split_masks,
+    stem_of,
 )
 from datasets.type_folders import Found, leave_out
 
@@ -169,7 +170,7 @@ def _read_defective(folders: _Folders) -> Found:
         entries = []
         for file in images:
             kind = file.parent.relative_to(folders.root).parts
-            mask = beside.get(file) or _find_mask(file.stem, kind, indexed)
+            mask = beside.get(file) or _find_mask(stem_of(file), kind, indexed)
             if mask in used:
                 raise DatasetError(
                     f"expected a mask of its own for each image, found {mask} for {used[mask]} and "
@@ -205,7 +206,7 @@ def _index(drawn: Mapping[Path, tuple[Path, ...]], places: Mapping[Path, tuple[s
     for folder, files in drawn.items():
         for file in files:
             parts = (*places[folder], *file.parent.relative_to(folder).parts)
-            other = indexed.setdefault(parts, {}).setdefault(file.stem, file)
+            other = indexed.setdefault(parts, {}).setdefault(stem_of(file), file)
             if other != file:
                 raise DatasetError(
                     f"expected one mask of each image, found {other} and {file} (--mask_dir)"
@@ -226,6 +227,12 @@ def _find_mask(stem: str, kind: tuple[str, ...], indexed: Masks) -> Path | None:
 def _categories(path: Path, options: ReadOptions) -> dict[str, Path]:
     """Return the folders of the categories by name."""
     if not _is_category(path, options):
+        if drawn := next(filter(_has_masks, list_folders(path)), None):
+            raise DatasetError(
+                f"expected folders of categories in {path}, found masks in {drawn}: put good and "
+                f"defective images into folders of their own ({path}/good, {path}/<defect type>), "
+                "or list the images in a CSV file (path,label,mask,split)"
+            )
         return _subcategories(path, options)
     is_named = bool(options.normal_dir or options.abnormal_dir)
     for folder in [] if is_named else _type_folders(path, options):
@@ -240,7 +247,17 @@ def _categories(path: Path, options: ReadOptions) -> dict[str, Path]:
 
 def _subcategories(path: Path, options: ReadOptions) -> dict[str, Path]:
     named = [folder for folder in list_folders(path) if not is_defective_name(folder.name)]
-    return {folder.name: folder for folder in named if _is_category(folder, options)}
+    return {
+        folder.name: folder
+        for folder in named
+        if _is_category(folder, options) and not _has_masks(folder)
+    }
+
+
+def _has_masks(folder: Path) -> bool:
+    """Return whether a folder next to categories holds masks, by its name, and is no category."""
+    is_category = bool(_good_folders(folder, ReadOptions()))
+    return is_mask_name(folder.name) and not is_category and bool(images_below(folder))
 
 
 def _is_category(folder: Path, options: ReadOptions) -> bool:

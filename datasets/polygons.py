@@ -14,6 +14,8 @@ UPRIGHT_SHAPES = (
     "not, remove the EXIF orientation"
 )
 
+OUTSIDE_SHAPES = "shapes that lie outside their image, left out; remove or move them"
+
 
 def read_shapes(
     mask: MaskShapes, image: ImageFile, size: tuple[int, int], notes: Notes
@@ -41,13 +43,17 @@ def read_shapes(
     # Of other sizes than this, only the upright image fits.
     if orientation != 1 and (not stated or size[0] == size[1] or orientation < 5):
         notes.add(UPRIGHT_SHAPES, image.path)
-    return draw_mask(mask, size)
+    drawn = draw_mask(mask, size)
+    if any(_is_outside(shape, size) for shape in mask.shapes):
+        notes.add(OUTSIDE_SHAPES, image.path)
+    return drawn
 
 
 def draw_mask(mask: MaskShapes, size: tuple[int, int]) -> np.ndarray:
     """Return the mask (H, W) bool of an image: pixels with their centre in any of the shapes.
 
-    A shape too thin to cover a centre marks the pixels of its corners, so that no defect is lost.
+    A shape too thin to cover a centre marks the pixels of its corners, so that no defect is lost;
+    corners beyond the image count at its border. A shape outside the image marks nothing.
 
     Args:
         mask: The shapes.
@@ -100,7 +106,7 @@ def _in_polygon(polygon: Polygon, size: tuple[int, int]) -> np.ndarray:
         columns = np.clip(np.ceil(at - 0.5), 0, width).astype(int)
         for start, stop in columns.reshape(-1, 2):
             inside[row, start:stop] = True
-    return inside if inside.any() else _at_points(points, size)
+    return inside if inside.any() or _is_outside(polygon, size) else _at_points(points, size)
 
 
 def _in_ellipse(ellipse: Ellipse, size: tuple[int, int]) -> np.ndarray:
@@ -109,7 +115,21 @@ def _in_ellipse(ellipse: Ellipse, size: tuple[int, int]) -> np.ndarray:
     x, y = _finite(ellipse.centre)
     horizontal, vertical = np.maximum(_finite(ellipse.radii), 1e-9)
     inside = ((columns + 0.5 - x) / horizontal) ** 2 + ((rows + 0.5 - y) / vertical) ** 2 <= 1
-    return inside if inside.any() else _at_points(np.array([ellipse.centre]), size)
+    if inside.any() or _is_outside(ellipse, size):
+        return inside
+    return _at_points(np.array([ellipse.centre]), size)
+
+
+def _is_outside(shape: Polygon | Ellipse | RunLengths, size: tuple[int, int]) -> bool:
+    """Return whether the box around a shape lies beyond one side of the image (H, W)."""
+    if isinstance(shape, RunLengths):
+        return False
+    if isinstance(shape, Ellipse):
+        centre, radii = _finite(shape.centre), _finite(shape.radii)
+        corners = np.array([centre - radii, centre + radii])
+    else:
+        corners = _finite(shape.points)
+    return bool((corners.max(axis=0) < 0).any() or (corners.min(axis=0) > size[::-1]).any())
 
 
 def _at_points(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -14,6 +14,7 @@ from datasets.listing import (
     is_good_name,
     list_files,
     list_folders,
+    stem_of,
 )
 
 INNER = "images in folders that are too deep for this layout"
@@ -141,7 +142,7 @@ def _read_type(folder: Path, split: str, images: Path, masks: Path | None = None
     several = {subfolder.name: list_files(subfolder).images for subfolder in list_folders(masks)}
     entries = []
     for file in listing.images:
-        mask = find_mask(file.stem, single)
+        mask = find_mask(stem_of(file), single)
         paths = several.get(file.stem) or (() if mask is None else (mask,))
         if not paths:
             raise DatasetError(

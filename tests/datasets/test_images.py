@@ -334,6 +334,14 @@ class TestSize:
         np.testing.assert_array_equal(image[:, :, 1], strip)
 
 
+def fits(**scaling: str) -> bytes:
+    """Return a FITS file of 20x30 zeros of 16 bits, with more cards."""
+    cards = {"SIMPLE": "T", "BITPIX": 16, "NAXIS": 2, "NAXIS1": 30, "NAXIS2": 20}
+    cards |= {f"CARD{number}": number for number in range(20)} | scaling
+    header = "".join(f"{name:8}= {value:>20}".ljust(80) for name, value in cards.items())
+    return f"{header}{'END':80}".ljust(2880).encode() + bytes(2880)
+
+
 class TestTrueReason:
     @pytest.mark.parametrize(
         ("data", "reason"),
@@ -345,6 +353,8 @@ class TestTrueReason:
             (b"hello", "no known image format"),
             # Beginnings like those of formats that have their own pattern of a size.
             (b"PF\n640 480\n", "no known image format"),
+            (fits(BZERO="32768.0"), "FITS with BZERO or BSCALE, which Pillow ignores: convert"),
+            (fits(BSCALE="0.5", BZERO="0"), "FITS with BZERO or BSCALE"),
             (b"Pf 12 34 x", "no known image format"),
             (b"P7\nx\nWIDTH 3\nHEIGHT 4\n", "no known image format"),
             (b"#?x\n-Y 3 +X 4\n", "no known image format"),
@@ -445,6 +455,10 @@ class TestDepth:
         data = f"{header:2880}".encode() + values[::-1].astype(">u2").tobytes()  # from the bottom
         (path := tmp_path / "i.fits").write_bytes(data)
         np.testing.assert_array_equal(read_image(path, self.BITS_12), _colours(values >> 4))
+
+    def test_of_a_fits_file_without_an_offset_and_a_scale(self, tmp_path):
+        (path := tmp_path / "i.fits").write_bytes(fits(BZERO="0", BSCALE="1.000"))
+        assert read_image(path).shape == (20, 30, 3)
 
     def test_values_beyond_the_range_are_clipped_and_noted(self, tmp_path):
         path = write_image(tmp_path / "i.png", self.VALUES)

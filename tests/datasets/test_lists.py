@@ -101,6 +101,10 @@ class TestCsv:
             ("path\ngone.png\n", r"expected .*gone.png, which .*list.csv lists, found none"),
             ("path,label,mask\nb.png,bad,gone.png\n", r"expected .*gone.png, which"),
             ("path\n0.png\n0.png\n", r"expected each image once, found .*0.png twice"),
+            (
+                "path,category\n0.png,a/b\n1.png,a_b\n",
+                r"categories with different file names, found 'a/b' and 'a_b' in .*list.csv, both",
+            ),
             ("path,split\n0.png,tst\n", r"expected the split .*, found 'tst' in .*list.csv"),
         ],
     )

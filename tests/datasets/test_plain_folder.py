@@ -1,6 +1,7 @@
 """Folders of one's own, with the names that people give."""
 
 import shutil
+import unicodedata
 
 import pytest
 
@@ -296,3 +297,33 @@ def test_a_mask_file_is_one_path(root):
     touch(root, "masks/a.png")
     (sample,) = [s for s in read(root).test if s.path.name == "a.png"]
     assert sample.mask == MaskFiles((root / "masks/a.png",))
+
+
+def test_only_images_and_masks_are_no_categories(tmp_path):
+    root = touch(tmp_path / "nut", "images/a.png", "images/b.png", "masks/a.png")
+    with pytest.raises(DatasetError, match=rf"found masks in {root}/masks: put good and defective"):
+        open_dataset(root).find_categories()
+    category = read(root, normal_dir="images")
+    assert len(category.train) + len(category.test) == 2
+
+
+def test_a_category_may_be_called_like_masks(tmp_path):
+    root = touch(
+        tmp_path / "data", *(f"{name}/good/{n}.png" for name in ("gt", "nut") for n in "01")
+    )
+    assert open_dataset(root).find_categories() == ["gt", "nut"]
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+@pytest.mark.parametrize("layout", ["folder", "beside", "mvtec"])
+def test_masks_are_found_whatever_the_form_of_an_accent(tmp_path, layout, forms):
+    image, mask = (unicodedata.normalize(form, "gr\xfcn") for form in forms)
+    root = tmp_path / "nut"
+    good = ("train/good/0.png", "test/good/0.png") if layout == "mvtec" else ("good/0.png",) * 2
+    touch(root, *good, good[0].replace("0", "1"))
+    folder = "test/" if layout == "mvtec" else ""
+    masks_in = "dent" if layout == "beside" else "ground_truth/dent"
+    touch(root, f"{folder}dent/{image}.png", f"{masks_in}/{mask}_mask.png")
+    category = open_dataset(root).read_category("nut")
+    (found,) = (sample.mask for sample in category.test if sample.is_defective)
+    assert found.paths == (root / masks_in / f"{mask}_mask.png",)

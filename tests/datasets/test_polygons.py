@@ -9,7 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.base import DatasetError, Ellipse, MaskShapes, Polygon, RunLengths
-from datasets.polygons import draw_mask
+from datasets.decoding import ImageFile
+from datasets.depth import Decoding
+from datasets.notes import Notes
+from datasets.polygons import draw_mask, read_shapes
+from tests.support import write_image
 
 SOURCE = Path("shapes.json")
 
@@ -36,6 +40,8 @@ def test_a_polygon_is_the_pixels_with_their_centres_inside(points):
     fast = draw(Polygon(tuple(points)))
     if slow.any():
         np.testing.assert_array_equal(fast, slow)
+    elif (np.max(points, 0) < 0).any() or (np.min(points, 0) > (16, 12)).any():
+        assert not fast.any()
     else:
         assert 1 <= fast.sum() <= len(points)
 
@@ -55,7 +61,28 @@ def test_a_shape_without_a_centre_marks_its_corners():
     assert thin[3, 2]
     assert thin[3, 9]
     assert thin.sum() == 2
-    assert np.argwhere(draw(Ellipse((40.0, 3.0), (0.1, 0.1)))).tolist() == [[3, 15]]
+    assert np.argwhere(draw(Ellipse((15.99, 3.0), (0.1, 0.1)))).tolist() == [[3, 15]]
+    # Corners beyond the image count at its border, also on the border itself.
+    beyond = draw(Polygon(((-5.0, 3.1), (20.0, 3.1), (20.0, 3.2), (-5.0, 3.2))))
+    assert np.argwhere(beyond).tolist() == [[3, 0], [3, 15]]
+    assert np.argwhere(draw(Polygon(((16, 12), (16, 12), (16, 12))))).tolist() == [[11, 15]]
+
+
+@pytest.mark.parametrize(("x", "y"), [(20, 3), (-9, 3), (5, 30), (5, -9)])
+def test_a_shape_outside_the_image_marks_nothing_and_is_reported(tmp_path, x, y):
+    box = Polygon(((x, y), (x + 2, y), (x + 2, y + 2), (x, y + 2)))
+    inside = Polygon(((3, 2), (7, 2), (7, 5), (3, 5)))
+    for outside in (box, Ellipse((x + 1, y + 1), (1, 1))):
+        assert not draw(outside).any()
+        np.testing.assert_array_equal(draw(inside, outside), draw(inside))
+    path = write_image(tmp_path / "a.png", np.zeros((12, 16, 3), np.uint8))
+    image = ImageFile(path, "an image", Decoding())
+    notes = Notes()
+    read_shapes(MaskShapes(SOURCE, (inside, box)), image, (12, 16), notes)
+    (note,) = notes.all()
+    assert str(note).startswith("1 file: shapes that lie outside their image, left out; ")
+    read_shapes(MaskShapes(SOURCE, (inside,)), image, (12, 16), notes := Notes())
+    assert notes.all() == []
 
 
 def test_an_ellipse():
