@@ -27,6 +27,8 @@ from utils.pipeline import explanations
 from utils.pipeline.category_view import ImageFigures
 from utils.pipeline.drawing import Drawing
 from utils.pipeline.explanations import read_training_image
+from utils.plots.explanation import CROP_SIDE, GAP, IMAGE_SIDE, LINE_WIDTH
+from utils.plots.panel_grid import MARGIN
 from utils.result_folder import ResultFolder
 
 FLAGS = "--pictures all --percentage_coreset 0.1 --augment vertical --k 2"
@@ -122,8 +124,9 @@ def test_a_training_image_that_is_gone_costs_only_its_whole_picture(data, tmp_pa
     read_training_image.cache_clear()
     pictures = list(result.glob("explanation_*.png"))
     assert len(pictures) == len(TEST_TYPES) * NUM_TEST_PER_TYPE
-    # Two crops a row instead of two crops and two whole images.
-    assert {cv2.imread(str(path)).shape[1] for path in pictures} == {1240}
+    # The crops of the patch and of its two neighbours, without whole training images.
+    width = 2 * MARGIN + IMAGE_SIDE + LINE_WIDTH + 3 * CROP_SIDE + 2 * GAP
+    assert {cv2.imread(str(path)).shape[1] for path in pictures} == {width}
 
 
 def test_an_earlier_runs_page_moves_with_its_pictures(here, data, tmp_path):
