@@ -656,6 +656,13 @@ class TestEveryTensor:
             assert axes == tensor.ndim, name
             assert str(tensor.dtype).removeprefix("torch.") in dtypes.split(" or "), name
 
+    def test_features_of_images_are_one_for_each_version_of_an_image(self, full_folder, tmp_path):
+        changed = shutil.copytree(full_folder, tmp_path / "model")
+        features = load_file(changed / "model.safetensors")["image_features"]
+        change_tensors(changed, image_features=features[:-1])
+        with pytest.raises(PatchCoreError, match=rf"image_features \({len(features)}, .*found \(6"):
+            PatchCore.load(changed)
+
     def test_numbers_of_joined_images_are_checked(self, full_folder, tmp_path):
         changed = shutil.copytree(full_folder, tmp_path / "model")
         numbers = load_file(changed / "model.safetensors")["joined_numbers"]
