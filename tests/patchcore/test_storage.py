@@ -344,7 +344,7 @@ class TestRefusals:
         fitted.save(folder, dtype="float16")
         (left,) = folder.parent.glob(".one.*.former")
         assert (left / "notes.txt").read_text() == "line 3"
-        assert f"files of the former one are left in {left}: Permission denied" in caplog.text
+        assert f"files of the former folder are left in {left}: Permission denied" in caplog.text
         PatchCore.load(folder)
 
     def test_a_crash_while_writing_keeps_the_former_model(self, fitted, folder, monkeypatch):
