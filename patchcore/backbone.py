@@ -17,8 +17,8 @@ from patchcore.final_norm import find_norm
 from patchcore.layout import LayerLayout, Layout
 from patchcore.network_input import NetworkInput
 from patchcore.patch_grid import nearest_sizes
-from patchcore.precision import torch_defaults
 from patchcore.reader import LayerReader, try_out
+from patchcore.torch_state import torch_defaults
 
 log = logging.getLogger(__name__)
 

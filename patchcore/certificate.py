@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from patchcore.greedy import Greedy
-from patchcore.precision import float32_products
 from patchcore.shards import Shards, squared_norms
+from patchcore.torch_state import float32_products
 
 
 class Coverage(NamedTuple):

@@ -16,8 +16,8 @@ from patchcore.greedy import (
     select_greedily,
     select_group,
 )
-from patchcore.precision import float32_products
 from patchcore.shards import LocalShards, Shards, squared_norms
+from patchcore.torch_state import float32_products
 
 # Length to which the paper's reference code projects embeddings before it selects.
 PROJECTION_DIM = 128

@@ -11,11 +11,12 @@ from patchcore.augment import changed, versions_of
 from patchcore.backbone import Backbone
 from patchcore.errors import PatchCoreError
 from patchcore.patch_embedding import make_embedding
-from patchcore.precision import PRECISIONS, float32_products, torch_defaults, warn_if_emulated
+from patchcore.precision import PRECISIONS, warn_if_emulated
 from patchcore.preprocess import Preprocess
 from patchcore.scales import Scales
 from patchcore.settings import BACKBONE, PER_LAYER, Settings
 from patchcore.tiling import Tiling
+from patchcore.torch_state import float32_products, torch_defaults
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from patchcore.memory_bank import Coreset, MemoryBank
 from patchcore.observer import NO_OBSERVER
 from patchcore.origins import EmbeddingOrder, Origins, numbered_names
 from patchcore.passes import ImageReader, LocalPatches, PatchCropper, TrainingImages
-from patchcore.precision import torch_defaults
 from patchcore.scoring import Scorer
 from patchcore.thresholds import BestThresholds, choose_thresholds
+from patchcore.torch_state import torch_defaults
 from patchcore.trained import Extension, Trained
 
 

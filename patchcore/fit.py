@@ -30,8 +30,8 @@ from patchcore.memory_plan import GIGABYTE, MemoryPlan
 from patchcore.observer import NO_OBSERVER, Observer
 from patchcore.origins import Origins
 from patchcore.passes import PatchCropper, Patches, TrainingImages
-from patchcore.precision import torch_defaults
 from patchcore.scoring import Scorer
+from patchcore.torch_state import torch_defaults
 from patchcore.training_patches import FitRequest, TrainingPatches, coreset_sizes
 
 log = logging.getLogger(__name__)

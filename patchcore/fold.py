@@ -14,8 +14,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from patchcore.backbone import Backbone, trial_images
 from patchcore.errors import PatchCoreError
-from patchcore.precision import float32_products
 from patchcore.reader import has_other_hooks
+from patchcore.torch_state import float32_products
 
 # Largest difference of a map, relative to its largest value, that counts as rounding.
 TOLERANCE = 1e-4

@@ -22,8 +22,8 @@ import torch
 
 from patchcore.distances import aligned_columns, fixed_blocks
 from patchcore.errors import PatchCoreError
-from patchcore.precision import float32_products
 from patchcore.shards import SELECTED, Shards, squared_norms, to_host
+from patchcore.torch_state import float32_products
 
 # Patches in a group. Larger groups need fewer passes over all patches, smaller ones less work each.
 GROUP_SIZE = 1024

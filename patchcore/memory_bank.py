@@ -16,7 +16,7 @@ from patchcore.errors import PatchCoreError
 from patchcore.lower_bounds import LowerBounds
 from patchcore.nearby import LimitedSearch, Places, SearchArea, check_k
 from patchcore.origins import Origins
-from patchcore.precision import float32_products
+from patchcore.torch_state import float32_products
 
 # Floats of a block of the distance matrix, where torch searches: 256 MB.
 BLOCK_FLOATS = 1 << 26

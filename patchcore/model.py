@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from patchcore import storage
 from patchcore.backbone import Backbone
 from patchcore.context import Context, TrainedContext
 from patchcore.embedder import Embedder
@@ -20,15 +19,17 @@ from patchcore.extend import extend
 from patchcore.fit import FitRequest, fit
 from patchcore.ignored import Cropper, IgnoreMask
 from patchcore.images import each_image
+from patchcore.loading import checked, read_backbone, read_trained
 from patchcore.memory_bank import Coreset
 from patchcore.passes import CroppedImages
-from patchcore.precision import torch_defaults
 from patchcore.prediction import Collector, Prediction
 from patchcore.preprocess import Preprocess
 from patchcore.record import read_record
 from patchcore.scoring import Scorer
 from patchcore.settings import Settings, count_of
+from patchcore.storage import write_folder
 from patchcore.thresholds import BestThresholds, Thresholds, choose_thresholds
+from patchcore.torch_state import torch_defaults
 from patchcore.trained import Extension, Trained
 from patchcore.weights import DEFAULT, load_backbone_for
 
@@ -314,7 +315,7 @@ class PatchCore:
         """
         if self.trained is None:
             raise PatchCoreError("expected a fitted PatchCore to save: call fit first")
-        storage.write_folder(
+        write_folder(
             Path(folder),
             self.trained,
             self.settings,
@@ -357,14 +358,14 @@ class PatchCore:
         """
         folder = Path(folder)
         record = read_record(folder)
-        with storage.checked(folder):
+        with checked(folder):
             file = None if weights is None else str(weights)  # as it is recorded
-            network = storage.read_backbone(record, backbone, file)
+            network = read_backbone(record, backbone, file)
             settings = Settings.from_json(record["settings"])
             model = cls.of(
                 network, settings, device=device, batch_size=batch_size, ignore_mask=ignore_mask
             )
-            trained = storage.read_trained(folder, record, model.device)
+            trained = read_trained(folder, record, model.device)
             mask = model.mask
             if trained.mask is not None:
                 mask = trained.mask if mask is None else trained.mask.joined(mask)

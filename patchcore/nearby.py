@@ -14,8 +14,8 @@ import torch
 from patchcore.distances import true_distances
 from patchcore.errors import PatchCoreError
 from patchcore.origins import locate
-from patchcore.precision import float32_products
 from patchcore.settings import Settings
+from patchcore.torch_state import float32_products
 
 # Floats of a block of the distance matrix: 64 MB.
 BLOCK_FLOATS = 1 << 24

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from patchcore.precision import device_of_network
+from patchcore.torch_state import device_of_network
 
 
 class LayerReader:

@@ -17,9 +17,9 @@ from patchcore.memory_bank import Bank, make_bank, torch_nearest
 from patchcore.metric import Metric
 from patchcore.nearby import Places, SearchArea
 from patchcore.observer import NO_OBSERVER, Observer
-from patchcore.precision import float32_products
 from patchcore.prediction import Prediction
 from patchcore.settings import PCA, Settings
+from patchcore.torch_state import float32_products
 
 # Least weight of judged patches at a judged pixel, where some are ignored.
 MIN_WEIGHT = 1e-6

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from patchcore.distances import aligned_columns, fixed_blocks
-from patchcore.precision import float32_products
+from patchcore.torch_state import float32_products
 
 # Squared distance of a selected patch: below any real one, so that it is never selected again.
 SELECTED = -1.0

@@ -23,8 +23,8 @@ from patchcore.fold import fold_batch_norms, fold_pairs
 from patchcore.formulanet import FORMULANET, LAYERS, WEIGHTS_FILE, FormulaNet
 from patchcore.layer_choice import choose_layers
 from patchcore.layout import Layout
-from patchcore.precision import torch_defaults
 from patchcore.settings import DEFAULT, RANDOM, Settings, is_own_network
+from patchcore.torch_state import torch_defaults
 
 RESNET_LAYERS = ("layer2", "layer3")
 # Name of the position embeddings of torchvision's vision transformers.

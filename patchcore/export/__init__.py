@@ -15,7 +15,7 @@ from patchcore.export.traceable import TraceablePatchCore
 from patchcore.images import each_image
 from patchcore.memory_bank import Coreset
 from patchcore.model import PatchCore
-from patchcore.precision import torch_defaults
+from patchcore.torch_state import torch_defaults
 from patchcore.version import VERSION
 
 # Largest difference of a score, or of a map's values, from the model's, relative to the score or

@@ -228,3 +228,6 @@ def test_regions_beyond_the_image_are_left_out_and_boxes_end_at_its_border():
     (region,) = find_regions(anomaly_map, 1, crop_box=box, size=(80, 97))
     assert region.box == (80, 0, 97, 20)
     assert region.score == 3
+    box = (-25.0, 0.0, 75.0, 100.0)  # and here two and a half of them to the left
+    (region,) = find_regions(anomaly_map.T[::-1], 1, crop_box=box, size=(97, 60))
+    assert region.box == (0, 0, 15, 20)

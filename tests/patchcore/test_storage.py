@@ -344,7 +344,7 @@ class TestRefusals:
         fitted.save(folder, dtype="float16")
         (left,) = folder.parent.glob(".one.*.former")
         assert (left / "notes.txt").read_text() == "line 3"
-        assert f"files of the former one are left in {left}: Permission denied" in caplog.text
+        assert f"files of the former folder are left in {left}: Permission denied" in caplog.text
         PatchCore.load(folder)
 
     def test_a_crash_while_writing_keeps_the_former_model(self, fitted, folder, monkeypatch):
@@ -655,6 +655,13 @@ class TestEveryTensor:
             axes, dtypes = documented[name]
             assert axes == tensor.ndim, name
             assert str(tensor.dtype).removeprefix("torch.") in dtypes.split(" or "), name
+
+    def test_features_of_images_are_one_for_each_version_of_an_image(self, full_folder, tmp_path):
+        changed = shutil.copytree(full_folder, tmp_path / "model")
+        features = load_file(changed / "model.safetensors")["image_features"]
+        change_tensors(changed, image_features=features[:-1])
+        with pytest.raises(PatchCoreError, match=rf"image_features \({len(features)}, .*found \(6"):
+            PatchCore.load(changed)
 
     def test_numbers_of_joined_images_are_checked(self, full_folder, tmp_path):
         changed = shutil.copytree(full_folder, tmp_path / "model")

@@ -24,7 +24,7 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
     if options.model:
         record = read_record(Path(options.model))
 
-        from patchcore.storage import checked, read_trained
+        from patchcore.loading import checked, read_trained
         from utils.pipeline.suspects import SUSPECTS_FILE, describe_suspects
 
         with checked(Path(options.model)):

@@ -398,6 +398,7 @@ class TestFlags:
         path = write_image(tmp_path / "mask.png", mask)
         flags = ("--save_masks", "--threshold", "99", "--threshold_pixel", "0.05")
         plain = infer(hole, *flags, status=0)[0]
+        assert "thresholds and p-values" not in caplog.text
         found = infer(hole, "--ignore_mask", path, *flags, "--explain_top", "3", status=0)[0]
         assert found["score"] < plain["score"]
         marked = cv2.imread(str(infer.folder / found["mask"]), cv2.IMREAD_GRAYSCALE)
@@ -566,6 +567,7 @@ class TestFlags:
             log = (infer.folder / "run.log").read_text()
             assert "2 judged" in log
             assert "loaded in" in log
+            assert "threads; commit " in log
             assert log.count("model: ") == 1  # that of the run before has moved
         assert shown == [[True, False], [False, False], [True, True]]
 

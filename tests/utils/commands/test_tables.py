@@ -230,6 +230,10 @@ class TestMistakes:
         """Return a result folder to be spoilt."""
         return copy_run(plain, tmp_path)
 
+    def test_quiet_and_verbose(self, copy, capsys):
+        assert call("tables", copy, "--quiet", "--verbose") == 2
+        assert "expected --quiet or --verbose, found both" in capsys.readouterr().err
+
     @pytest.mark.parametrize(
         ("name", "content", "message"),
         [

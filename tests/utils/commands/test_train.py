@@ -324,7 +324,9 @@ class TestExtend:
         )
         assert after.thresholds == before.thresholds
         assert after.trained.category == "cap"
-        assert f"cap: 2 images added; {extension.num_added} of their 450 patches" in caplog.text
+        added = f"cap: 2 images added; {extension.num_added} of their 450 patches were added to the"
+        (seconds,) = re.findall(rf"{added} {len(before.coreset.bank)} .*, (\d+\.\d) s", caplog.text)
+        assert float(seconds) < 100
         assert (
             f"threshold of the first training: {before.thresholds.image.value:.4g}" in caplog.text
         )
