@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from patchcore.distributed import MAX_LOSSES, connected_ray
 from patchcore.errors import PatchCoreError, first_line
 from patchcore.model import PatchCore
 from patchcore.prediction import Prediction, join_on_host
+from patchcore.ray_workers import MAX_LOSSES, connected_ray
 
 
 class Predictor:

@@ -14,8 +14,9 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from patchcore.distributed import RayShards, Workers, import_ray
+from patchcore.distributed import RayShards
 from patchcore.greedy import centre, select_greedily
+from patchcore.ray_workers import Workers, import_ray
 from patchcore.shard_worker import ShardWorker
 from patchcore.shards import LocalShards, Shards
 from utils.machine import describe_cpu

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from patchcore import PatchCoreError
-from patchcore.distributed import RayEngine, Workers
+from patchcore.distributed import RayEngine
 from patchcore.distributed_prediction import Predictor, predict_distributed
 from patchcore.memory_plan import Needs
 from patchcore.observer import Observer
+from patchcore.ray_workers import Workers
 from tests.patchcore.distributed_fit import assert_equal, fit_images, make_images, make_model
 from tests.support import one_thread
 from utils.ray_cluster import connected
@@ -104,7 +105,7 @@ def test_everything_equals_one_process_to_the_last_bit(killer, model, expected, 
 
 @pytest.mark.slow
 def test_a_worker_that_is_lost_again_and_again_is_given_up(killer, model, monkeypatch):
-    monkeypatch.setattr("patchcore.distributed.MAX_LOSSES", 0)
+    monkeypatch.setattr("patchcore.ray_workers.MAX_LOSSES", 0)
     with pytest.raises(PatchCoreError, match="expected worker 1 to keep running, lost it 1 times"):
         fit_images(model, ENGINE, killer)
 

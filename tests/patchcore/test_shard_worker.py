@@ -26,7 +26,7 @@ def quick():
 
 
 class Workers:
-    """Workers in this process, with the methods of `patchcore.distributed.Workers`."""
+    """Workers in this process, with the methods of `patchcore.ray_workers.Workers`."""
 
     def __init__(self, arguments):
         self._workers = [ShardWorker(*own) for own in arguments]
@@ -78,7 +78,8 @@ def without_ray(monkeypatch):
         is_initialized = staticmethod(lambda: True)
         nodes = staticmethod(lambda: [{"Alive": True, "Resources": {"CPU": 2}}])
 
-    monkeypatch.setattr("patchcore.distributed.import_ray", lambda: Ray)
+    for module in ("distributed", "ray_workers"):
+        monkeypatch.setattr(f"patchcore.{module}.import_ray", lambda: Ray)
 
     def make_workers(own, resources):
         assert (resources["num_cpus"], resources["num_gpus"]) == (1, 0)
@@ -252,7 +253,7 @@ def test_the_number_of_workers_is_the_smallest_with_enough_memory(
 
 
 def test_a_worker_that_finds_no_room_is_an_error(monkeypatch):
-    from patchcore import distributed
+    from patchcore import ray_workers
 
     class Actor:
         class __ray_ready__:  # noqa: N801
@@ -265,9 +266,9 @@ def test_a_worker_that_finds_no_room_is_an_error(monkeypatch):
         kill=killed.append,
     )
     monkeypatch.undo()
-    monkeypatch.setattr(distributed, "import_ray", lambda: ray)
+    monkeypatch.setattr(ray_workers, "import_ray", lambda: ray)
     with pytest.raises(PatchCoreError, match=r"room for 2 workers .* for worker 0 within 300 s"):
-        distributed.Workers([(), ()], {})
+        ray_workers.Workers([(), ()], {})
     assert len(killed) == 2
 
 
