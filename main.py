@@ -53,7 +53,7 @@ def _run(arguments: list[str]) -> int:
     import importlib
 
     from datasets.base import DatasetError
-    from patchcore.errors import PatchCoreError
+    from patchcore.errors import PatchCoreError, did_you_mean
     from utils.errors import UsageError, first_line, is_out_of_memory
 
     # A flag in the first place belongs to the default command.
@@ -61,7 +61,8 @@ def _run(arguments: list[str]) -> int:
     name, *rest = arguments if is_named else [DEFAULT_COMMAND, *arguments]
     try:
         if name not in COMMANDS:
-            raise UsageError(f"expected a command ({', '.join(COMMANDS)}), found {name!r}")
+            hint = did_you_mean(name, COMMANDS)
+            raise UsageError(f"expected a command ({', '.join(COMMANDS)}), found {name!r}{hint}")
         _check_memory_limits()
         command = importlib.import_module(f"utils.commands.{name}")
         return command.main(rest, epilog=_list_commands()) or 0

@@ -1,5 +1,6 @@
 """Terms that all layouts share: sample, mask, category, skipped file, and the error."""
 
+import difflib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +8,13 @@ from pathlib import Path
 
 GOOD = "good"
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question that ends a message about an unknown name; empty if none is similar."""
+    by_lower = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower(), by_lower)
+    return f". Did you mean {' or '.join(by_lower[one] for one in close)}?" if close else ""
 
 
 class DatasetError(Exception):

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
-from datasets.base import DatasetError, LeftOut, is_image
+from datasets.base import DatasetError, LeftOut, did_you_mean, is_image
 from datasets.content import IMAGE, VIDEO, kind_of
 
 Item = TypeVar("Item")
@@ -154,7 +154,7 @@ def choose(categories: Mapping[str, Item], name: str, path: Path) -> Item:
     if name not in categories:
         raise DatasetError(
             f"expected a category name ({', '.join(sorted(categories))}), found {name!r} in {path} "
-            "(--categories)"
+            f"(--categories){did_you_mean(name, categories)}"
         )
     return categories[name]
 

@@ -1,7 +1,6 @@
 """A network cut after its last needed layer -> {layer: (B, C, h, w)}."""
 
 import copy
-import difflib
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 
 from patchcore.cut import cut, remove_modules
-from patchcore.errors import PatchCoreError, first_line
+from patchcore.errors import PatchCoreError, did_you_mean, first_line
 from patchcore.feature_axes import other_size, read_axes
 from patchcore.final_norm import find_norm
 from patchcore.layout import LayerLayout, Layout
@@ -399,10 +398,9 @@ def _check_names(network: nn.Module, layers: Sequence[str]) -> None:
         raise PatchCoreError(f"expected one or more different layers, found {list(layers)}")
     for layer in layers:
         if layer not in names:
-            close = difflib.get_close_matches(layer, names)
-            hint = f" Did you mean {' or '.join(close)}?" if close else ""
             raise PatchCoreError(
-                f"the backbone has no layer {layer!r} (layers).{hint} It has: {_outline(names)}"
+                f"expected layers of the backbone ({_outline(names)}), found {layer!r} (layers)"
+                f"{did_you_mean(layer, names)}"
             )
 
 

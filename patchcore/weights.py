@@ -18,7 +18,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from patchcore import timm_networks
 from patchcore.backbone import Backbone, digest, trial_images
-from patchcore.errors import PatchCoreError, WeightsUnavailableError, first_line
+from patchcore.errors import PatchCoreError, WeightsUnavailableError, did_you_mean, first_line
 from patchcore.fold import fold_batch_norms, fold_pairs
 from patchcore.formulanet import FORMULANET, LAYERS, WEIGHTS_FILE, FormulaNet
 from patchcore.layer_choice import choose_layers
@@ -266,8 +266,9 @@ def _torchvision_network(name: str, size: tuple[int, int]) -> nn.Module:
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
         raise PatchCoreError(
-            f"no backbone {name!r} (backbone); give {FORMULANET}, timm:NAME for a network of timm, "
-            f"module:factory for a network of your own, or one of torchvision's: {', '.join(names)}"
+            f"expected {FORMULANET}, timm:NAME for a network of timm, module:factory for a network "
+            f"of your own, or a network of torchvision ({', '.join(names)}), found {name!r} "
+            f"(backbone){did_you_mean(name, [FORMULANET, *names])}"
         )
     if name.startswith("vit_") and size[0] == size[1]:
         # With a size that does not fit its patches there is none: `Backbone` says what would fit.

@@ -193,8 +193,11 @@ class TestBadFlags:
             ("--size_crop 80", "size_crop at most size_resize, found.*80, 80.*72, 72"),
             ("--size_crop 0", "size_crop"),
             ("--size_crop 2", r"cannot take float32 images of 2x2 pixels \(size_crop\)"),
-            ("--backbone squeezenet", "no backbone 'squeezenet'.*module:factory.*squeezenet1_1"),
-            ("--layers features.3 layer2", "no layer 'layer2'.*features.12"),
+            (
+                "--backbone squeezenet",
+                "module:factory.*found 'squeezenet'.*Did you mean squeezenet1_",
+            ),
+            ("--layers features.3 layer2", "features.12.*found 'layer2'"),
             ("--layers features.3 features.3", "different layers"),
             ("--backbone nowhere:network", "cannot import 'nowhere'.*PYTHONPATH"),
             ("--backbone math:pi", "module math has no callable 'pi'"),
@@ -214,14 +217,16 @@ class TestBadFlags:
     def test_an_error_names_what_to_change(self, fail, text, message):
         assert re.search(message, fail(text))
 
-    @pytest.mark.parametrize("word", ["evalute", "table", "Demo"])
-    def test_a_mistyped_command_lists_the_commands(self, word, capfd):
+    @pytest.mark.parametrize(
+        ("word", "meant"), [("evalute", "evaluate"), ("table", "tables"), ("Demo", "demo")]
+    )
+    def test_a_mistyped_command_lists_the_commands(self, word, meant, capfd):
         assert call(word, "--k", "3") == main.WRONG_USAGE
-        error = f"error: expected a command ({', '.join(main.COMMANDS)}), found '{word}'\n"
-        assert capfd.readouterr().err == error
+        error = f"error: expected a command ({', '.join(main.COMMANDS)}), found '{word}'"
+        assert capfd.readouterr().err == f"{error}. Did you mean {meant}?\n"
 
     def test_a_word_too_many(self, fail):
-        assert re.search("unrecognized arguments: widget; .*--help", fail("--k 1 widget"))
+        assert re.search("unrecognized arguments: widget .*--help", fail("--k 1 widget"))
 
     def test_weights_of_another_network(self, fail, tmp_path):
         torch.save({"layer.weight": torch.zeros(2)}, path := tmp_path / "other.pth")

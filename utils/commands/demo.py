@@ -4,6 +4,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from datasets.base import did_you_mean
 from datasets.synthetic import NAMES
 from patchcore.settings import DEFAULT
 from utils.errors import UsageError
@@ -33,7 +34,10 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
     )
     for name in options.categories:
         if name not in NAMES:
-            raise UsageError(f"expected --categories from {', '.join(NAMES)}, found {name!r}")
+            raise UsageError(
+                f"expected categories among {', '.join(NAMES)}, found {name!r} (--categories)"
+                f"{did_you_mean(name, NAMES)}"
+            )
     options.check_files()
     make_data(options)
     skipping = Skipping(options)

@@ -24,9 +24,9 @@ from utils.errors import UsageError, describe_end
 from utils.locks import lock_folder
 from utils.logs import RunLog
 from utils.machine import log_start, now, start_record
-from utils.options.infer import AS_TRAINED, InferOptions
+from utils.options.infer import InferOptions
 from utils.options.reading import STOP
-from utils.options.thresholds import THRESHOLD_FLAGS
+from utils.options.thresholds import AS_TRAINED, RATE_FLAGS, THRESHOLD_FLAGS
 from utils.pipeline.crop import report_crop
 from utils.pipeline.earlier_outcomes import EarlierOutcomes, difference, file_state
 from utils.pipeline.models import choose_device, load_model, log_ignored, read_ignore_mask
@@ -43,7 +43,7 @@ NOTHING_FOUND, ANOMALY_FOUND, FAULT_FOUND = 0, 1, 2
 IRRELEVANT = frozenset(
     {
         *("device", "batch_size", "num_workers", "max_megapixels", "on_error"),
-        *("path_result", "fresh", "json", "page_limit", "annotate", "frame_stride"),
+        *("path_result", "fresh", "json", "page_limit", "annotate"),
         *("quiet", "verbose"),
         *("path_trained", "category", "percentage_coreset", "backbone", "weights"),
         *("threshold", "threshold_pixel", "nominal_fpr", "nominal_fpr_pixel", "ignore_mask"),
@@ -163,17 +163,15 @@ def set_thresholds(model: PatchCore, options: InferOptions) -> Thresholds:
         PatchCoreError: ``f1_max`` is requested and was not measured.
     """
     trained, methods = model.trained, options.methods()
-    # Another rate requires another threshold than the model's.
-    for kind, flag in (("image", "nominal_fpr"), ("pixel", "nominal_fpr_pixel")):
-        is_given = getattr(options, flag) != getattr(InferOptions(), flag)
-        if methods[kind] == AS_TRAINED and is_given:
+    rates = {kind: getattr(options, RATE_FLAGS[name]) for kind, name in THRESHOLD_FLAGS.items()}
+    for kind, rate in rates.items():
+        if methods[kind] == AS_TRAINED and rate is not None:
             methods[kind] = TRAIN_QUANTILE
     chosen = choose_thresholds(
         trained.held_out,
         trained.best,
         **{kind: method for kind, method in methods.items() if method != AS_TRAINED},
-        image_rate=options.nominal_fpr,
-        pixel_rate=options.nominal_fpr_pixel,
+        **{f"{kind}_rate": rate for kind, rate in rates.items() if rate is not None},
     )
     thresholds = {
         kind: getattr(trained.thresholds if method == AS_TRAINED else chosen, kind)

@@ -300,9 +300,13 @@ class TestFlags:
         assert record["state"] == "complete"  # only a signal ends it
         assert record["verdicts"] == {"anomaly": 1, "normal": 2, "error": 0}
 
-    def test_frame_stride(self, infer, video):
-        records = infer(video, "--frame_stride", "5", status=1)
-        assert [r["frame"] for r in records] == [0, 5, 10]
+    @pytest.mark.parametrize(("stride", "numbers"), [("5", [0, 5, 10]), ("7", [0, 7])])
+    def test_frame_stride(self, infer, video, stride, numbers):
+        infer(video, "--frame_stride", "4", "--pictures", "all", status=1)
+        records = infer(video, "--frame_stride", stride, "--pictures", "all", status=1)
+        assert [r["frame"] for r in records] == numbers
+        drawn = {f"pictures/{path.name}" for path in (infer.folder / "pictures").iterdir()}
+        assert drawn == {record["picture"] for record in records}
 
     def test_path_trained(self, infer, data, kept):
         infer.trained = kept / "trained/widget/squeezenet1_1_p0050_k01"

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 
 import cv2
@@ -26,10 +27,10 @@ from tests.support import (
     truncate,
     write_image,
 )
-from utils.errors import LEFT_OUT
+from utils.errors import LEFT_OUT, UsageError
 from utils.locks import lock_folder
 from utils.options.method import parse_options
-from utils.options.train import DEFAULTS, TrainOptions
+from utils.options.train import DEFAULTS, EXTENDS, TrainOptions
 from utils.pipeline.skipping import Skipping
 from utils.pipeline.suspects import SUSPECTS_FILE, find_suspects
 from utils.pipeline.training import train as pipeline_train
@@ -244,6 +245,12 @@ def test_summary_prints_the_network_up_to_its_last_layer(data, tmp_path, capsys)
         (("x", "--category", "cap"), "no such file or folder: x"),
         (("--threshold", "f1_max"), "needs the labelled test images of evaluate"),
         (("--seed", "1", "2"), "expected one --seed"),
+        (
+            ("x", "--category", "cap", "--path_data", "y", "--categories", "z"),
+            "expected no --path_data --categories with PATHs: they describe a dataset",
+        ),
+        (("--holdout", "0.2"), "expected no --holdout with train, which learns"),
+        (("--nominal_fpr", "0.1", "--threshold", "3"), "no --nominal_fpr with --threshold 3"),
         (("--path_result", "x"), "unrecognized arguments: --path_result"),
         (("--pictures", "all"), "unrecognized arguments: --pictures"),
     ],
@@ -355,22 +362,40 @@ class TestExtend:
     @pytest.mark.parametrize(
         ("flags", "message"),
         [
-            (("--k", "3"), "no --k with --extend: the settings are those of the model"),
             (("--category", "cap"), "--extend, and no --category: the model has one"),
-            (("--engine", "ray"), "expected no --engine ray with --extend"),
-            (("--shots", "2"), "no --shots with --extend, which keeps the model as it is"),
-            (("--ignore_mask", "mask.png"), "expected no --ignore_mask with --extend"),
-            (("--bit_depth", "12"), "expected no --bit_depth with --extend"),
-            (("--threshold", "3"), "expected no --threshold with --extend"),
-            (("--threshold_pixel", "3"), "expected no --threshold_pixel with --extend"),
-            (("--nominal_fpr", "0.1"), "expected no --nominal_fpr with --extend"),
-            (("--nominal_fpr_pixel", "0.1"), "expected no --nominal_fpr_pixel with --extend"),
-            (("--trained_dtype", "float16"), "expected no --trained_dtype with --extend"),
+            (("--k", "3"), "expected no --k with --extend: the images at PATHs are added to"),
+            # Also with the value of the default.
+            (("--k", "1"), "expected no --k with --extend"),
+            (
+                (
+                    "--engine",
+                    "local",
+                    "--layers",
+                    "layer2",
+                    "--path_trained",
+                    "kept",
+                    "--shots",
+                    "2",
+                ),
+                "expected no --engine --layers --path_trained --shots with --extend",
+            ),
+            (("--backbone", "resnet18"), "expected no --backbone with --extend"),
         ],
     )
     def test_other_flags_are_refused(self, data, folder, capsys, flags, message):
         self.extend(data, folder, *flags, status=WRONG_USAGE)
         assert message in capsys.readouterr().err
+
+    def test_every_flag_has_an_effect_or_is_refused(self):
+        """`EXTENDS` names flags with an effect, so a new flag is refused unless it is added."""
+        assert set(EXTENDS) <= {entry.name for entry in fields(TrainOptions)}
+        for entry in fields(TrainOptions):
+            if entry.name not in (*EXTENDS, "category"):
+                with pytest.raises(UsageError, match=f"expected no --{entry.name} with --extend"):
+                    replace(DEFAULTS, extend="model", paths=("x",)).check_given({entry.name})
+
+    def test_a_network_of_ones_own_is_named(self):
+        assert parse("--extend model x --backbone my:network").backbone == ("my:network",)
 
     def test_a_folder_without_a_model(self, data, tmp_path, capsys):
         self.extend(data, tmp_path / "none", status=WRONG_USAGE)
