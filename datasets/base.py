@@ -239,8 +239,9 @@ class Category:
         """Return the counts, for example ``209 training, 83 test images (20 good, ...)``."""
         counts = Counter(sample.defect_type for sample in self.test)
         parts = ", ".join(f"{count} {name}" for name, count in counts.items())
-        tested = f", {len(self.test)} test images ({parts})" if self.test else " images"
-        return f"{len(self.train)} training{tested}"
+        num_test, num_train = len(self.test), len(self.train)
+        tested = f", {num_test} test {_images(num_test)} ({parts})" if num_test else ""
+        return f"{num_train} training{tested or f' {_images(num_train)}'}"
 
     def without(self, paths: Collection[str]) -> "Category":
         """Return the category without the samples with one of these images or masks."""
@@ -259,6 +260,10 @@ class Category:
     def findings(self) -> list[str]:
         """Return those remarks that may be faults of the data."""
         return [*self.notes, *_count([left for left in self.left_out if not left.by_split])]
+
+
+def _images(count: int) -> str:
+    return "image" if count == 1 else "images"
 
 
 def _count(left_out: Sequence[LeftOut]) -> list[str]:

@@ -148,7 +148,8 @@ def _check_normal(root: Path, images: Sequence[Path], *, is_pattern: bool) -> No
     categories = [folder for folder in list_folders(root) if _is_category(folder)]
     if categories:
         raise DatasetError(
-            f"expected normal images alone in {root}, found {len(categories)} categories: give "
+            f"expected normal images alone in {root}, found "
+            f"{'a category' if len(categories) == 1 else f'{len(categories)} categories'}: give "
             f"--path_data {root} to learn each of them, or {_choices(categories)}"
         )
     raise DatasetError(

@@ -178,8 +178,8 @@ class Backbone(nn.Module):
             )
         wrong = [name for name in needed if own[name].shape != state[name].shape]
         if wrong:
-            shapes = f"{tuple(own[wrong[0]].shape)}, found {tuple(state[wrong[0]].shape)}"
-            raise PatchCoreError(f"expected weights {wrong[0]} of shape {shapes}")
+            expected, found = ("x".join(map(str, s[wrong[0]].shape)) for s in (own, state))
+            raise PatchCoreError(f"expected weights {wrong[0]} of shape {expected}, found {found}")
         self.own_weights()
         self.network.load_state_dict({n: state[n] for n in own if n in state}, strict=False)
 
@@ -395,7 +395,8 @@ def _in_float32(tensor: torch.Tensor) -> torch.Tensor:
 def _check_names(network: nn.Module, layers: Sequence[str]) -> None:
     names = [name for name, _ in network.named_modules() if name]
     if not layers or len(set(layers)) != len(layers):
-        raise PatchCoreError(f"expected one or more different layers, found {list(layers)}")
+        found = ", ".join(layers) or "none"
+        raise PatchCoreError(f"expected one or more different layers, found {found} (layers)")
     for layer in layers:
         if layer not in names:
             raise PatchCoreError(

@@ -24,6 +24,7 @@ from patchcore.formulanet import FORMULANET, LAYERS, WEIGHTS_FILE, FormulaNet
 from patchcore.layer_choice import choose_layers
 from patchcore.layout import Layout
 from patchcore.precision import torch_defaults
+from patchcore.recognise import fitting_networks
 from patchcore.settings import DEFAULT, RANDOM, Settings, is_own_network
 
 RESNET_LAYERS = ("layer2", "layer3")
@@ -122,7 +123,7 @@ def load_backbone(
         if own_network:
             _reset(cut, seed)
     elif weights != DEFAULT:
-        originals = _load(cut, backbone, read_state(Path(weights)))
+        originals = _load_file(cut, backbone, Path(weights))
     elif backbone == FORMULANET:
         cut.load(read_state(WEIGHTS_FILE))
     elif timm_networks.is_timm(backbone):
@@ -210,6 +211,20 @@ def _make_network(backbone: str, size: tuple[int, int]) -> nn.Module:
     if timm_networks.is_timm(backbone):
         return timm_networks.make_network(backbone, size)
     return _import_network(backbone) if ":" in backbone else _torchvision_network(backbone, size)
+
+
+def _load_file(cut: Backbone, backbone: str, path: Path) -> dict[str, torch.Tensor]:
+    """Load the weights of a file, as `_load`."""
+    state = read_state(path)
+    try:
+        return _load(cut, backbone, state)
+    except PatchCoreError as error:
+        with _kept_random_state(), _LeaveUnfilled():
+            fitting = fitting_networks(state)
+        hint = f"; they are weights of {' or '.join(fitting)} (backbone)" if fitting else ""
+        raise PatchCoreError(
+            f"expected weights of {backbone} in {path} (weights): {error}{hint}"
+        ) from error
 
 
 def _load(

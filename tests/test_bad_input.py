@@ -230,9 +230,8 @@ class TestBadFlags:
 
     def test_weights_of_another_network(self, fail, tmp_path):
         torch.save({"layer.weight": torch.zeros(2)}, path := tmp_path / "other.pth")
-        assert re.search(
-            "expected weights for this network, .*layer.weight", fail(f"--weights {path}")
-        )
+        expected = f"expected weights of squeezenet1_1 in {path} .*: expected weights for this"
+        assert re.search(f"{expected} network, .*layer.weight", fail(f"--weights {path}"))
 
     @pytest.mark.parametrize("place", ["file", "file/below"])
     def test_an_unwritable_result_folder(self, fail, tmp_path, place):

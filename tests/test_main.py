@@ -479,10 +479,13 @@ class TestTorchvisionWeights:
 
     @pytest.mark.usefixtures("small_demo")
     def test_the_demo_goes_on_with_its_own_backbone_and_says_so(self, tmp_path, caplog):
-        caplog.set_level(logging.INFO)
+        caplog.set_level(logging.DEBUG)
         flags = ["demo", *self.flags, "--path_data", str(tmp_path / "made")]
         assert call(*flags) == 0
-        note = "ImageNet weights are not available: the demo used formulanet instead."
+        note = (
+            "The ImageNet weights of squeezenet1_1 are not available: the demo uses formulanet, "
+            "the backbone that ships with the code."
+        )
         assert note in caplog.text
         assert str(self.file) in caplog.text
         run = read_run(self.folder)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from utils.results import ResultRow, measured
+from utils.results import ResultRow, measured, numbered
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Comparison:
 
     def __str__(self) -> str:
         if self.is_equal:
-            return f"all {self.num_equal} rows are equal to the recorded ones"
-        parts = [f"{self.num_equal} rows are equal to the recorded ones"]
+            return f"{numbered(self.num_equal, 'row')}, all equal to the recorded ones"
+        parts = [f"{numbered(self.num_equal, 'row')} equal to the recorded ones"]
         if self.num_different:
             parts.append(
-                f"{self.num_different} differ, by {self.largest:.3g} at most ({self.place})"
+                f"{self.num_different} different, by {self.largest:.3g} at most ({self.place})"
             )
         if self.num_missing:
-            parts.append(f"{self.num_missing} are not recorded")
+            parts.append(f"{self.num_missing} not recorded")
         return ", ".join(parts)
 
 

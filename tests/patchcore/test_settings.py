@@ -94,8 +94,8 @@ class TestForm:
         ({"size_crop": ()}, r"one number, or height and width, found \(\) \(size_crop\)"),
         (
             {"size_crop": (224, 257)},
-            r"size_crop at most size_resize, found size_crop \(224, 257\) and size_resize "
-            r"\(256, 256\), as height and width \(size_crop, size_resize\)",
+            r"size_crop at most size_resize, found size_crop 224 257 and size_resize "
+            r"256 256, as height and width \(size_crop, size_resize\)",
         ),
         (
             {"image_score": "mean"},

@@ -219,4 +219,4 @@ class TestReadingBack:
 def test_rows_that_are_not_recorded_are_counted():
     compared = compare_rows([row("bottle"), row("cap")], [row("bottle"), row("wood")])
     assert not compared.is_equal
-    assert str(compared) == "1 rows are equal to the recorded ones, 1 are not recorded"
+    assert str(compared) == "1 row equal to the recorded ones, 1 not recorded"

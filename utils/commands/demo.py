@@ -50,9 +50,12 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
     try:
         evaluate(options, categories, skipping)
     except WeightsUnavailableError as error:
-        log.warning("%s", error)
-        note = f"ImageNet weights are not available: the demo used {FORMULANET} instead."
+        note = (
+            f"The ImageNet weights of {' '.join(options.backbone)} are not available: the demo "
+            f"uses {FORMULANET}, the backbone that ships with the code."
+        )
         log.warning("%s", note)
+        log.debug("%s", error)
         shipped = replace(options, backbone=(FORMULANET,), weights=(DEFAULT,), layers=())
         evaluate(shipped, categories, skipping, note=note)
     return skipping.status

@@ -13,6 +13,7 @@ from utils.errors import UsageError
 from utils.options.download import DownloadOptions
 from utils.options.flags import parse_flags
 from utils.progress import show_progress
+from utils.results import numbered
 
 DESCRIPTION = """Download a published dataset and unpack it to a folder. The same command
 continues an interrupted download. The archive is checked before it is unpacked; the folder gets its
@@ -40,7 +41,7 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
     count = unpack(archive, folder, top=known.top)
     if not (options.archive or options.keep_archive):
         archive.unlink()
-    log.info("%s: %d files in %s", dataset.name, count, folder)
+    log.info("%s: %s in %s", dataset.name, numbered(count, "file"), folder)
 
 
 def _download(dataset: Published, known: Download, folder: Path, options: DownloadOptions) -> Path:

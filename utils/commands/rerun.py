@@ -10,12 +10,12 @@ from utils.comparison import compare_rows
 from utils.errors import UsageError
 from utils.machine import package_versions
 from utils.options.evaluate import EvaluateOptions
-from utils.options.flags import parse_flags
+from utils.options.flags import describe_value, parse_flags
 from utils.options.record import read_options
 from utils.output_names import RESULTS_FILE, RUN_FILE
 from utils.pipeline.categories import read_categories
 from utils.pipeline.skipping import Skipping
-from utils.results import ResultRow, read_rows, results_digest
+from utils.results import ResultRow, numbered, read_rows, results_digest
 from utils.run_record import read_run
 
 DESCRIPTION = """Repeat an evaluation from the run.json of its result folder, with the same method,
@@ -117,18 +117,13 @@ def _report_changes(
     for name in names:
         before, now = getattr(recorded, name), getattr(options, name)
         if before != now:
-            log.info("--%s is %s, recorded is %s", name, _shown(now), _shown(before))
+            texts = map(describe_value, (now, before))
+            log.info("--%s is %s, recorded is %s", name, *texts)
     versions = record.get("versions")
     for name, version in package_versions().items():
         before = versions.get(name) if isinstance(versions, dict) else None
         if before != version:
             log.warning("%s is %s, recorded is %s", name, version, before or "none")
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return " ".join(map(_shown, value)) or "none"
-    return str(value)
 
 
 def _compare(
@@ -143,4 +138,4 @@ def _compare(
         return f"nothing to compare with: no {RESULTS_FILE} in the folder of the record", True
     is_equal = record["results_digest"] == results_digest(rows)
     verdict = "equal to" if is_equal else "different from"
-    return f"the {len(rows)} rows are {verdict} the recorded rows, by their digest", is_equal
+    return f"{numbered(len(rows), 'row')}, {verdict} the recorded ones, by their digest", is_equal

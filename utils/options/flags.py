@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import re
+import shlex
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -71,9 +72,12 @@ class Flags:
         """
 
     def texts(self, *, without: Collection[str]) -> dict[str, str]:
-        """Return the values of all flags but some as texts, by name."""
+        """Return the values of all flags but some as texts for messages, by name.
+
+        Different values have different texts.
+        """
         names = [entry.name for entry in dataclasses.fields(self)]
-        return {name: str(getattr(self, name)) for name in names if name not in without}
+        return {name: describe_value(getattr(self, name)) for name in names if name not in without}
 
 
 def refuse(flags: Iterable[str], reason: str) -> None:
@@ -237,6 +241,17 @@ def _add_flag(
         help=text + (f" [{shown}]".replace("%", "%%") if shown else ""),
         **common,
     )
+
+
+def describe_value(value: object) -> str:
+    """Return the value of a flag in words, for a message; different values have different words."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if not isinstance(value, tuple):
+        return "none" if value in ("", None) else str(value)
+    if any(isinstance(item, tuple) for item in value):  # a flag that is given several times
+        return "; ".join(map(describe_value, value))
+    return shlex.join(map(str, value)) or "none"
 
 
 def check_choice(value: object, choices: Sequence[str]) -> None:

@@ -27,15 +27,23 @@ from utils.machine import log_start, now, start_record
 from utils.options.infer import InferOptions
 from utils.options.reading import STOP
 from utils.options.thresholds import AS_TRAINED, RATE_FLAGS, THRESHOLD_FLAGS
+from utils.output_names import REPORT_FILE
 from utils.pipeline.crop import report_crop
 from utils.pipeline.earlier_outcomes import EarlierOutcomes, difference, file_state
-from utils.pipeline.models import choose_device, load_model, log_ignored, read_ignore_mask
+from utils.pipeline.models import (
+    choose_device,
+    describe_threshold,
+    load_model,
+    log_ignored,
+    read_ignore_mask,
+)
 from utils.pipeline.prediction_page import PredictionPage
 from utils.pipeline.prediction_pictures import PredictionPictures
 from utils.pipeline.reading import Reading, log_notes
 from utils.predictions import ANOMALY, ERROR, NORMAL, OUTPUTS, Outcome, PredictionFiles
 from utils.progress import show_progress
 from utils.result_folder import ResultFolder
+from utils.results import numbered
 
 NOTHING_FOUND, ANOMALY_FOUND, FAULT_FOUND = 0, 1, 2
 
@@ -78,6 +86,10 @@ def infer(options: InferOptions, path: Path) -> int:
     thresholds = set_thresholds(model, options)
     if model.trained.held_out is None:
         log.info("the model has no held-out scores: the p-value of each score is left empty")
+    log.info(
+        "an image is anomalous from this score on: %s",
+        describe_threshold(thresholds.image, model.trained),
+    )
     report_crop(model.preprocess, "train again with")
     folder = ResultFolder(options.path_result)
     with lock_folder(folder.path, "--path_result"), RunLog(folder.path) as run_log:
@@ -127,7 +139,8 @@ def _take_over(
             f"cannot resume from the results in {folder.path}: {error.strerror or error} (--fresh)"
         ) from error
     if len(earlier):
-        log.info("resuming from %d images in %s (--fresh judges all)", len(earlier), folder.path)
+        count = numbered(len(earlier), "image")
+        log.info("resuming from %s in %s (--fresh judges all)", count, folder.path)
     return earlier
 
 
@@ -271,15 +284,16 @@ class Inference:
             self._page.clean_up()
         log_notes(self.notes)
         log.info(
-            "%d judged: %d anomalous, %d normal; %d could not be read; predictions are in %s",
+            "%d judged: %d anomalous, %d normal; %d could not be read; predictions are in %s%s",
             self.counts[ANOMALY] + self.counts[NORMAL],
             self.counts[ANOMALY],
             self.counts[NORMAL],
             self.counts[ERROR],
             self._options.path_result,
+            f", shown by {REPORT_FILE}" if self._options.page_limit else "",
         )
         if self.num_earlier:
-            log.info("%d of these were judged by an earlier run (--fresh)", self.num_earlier)
+            log.info("%d of these by an earlier run (--fresh judges all)", self.num_earlier)
 
     def _load(self, item: Item) -> Loaded:
         """Return the item, with what an earlier run has found or with what is read of it."""

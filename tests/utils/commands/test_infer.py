@@ -547,7 +547,7 @@ class TestFlags:
         caplog.set_level(logging.INFO)
         infer(data / "widget/test/good", status=0)
         infer(data / "widget/test/good", status=0)
-        assert "2 of these were judged by an earlier run" in caplog.text
+        assert "2 of these by an earlier run" in caplog.text
         caplog.clear()
         infer(data / "widget/test/good", "--fresh", status=0)
         assert "by an earlier run" not in caplog.text

@@ -58,7 +58,7 @@ def rerun(tmp_path, capsys):
 
 def test_a_repeated_run_has_the_same_rows(recorded, rerun, tmp_path, caplog):
     answer = rerun(recorded / "run.json", status=0)
-    assert answer == f"all 2 rows are equal to the recorded ones in {recorded / 'results.csv'}"
+    assert answer == f"2 rows, all equal to the recorded ones in {recorded / 'results.csv'}"
     before, after = (read_run(where)["options"] for where in (recorded, tmp_path / "new"))
     assert {k for k in after if before[k] != after[k]} == {"path_result"}
     rows = [list(map(measured, read_rows(where))) for where in (recorded, tmp_path / "new")]
@@ -68,7 +68,7 @@ def test_a_repeated_run_has_the_same_rows(recorded, rerun, tmp_path, caplog):
 
 def test_the_record_alone_is_compared_by_its_digest(folder, rerun):
     (folder / "results.csv").unlink()
-    assert rerun(folder, status=0) == "the 2 rows are equal to the recorded rows, by their digest"
+    assert rerun(folder, status=0) == "2 rows, equal to the recorded ones, by their digest"
     assert read_run(folder)["results_digest"] == results_digest(read_rows(folder.parent / "new"))
 
 
@@ -76,7 +76,7 @@ def test_flags_override_and_are_reported(folder, rerun, tmp_path, caplog):
     (folder / "results.csv").unlink()
     flags = ("--sigma", "5", "--percentage_coreset", "0.05", "--categories", "gadget")
     answer = rerun(folder, *flags, status=1)
-    assert answer == "the 1 rows are different from the recorded rows, by their digest"
+    assert answer == "1 row, different from the recorded ones, by their digest"
     assert "--sigma is 5.0, recorded is 2.0" in caplog.text
     assert "--categories is gadget, recorded is widget" in caplog.text
     (row,) = read_table(tmp_path / "new")
@@ -91,7 +91,7 @@ def test_a_difference_is_reported_with_its_size(folder, rerun):
     path.write_text("\n".join([*lines[:1], lines[1].replace(name, "0.25"), *lines[2:]]) + "\n")
     answer = rerun(folder, status=1)
     assert answer.startswith(
-        f"1 rows are equal to the recorded ones, 1 differ, by {first - 0.25:.3g} at most "
+        f"1 row equal to the recorded ones, 1 different, by {first - 0.25:.3g} at most "
         f"(pixel_auroc of widget, {QUICK_NETWORK}, 5 %, seed 3)"
     )
 

@@ -97,12 +97,13 @@ class TestCrop:
 
 class TestWhatIsLearned:
     def test_a_category_of_a_dataset(self, data, tmp_path, caplog):
-        caplog.set_level(logging.INFO)
+        caplog.set_level(logging.DEBUG)
         train(data / "widget", "--category", "cap", trained=tmp_path)
         names = load(tmp_path, "cap").coreset.origins.names
         assert {Path(name).parent for name in names} == {data / "widget/train/good"}
         assert f"learning {data}/widget/train/good, not ground_truth, test" in caplog.text
-        assert "covering radius" in caplog.text
+        (radius,) = (one for one in caplog.records if "covering radius" in one.getMessage())
+        assert radius.levelno == logging.DEBUG
 
     def test_a_dataset_is_refused(self, data, tmp_path, capsys):
         train(data, "--category", "cap", trained=tmp_path / "kept", status=2)
@@ -117,7 +118,7 @@ class TestWhatIsLearned:
         once, thrice = load(tmp_path, "once").trained, load(tmp_path, "thrice").trained
         np.testing.assert_array_equal(thrice.coreset.indices, once.coreset.indices)
         assert thrice.thresholds == once.thresholds
-        assert "thrice: 12 of 18 training images are duplicates" in caplog.text
+        assert "thrice: duplicates among the training images are skipped: 12 of 18" in caplog.text
 
     def test_keep_copies(self, data, tmp_path):
         good = data / "widget/train/good"
@@ -190,7 +191,7 @@ def test_a_defect_among_the_normal_images_is_listed_first(data, tmp_path, caplog
     assert len(suspects) == 5
     (listed,) = (text for text in caplog.messages if "usually appear at the top" in text)
     heading, *lines = listed.splitlines()
-    assert "of 7 scored training images (of 7)" in heading
+    assert "(7 of 7 are scored)" in heading
     assert [line.rpartition("  ")[2] for line in lines] == [suspect.name for suspect in suspects]
     threshold = load(tmp_path / "kept", "cap").thresholds.image.value
     assert lines[0].split()[:2] == [f"{scores[0]:.4g}", f"{scores[0] / threshold:.3f}"]
