@@ -152,9 +152,10 @@ def choose(categories: Mapping[str, Item], name: str, path: Path) -> Item:
             file names.
     """
     if name not in categories:
+        known = ", ".join(sorted(categories)) or "there are none"
         raise DatasetError(
-            f"expected a category name ({', '.join(sorted(categories))}), found {name!r} in {path} "
-            f"(--categories){did_you_mean(name, categories)}"
+            f"expected a category name ({known}), found {name!r} in {path} (--categories)"
+            f"{did_you_mean(name, categories)}"
         )
     return categories[name]
 

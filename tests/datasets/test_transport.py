@@ -190,7 +190,7 @@ class TestFetch:
         server.close()
         with pytest.raises(
             DatasetError,
-            match=r"cannot download .*the connection failed \(\[Errno .*refused\); the same command starts",
+            match=r"cannot download .*the connection failed .*refused\); the same command starts",
         ):
             fetch(RemoteFile(url), target, wait=0)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from datasets.base import DatasetError
 from patchcore.record import read_record
+from utils.errors import UsageError
 from utils.options.check import CheckOptions
 from utils.options.flags import parse_flags
 from utils.pipeline.categories import category_names, open_data
@@ -40,7 +41,7 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
         options = replace(options, path_data=Path(options.paths[0]), paths=())
     try:
         dataset = open_data(options)
-    except DatasetError as error:
+    except (DatasetError, UsageError) as error:
         raise DatasetError(str(error).replace("(--path_data)", f"({given})")) from error
     names = category_names(options, dataset)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from datasets.base import did_you_mean
 from datasets.synthetic import NAMES
 from patchcore.settings import DEFAULT
-from utils.errors import UsageError
+from utils.errors import UsageError, named_flag
 from utils.options.evaluate import EvaluateOptions
 from utils.options.method import parse_options
 from utils.pipeline.categories import read_categories
@@ -67,7 +67,7 @@ def make_data(options: EvaluateOptions) -> None:
     from utils.progress import show_progress
 
     log.info("making the procedural categories that are missing in %s", options.path_data)
-    with show_progress(0, "make images", "image") as bar:
+    with named_flag("--path_data"), show_progress(0, "make images", "image") as bar:
         write_dataset(
             options.path_data,
             categories=options.categories or NAMES,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from patchcore.settings import is_own_network
 from utils.comparison import compare_rows
-from utils.errors import UsageError
+from utils.errors import UsageError, named_flag
 from utils.machine import package_versions
 from utils.options.evaluate import EvaluateOptions
 from utils.options.flags import describe_value, parse_flags
@@ -91,7 +91,9 @@ def _check(
         raise UsageError(
             "expected a folder for the results: it is not taken from the record (--path_result)"
         )
-    if options.path_result.resolve() == (path if path.is_dir() else path.parent).resolve():
+    with named_flag("--path_result"):
+        result = options.path_result.resolve()
+    if result == (path if path.is_dir() else path.parent).resolve():
         raise UsageError(
             f"expected a folder different from that of the record, found {options.path_result} for "
             "both (--path_result)"

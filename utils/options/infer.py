@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from patchcore.settings import IMAGE_RATE, PIXEL_RATE, SHARE, Bounds
-from utils.errors import UsageError
+from utils.errors import UsageError, named_flag
 from utils.options.computing import ComputingOptions
 from utils.options.flags import Flags, flag
 from utils.options.ignoring import IgnoringOptions
@@ -60,8 +60,9 @@ class InputOptions(Flags):
                 "expected images to judge: either PATHs or --watch FOLDER; python main.py infer "
                 "--help explains both"
             )
-        if self.watch and not Path(self.watch).is_dir():
-            raise UsageError(f"expected a folder to watch, found none: {self.watch} (--watch)")
+        with named_flag("--watch"):
+            if self.watch and not Path(self.watch).is_dir():
+                raise UsageError(f"expected a folder to watch, found none: {self.watch} (--watch)")
 
 
 @dataclass(frozen=True)

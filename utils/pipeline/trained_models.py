@@ -8,7 +8,7 @@ from pathlib import Path
 
 from patchcore.errors import did_you_mean
 from patchcore.record import RECORD, read_record
-from utils.errors import UsageError
+from utils.errors import UsageError, named_flag
 from utils.options.model_choice import ModelChoice
 from utils.output_names import setting_tag
 
@@ -32,7 +32,8 @@ def choose_model(choice: ModelChoice) -> Path:
     """
     choice.check_files()
     root = choice.path_trained
-    folders = sorted(path.parent for path in root.rglob(RECORD) if "/." not in path.as_posix())
+    with named_flag("--path_trained"):
+        folders = sorted(path.parent for path in root.rglob(RECORD) if "/." not in path.as_posix())
     if not folders:
         found = "none" if root.is_dir() else "no such folder"
         raise UsageError(
