@@ -251,6 +251,11 @@ class TestBadFlags:
         assert call(*words, "x" * 300) == main.WRONG_USAGE
         assert re.search(f"cannot use x+.*: .*name too long .{flag}.$", capfd.readouterr().err)
 
+    @pytest.mark.parametrize("words", [("--path_data",), ("--weights",), ("infer",), ("tables",)])
+    def test_a_name_does_not_colour_its_error(self, words, capfd):
+        assert call(*words, "a\x1b[31m") == main.WRONG_USAGE
+        assert "a\\x1b[31m" in capfd.readouterr().err
+
     @pytest.mark.parametrize("place", ["file", "file/below"])
     def test_an_unwritable_result_folder(self, fail, tmp_path, place):
         (tmp_path / "file").write_text("in the way")

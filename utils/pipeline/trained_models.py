@@ -35,7 +35,7 @@ def choose_model(choice: ModelChoice) -> Path:
     with named_flag("--path_trained"):
         folders = sorted(path.parent for path in root.rglob(RECORD) if "/." not in path.as_posix())
     if not folders:
-        found = "none" if root.is_dir() else "no such folder"
+        found = "none" if root.is_dir() else "a file" if root.exists() else "no such folder"
         raise UsageError(
             f"expected trained models in {root}, found {found} (--path_trained); python main.py "
             "train makes them, and evaluate with --path_trained"
