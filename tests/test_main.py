@@ -517,7 +517,7 @@ class TestTorchvisionWeights:
         flags = ["--path_data", str(tmp_path / "made"), "--categories", "bottel"]
         assert call("demo", *flags) == main.WRONG_USAGE
         error = capsys.readouterr().err
-        assert "expected --categories from weave, " in error
+        assert "expected categories among weave, " in error
         assert error.rstrip().endswith("found 'bottel'")
         assert not (tmp_path / "made").exists()
 

@@ -168,6 +168,8 @@ def _describe(title: str, counts: Counter[str]) -> str:
 
 def _describe_masks(category: Category) -> str:
     defective = [sample for sample in category.test if sample.is_defective]
+    if not defective:
+        return "masks: none, since no test image is defective"
     masked = sum(sample.mask is not None for sample in defective)
     return f"masks: {masked} of {numbered(len(defective), 'defective image')}"
 

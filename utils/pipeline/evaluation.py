@@ -95,7 +95,7 @@ def evaluate(
         run.folder.write_run(run.record)
         log_start(run.record)
         if not options.sweeps:
-            log.info("on %s; neighbours: %s", run.record["device"], search_method(device))
+            log.debug("on %s; neighbours: %s", run.record["device"], search_method(device))
         is_own = any(not category.benchmark for category in categories)
         report_crop(first_of(models).preprocess, "use" if is_own else "")
         try:

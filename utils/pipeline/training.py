@@ -193,7 +193,7 @@ def _extend_model(
     log_notes(reading.notes, model.trained.category)
     extension = model.trained.extension
     log.info(
-        "%s: %s added; %d of their %d patches were added to the %d of the coreset, %.1f s",
+        "%s: %s added: %d of %d new patches join the %d of the coreset, %.1f s",
         model.trained.category,
         numbered(extension.num_images, "image"),
         extension.num_added,
@@ -201,12 +201,14 @@ def _extend_model(
         len(known.bank),
         time.perf_counter() - start,
     )
-    for what, threshold in (
-        ("of the first training", model.thresholds.image),
-        ("of the added images, by their scores before the extension", extension.thresholds.image),
-    ):
-        if threshold is not None:
-            log.info("threshold %s: %.4g", what, threshold.value)
+    if model.thresholds.image is not None:
+        log.info("the threshold stays %.4g", model.thresholds.image.value)
+    if extension.thresholds.image is not None:
+        log.info(
+            "by the scores of the added images, before they were added, it would be %.4g (infer "
+            "--threshold)",
+            extension.thresholds.image.value,
+        )
 
 
 def _save_extended(model: PatchCore, folder: Path, *, save_index: bool) -> None:

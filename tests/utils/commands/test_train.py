@@ -332,10 +332,8 @@ class TestExtend:
         )
         assert after.thresholds == before.thresholds
         assert after.trained.category == "cap"
-        assert f"cap: 2 images added; {extension.num_added} of their 450 patches" in caplog.text
-        assert (
-            f"threshold of the first training: {before.thresholds.image.value:.4g}" in caplog.text
-        )
+        assert f"cap: 2 images added: {extension.num_added} of 450 new patches" in caplog.text
+        assert f"the threshold stays {before.thresholds.image.value:.4g}\n" in caplog.text
 
     def test_it_is_what_the_library_does(self, data, folder):
         model = PatchCore.load(folder)
