@@ -13,7 +13,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from patchcore.errors import PatchCoreError
+from patchcore.errors import PatchCoreError, did_you_mean
 
 EUCLIDEAN, COSINE = "euclidean", "cosine"
 DISTANCES = (EUCLIDEAN, COSINE)
@@ -539,8 +539,9 @@ def _convert_item(name: str, value: object, kind: type) -> object:
 def _check_choices(entry: dataclasses.Field, value: object) -> None:
     choices = entry.metadata["choices"]
     values = value if isinstance(value, tuple) else (value,)
-    if choices and not set(values) <= set(choices):
+    unknown = [value for value in values if value not in choices]
+    if choices and unknown:
         raise PatchCoreError(
             f"expected {entry.name} {', '.join(choices)}, found {' '.join(map(repr, values))} "
-            f"({entry.name})"
+            f"({entry.name}){did_you_mean(str(unknown[0]), choices)}"
         )

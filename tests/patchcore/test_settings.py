@@ -248,3 +248,10 @@ def test_reading_them_needs_no_torch():
         "else: raise AssertionError\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_a_similar_choice_is_suggested():
+    with pytest.raises(
+        PatchCoreError, match=r"found 'max_mapp' \(image_score\)\. Did you mean max_"
+    ):
+        Settings(image_score="max_mapp")

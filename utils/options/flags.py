@@ -98,10 +98,11 @@ def usage_errors() -> Iterator[None]:
     try:
         yield
     except PatchCoreError as error:
-        # The message ends with the names of the settings: "... (k)".
-        message, _, names = str(error).rpartition("(")
+        # The last brackets have the names of the settings: "... (k)".
+        message, _, end = str(error).rpartition("(")
+        names, _, hint = end.partition(")")
         flags = re.sub(r"(\w+)", r"--\1", names)
-        raise UsageError(f"{message}({flags}") from error
+        raise UsageError(f"{message}({flags}){hint}") from error
 
 
 def parse_flags(

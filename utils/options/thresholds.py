@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from patchcore.errors import did_you_mean
 from patchcore.settings import F1_MAX, IMAGE_RATE, PIXEL_RATE, SHARE, TRAIN_QUANTILE
 from utils.errors import UsageError
 from utils.options.flags import Flags, flag, refuse
@@ -97,5 +98,8 @@ def read_threshold(text: str, name: str, methods: Sequence[str] = METHODS) -> st
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise UsageError(f"expected --{name} {', '.join(methods)} or a number, found {text!r}")
+        raise UsageError(
+            f"expected --{name} {', '.join(methods)} or a number, found {text!r}"
+            f"{did_you_mean(text, methods)}"
+        )
     return number
