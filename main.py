@@ -53,20 +53,22 @@ def _run(arguments: list[str]) -> int:
     import importlib
 
     from datasets.base import DatasetError
-    from patchcore.errors import PatchCoreError
+    from patchcore.errors import PatchCoreError, did_you_mean
     from utils.errors import UsageError, first_line, is_out_of_memory
+    from utils.printable import printable_lines
 
     # A flag in the first place belongs to the default command.
     is_named = bool(arguments) and not arguments[0].startswith("-")
     name, *rest = arguments if is_named else [DEFAULT_COMMAND, *arguments]
     try:
         if name not in COMMANDS:
-            raise UsageError(f"expected a command ({', '.join(COMMANDS)}), found {name!r}")
+            hint = did_you_mean(name, COMMANDS)
+            raise UsageError(f"expected a command ({', '.join(COMMANDS)}), found {name!r}{hint}")
         _check_memory_limits()
         command = importlib.import_module(f"utils.commands.{name}")
         return command.main(rest, epilog=_list_commands()) or 0
     except (DatasetError, PatchCoreError, UsageError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable_lines(str(error))}", file=sys.stderr)
         return WRONG_USAGE
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -158,7 +160,9 @@ def _check_memory_limits() -> None:
 
 
 def _report_os_error(error: OSError) -> None:
-    where = "" if error.filename is None else f": {os.fsdecode(error.filename)}"
+    from utils.printable import printable
+
+    where = "" if error.filename is None else f": {printable(os.fsdecode(error.filename))}"
     print(f"error: {error.strerror or error}{where}; finished results are kept", file=sys.stderr)
     _discard_output()
 

@@ -1,5 +1,6 @@
 """Terms that all layouts share: sample, mask, category, skipped file, and the error."""
 
+import difflib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +8,13 @@ from pathlib import Path
 
 GOOD = "good"
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question that ends a message about an unknown name; empty if none is similar."""
+    by_lower = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower(), by_lower)
+    return f". Did you mean {' or '.join(by_lower[one] for one in close)}?" if close else ""
 
 
 class DatasetError(Exception):
@@ -231,8 +239,9 @@ class Category:
         """Return the counts, for example ``209 training, 83 test images (20 good, ...)``."""
         counts = Counter(sample.defect_type for sample in self.test)
         parts = ", ".join(f"{count} {name}" for name, count in counts.items())
-        tested = f", {len(self.test)} test images ({parts})" if self.test else " images"
-        return f"{len(self.train)} training{tested}"
+        num_test, num_train = len(self.test), len(self.train)
+        tested = f", {num_test} test {_images(num_test)} ({parts})" if num_test else ""
+        return f"{num_train} training{tested or f' {_images(num_train)}'}"
 
     def without(self, paths: Collection[str]) -> "Category":
         """Return the category without the samples with one of these images or masks."""
@@ -251,6 +260,10 @@ class Category:
     def findings(self) -> list[str]:
         """Return those remarks that may be faults of the data."""
         return [*self.notes, *_count([left for left in self.left_out if not left.by_split])]
+
+
+def _images(count: int) -> str:
+    return "image" if count == 1 else "images"
 
 
 def _count(left_out: Sequence[LeftOut]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from datasets.base import DatasetError
+from datasets.base import DatasetError, did_you_mean
 from datasets.published import PUBLISHED, Published
 from datasets.transport import RemoteFile
 
@@ -103,8 +103,10 @@ def find_published(name: str) -> Published:
             return dataset
     if wanted == "mvtec":
         return find_published("mvtec_ad")
-    keys = ", ".join(dataset.key for dataset in listed())
-    raise DatasetError(f"expected a dataset name ({keys}), found {name!r}")
+    keys = [dataset.key for dataset in listed()]
+    raise DatasetError(
+        f"expected a dataset name ({', '.join(keys)}), found {name!r}{did_you_mean(name, keys)}"
+    )
 
 
 def listed() -> list[Published]:

@@ -31,7 +31,7 @@ from datasets import (
     real_iad,
     visa,
 )
-from datasets.base import Category, DatasetError
+from datasets.base import Category, DatasetError, did_you_mean
 from datasets.entries import ReadOptions
 from datasets.listing import has_images, list_folders
 from datasets.published import PUBLISHED, benchmark_of
@@ -248,5 +248,6 @@ def _layout_named(name: str, layouts: Mapping[str, Layout]) -> str:
         names = sorted({*layouts, *published})
         raise DatasetError(
             f"expected a dataset name (auto, {', '.join(names)}), found {name!r} (--dataset)"
+            f"{did_you_mean(name, names)}"
         )
     return found

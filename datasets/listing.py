@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
-from datasets.base import DatasetError, LeftOut, is_image
+from datasets.base import DatasetError, LeftOut, did_you_mean, is_image
 from datasets.content import IMAGE, VIDEO, kind_of
 
 Item = TypeVar("Item")
@@ -153,9 +153,10 @@ def choose(categories: Mapping[str, Item], name: str, path: Path) -> Item:
             file names.
     """
     if name not in categories:
+        known = ", ".join(sorted(categories)) or "there are none"
         raise DatasetError(
-            f"expected a category name ({', '.join(sorted(categories))}), found {name!r} in {path} "
-            "(--categories)"
+            f"expected a category name ({known}), found {name!r} in {path} (--categories)"
+            f"{did_you_mean(name, categories)}"
         )
     return categories[name]
 

@@ -10,6 +10,7 @@ from datasets.base import GOOD, Category, DatasetError, Sample
 from datasets.inputs import STANDARD_INPUT, find_items, find_listed
 from datasets.items import Item
 from datasets.listing import (
+    MASK_ENDINGS,
     has_folder,
     has_images,
     is_defective_name,
@@ -26,6 +27,10 @@ from datasets.patterns import has_pattern
 
 TRAIN_NAMES = frozenset({"train", "training"})
 TEST_NAMES = frozenset({"test", "testing", "testpublic", "testprivate"})
+LIKE_A_MASK = (
+    "named like a mask or in a folder of masks, but learned as a normal image, since a file that "
+    "is given by itself is never refused; remove it from the PATHs if it is a mask"
+)
 # Number of folders to choose from that an error lists.
 MAX_CHOICES = 8
 
@@ -73,6 +78,12 @@ def _find_images(path: str, notes: Notes, *, is_listed: bool = False) -> list[Pa
     root = chosen or _root(path)
     if root is not None:
         _check_normal(root, images, is_pattern=not Path(path).is_dir())
+    for image in images if root is None else ():
+        folders = image.parts[-3:-1]
+        if any(map(is_mask_name, folders)) or image.stem.endswith(
+            tuple(filter(None, MASK_ENDINGS))
+        ):
+            notes.add(LIKE_A_MASK, image)
     return images
 
 
@@ -148,7 +159,8 @@ def _check_normal(root: Path, images: Sequence[Path], *, is_pattern: bool) -> No
     categories = [folder for folder in list_folders(root) if _is_category(folder)]
     if categories:
         raise DatasetError(
-            f"expected normal images alone in {root}, found {len(categories)} categories: give "
+            f"expected normal images alone in {root}, found "
+            f"{'a category' if len(categories) == 1 else f'{len(categories)} categories'}: give "
             f"--path_data {root} to learn each of them, or {_choices(categories)}"
         )
     raise DatasetError(

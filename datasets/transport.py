@@ -69,24 +69,25 @@ def fetch(
     """
     if urlsplit(remote.url).scheme not in ("http", "https"):
         raise DatasetError(f"expected an address with http or https, found {remote.url}")
+    part = _Part(target.with_name(f"{target.name}.part"), remote)
     try:
         if not target.exists():
-            part = _Part(target.with_name(f"{target.name}.part"), remote)
             _fetch_part(part, on_bytes, wait)
             try:
-                digest = _check(part.path, remote)
+                digest = _check(part.path, remote, "the downloaded file")
             except DatasetError as error:
                 part.remove()  # it cannot be continued
-                raise DatasetError(f"{error}; the file was removed") from error
+                raise DatasetError(f"{error}; the downloaded file was removed") from error
             part.path.rename(target)
             part.source.unlink(missing_ok=True)
             return digest
         try:
-            return _check(target, remote)
+            return _check(target, remote, str(target))
         except DatasetError as error:
             raise DatasetError(f"{error}; move this file elsewhere") from error
     except OSError as error:
-        raise DatasetError(f"cannot write {target}: {error.strerror or error}") from error
+        left = "" if target.exists() else f"; {part.describe()}"
+        raise DatasetError(f"cannot write {target}: {error.strerror or error}{left}") from error
 
 
 def file_digest(path: Path) -> str:
@@ -140,6 +141,13 @@ class _Part:
         version = headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag
         self.source.write_text(f"{self.remote.url}\n{version}", encoding="utf-8")
 
+    def describe(self) -> str:
+        """Return what is there after an error, and what a further attempt does."""
+        if not (self.size and self.version()):
+            return "the same command starts from the beginning"
+        total = self.total or "an unknown number of"
+        return f"{self.size} of {total} bytes are in {self.path}: the same command continues there"
+
     def remove(self) -> None:
         """Remove the part."""
         self.path.unlink(missing_ok=True)
@@ -167,11 +175,9 @@ def _fetch_part(part: _Part, on_bytes: Callable[[int, int], None], wait: float) 
             return
         failures = 1 if part.size > before else failures + 1
         if failures >= ATTEMPTS:
-            raise DatasetError(
-                f"cannot download {part.remote.url}: {reason}; found {part.size} of "
-                f"{part.total or 'unknown'} bytes in {part.path}: the same command continues there"
-            )
-        log.warning("%s at %d of %d bytes; trying again", reason, part.size, part.total)
+            raise DatasetError(f"cannot download {part.remote.url}: {reason}; {part.describe()}")
+        total = part.total or "an unknown number of"
+        log.warning("%s at %d of %s bytes; trying again", reason, part.size, total)
         time.sleep(wait * 2 ** (failures - 1))
 
 
@@ -240,7 +246,8 @@ def _begin(part: _Part, answer: HTTPResponse, *, is_continued: bool) -> None:
     free = shutil.disk_usage(part.path.parent).free
     if free < part.total - part.size:
         raise DatasetError(
-            f"expected {part.total - part.size} free bytes for {part.path}, found {free}"
+            f"expected {part.total - part.size} free bytes in {part.path.parent}, found {free}; "
+            f"{part.describe()}"
         )
 
 
@@ -265,8 +272,13 @@ def _append(part: _Part, answer: HTTPResponse, on_bytes: Callable[[int, int], No
     return "" if done == part.total else "the connection was cut"
 
 
-def _check(path: Path, remote: RemoteFile) -> str:
+def _check(path: Path, remote: RemoteFile, what: str) -> str:
     """Return the digest of a complete file.
+
+    Args:
+        path: The file.
+        remote: What is known of it.
+        what: Its name in the error.
 
     Raises:
         DatasetError: The size or the digest is not the published one.
@@ -274,9 +286,9 @@ def _check(path: Path, remote: RemoteFile) -> str:
     size, digest = path.stat().st_size, file_digest(path)
     faults = []
     if remote.size and size != remote.size:
-        faults.append(f"expected {remote.size} bytes of {remote.url}, found {size} in {path}")
+        faults.append(f"expected {remote.size} bytes of {remote.url}, found {size} in {what}")
     if remote.sha256 and digest != remote.sha256.lower():
-        faults.append(f"expected SHA-256 {remote.sha256} of {remote.url}, found {digest} in {path}")
+        faults.append(f"expected SHA-256 {remote.sha256} of {remote.url}, found {digest} in {what}")
     if faults:
         raise DatasetError(
             f"{'; '.join(faults)} (--sha256 if a new version of the dataset was published)"

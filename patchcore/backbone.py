@@ -1,7 +1,6 @@
 """A network cut after its last needed layer -> {layer: (B, C, h, w)}."""
 
 import copy
-import difflib
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 
 from patchcore.cut import cut, remove_modules
-from patchcore.errors import PatchCoreError, first_line
+from patchcore.errors import PatchCoreError, did_you_mean, first_line
 from patchcore.feature_axes import other_size, read_axes
 from patchcore.final_norm import find_norm
 from patchcore.layout import LayerLayout, Layout
@@ -179,8 +178,8 @@ class Backbone(nn.Module):
             )
         wrong = [name for name in needed if own[name].shape != state[name].shape]
         if wrong:
-            shapes = f"{tuple(own[wrong[0]].shape)}, found {tuple(state[wrong[0]].shape)}"
-            raise PatchCoreError(f"expected weights {wrong[0]} of shape {shapes}")
+            expected, found = ("x".join(map(str, s[wrong[0]].shape)) for s in (own, state))
+            raise PatchCoreError(f"expected weights {wrong[0]} of shape {expected}, found {found}")
         self.own_weights()
         self.network.load_state_dict({n: state[n] for n in own if n in state}, strict=False)
 
@@ -396,13 +395,13 @@ def _in_float32(tensor: torch.Tensor) -> torch.Tensor:
 def _check_names(network: nn.Module, layers: Sequence[str]) -> None:
     names = [name for name, _ in network.named_modules() if name]
     if not layers or len(set(layers)) != len(layers):
-        raise PatchCoreError(f"expected one or more different layers, found {list(layers)}")
+        found = ", ".join(layers) or "none"
+        raise PatchCoreError(f"expected one or more different layers, found {found} (layers)")
     for layer in layers:
         if layer not in names:
-            close = difflib.get_close_matches(layer, names)
-            hint = f" Did you mean {' or '.join(close)}?" if close else ""
             raise PatchCoreError(
-                f"the backbone has no layer {layer!r} (layers).{hint} It has: {_outline(names)}"
+                f"expected layers of the backbone ({_outline(names)}), found {layer!r} (layers)"
+                f"{did_you_mean(layer, names)}"
             )
 
 

@@ -51,7 +51,7 @@ def fold_batch_norms(backbone: Backbone) -> int:
     count = _fold_verified(backbone, pairs)
     remaining = sum(isinstance(m, nn.BatchNorm2d) for m in backbone.network.modules())
     if remaining:
-        log.info(
+        log.debug(
             "%d batch norms of the backbone are folded into convolutions, %d are not",
             count,
             remaining,

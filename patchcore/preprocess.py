@@ -129,14 +129,16 @@ class Preprocess:
     def describe(self) -> str:
         """Return resizing and cropping in words, as an exported file's user has to do them."""
         (height, width), (crop_height, crop_width) = self.size_resize, self.size_crop
-        crop = f"then centre-cropped to {crop_height}x{crop_width}"
+        crop = f", then centre-cropped to {crop_height}x{crop_width}"
         how = f"{'' if self.interpolation == 'area' else 'antialiased '}{self.interpolation}"
         if self.resize == SHORTER_EDGE:
             return (
-                f"resized to a shorter edge of {height} pixels (the aspect kept, {how}), {crop} "
+                f"resized to a shorter edge of {height} pixels (the aspect kept, {how}){crop} "
                 "and extended by its border pixels where it is smaller"
             )
-        return f"resized to {height}x{width} (height x width, {how}), {crop}"
+        if self.size_crop == self.size_resize:
+            crop = ""
+        return f"resized to {height}x{width} (height x width, {how}){crop}"
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """Scale to [0, 1], subtract the mean, divide by the standard deviation.

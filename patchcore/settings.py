@@ -13,7 +13,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from patchcore.errors import PatchCoreError
+from patchcore.errors import PatchCoreError, did_you_mean
 
 EUCLIDEAN, COSINE = "euclidean", "cosine"
 DISTANCES = (EUCLIDEAN, COSINE)
@@ -376,14 +376,15 @@ class Settings:
         if self.resize == SHORTER_EDGE and len(set(self.size_resize)) > 1:
             raise PatchCoreError(
                 f"expected one number as size_resize with resize {SHORTER_EDGE}, the length of the "
-                f"shorter edge, found {self.size_resize} (size_resize, resize)"
+                f"shorter edge, found {_as_text(self.size_resize)} (size_resize, resize)"
             )
         if self.resize == STRETCH and any(
             crop > size for crop, size in zip(self.size_crop, self.size_resize, strict=True)
         ):
             raise PatchCoreError(
-                f"expected size_crop at most size_resize, found size_crop {self.size_crop} and "
-                f"size_resize {self.size_resize}, as height and width (size_crop, size_resize)"
+                "expected size_crop at most size_resize, found size_crop "
+                f"{_as_text(self.size_crop)} and size_resize {_as_text(self.size_resize)}, as "
+                "height and width (size_crop, size_resize)"
             )
         self._check_combinations()
 
@@ -412,9 +413,7 @@ class Settings:
             self._require_default("embed_dim", "neighbourhood", reason)
         scales = tuple(sorted(set(self.scales), reverse=True))
         if scales[0] != 1:
-            raise PatchCoreError(
-                f"expected 1 among the scales, found {' '.join(map(str, scales))} (scales)"
-            )
+            raise PatchCoreError(f"expected 1 among the scales, found {_as_text(scales)} (scales)")
         object.__setattr__(self, "scales", scales)
         if self.context:
             if self.context == 1:
@@ -429,7 +428,8 @@ class Settings:
         if self.tile and not self.overlap < self.tile <= min(self.size_crop):
             raise PatchCoreError(
                 f"expected tile larger than overlap and at most size_crop, found tile {self.tile}, "
-                f"overlap {self.overlap} and size_crop {self.size_crop} (tile, overlap, size_crop)"
+                f"overlap {self.overlap} and size_crop {_as_text(self.size_crop)} (tile, overlap, "
+                "size_crop)"
             )
         if self.banks == PER_LAYER and self.image_score == "reweighted":
             raise PatchCoreError(
@@ -446,8 +446,8 @@ class Settings:
         found = getattr(self, name)
         if found != default:
             raise PatchCoreError(
-                f"expected {name} {default} with {other} {getattr(self, other)}, {reason}, found "
-                f"{found} ({name}, {other})"
+                f"expected {name} {_as_text(default)} with {other} {getattr(self, other)}, "
+                f"{reason}, found {_as_text(found)} ({name}, {other})"
             )
 
     def as_json(self) -> dict[str, object]:
@@ -525,6 +525,11 @@ def _convert(name: str, value: object, kind: object) -> object:
     return values[0], values[-1]
 
 
+def _as_text(value: object) -> str:
+    """Return a setting as a flag takes it."""
+    return (" ".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
+
+
 def _convert_item(name: str, value: object, kind: type) -> object:
     if isinstance(value, bool) != (kind is bool) or not isinstance(value, _ACCEPTED[kind]):
         raise PatchCoreError(f"expected {name} of type {kind.__name__}, found {value!r} ({name})")
@@ -534,8 +539,9 @@ def _convert_item(name: str, value: object, kind: type) -> object:
 def _check_choices(entry: dataclasses.Field, value: object) -> None:
     choices = entry.metadata["choices"]
     values = value if isinstance(value, tuple) else (value,)
-    if choices and not set(values) <= set(choices):
+    unknown = [value for value in values if value not in choices]
+    if choices and unknown:
         raise PatchCoreError(
             f"expected {entry.name} {', '.join(choices)}, found {' '.join(map(repr, values))} "
-            f"({entry.name})"
+            f"({entry.name}){did_you_mean(str(unknown[0]), choices)}"
         )

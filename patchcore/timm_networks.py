@@ -5,7 +5,6 @@ weights, such as ``timm:vit_small_patch14_dinov2.lvd142m``. The prefix is reserv
 module cannot have it. Names of other sources, such as a repository on a model hub, are refused.
 """
 
-import difflib
 import importlib
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from patchcore.errors import PatchCoreError, WeightsUnavailableError, first_line
+from patchcore.errors import PatchCoreError, WeightsUnavailableError, did_you_mean, first_line
 from patchcore.layout import INTERPOLATIONS, TOKENS, LayerLayout
 from patchcore.network_input import NetworkInput
 from patchcore.patch_grid import nearest_sizes
@@ -244,18 +243,16 @@ def _config(backbone: str):
     timm, name = _timm(), backbone.removeprefix(TIMM_PREFIX)
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        close = difflib.get_close_matches(architecture, timm.list_models())
-        hint = f" Did you mean {' or '.join(close)}?" if close else ""
         raise PatchCoreError(
-            f"timm has no network {name!r} (backbone).{hint} timm.list_models() lists all. The "
-            f"prefix {TIMM_PREFIX} is reserved: a module:factory of your own needs another module "
-            "name"
+            f"expected a network of timm (timm.list_models() lists all; a module:factory of your "
+            f"own needs another module name than timm), found {name!r} (backbone)"
+            f"{did_you_mean(architecture, timm.list_models())}"
         )
     tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
         raise PatchCoreError(
-            f"timm has no weights {tag!r} of {architecture} (backbone), it has: "
-            f"{', '.join(tags) or 'none'}"
+            f"expected weights of {architecture} that timm has ({', '.join(tags) or 'none'}), "
+            f"found {tag!r} (backbone){did_you_mean(tag, tags)}"
         )
     return timm.models.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
 

@@ -18,11 +18,12 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from patchcore import timm_networks
 from patchcore.backbone import Backbone, digest, trial_images
-from patchcore.errors import PatchCoreError, WeightsUnavailableError, first_line
+from patchcore.errors import PatchCoreError, WeightsUnavailableError, did_you_mean, first_line
 from patchcore.fold import fold_batch_norms, fold_pairs
 from patchcore.formulanet import FORMULANET, LAYERS, WEIGHTS_FILE, FormulaNet
 from patchcore.layer_choice import choose_layers
 from patchcore.layout import Layout
+from patchcore.recognise import fitting_networks
 from patchcore.settings import DEFAULT, RANDOM, Settings, is_own_network
 from patchcore.torch_state import torch_defaults
 
@@ -122,7 +123,7 @@ def load_backbone(
         if own_network:
             _reset(cut, seed)
     elif weights != DEFAULT:
-        originals = _load(cut, backbone, read_state(Path(weights)))
+        originals = _load_file(cut, backbone, Path(weights))
     elif backbone == FORMULANET:
         cut.load(read_state(WEIGHTS_FILE))
     elif timm_networks.is_timm(backbone):
@@ -212,6 +213,20 @@ def _make_network(backbone: str, size: tuple[int, int]) -> nn.Module:
     return _import_network(backbone) if ":" in backbone else _torchvision_network(backbone, size)
 
 
+def _load_file(cut: Backbone, backbone: str, path: Path) -> dict[str, torch.Tensor]:
+    """Load the weights of a file, as `_load`."""
+    state = read_state(path)
+    try:
+        return _load(cut, backbone, state)
+    except PatchCoreError as error:
+        with _kept_random_state(), _LeaveUnfilled():
+            fitting = fitting_networks(state)
+        hint = f"; they are weights of {' or '.join(fitting)} (backbone)" if fitting else ""
+        raise PatchCoreError(
+            f"expected weights of {backbone} in {path} (weights): {error}{hint}"
+        ) from error
+
+
 def _load(
     cut: Backbone, backbone: str, state: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
@@ -266,8 +281,9 @@ def _torchvision_network(name: str, size: tuple[int, int]) -> nn.Module:
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
         raise PatchCoreError(
-            f"no backbone {name!r} (backbone); give {FORMULANET}, timm:NAME for a network of timm, "
-            f"module:factory for a network of your own, or one of torchvision's: {', '.join(names)}"
+            f"expected {FORMULANET}, timm:NAME for a network of timm, module:factory for a network "
+            f"of your own, or a network of torchvision ({', '.join(names)}), found {name!r} "
+            f"(backbone){did_you_mean(name, [FORMULANET, *names])}"
         )
     if name.startswith("vit_") and size[0] == size[1]:
         # With a size that does not fit its patches there is none: `Backbone` says what would fit.

@@ -190,11 +190,14 @@ class TestBadFlags:
                 "--percentage_coreset 0.01 --k 14",
                 r"at least k = 14 patches in the coreset, found 13: 0.01 of 1350.*\bk\b",
             ),
-            ("--size_crop 80", "size_crop at most size_resize, found.*80, 80.*72, 72"),
+            ("--size_crop 80", "size_crop at most size_resize, found.* 80 80 .* 72 72"),
             ("--size_crop 0", "size_crop"),
             ("--size_crop 2", r"cannot take float32 images of 2x2 pixels \(size_crop\)"),
-            ("--backbone squeezenet", "no backbone 'squeezenet'.*module:factory.*squeezenet1_1"),
-            ("--layers features.3 layer2", "no layer 'layer2'.*features.12"),
+            (
+                "--backbone squeezenet",
+                "module:factory.*found 'squeezenet'.*Did you mean squeezenet1_",
+            ),
+            ("--layers features.3 layer2", "features.12.*found 'layer2'"),
             ("--layers features.3 features.3", "different layers"),
             ("--backbone nowhere:network", "cannot import 'nowhere'.*PYTHONPATH"),
             ("--backbone math:pi", "module math has no callable 'pi'"),
@@ -214,20 +217,44 @@ class TestBadFlags:
     def test_an_error_names_what_to_change(self, fail, text, message):
         assert re.search(message, fail(text))
 
-    @pytest.mark.parametrize("word", ["evalute", "table", "Demo"])
-    def test_a_mistyped_command_lists_the_commands(self, word, capfd):
+    @pytest.mark.parametrize(
+        ("word", "meant"), [("evalute", "evaluate"), ("table", "tables"), ("Demo", "demo")]
+    )
+    def test_a_mistyped_command_lists_the_commands(self, word, meant, capfd):
         assert call(word, "--k", "3") == main.WRONG_USAGE
-        error = f"error: expected a command ({', '.join(main.COMMANDS)}), found '{word}'\n"
-        assert capfd.readouterr().err == error
+        error = f"error: expected a command ({', '.join(main.COMMANDS)}), found '{word}'"
+        assert capfd.readouterr().err == f"{error}. Did you mean {meant}?\n"
 
     def test_a_word_too_many(self, fail):
-        assert re.search("unrecognized arguments: widget; .*--help", fail("--k 1 widget"))
+        assert re.search("unrecognized arguments: widget .*--help", fail("--k 1 widget"))
 
     def test_weights_of_another_network(self, fail, tmp_path):
         torch.save({"layer.weight": torch.zeros(2)}, path := tmp_path / "other.pth")
-        assert re.search(
-            "expected weights for this network, .*layer.weight", fail(f"--weights {path}")
-        )
+        expected = f"expected weights of squeezenet1_1 in {path} .*: expected weights for this"
+        assert re.search(f"{expected} network, .*layer.weight", fail(f"--weights {path}"))
+
+    @pytest.mark.parametrize(
+        ("words", "flag"),
+        [
+            (("--path_data",), "--path_data"),
+            (("--weights",), "--weights"),
+            (("--ignore_mask",), "--ignore_mask"),
+            (("infer", "--watch"), "--watch"),
+            (("infer", "main.py", "--path_trained"), "--path_trained"),
+            (("check",), "PATH"),
+            (("download", "btad", "--to"), "--to"),
+            (("download", "btad", "--to", "x", "--archive"), "--archive"),
+            (("demo", "--categories", "weave", "--path_data"), "--path_data"),
+        ],
+    )
+    def test_a_name_that_is_too_long_is_told_with_its_flag(self, words, flag, capfd):
+        assert call(*words, "x" * 300) == main.WRONG_USAGE
+        assert re.search(f"cannot use x+.*: .*name too long .{flag}.$", capfd.readouterr().err)
+
+    @pytest.mark.parametrize("words", [("--path_data",), ("--weights",), ("infer",), ("tables",)])
+    def test_a_name_does_not_colour_its_error(self, words, capfd):
+        assert call(*words, "a\x1b[31m") == main.WRONG_USAGE
+        assert "a\\x1b[31m" in capfd.readouterr().err
 
     @pytest.mark.parametrize("place", ["file", "file/below"])
     def test_an_unwritable_result_folder(self, fail, tmp_path, place):

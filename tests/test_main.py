@@ -479,10 +479,13 @@ class TestTorchvisionWeights:
 
     @pytest.mark.usefixtures("small_demo")
     def test_the_demo_goes_on_with_its_own_backbone_and_says_so(self, tmp_path, caplog):
-        caplog.set_level(logging.INFO)
+        caplog.set_level(logging.DEBUG)
         flags = ["demo", *self.flags, "--path_data", str(tmp_path / "made")]
         assert call(*flags) == 0
-        note = "ImageNet weights are not available: the demo used formulanet instead."
+        note = (
+            "The ImageNet weights of squeezenet1_1 are not available: the demo uses formulanet, "
+            "the backbone that ships with the code."
+        )
         assert note in caplog.text
         assert str(self.file) in caplog.text
         run = read_run(self.folder)
@@ -514,8 +517,8 @@ class TestTorchvisionWeights:
         flags = ["--path_data", str(tmp_path / "made"), "--categories", "bottel"]
         assert call("demo", *flags) == main.WRONG_USAGE
         error = capsys.readouterr().err
-        assert "expected --categories from weave, " in error
-        assert error.rstrip().endswith("found 'bottel'")
+        assert "expected categories among weave, " in error
+        assert error.rstrip().endswith("found 'bottel' (--categories)")
         assert not (tmp_path / "made").exists()
 
     @pytest.mark.usefixtures("small_demo")

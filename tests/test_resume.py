@@ -176,7 +176,7 @@ def test_rows_are_in_the_order_of_the_command(data, folder):
         ("--sigma 3", "sigma is 3.0, was 4.0"),
         ("--k 2", "k is 2, was 1"),
         ("--aupro_limit 0.2", "aupro_limit is 0.2, was 0.3"),
-        ("--backbone resnet18 --layers layer2", "backbone is ('resnet18',)"),
+        ("--backbone resnet18 --layers layer2", "backbone is resnet18, was squeezenet1_1"),
         ("--fresh", "--fresh"),
     ],
 )

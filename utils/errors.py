@@ -1,11 +1,25 @@
 """Errors that a user can fix: flags and the result folder."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 # Exit status of a run that skipped images or categories (--on_error skip).
 LEFT_OUT = 3
 
 
 class UsageError(Exception):
     """A flag or a result folder that cannot be used; the message says which and why."""
+
+
+@contextmanager
+def named_flag(flag: str) -> Iterator[None]:
+    """Raise UsageError with the flag of a path that the operating system refuses within a block."""
+    try:
+        yield
+    except OSError as error:  # such as a name that is too long, or a folder without permission
+        where = "it" if error.filename is None else os.fsdecode(error.filename)
+        raise UsageError(f"cannot use {where}: {error.strerror or error} ({flag})") from error
 
 
 def describe_end(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from utils.errors import UsageError, describe_end
 from utils.output_names import LOG_FILE
-from utils.printable import printable
+from utils.printable import printable, printable_lines
 
 PACKAGES = ("patchcore", "datasets", "utils")
 # Text of records that are kept until the log file is open; a command writes some ten before.
@@ -58,7 +58,7 @@ class TerminalFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the text of a record."""
-        return "\n".join(map(printable, record.getMessage().rstrip().split("\n")))
+        return printable_lines(record.getMessage().rstrip())
 
 
 class Terminal(logging.StreamHandler):

@@ -1,4 +1,4 @@
-"""Text from files and file names, made fit for one line of a terminal or a log."""
+"""Text from files and file names, made fit for a terminal or a log."""
 
 
 def printable(text: str) -> str:
@@ -7,3 +7,8 @@ def printable(text: str) -> str:
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in text
     )
+
+
+def printable_lines(text: str) -> str:
+    """Return a message of one or more lines, as `printable` in each; no name colours it."""
+    return "\n".join(map(printable, text.split("\n")))

@@ -3,7 +3,8 @@
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from utils.errors import UsageError
@@ -37,7 +38,19 @@ class ResultFolder:
 
     def __init__(self, path: Path):
         self.path = path
+        self._is_new = not path.exists()
         make_writable(path, "results", "--path_result")
+
+    @contextmanager
+    def removed_on_error(self) -> Iterator[None]:
+        """Remove the folder if an error ends a block before anything is written to a new folder."""
+        try:
+            yield
+        except BaseException:
+            if self._is_new:
+                with suppress(OSError):  # it is not empty
+                    self.path.rmdir()
+            raise
 
     def move_earlier_run(self, more: Sequence[str] = (), *, reason: str = "") -> None:
         """Move the files of an earlier run to ``earlier/<start of that run>/``.

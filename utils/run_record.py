@@ -20,10 +20,10 @@ def read_run(path: Path) -> dict[str, object]:
     Raises:
         UsageError: There is no such file, or it is not a record of this version.
     """
-    path = path / RUN_FILE if path.is_dir() else path
     try:
+        path = path / RUN_FILE if path.is_dir() else path
         if not path.is_file():  # a pipe would be waited for
-            raise OSError("no such file")
+            raise ValueError("no such file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
@@ -31,7 +31,8 @@ def read_run(path: Path) -> dict[str, object]:
         record = json.loads(data.decode())
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
-            f"expected a result folder with {RUN_FILE}, cannot read {path}: {error}"
+            f"expected a result folder with {RUN_FILE}, cannot read {path}: "
+            f"{getattr(error, 'strerror', None) or error}"
         ) from error
     if not isinstance(record, dict):
         raise UsageError(f"expected the record of a run in {path}, found other JSON")

@@ -167,6 +167,20 @@ class TestList:
         files(*MVTEC, "p/0.png")
         assert self.read("p", "c") == ["p/0.png", "c/train/good/0.png", "c/train/good/1.png"]
 
+    def test_single_files_that_look_like_masks_are_learned_and_noted(self, here):
+        paths = ["c/ground_truth/hole/0.png", "c/0_mask.png", "c/train/good/0.png"]
+        files(*paths)
+        notes = Notes()
+        assert (
+            len(read_training_images(["-"], "x", notes, io.StringIO("\n".join(paths))).train) == 3
+        )
+        (note,) = notes.all()
+        assert str(note).startswith(
+            "2 files: named like a mask or in a folder of masks, but learned"
+        )
+        assert len(read_training_images(paths, "x", notes).train) == 3  # given as PATHs
+        assert notes.all() == [note]
+
     def test_defects_in_a_folder_are_refused(self, here):
         files("p/0.png", "p/bad/0.png")
         with pytest.raises(DatasetError, match="found defective images in p/bad: "):

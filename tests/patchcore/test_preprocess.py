@@ -180,6 +180,12 @@ class TestShorterEdge:
         blocks = image.reshape(32, 2, 48, 2, 3).mean((1, 3))[:, 8:40]
         assert np.abs(preprocess.crop_image(image) - blocks).max() <= 0.5
 
+    def test_words_for_the_whole_image_name_no_crop(self):
+        whole = Preprocess((32, 24), (32, 24)).describe()
+        assert whole == "resized to 32x24 (height x width, antialiased bilinear)"
+        cropped = Preprocess((32, 32), (32, 24)).describe()
+        assert cropped.endswith("antialiased bilinear), then centre-cropped to 32x24")
+
     def test_its_words(self):
         text = Preprocess((32, 32), (40, 32), resize="shorter_edge").describe()
         assert text == (

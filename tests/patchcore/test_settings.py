@@ -94,8 +94,8 @@ class TestForm:
         ({"size_crop": ()}, r"one number, or height and width, found \(\) \(size_crop\)"),
         (
             {"size_crop": (224, 257)},
-            r"size_crop at most size_resize, found size_crop \(224, 257\) and size_resize "
-            r"\(256, 256\), as height and width \(size_crop, size_resize\)",
+            r"size_crop at most size_resize, found size_crop 224 257 and size_resize "
+            r"256 256, as height and width \(size_crop, size_resize\)",
         ),
         (
             {"image_score": "mean"},
@@ -248,3 +248,10 @@ def test_reading_them_needs_no_torch():
         "else: raise AssertionError\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_a_similar_choice_is_suggested():
+    with pytest.raises(
+        PatchCoreError, match=r"found 'max_mapp' \(image_score\)\. Did you mean max_"
+    ):
+        Settings(image_score="max_mapp")

@@ -208,12 +208,14 @@ def test_says_that_a_module_cannot_be_imported():
 
 
 def test_an_unknown_backbone_is_answered_with_those_that_exist():
-    with pytest.raises(PatchCoreError, match=r"no backbone 'resnet5'.*module:factory.*resnet50"):
+    with pytest.raises(
+        PatchCoreError, match=r"module:factory.*found 'resnet5' .*Did you mean resnet50"
+    ):
         load("random", "resnet5")
 
 
 def test_a_model_that_is_no_classifier_is_not_offered():
-    with pytest.raises(PatchCoreError, match="no backbone 'fcn_resnet50'"):
+    with pytest.raises(PatchCoreError, match="found 'fcn_resnet50'"):
         load("random", "fcn_resnet50")
 
 

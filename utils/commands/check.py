@@ -3,7 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
+from datasets.base import DatasetError
 from patchcore.record import read_record
+from utils.errors import UsageError
 from utils.options.check import CheckOptions
 from utils.options.flags import parse_flags
 from utils.pipeline.categories import category_names, open_data
@@ -34,9 +36,13 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
         if figure.is_file():
             print(f"the first of these images: {figure}")
         return 0
+    given = "PATH" if options.paths else "--path_data"
     if options.paths:
         options = replace(options, path_data=Path(options.paths[0]), paths=())
-    dataset = open_data(options)
+    try:
+        dataset = open_data(options)
+    except (DatasetError, UsageError) as error:
+        raise DatasetError(str(error).replace("(--path_data)", f"({given})")) from error
     names = category_names(options, dataset)
 
     from utils.pipeline.checking import check_dataset

@@ -4,9 +4,10 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from datasets.base import did_you_mean
 from datasets.synthetic import NAMES
 from patchcore.settings import DEFAULT
-from utils.errors import UsageError
+from utils.errors import UsageError, named_flag
 from utils.options.evaluate import EvaluateOptions
 from utils.options.method import parse_options
 from utils.pipeline.categories import read_categories
@@ -33,7 +34,10 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
     )
     for name in options.categories:
         if name not in NAMES:
-            raise UsageError(f"expected --categories from {', '.join(NAMES)}, found {name!r}")
+            raise UsageError(
+                f"expected categories among {', '.join(NAMES)}, found {name!r} (--categories)"
+                f"{did_you_mean(name, NAMES)}"
+            )
     options.check_files()
     make_data(options)
     skipping = Skipping(options)
@@ -46,9 +50,12 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
     try:
         evaluate(options, categories, skipping)
     except WeightsUnavailableError as error:
-        log.warning("%s", error)
-        note = f"ImageNet weights are not available: the demo used {FORMULANET} instead."
+        note = (
+            f"The ImageNet weights of {' '.join(options.backbone)} are not available: the demo "
+            f"uses {FORMULANET}, the backbone that ships with the code."
+        )
         log.warning("%s", note)
+        log.debug("%s", error)
         shipped = replace(options, backbone=(FORMULANET,), weights=(DEFAULT,), layers=())
         evaluate(shipped, categories, skipping, note=note)
     return skipping.status
@@ -60,7 +67,7 @@ def make_data(options: EvaluateOptions) -> None:
     from utils.progress import show_progress
 
     log.info("making the procedural categories that are missing in %s", options.path_data)
-    with show_progress(0, "make images", "image") as bar:
+    with named_flag("--path_data"), show_progress(0, "make images", "image") as bar:
         write_dataset(
             options.path_data,
             categories=options.categories or NAMES,

@@ -9,10 +9,11 @@ from datasets.base import DatasetError
 from datasets.downloads import DOWNLOADS, NEEDS_FORM, Download, find_published
 from datasets.published import Published
 from datasets.transport import RemoteFile, fetch, file_digest
-from utils.errors import UsageError
+from utils.errors import UsageError, named_flag
 from utils.options.download import DownloadOptions
 from utils.options.flags import parse_flags
 from utils.progress import show_progress
+from utils.results import numbered
 
 DESCRIPTION = """Download a published dataset and unpack it to a folder. The same command
 continues an interrupted download. The archive is checked before it is unpacked; the folder gets its
@@ -30,8 +31,9 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
     dataset = find_published(options.names[0])
     known = DOWNLOADS.get(dataset.key, Download("", RemoteFile("")))
     folder = Path(options.to)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"expected a new or an empty folder, found {folder} (--to)")
+    with named_flag("--to"):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(f"expected a new or an empty folder, found {folder} (--to)")
     if options.archive:
         archive = Path(options.archive)
         _check_given(archive, dataset, known.remote, options.sha256)
@@ -40,7 +42,7 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
     count = unpack(archive, folder, top=known.top)
     if not (options.archive or options.keep_archive):
         archive.unlink()
-    log.info("%s: %d files in %s", dataset.name, count, folder)
+    log.info("%s: %s in %s", dataset.name, numbered(count, "file"), folder)
 
 
 def _download(dataset: Published, known: Download, folder: Path, options: DownloadOptions) -> Path:

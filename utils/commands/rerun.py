@@ -8,10 +8,10 @@ from pathlib import Path
 
 from patchcore.settings import is_own_network
 from utils.comparison import compare_rows
-from utils.errors import UsageError
+from utils.errors import UsageError, named_flag
 from utils.machine import package_versions
 from utils.options.evaluate import EvaluateOptions
-from utils.options.flags import parse_flags
+from utils.options.flags import describe_value, parse_flags
 from utils.options.record import read_options
 from utils.output_names import RESULTS_FILE, RUN_FILE
 from utils.pipeline.categories import read_categories
@@ -100,7 +100,9 @@ def _check(
         raise UsageError(
             "expected a folder for the results: it is not taken from the record (--path_result)"
         )
-    if options.path_result.resolve() == (path if path.is_dir() else path.parent).resolve():
+    with named_flag("--path_result"):
+        result = options.path_result.resolve()
+    if result == (path if path.is_dir() else path.parent).resolve():
         raise UsageError(
             f"expected a folder different from that of the record, found {options.path_result} for "
             "both (--path_result)"
@@ -126,18 +128,13 @@ def _report_changes(
     for name in names:
         before, now = getattr(recorded, name), getattr(options, name)
         if before != now:
-            log.info("--%s is %s, recorded is %s", name, _shown(now), _shown(before))
+            texts = map(describe_value, (now, before))
+            log.info("--%s is %s, recorded is %s", name, *texts)
     versions = record.get("versions")
     for name, version in package_versions().items():
         before = versions.get(name) if isinstance(versions, dict) else None
         if before != version:
             log.warning("%s is %s, recorded is %s", name, version, before or "none")
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return " ".join(map(_shown, value)) or "none"
-    return str(value)
 
 
 def _compare(
@@ -170,4 +167,4 @@ def _compare(
             f"its rows, and no {RESULTS_FILE} is next to it"
         ), False
     verdict = "equal to" if is_equal else "different from"
-    return f"{len(rows)} rows are {verdict} the recorded ones, by their digest", is_equal
+    return f"{numbered(len(rows), 'row')}, {verdict} the recorded ones, by their digest", is_equal

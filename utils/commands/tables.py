@@ -150,6 +150,7 @@ def _parse(arguments: list[str], epilog: str) -> argparse.Namespace:
         "the tables of processing time and of the paper's metrics",
     )
     add_flags(parser, LogOptions())
+    parser.set_defaults(quiet=False, verbose=False)
     given = parser.parse_args(arguments)
     LogOptions(given.quiet, given.verbose)  # checks them
     return given

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchcore.settings import DEFAULT, RANDOM
-from utils.errors import UsageError
+from utils.errors import UsageError, named_flag
 from utils.options.flags import Flags, flag
 
 
@@ -87,8 +87,9 @@ class BackboneOptions(Flags):
 
 def check_weights_file(weights: str) -> None:
     """Raise UsageError if weights are neither a file nor the word default or random."""
-    if weights not in (DEFAULT, RANDOM) and not Path(weights).is_file():
-        raise UsageError(
-            f"no weights file {weights} (--weights); give {DEFAULT!r}, {RANDOM!r} or the path of a "
-            "state dict"
-        )
+    with named_flag("--weights"):
+        if weights not in (DEFAULT, RANDOM) and not Path(weights).is_file():
+            raise UsageError(
+                f"no weights file {weights} (--weights); give {DEFAULT!r}, {RANDOM!r} or the path "
+                "of a state dict"
+            )

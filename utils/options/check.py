@@ -1,11 +1,12 @@
 """Flags of ``check``."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from patchcore.settings import Bounds
 from utils.errors import UsageError
 from utils.options.data import DataOptions
-from utils.options.flags import Flags, flag
+from utils.options.flags import Flags, flag, refuse
 from utils.options.log import LogOptions
 from utils.options.reading import ReadingOptions
 
@@ -49,3 +50,18 @@ class CheckOptions(LogOptions, SubjectOptions, ReadingOptions, DataOptions):
         super().__post_init__()
         if self.paths and self.model:
             raise UsageError("expected a dataset or a --model to check, found both")
+
+    def check_given(self, given: Collection[str]) -> None:
+        """Check that each flag has an effect on what is checked."""
+        super().check_given(given)
+        if self.model:
+            of_data = [name for name in given if name not in OF_MODEL]
+            refuse(of_data, "with --model: the model's own training images are listed")
+        else:
+            refuse({"num_suspects"} & set(given), "without --model")
+        if self.paths:
+            refuse({"path_data"} & set(given), "with PATH, which takes its place")
+
+
+# Flags with an effect on --model.
+OF_MODEL = ("model", "num_suspects", "quiet", "verbose")

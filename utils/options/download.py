@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.errors import UsageError
+from utils.errors import UsageError, named_flag
 from utils.options.flags import flag
 from utils.options.log import LogOptions
 
@@ -50,7 +50,8 @@ class DownloadOptions(LogOptions):
             raise UsageError("expected the NAME of a dataset and --to FOLDER")
         if self.sha256 and not re.fullmatch("[0-9a-fA-F]{64}", self.sha256):
             raise UsageError(f"expected 64 hexadecimal digits as --sha256, found {self.sha256!r}")
-        if self.archive and not Path(self.archive).is_file():
-            raise UsageError(f"expected an archive, found no file {self.archive} (--archive)")
+        with named_flag("--archive"):
+            if self.archive and not Path(self.archive).is_file():
+                raise UsageError(f"expected an archive, found no file {self.archive} (--archive)")
         if Path(self.to).resolve().name == "":
             raise UsageError(f"expected a folder with a name, found {self.to} (--to)")

@@ -3,12 +3,14 @@
 import argparse
 import dataclasses
 import re
+import shlex
+import types
 import typing
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from patchcore.errors import PatchCoreError
+from patchcore.errors import PatchCoreError, did_you_mean
 from patchcore.settings import Bounds
 from utils.errors import UsageError
 
@@ -58,14 +60,36 @@ class Flags:
         with usage_errors():
             for entry in dataclasses.fields(self):
                 bounds, value = entry.metadata["bounds"], getattr(self, entry.name)
-                is_given = value != ()  # a flag with several values may default to none
+                is_given = value not in ((), None)  # the default of a flag may be no value
                 if bounds is not None and is_given:
                     bounds.check(entry.name, value)
 
+    def check_given(self, given: Collection[str]) -> None:
+        """Check the flags of a command line, given by name, also those with their default value.
+
+        Raises:
+            UsageError: A flag has no effect together with others.
+        """
+
     def texts(self, *, without: Collection[str]) -> dict[str, str]:
-        """Return the values of all flags but some as texts, by name."""
+        """Return the values of all flags but some as texts for messages, by name.
+
+        Different values have different texts.
+        """
         names = [entry.name for entry in dataclasses.fields(self)]
-        return {name: str(getattr(self, name)) for name in names if name not in without}
+        return {name: describe_value(getattr(self, name)) for name in names if name not in without}
+
+
+def refuse(flags: Iterable[str], reason: str) -> None:
+    """Raise UsageError about flags without effect, if there are any.
+
+    Args:
+        flags: Their names.
+        reason: Why they have none; it follows the flags and begins with a preposition.
+    """
+    listed = " ".join(f"--{name}" for name in flags)
+    if listed:
+        raise UsageError(f"expected no {listed} {reason}")
 
 
 @contextmanager
@@ -74,10 +98,11 @@ def usage_errors() -> Iterator[None]:
     try:
         yield
     except PatchCoreError as error:
-        # The message ends with the names of the settings: "... (k)".
-        message, _, names = str(error).rpartition("(")
+        # The last brackets have the names of the settings: "... (k)".
+        message, _, end = str(error).rpartition("(")
+        names, _, hint = end.partition(")")
         flags = re.sub(r"(\w+)", r"--\1", names)
-        raise UsageError(f"{message}({flags}") from error
+        raise UsageError(f"{message}({flags}){hint}") from error
 
 
 def parse_flags(
@@ -107,13 +132,16 @@ def parse_flags(
         if word.startswith("--") and word.endswith("=--"):  # argparse makes it an empty list
             parser.error(f"argument {word.partition('=')[0]}: expected a value, found --")
     # Intermixed: positional arguments may be before, between and after the flags.
-    values = vars(parser.parse_intermixed_args(before))
+    found, unknown = parser.parse_known_intermixed_args(before)
+    positional = [e.name for e in dataclasses.fields(defaults) if e.metadata["positional"]]
+    if unknown or (after and not positional):
+        parser.refuse_unknown([*unknown, *after])
+    values = vars(found)  # those of the given flags
     if after:
-        positional = [e.name for e in dataclasses.fields(defaults) if e.metadata["positional"]]
-        if not positional:
-            parser.error(f"unrecognized arguments: {' '.join(after)}")
-        values[positional[0]] += tuple(after)
-    return dataclasses.replace(defaults, **values)
+        values[positional[0]] = (*values.get(positional[0], ()), *after)
+    options = dataclasses.replace(defaults, **values)
+    options.check_given(values)
+    return options
 
 
 def add_flags(parser: "CommandParser", defaults: Flags) -> None:
@@ -149,7 +177,14 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> typing.NoReturn:
         """Raise UsageError."""
-        raise UsageError(f"{message}; {self.prog} --help lists all flags")
+        raise UsageError(f"{message} ({self.prog} --help lists all flags)")
+
+    def refuse_unknown(self, words: Sequence[str]) -> typing.NoReturn:
+        """Raise UsageError about arguments that this command does not have."""
+        known = [name for action in self._actions for name in action.option_strings]
+        flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+        hint = did_you_mean(flags[0], known) if flags else ""
+        self.error(f"unrecognized arguments: {' '.join(words)}{hint}")
 
 
 def _split_at_dashes(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
@@ -165,48 +200,96 @@ def _add_flag(
     group: "argparse._ArgumentGroup", entry: dataclasses.Field, kind: type, default: object
 ) -> None:
     details = entry.metadata
+    metavar = details["metavar"] or f"{{{','.join(details['choices'])}}}"
+    # Only flags that are given become values: `Flags.check_given` needs their names.
+    common = {"default": argparse.SUPPRESS, "metavar": metavar}
     text = details["text"].replace("%", "%%")  # argparse would fill it in
     if details["positional"]:
         group.add_argument(
             entry.name,
-            type=typing.get_args(kind)[0],
+            type=_reader(typing.get_args(kind)[0]),
             nargs="*",
             action=_keep_tuple(details["max_values"], grouped=False),
-            default=default,
-            metavar=details["metavar"],
             help=text,
+            **common,
         )
         return
     if kind is bool:
         group.add_argument(
             f"--{entry.name}",
             action=argparse.BooleanOptionalAction if default else "store_true",
-            default=default,
+            default=argparse.SUPPRESS,
             help=text,
         )
         return
+    if isinstance(kind, types.UnionType):  # a value or None
+        kind = typing.get_args(kind)[0]
     several = typing.get_origin(kind) is tuple
     item = typing.get_args(kind)[0] if several else kind
     grouped = typing.get_origin(item) is tuple
     shown = as_text(default)
     group.add_argument(
         f"--{entry.name}",
-        type=typing.get_args(item)[0] if grouped else item,
+        type=_reader(
+            typing.get_args(item)[0] if grouped else item,
+            details["choices"],
+            # Without a value, a flag replaces the value that a record gives.
+            may_be_empty=entry.default == "" != default,
+        ),
         nargs="+" if several else None,
         action=_keep_tuple(details["max_values"], grouped=grouped) if several else "store",
-        default=default,
-        choices=details["choices"] or None,
-        metavar=details["metavar"],
         # The text describes an empty default.
         help=text + (f" [{shown}]".replace("%", "%%") if shown else ""),
+        **common,
     )
+
+
+def describe_value(value: object) -> str:
+    """Return the value of a flag in words, for a message; different values have different words."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if not isinstance(value, tuple):
+        return "none" if value in ("", None) else str(value)
+    if any(isinstance(item, tuple) for item in value):  # a flag that is given several times
+        return "; ".join(map(describe_value, value))
+    return shlex.join(map(str, value)) or "none"
+
+
+def check_choice(value: object, choices: Sequence[str]) -> None:
+    """Raise ValueError if a value is not one of the choices."""
+    if value not in choices:
+        hint = did_you_mean(str(value), choices)
+        raise ValueError(f"expected {', '.join(choices)}, found {value!r:.40}{hint}")
+
+
+def _reader(
+    kind: type, choices: Sequence[str] = (), *, may_be_empty: bool = False
+) -> Callable[[str], object]:
+    """Return a function from the text of an argument to its value, for argparse."""
+
+    def read(text: str) -> object:
+        if not (text or may_be_empty):
+            raise argparse.ArgumentTypeError("expected a value, found an empty text")
+        try:
+            value = kind(text)
+        except ValueError as error:
+            what = {int: "a whole number", float: "a number"}[kind]
+            raise argparse.ArgumentTypeError(f"expected {what}, found {text!r}") from error
+        try:
+            if choices:
+                check_choice(value, choices)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+        return value
+
+    return read
 
 
 def as_text(value: object) -> str:
     """Return the value of a flag as it is given on the command line."""
     if isinstance(value, tuple):
         return " ".join(map(as_text, value))
-    return str(value)
+    return "" if value is None else str(value)
 
 
 def _keep_tuple(max_values: int, *, grouped: bool) -> type[argparse.Action]:
@@ -224,9 +307,7 @@ def _keep_tuple(max_values: int, *, grouped: bool) -> type[argparse.Action]:
                 parser.error(f"expected one to {max_values} values for {name}, found {len(values)}")
             value = tuple(values)
             if grouped:
-                before = getattr(namespace, self.dest)
-                # The first value of the flag replaces the default.
-                value = (value,) if before is self.default else (*before, value)
+                value = (*getattr(namespace, self.dest, ()), value)
             setattr(namespace, self.dest, value)
 
     return KeepTuple

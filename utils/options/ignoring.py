@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.errors import UsageError
+from utils.errors import UsageError, named_flag
 from utils.options.flags import Flags, flag
 
 
@@ -22,8 +22,9 @@ class IgnoringOptions(Flags):
 
     def check_ignore_mask(self) -> None:
         """Raise UsageError if the file is missing."""
-        if self.ignore_mask and not Path(self.ignore_mask).is_file():
-            raise UsageError(
-                f"expected an image file that is white where images are ignored, found none: "
-                f"{self.ignore_mask} (--ignore_mask)"
-            )
+        with named_flag("--ignore_mask"):
+            if self.ignore_mask and not Path(self.ignore_mask).is_file():
+                raise UsageError(
+                    f"expected an image file that is white where images are ignored, found none: "
+                    f"{self.ignore_mask} (--ignore_mask)"
+                )

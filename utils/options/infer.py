@@ -4,19 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from patchcore.settings import Bounds
-from utils.errors import UsageError
+from patchcore.settings import IMAGE_RATE, PIXEL_RATE, SHARE, Bounds
+from utils.errors import UsageError, named_flag
 from utils.options.computing import ComputingOptions
 from utils.options.flags import Flags, flag
 from utils.options.ignoring import IgnoringOptions
 from utils.options.log import LogOptions
 from utils.options.model_choice import ModelChoice
 from utils.options.reading import SKIP, STOP, ReadingOptions
-from utils.options.thresholds import METHODS, ThresholdOptions
+from utils.options.thresholds import AS_TRAINED, METHODS, ThresholdOptions
 
 PICTURES = ("none", "anomalies", "all")
 LAYOUTS = ("panels", "overlay")
-AS_TRAINED = "trained"
 THRESHOLDS = (AS_TRAINED, *METHODS)
 
 
@@ -61,8 +60,9 @@ class InputOptions(Flags):
                 "expected images to judge: either PATHs or --watch FOLDER; python main.py infer "
                 "--help explains both"
             )
-        if self.watch and not Path(self.watch).is_dir():
-            raise UsageError(f"expected a folder to watch, found none: {self.watch} (--watch)")
+        with named_flag("--watch"):
+            if self.watch and not Path(self.watch).is_dir():
+                raise UsageError(f"expected a folder to watch, found none: {self.watch} (--watch)")
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,22 @@ class VerdictOptions(ThresholdOptions):
         "thresholds",
         "pixel threshold for masks and regions, likewise",
         metavar="METHOD|NUMBER",
+    )
+    nominal_fpr: float | None = flag(
+        None,
+        "thresholds",
+        "set the image threshold by train_quantile for this nominal false-positive rate, in (0, 1]"
+        f" (default: the model's threshold; {IMAGE_RATE:g} with --threshold train_quantile)",
+        metavar="R",
+        bounds=SHARE,
+    )
+    nominal_fpr_pixel: float | None = flag(
+        None,
+        "thresholds",
+        "set the pixel threshold likewise, for this rate of pixels (default: the model's "
+        f"threshold; {PIXEL_RATE:g} with --threshold_pixel train_quantile)",
+        metavar="R",
+        bounds=SHARE,
     )
     regions: int = flag(
         5,

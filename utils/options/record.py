@@ -7,7 +7,7 @@ import typing
 from pathlib import Path
 
 from utils.errors import UsageError
-from utils.options.flags import AnyFlags
+from utils.options.flags import AnyFlags, check_choice
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,7 @@ def _check_choice(entry: dataclasses.Field, value: object) -> None:
     """
     choices, most = entry.metadata["choices"], entry.metadata["max_values"]
     values = value if isinstance(value, tuple) else (value,)
-    for one in values:
-        if choices and one not in choices:
-            raise ValueError(f"expected {', '.join(choices)}, found {one!r:.40}")
+    for one in values if choices else ():
+        check_choice(one, choices)
     if most and len(values) > most:
         raise ValueError(f"expected at most {most} values, found {len(values)}")

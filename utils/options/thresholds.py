@@ -1,17 +1,22 @@
 """Flags for the thresholds of images and pixels."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from patchcore.errors import did_you_mean
 from patchcore.settings import F1_MAX, IMAGE_RATE, PIXEL_RATE, SHARE, TRAIN_QUANTILE
 from utils.errors import UsageError
-from utils.options.flags import Flags, flag
+from utils.options.flags import Flags, flag, refuse
 
 METHODS = (TRAIN_QUANTILE, F1_MAX)
+# Of infer: the threshold that is stored with the model.
+AS_TRAINED = "trained"
 # The flag of each threshold.
 THRESHOLD_FLAGS = {"image": "threshold", "pixel": "threshold_pixel"}
+# The flag of the rate of each threshold.
+RATE_FLAGS = {"threshold": "nominal_fpr", "threshold_pixel": "nominal_fpr_pixel"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,13 @@ class ThresholdOptions(Flags):
         super().__post_init__()
         self.methods()
 
+    def check_given(self, given: Collection[str]) -> None:
+        """Check that no rate is given for a threshold that does not depend on one."""
+        super().check_given(given)
+        for name, rate in RATE_FLAGS.items():
+            if rate in given and getattr(self, name) not in (AS_TRAINED, TRAIN_QUANTILE):
+                refuse([rate], f"with --{name} {getattr(self, name)}: it sets {TRAIN_QUANTILE}")
+
     def methods(self) -> dict[str, str | float]:
         """Return the method or the number of the ``image`` and the ``pixel`` threshold.
 
@@ -86,5 +98,8 @@ def read_threshold(text: str, name: str, methods: Sequence[str] = METHODS) -> st
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise UsageError(f"expected --{name} {', '.join(methods)} or a number, found {text!r}")
+        raise UsageError(
+            f"expected --{name} {', '.join(methods)} or a number, found {text!r}"
+            f"{did_you_mean(text, methods)}"
+        )
     return number

@@ -1,14 +1,14 @@
 """Flags of ``train``."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from patchcore.protocols import PROTOCOLS
-from patchcore.settings import F1_MAX, Settings
+from patchcore.settings import F1_MAX, is_own_network
 from utils.errors import UsageError
-from utils.options.engine import LOCAL
+from utils.options.data import DataOptions
 from utils.options.fit import FitOptions
-from utils.options.flags import Flags, flag
+from utils.options.flags import Flags, flag, refuse
 
 
 @dataclass(frozen=True)
@@ -66,37 +66,33 @@ class TrainOptions(FitOptions, ImagesOptions):
                 f"{' '.join(map(str, self.shots))}; evaluate compares several"
             )
 
+    def check_given(self, given: Collection[str]) -> None:
+        """Check that each flag has an effect on what is trained."""
+        if self.extend:
+            used = {*EXTENDS, *(["backbone"] if any(map(is_own_network, self.backbone)) else [])}
+            refuse(
+                [name for name in given if name not in used],
+                "with --extend: the images at PATHs are added to the model with its own settings, "
+                "and the model stays in its folder",
+            )
+        elif self.paths:
+            data = [entry.name for entry in fields(DataOptions) if entry.name in given]
+            refuse(data, "with PATHs: they describe a dataset, which is learned without PATHs")
+        refuse({"holdout"} & set(given), "with train, which learns the held-out images too")
+        super().check_given(given)
+
     def _check_extend(self) -> None:
-        """Check the flags given with ``--extend``."""
+        """Check the values of the flags that ``--extend`` needs."""
         if not self.paths or self.category:
             raise UsageError(
                 "expected PATHs of new images with --extend, and no --category: the model has one"
             )
-        if self.engine != LOCAL:
-            raise UsageError(
-                f"expected no --engine {self.engine} with --extend, which runs in this process: "
-                "remove --engine"
-            )
-        given = self.settings().as_json()
-        usual = Settings(**PROTOCOLS[DEFAULTS.protocol]).as_json()
-        changed = [name for name, value in usual.items() if given[name] != value]
-        if changed:
-            raise UsageError(
-                f"expected no --{changed[0]} with --extend: the settings are those of the model "
-                f"(--extend, --{changed[0]})"
-            )
-        unused = [name for name in NOT_EXTENDED if getattr(self, name) != getattr(DEFAULTS, name)]
-        if unused:
-            raise UsageError(
-                f"expected no --{unused[0]} with --extend, which keeps the model as it is and adds "
-                f"all given images (--extend, --{unused[0]})"
-            )
 
 
-# What is decided when a model is trained.
-NOT_EXTENDED = (
-    *("shots", "ignore_mask", "bit_depth", "threshold", "threshold_pixel"),
-    *("nominal_fpr", "nominal_fpr_pixel", "trained_dtype"),
+# Flags with an effect on --extend; the others were decided when the model was trained.
+EXTENDS = (
+    *("extend", "paths", "keep_copies", "max_megapixels", "on_error"),
+    *("weights", "batch_size", "num_workers", "device", "save_index", "quiet", "verbose"),
 )
 # Own images may have a defect at the border, which the crop of the paper does not show.
 DEFAULTS = TrainOptions(path_trained=Path("trained"), protocol="whole_image")

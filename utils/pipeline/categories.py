@@ -7,6 +7,7 @@ from datasets.base import Category, DatasetError
 from datasets.entries import ReadOptions
 from datasets.layouts import Dataset, open_dataset
 from patchcore.settings import F1_MAX
+from utils.errors import named_flag
 from utils.options.evaluate import EvaluateOptions
 from utils.options.fit import FitOptions
 from utils.pipeline.skipping import Skipping
@@ -55,7 +56,8 @@ def _read_each(
     Raises:
         DatasetError: None is left.
     """
-    found = [skipping.attempt(name, partial(read, name)) for name in names]
+    with named_flag("--path_data, --normal_dir, --abnormal_dir, --mask_dir"):
+        found = [skipping.attempt(name, partial(read, name)) for name in names]
     categories = [category for category in found if category is not None]
     if not categories:
         raise DatasetError(skipping.describe_none())
@@ -75,7 +77,8 @@ def open_data(options: FitOptions) -> Dataset:
         abnormal_dir=options.abnormal_dir,
         mask_dir=options.mask_dir,
     )
-    return open_dataset(options.path_data, options.dataset, reading)
+    with named_flag("--path_data"):
+        return open_dataset(options.path_data, options.dataset, reading)
 
 
 def category_names(options: FitOptions, dataset: Dataset) -> list[str]:
@@ -84,7 +87,8 @@ def category_names(options: FitOptions, dataset: Dataset) -> list[str]:
     Raises:
         DatasetError: The dataset has no category.
     """
-    return list(dict.fromkeys(options.categories)) or dataset.find_categories()
+    with named_flag("--path_data"):
+        return list(dict.fromkeys(options.categories)) or dataset.find_categories()
 
 
 def _check_thresholds(options: EvaluateOptions, category: Category) -> None:

@@ -168,6 +168,8 @@ def _describe(title: str, counts: Counter[str]) -> str:
 
 def _describe_masks(category: Category) -> str:
     defective = [sample for sample in category.test if sample.is_defective]
+    if not defective:
+        return "masks: none, since no test image is defective"
     masked = sum(sample.mask is not None for sample in defective)
     return f"masks: {masked} of {numbered(len(defective), 'defective image')}"
 
@@ -177,15 +179,17 @@ def _describe_copies(files: Sequence[_File], num_train: int) -> list[str]:
     train, test = files[:num_train], files[num_train:]
     first = {file.digest: file.sample.path for file in reversed(train) if file.digest}
     groups = {
-        "training images are duplicates of others": _copies(train),
-        "test images are duplicates of others": _copies(test),
-        "test images are duplicates of training images": [
+        ("training image", "others"): _copies(train),
+        ("test image", "others"): _copies(test),
+        ("test image", "training images"): [
             (file.sample.path, first[file.digest]) for file in test if file.digest in first
         ],
-        "defective test images are duplicates of good images": _with_other_label(test),
+        ("defective test image", "good images"): _with_other_label(test),
     }
     return [
-        f"{len(pairs)} {text} ({_list_pairs(pairs)})" for text, pairs in groups.items() if pairs
+        f"duplicates of {others}: {numbered(len(pairs), noun)} ({_list_pairs(pairs)})"
+        for (noun, others), pairs in groups.items()
+        if pairs
     ]
 
 
@@ -227,7 +231,7 @@ def _compare_with_published(category: Category, check: CategoryCheck) -> list[st
         check.facts.append(f"{category.benchmark}: as published")
         return []
     return [
-        f"{category.benchmark} has {published.train} training images, {published.good} good and "
-        f"{published.defective} defective test images as published, here are {found.train}, "
-        f"{found.good} and {found.defective}"
+        f"{category.benchmark} has {numbered(published.train, 'training image')}, "
+        f"{published.good} good and {numbered(published.defective, 'defective test image')} as "
+        f"published, here are {found.train}, {found.good} and {found.defective}"
     ]

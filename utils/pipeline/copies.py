@@ -40,7 +40,7 @@ def without_copies(category: Category, reading: Reading) -> Category:
         return category
     copy, original = copies[0]
     log.info(
-        "%s: %d of %d training images are duplicates and are skipped (for example %s, of %s); "
+        "%s: duplicates among the training images are skipped: %d of %d (for example %s, of %s); "
         "--keep_copies learns them too",
         category.name,
         len(copies),

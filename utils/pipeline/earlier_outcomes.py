@@ -1,5 +1,6 @@
 """Outcomes of an earlier run of `infer` in the same folder, which are not computed again."""
 
+import re
 import shutil
 import threading
 from collections.abc import Mapping
@@ -38,7 +39,7 @@ def difference(folder: Path, identity: Mapping[str, object]) -> str:
         earlier = read_run(folder)["identity"]
         for name, value in identity.items():
             if earlier[name] != value:
-                return f"{name} is {value}, was {earlier[name]}"
+                return f"{name} is {_shown(value)}, was {_shown(earlier[name])}"
     except (UsageError, KeyError, TypeError):
         return "its record does not say how images were judged"
     return ""
@@ -102,6 +103,13 @@ class EarlierOutcomes:
     def _has_files(self, outcome: Outcome) -> bool:
         files = [str(outcome.details[kind]) for kind in FILES if kind in outcome.details]
         return all((self._folder / file).is_file() for file in files)
+
+
+def _shown(value: object) -> str:
+    """Return a value in short: a number with 6 digits, or the beginning of a digest."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:.12}" if re.fullmatch("[0-9a-f]{64}", str(value)) else str(value)
 
 
 def _parse(line: bytes) -> Outcome | None:

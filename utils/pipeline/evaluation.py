@@ -74,8 +74,9 @@ def evaluate(
     """
     # The nodes of Ray have the devices; the models here only describe the run.
     device = choose_device("cpu" if options.sweeps else options.device)
-    models = make_models(options, device, categories)
     folder = ResultFolder(options.path_result)
+    with folder.removed_on_error():
+        models = make_models(options, device, categories)
     options = with_layers(options, models)
     if options.summary:
         print_summaries(models)
@@ -95,7 +96,7 @@ def evaluate(
         run.folder.write_run(run.record)
         log_start(run.record)
         if not options.sweeps:
-            log.info("on %s; neighbours: %s", run.record["device"], search_method(device))
+            log.debug("on %s; neighbours: %s", run.record["device"], search_method(device))
         is_own = any(not category.benchmark for category in categories)
         report_crop(first_of(models).preprocess, "use" if is_own else "")
         try:

@@ -24,18 +24,26 @@ from utils.errors import UsageError, describe_end
 from utils.locks import lock_folder
 from utils.logs import RunLog
 from utils.machine import log_start, now, start_record
-from utils.options.infer import AS_TRAINED, InferOptions
+from utils.options.infer import InferOptions
 from utils.options.reading import STOP
-from utils.options.thresholds import THRESHOLD_FLAGS
+from utils.options.thresholds import AS_TRAINED, RATE_FLAGS, THRESHOLD_FLAGS
+from utils.output_names import REPORT_FILE
 from utils.pipeline.crop import report_crop
 from utils.pipeline.earlier_outcomes import EarlierOutcomes, difference, file_state
-from utils.pipeline.models import choose_device, load_model, log_ignored, read_ignore_mask
+from utils.pipeline.models import (
+    choose_device,
+    describe_threshold,
+    load_model,
+    log_ignored,
+    read_ignore_mask,
+)
 from utils.pipeline.prediction_page import PredictionPage
 from utils.pipeline.prediction_pictures import PredictionPictures
 from utils.pipeline.reading import Reading, log_notes
 from utils.predictions import ANOMALY, ERROR, NORMAL, OUTPUTS, Outcome, PredictionFiles
 from utils.progress import show_progress
 from utils.result_folder import ResultFolder
+from utils.results import numbered
 
 NOTHING_FOUND, ANOMALY_FOUND, FAULT_FOUND = 0, 1, 2
 
@@ -43,7 +51,7 @@ NOTHING_FOUND, ANOMALY_FOUND, FAULT_FOUND = 0, 1, 2
 IRRELEVANT = frozenset(
     {
         *("device", "batch_size", "num_workers", "max_megapixels", "on_error"),
-        *("path_result", "fresh", "json", "page_limit", "annotate", "frame_stride"),
+        *("path_result", "fresh", "json", "page_limit", "annotate"),
         *("quiet", "verbose"),
         *("path_trained", "category", "percentage_coreset", "backbone", "weights"),
         *("threshold", "threshold_pixel", "nominal_fpr", "nominal_fpr_pixel", "ignore_mask"),
@@ -78,6 +86,10 @@ def infer(options: InferOptions, path: Path) -> int:
     thresholds = set_thresholds(model, options)
     if model.trained.held_out is None:
         log.info("the model has no held-out scores: the p-value of each score is left empty")
+    log.info(
+        "an image is anomalous from this score on: %s",
+        describe_threshold(thresholds.image, model.trained),
+    )
     report_crop(model.preprocess, "train again with")
     folder = ResultFolder(options.path_result)
     with lock_folder(folder.path, "--path_result"), RunLog(folder.path) as run_log:
@@ -127,7 +139,8 @@ def _take_over(
             f"cannot resume from the results in {folder.path}: {error.strerror or error} (--fresh)"
         ) from error
     if len(earlier):
-        log.info("resuming from %d images in %s (--fresh judges all)", len(earlier), folder.path)
+        count = numbered(len(earlier), "image")
+        log.info("resuming from %s in %s (--fresh judges all)", count, folder.path)
     return earlier
 
 
@@ -163,17 +176,15 @@ def set_thresholds(model: PatchCore, options: InferOptions) -> Thresholds:
         PatchCoreError: ``f1_max`` is requested and was not measured.
     """
     trained, methods = model.trained, options.methods()
-    # Another rate requires another threshold than the model's.
-    for kind, flag in (("image", "nominal_fpr"), ("pixel", "nominal_fpr_pixel")):
-        is_given = getattr(options, flag) != getattr(InferOptions(), flag)
-        if methods[kind] == AS_TRAINED and is_given:
+    rates = {kind: getattr(options, RATE_FLAGS[name]) for kind, name in THRESHOLD_FLAGS.items()}
+    for kind, rate in rates.items():
+        if methods[kind] == AS_TRAINED and rate is not None:
             methods[kind] = TRAIN_QUANTILE
     chosen = choose_thresholds(
         trained.held_out,
         trained.best,
         **{kind: method for kind, method in methods.items() if method != AS_TRAINED},
-        image_rate=options.nominal_fpr,
-        pixel_rate=options.nominal_fpr_pixel,
+        **{f"{kind}_rate": rate for kind, rate in rates.items() if rate is not None},
     )
     thresholds = {
         kind: getattr(trained.thresholds if method == AS_TRAINED else chosen, kind)
@@ -273,15 +284,16 @@ class Inference:
             self._page.clean_up()
         log_notes(self.notes)
         log.info(
-            "%d judged: %d anomalous, %d normal; %d could not be read; predictions are in %s",
+            "%d judged: %d anomalous, %d normal; %d could not be read; predictions are in %s%s",
             self.counts[ANOMALY] + self.counts[NORMAL],
             self.counts[ANOMALY],
             self.counts[NORMAL],
             self.counts[ERROR],
             self._options.path_result,
+            f", shown by {REPORT_FILE}" if self._options.page_limit else "",
         )
         if self.num_earlier:
-            log.info("%d of these were judged by an earlier run (--fresh)", self.num_earlier)
+            log.info("%d of these by an earlier run (--fresh judges all)", self.num_earlier)
 
     def _load(self, item: Item) -> Loaded:
         """Return the item, with what an earlier run has found or with what is read of it."""

@@ -15,6 +15,7 @@ from patchcore import PatchCore
 from patchcore.fit import check_sizes
 from patchcore.settings import is_own_network
 from patchcore.thresholds import Threshold
+from patchcore.trained import Trained
 from patchcore.weights import load_backbone_for
 from utils.errors import UsageError, first_line
 from utils.options.fit import FitOptions
@@ -161,8 +162,8 @@ def describe_ignored(model: PatchCore) -> str:
     if ignored is None:
         return ""
     return (
-        f"{ignored.pixels.mean():.1%} of each image is ignored (--ignore_mask): neither learned "
-        "nor judged"
+        f"{100 * ignored.pixels.mean():.1f} % of each image is ignored (--ignore_mask): neither "
+        "learned nor judged"
     )
 
 
@@ -172,10 +173,17 @@ def log_ignored(model: PatchCore) -> None:
         log.info("%s", ignored)
 
 
-def describe_threshold(threshold: Threshold) -> str:
-    """Return the value of a threshold, and how it was set."""
-    rate = "" if threshold.rate is None else f", nominal false-positive rate {threshold.rate:.2%}"
-    return f"{threshold.value:.4g} ({threshold.method}{rate})"
+def describe_threshold(threshold: Threshold, trained: Trained) -> str:
+    """Return the value of a model's threshold of images, how it was set, and its rate."""
+    rate = threshold.rate
+    if rate is None:
+        return f"{threshold.value:.4g} ({threshold.method})"
+    num_scored = len(trained.held_out.images)
+    limit = f", the lowest that {num_scored} scored training images allow"
+    return (
+        f"{threshold.value:.4g} ({threshold.method}, nominal false-positive rate {100 * rate:.2f} %"
+        f"{limit if rate <= 1 / (num_scored + 1) else ''})"
+    )
 
 
 def first_of(models: Mapping[str, PatchCore]) -> PatchCore:

@@ -199,7 +199,7 @@ class PredictionPage:
             ("Backbone", self._model.backbone.name),
             ("Coreset", f"{len(trained.coreset.bank):,} patches"),
             ("Training images", f"{len(trained.coreset.origins.names):,}"),
-            ("Threshold", describe_threshold(threshold)),
+            ("Threshold", describe_threshold(threshold, trained)),
             (
                 "p-values",
                 "none: the model has no held-out scores"

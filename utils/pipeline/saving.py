@@ -10,7 +10,7 @@ from datasets.base import Category
 from datasets.depth import Decoding
 from patchcore import PatchCore
 from patchcore.fit import FitResult
-from patchcore.thresholds import BestThresholds, Thresholds, choose_thresholds
+from patchcore.thresholds import BestThresholds, choose_thresholds
 from patchcore.trained import Trained
 from utils.options.fit import FitOptions
 from utils.pipeline.category_result import CategoryResult, Measurement
@@ -42,7 +42,7 @@ def save_evaluated(
         best=best,
     )
     for one, (measurement, prediction) in zip(saved, pairs, strict=True):
-        _log_test_verdicts(one.thresholds, measurement, prediction.score, result.category)
+        _log_test_verdicts(one, measurement, prediction.score, result.category)
 
 
 def save_models(
@@ -114,10 +114,10 @@ def _best(measurement: Measurement) -> BestThresholds:
 
 
 def _log_test_verdicts(
-    thresholds: Thresholds, measurement: Measurement, scores: np.ndarray, category: Category
+    trained: Trained, measurement: Measurement, scores: np.ndarray, category: Category
 ) -> None:
     """Log the verdicts on the test images, which by default did not influence the threshold."""
-    threshold = thresholds.image
+    threshold = trained.thresholds.image
     if threshold is None:
         log.warning(
             "%s: too few training images to set a threshold; infer needs --threshold NUMBER",
@@ -128,10 +128,11 @@ def _log_test_verdicts(
     defective = [sample.is_defective for sample in category.test]
     found = sum(1 for a, d in zip(above, defective, strict=True) if a and d)
     log.info(
-        "%s, coreset %s: threshold %s finds %d of %d defective test images, and %d of %d good ones",
+        "%s, coreset %s: threshold %s finds %d of %d defective test images, and wrongly %d of %d "
+        "good ones",
         category.name,
         measurement.row.setting,
-        describe_threshold(threshold),
+        describe_threshold(threshold, trained),
         found,
         sum(defective),
         int(above.sum()) - found,

@@ -67,8 +67,9 @@ def describe_suspects(trained: Trained, count: int = NUM_SUSPECTS) -> str:
     ]
     return "\n".join(
         [
-            f"{trained.category}: largest held-out scores of {num_scored} scored training images "
-            f"(of {num_images}); defects among the normal images usually appear at the top:",
+            f"{trained.category}: the training images that are least like the others, by held-out "
+            f"scores ({num_scored} of {num_images} are scored); defects among the normal images "
+            "usually appear at the top:",
             *lines,
         ]
     )

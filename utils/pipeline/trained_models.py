@@ -3,10 +3,12 @@
 trained/<category>/<backbone>_p0100_k01/, few-shot models with _shots004 at the end
 """
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from patchcore.errors import did_you_mean
 from patchcore.record import RECORD, read_record
-from utils.errors import UsageError
+from utils.errors import UsageError, named_flag
 from utils.options.model_choice import ModelChoice
 from utils.output_names import setting_tag
 
@@ -30,9 +32,10 @@ def choose_model(choice: ModelChoice) -> Path:
     """
     choice.check_files()
     root = choice.path_trained
-    folders = sorted(path.parent for path in root.rglob(RECORD) if "/." not in path.as_posix())
+    with named_flag("--path_trained"):
+        folders = sorted(path.parent for path in root.rglob(RECORD) if "/." not in path.as_posix())
     if not folders:
-        found = "none" if root.is_dir() else "no such folder"
+        found = "none" if root.is_dir() else "a file" if root.exists() else "no such folder"
         raise UsageError(
             f"expected trained models in {root}, found {found} (--path_trained); python main.py "
             "train makes them, and evaluate with --path_trained"
@@ -46,15 +49,25 @@ def choose_model(choice: ModelChoice) -> Path:
     ]
     if len(fitting) == 1:
         return fitting[0]
-    given = " ".join(f"--{name} {value}" for name, value in wanted.items()) or "no flag"
+    given = " ".join(f"--{name} {value}" for name, value in wanted.items())
     flags = {folder: _flags_of(records[folder]) for folder in fitting or folders}
     if len(set(flags.values())) < len(flags):  # they differ in k or in the number of shots
         flags = {folder: f"{text} --path_trained {folder}" for folder, text in flags.items()}
     listed = "\n  ".join(flags.values())
     raise UsageError(
-        f"expected one trained model in {root}, found {len(fitting)} by {given}; there are:\n"
-        f"  {listed}"
+        f"expected one trained model in {root}{given and f' for {given}'}, found "
+        f"{len(fitting) or 'none'}; choose by these flags:\n  {listed}"
+        f"{_similar(wanted, records.values())}"
     )
+
+
+def _similar(wanted: Mapping[str, object], records: Iterable[dict]) -> str:
+    """Return a question about a category or backbone that no model has; empty without one."""
+    for name in wanted.keys() & {"category", "backbone"}:
+        known = {str(_value(record, name)) for record in records}
+        if wanted[name] not in known:
+            return did_you_mean(str(wanted[name]), sorted(known)).replace(". ", "\n", 1)
+    return ""
 
 
 def _value(record: dict, name: str) -> object:

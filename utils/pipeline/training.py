@@ -42,6 +42,7 @@ from utils.pipeline.saving import save_models
 from utils.pipeline.skipping import Skipping
 from utils.pipeline.suspects import SUSPECTS_FILE, describe_suspects, draw_suspects
 from utils.pipeline.trained_models import model_folder
+from utils.results import numbered
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def _train_category(
         saved = save_models(model, name, category, learned, reading.decoding, options, shots=shots)
         for trained, percentage in zip(saved, model.percentages, strict=True):
             _log_threshold(trained, time.perf_counter() - start)
-            log.info("%s", trained.coreset.coverage[0].describe())
+            log.debug("%s", trained.coreset.coverage[0].describe())
             k = model.settings.k
             folder = model_folder(options.path_trained, category.name, name, percentage, k, shots)
             _report_suspects(trained, reading, folder)
@@ -147,7 +148,7 @@ def _report_suspects(trained: Trained, reading: Reading, folder: Path) -> None:
     figure = draw_suspects(trained, replace(reading, notes=Notes()))
     if figure is not None:
         path = replace_file(folder / SUSPECTS_FILE, encode_image(figure))
-        log.info("these images: %s", path)
+        log.info("the first of these images: %s", path)
 
 
 def extend_model(options: TrainOptions, category: Category, skipping: Skipping) -> int:
@@ -173,7 +174,7 @@ def _extend_model(
     """Read, extend and save a model."""
     member = options.members()[0]
     choice = ModelChoice(
-        backbone=member.backbone if ":" in member.backbone else "",
+        backbone=member.backbone,
         weights="" if member.weights == DEFAULT else member.weights,
     )
     model = load_model(folder, choice, choose_device(options.device), options.batch_size)
@@ -192,20 +193,22 @@ def _extend_model(
     log_notes(reading.notes, model.trained.category)
     extension = model.trained.extension
     log.info(
-        "%s: %d images added; %d of their %d patches were added to the %d of the coreset, %.1f s",
+        "%s: %s added: %d of %d new patches join the %d of the coreset, %.1f s",
         model.trained.category,
-        extension.num_images,
+        numbered(extension.num_images, "image"),
         extension.num_added,
         model.embedder.num_patches(extension.num_images),
         len(known.bank),
         time.perf_counter() - start,
     )
-    for what, threshold in (
-        ("of the first training", model.thresholds.image),
-        ("of the added images, by their scores before the extension", extension.thresholds.image),
-    ):
-        if threshold is not None:
-            log.info("threshold %s: %.4g", what, threshold.value)
+    if model.thresholds.image is not None:
+        log.info("the threshold stays %.4g", model.thresholds.image.value)
+    if extension.thresholds.image is not None:
+        log.info(
+            "by the scores of the added images, before they were added, it would be %.4g (infer "
+            "--threshold)",
+            extension.thresholds.image.value,
+        )
 
 
 def _save_extended(model: PatchCore, folder: Path, *, save_index: bool) -> None:
@@ -220,12 +223,15 @@ def _save_extended(model: PatchCore, folder: Path, *, save_index: bool) -> None:
 def _log_threshold(trained: Trained, seconds: float) -> None:
     threshold = trained.thresholds.image
     if threshold is None:
-        log.warning("too few images to set a threshold: infer needs --threshold NUMBER")
+        log.warning(
+            "%s: too few training images to set a threshold; infer needs --threshold NUMBER",
+            trained.category,
+        )
         return
     log.info(
-        "%s: %d patches, threshold %s, %.1f s",
+        "%s: %d patches in the coreset, threshold %s, %.1f s",
         trained.category,
         len(trained.coreset.bank),
-        describe_threshold(threshold),
+        describe_threshold(threshold, trained),
         seconds,
     )

@@ -83,11 +83,10 @@ def test_copies(data, capsys):
     status, text = check(capsys, data, "--categories", "widget")
     assert status == 1
     for line in (
-        f"1 training images are duplicates of others ({train}/copy.png of {train}/000.png)",
-        f"1 test images are duplicates of training images ({test}/good/other.bmp of "
-        f"{train}/001.png)",
-        f"1 test images are duplicates of others ({test}/hole/001.png of {test}/good/000.png)",
-        f"1 defective test images are duplicates of good images ({test}/hole/001.png of "
+        f"duplicates of others: 1 training image ({train}/copy.png of {train}/000.png)",
+        f"duplicates of training images: 1 test image ({test}/good/other.bmp of {train}/001.png)",
+        f"duplicates of others: 1 test image ({test}/hole/001.png of {test}/good/000.png)",
+        f"duplicates of good images: 1 defective test image ({test}/hole/001.png of "
         f"{test}/good/000.png)",
         "formats: PNG (13), BMP (1)",
     ):
@@ -199,3 +198,12 @@ def test_a_model_lists_the_training_images_that_the_others_explain_least(data, t
     assert drawn.shape[1] > 5 * 340  # five of the seven training images
     assert first.endswith(str(odd))
     assert float(first.split()[0]) > float(second.split()[0])
+
+
+def test_a_missing_dataset_is_named_as_it_was_given(capsys):
+    assert check(capsys, "nowhere") == (
+        2,
+        "error: expected a dataset, found nothing at nowhere (PATH)\n",
+    )
+    text = check(capsys, "--path_data", "nowhere")[1]
+    assert text.endswith("found nothing at nowhere (--path_data)\n")

@@ -16,6 +16,7 @@ from datasets.transport import RemoteFile
 from tests.datasets.test_transport import Server, whole
 from tests.support import call, names
 from utils.commands import download as command
+from utils.commands.datasets import describe
 
 ARGUMENTS = ("download", "btad", "--accept_licence", "--to")
 
@@ -67,6 +68,15 @@ class TestList:
         assert with_form[0] == lines[0]
         assert len(with_form) == len(NEEDS_FORM)
         assert any(line.endswith("| at the address |") for line in lines)
+
+    @pytest.mark.parametrize("width", [60, 100, 200])
+    def test_a_terminal_gets_paragraphs_of_its_width(self, width):
+        shown = describe(listed(), width)
+        assert max(map(len, shown.splitlines())) <= max(width, 88)  # the longest address
+        assert len(shown.split("\n\n")) == len(listed())
+        for dataset in listed():
+            words = shown.split()
+            assert {dataset.key, dataset.address} <= set(words)
 
     def test_addresses_and_digests_are_of_known_datasets(self):
         keys = {dataset.key for dataset in PUBLISHED}

@@ -167,7 +167,7 @@ class TestFlags:
 
     def test_backbone(self, export, asked):
         export(backbone="resnet18", status=2)
-        assert "found 0 by --category widget --backbone resnet18" in export.err
+        assert "for --category widget --backbone resnet18" in export.err
         export(backbone=NETWORK)
         assert asked.model.backbone.name == NETWORK
 

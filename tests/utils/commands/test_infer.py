@@ -300,9 +300,13 @@ class TestFlags:
         assert record["state"] == "complete"  # only a signal ends it
         assert record["verdicts"] == {"anomaly": 1, "normal": 2, "error": 0}
 
-    def test_frame_stride(self, infer, video):
-        records = infer(video, "--frame_stride", "5", status=1)
-        assert [r["frame"] for r in records] == [0, 5, 10]
+    @pytest.mark.parametrize(("stride", "numbers"), [("5", [0, 5, 10]), ("7", [0, 7])])
+    def test_frame_stride(self, infer, video, stride, numbers):
+        infer(video, "--frame_stride", "4", "--pictures", "all", status=1)
+        records = infer(video, "--frame_stride", stride, "--pictures", "all", status=1)
+        assert [r["frame"] for r in records] == numbers
+        drawn = {f"pictures/{path.name}" for path in (infer.folder / "pictures").iterdir()}
+        assert drawn == {record["picture"] for record in records}
 
     def test_path_trained(self, infer, data, kept):
         infer.trained = kept / "trained/widget/squeezenet1_1_p0050_k01"
@@ -314,7 +318,7 @@ class TestFlags:
     def test_category(self, infer, data):
         infer(data / "widget/test/good", "--category", "widget", status=0)
         infer(data / "widget/test/good", "--category", "gadget", status=2)
-        assert "found 0 by --category gadget" in infer.err
+        assert "for --category gadget" in infer.err
 
     def test_percentage_coreset(self, infer, data):
         infer(data / "widget/test/good", status=2, percentage="")
@@ -328,7 +332,7 @@ class TestFlags:
     def test_backbone(self, infer, data):
         infer(data / "widget/test/good", "--backbone", "squeezenet1_1", status=0)
         infer(data / "widget/test/good", "--backbone", "resnet18", status=2)
-        assert "found 0 by --backbone resnet18" in infer.err
+        assert "for --backbone resnet18" in infer.err
 
     def test_weights(self, infer, data, tmp_path):
         infer(data / "widget/test/good", "--weights", "random", status=0)
@@ -544,7 +548,7 @@ class TestFlags:
         caplog.set_level(logging.INFO)
         infer(data / "widget/test/good", status=0)
         infer(data / "widget/test/good", status=0)
-        assert "2 of these were judged by an earlier run" in caplog.text
+        assert "2 of these by an earlier run" in caplog.text
         caplog.clear()
         infer(data / "widget/test/good", "--fresh", status=0)
         assert "by an earlier run" not in caplog.text

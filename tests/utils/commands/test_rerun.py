@@ -77,7 +77,7 @@ def test_a_repeated_run_has_the_same_rows(recorded, rerun, tmp_path, caplog):
 
 def test_the_record_alone_is_compared_by_its_digest(folder, rerun):
     (folder / "results.csv").unlink()
-    assert rerun(folder, status=0) == "2 rows are equal to the recorded ones, by their digest"
+    assert rerun(folder, status=0) == "2 rows, equal to the recorded ones, by their digest"
     assert read_run(folder)["results_digest"] == results_digest(read_rows(folder.parent / "new"))
 
 
@@ -111,7 +111,7 @@ def test_a_difference_is_reported_with_its_size(folder, rerun):
 def test_other_settings_are_different_by_their_digest(folder, rerun):
     (folder / "results.csv").unlink()
     answer = rerun(folder, "--sigma", "5", status=1)
-    assert answer == "2 rows are different from the recorded ones, by their digest"
+    assert answer == "2 rows, different from the recorded ones, by their digest"
 
 
 def test_fewer_rows_on_purpose_are_no_difference(folder, rerun):

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 
 import cv2
@@ -26,10 +27,10 @@ from tests.support import (
     truncate,
     write_image,
 )
-from utils.errors import LEFT_OUT
+from utils.errors import LEFT_OUT, UsageError
 from utils.locks import lock_folder
 from utils.options.method import parse_options
-from utils.options.train import DEFAULTS, TrainOptions
+from utils.options.train import DEFAULTS, EXTENDS, TrainOptions
 from utils.pipeline.skipping import Skipping
 from utils.pipeline.suspects import SUSPECTS_FILE, find_suspects
 from utils.pipeline.training import train as pipeline_train
@@ -96,12 +97,13 @@ class TestCrop:
 
 class TestWhatIsLearned:
     def test_a_category_of_a_dataset(self, data, tmp_path, caplog):
-        caplog.set_level(logging.INFO)
+        caplog.set_level(logging.DEBUG)
         train(data / "widget", "--category", "cap", trained=tmp_path)
         names = load(tmp_path, "cap").coreset.origins.names
         assert {Path(name).parent for name in names} == {data / "widget/train/good"}
         assert f"learning {data}/widget/train/good, not ground_truth, test" in caplog.text
-        assert "covering radius" in caplog.text
+        (radius,) = (one for one in caplog.records if "covering radius" in one.getMessage())
+        assert radius.levelno == logging.DEBUG
 
     def test_a_dataset_is_refused(self, data, tmp_path, capsys):
         train(data, "--category", "cap", trained=tmp_path / "kept", status=2)
@@ -116,7 +118,7 @@ class TestWhatIsLearned:
         once, thrice = load(tmp_path, "once").trained, load(tmp_path, "thrice").trained
         np.testing.assert_array_equal(thrice.coreset.indices, once.coreset.indices)
         assert thrice.thresholds == once.thresholds
-        assert "thrice: 12 of 18 training images are duplicates" in caplog.text
+        assert "thrice: duplicates among the training images are skipped: 12 of 18" in caplog.text
 
     def test_keep_copies(self, data, tmp_path):
         good = data / "widget/train/good"
@@ -189,7 +191,7 @@ def test_a_defect_among_the_normal_images_is_listed_first(data, tmp_path, caplog
     assert len(suspects) == 5
     (listed,) = (text for text in caplog.messages if "usually appear at the top" in text)
     heading, *lines = listed.splitlines()
-    assert "of 7 scored training images (of 7)" in heading
+    assert "(7 of 7 are scored)" in heading
     assert [line.rpartition("  ")[2] for line in lines] == [suspect.name for suspect in suspects]
     threshold = load(tmp_path / "kept", "cap").thresholds.image.value
     assert lines[0].split()[:2] == [f"{scores[0]:.4g}", f"{scores[0] / threshold:.3f}"]
@@ -244,6 +246,12 @@ def test_summary_prints_the_network_up_to_its_last_layer(data, tmp_path, capsys)
         (("x", "--category", "cap"), "no such file or folder: x"),
         (("--threshold", "f1_max"), "needs the labelled test images of evaluate"),
         (("--seed", "1", "2"), "expected one --seed"),
+        (
+            ("x", "--category", "cap", "--path_data", "y", "--categories", "z"),
+            "expected no --path_data --categories with PATHs: they describe a dataset",
+        ),
+        (("--holdout", "0.2"), "expected no --holdout with train, which learns"),
+        (("--nominal_fpr", "0.1", "--threshold", "3"), "no --nominal_fpr with --threshold 3"),
         (("--path_result", "x"), "unrecognized arguments: --path_result"),
         (("--pictures", "all"), "unrecognized arguments: --pictures"),
     ],
@@ -324,12 +332,10 @@ class TestExtend:
         )
         assert after.thresholds == before.thresholds
         assert after.trained.category == "cap"
-        added = f"cap: 2 images added; {extension.num_added} of their 450 patches were added to the"
-        (seconds,) = re.findall(rf"{added} {len(before.coreset.bank)} .*, (\d+\.\d) s", caplog.text)
+        added = f"cap: 2 images added: {extension.num_added} of 450 new patches"
+        (seconds,) = re.findall(rf"{added} .*, (\d+\.\d) s", caplog.text)
         assert float(seconds) < 100
-        assert (
-            f"threshold of the first training: {before.thresholds.image.value:.4g}" in caplog.text
-        )
+        assert f"the threshold stays {before.thresholds.image.value:.4g}\n" in caplog.text
 
     def test_it_is_what_the_library_does(self, data, folder):
         model = PatchCore.load(folder)
@@ -357,22 +363,40 @@ class TestExtend:
     @pytest.mark.parametrize(
         ("flags", "message"),
         [
-            (("--k", "3"), "no --k with --extend: the settings are those of the model"),
             (("--category", "cap"), "--extend, and no --category: the model has one"),
-            (("--engine", "ray"), "expected no --engine ray with --extend"),
-            (("--shots", "2"), "no --shots with --extend, which keeps the model as it is"),
-            (("--ignore_mask", "mask.png"), "expected no --ignore_mask with --extend"),
-            (("--bit_depth", "12"), "expected no --bit_depth with --extend"),
-            (("--threshold", "3"), "expected no --threshold with --extend"),
-            (("--threshold_pixel", "3"), "expected no --threshold_pixel with --extend"),
-            (("--nominal_fpr", "0.1"), "expected no --nominal_fpr with --extend"),
-            (("--nominal_fpr_pixel", "0.1"), "expected no --nominal_fpr_pixel with --extend"),
-            (("--trained_dtype", "float16"), "expected no --trained_dtype with --extend"),
+            (("--k", "3"), "expected no --k with --extend: the images at PATHs are added to"),
+            # Also with the value of the default.
+            (("--k", "1"), "expected no --k with --extend"),
+            (
+                (
+                    "--engine",
+                    "local",
+                    "--layers",
+                    "layer2",
+                    "--path_trained",
+                    "kept",
+                    "--shots",
+                    "2",
+                ),
+                "expected no --engine --layers --path_trained --shots with --extend",
+            ),
+            (("--backbone", "resnet18"), "expected no --backbone with --extend"),
         ],
     )
     def test_other_flags_are_refused(self, data, folder, capsys, flags, message):
         self.extend(data, folder, *flags, status=WRONG_USAGE)
         assert message in capsys.readouterr().err
+
+    def test_every_flag_has_an_effect_or_is_refused(self):
+        """`EXTENDS` names flags with an effect, so a new flag is refused unless it is added."""
+        assert set(EXTENDS) <= {entry.name for entry in fields(TrainOptions)}
+        for entry in fields(TrainOptions):
+            if entry.name not in (*EXTENDS, "category"):
+                with pytest.raises(UsageError, match=f"expected no --{entry.name} with --extend"):
+                    replace(DEFAULTS, extend="model", paths=("x",)).check_given({entry.name})
+
+    def test_a_network_of_ones_own_is_named(self):
+        assert parse("--extend model x --backbone my:network").backbone == ("my:network",)
 
     def test_a_folder_without_a_model(self, data, tmp_path, capsys):
         self.extend(data, tmp_path / "none", status=WRONG_USAGE)

@@ -99,6 +99,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {  # flag: what a user types, what the
 }
 # Flags with examples that exclude those of others.
 EXCLUSIVE = {"neighbourhood", "banks", "scales", "context", "quiet"}
+EXCLUSIVE |= {"nominal_fpr", "nominal_fpr_pixel"}  # of the thresholds
 
 
 def parse(text: str, defaults: EvaluateOptions | None = None) -> EvaluateOptions:
@@ -249,18 +250,26 @@ class TestMistakes:
             ("--percentage 0.1", "unrecognized arguments: --percentage 0.1"),  # no abbreviations
             ("--sum", "unrecognized arguments: --sum"),
             ("evalute", "unrecognized arguments: evalute"),
-            ("--k many", "--k: invalid int value: 'many'"),
-            ("--k 1.5", "--k: invalid int value: '1.5'"),
-            ("--percentage_coreset 10%", "--percentage_coreset: invalid float value: '10%'"),
-            ("--size_crop big", "--size_crop: invalid int value: 'big'"),
-            ("--pictures some", r"--pictures: invalid choice: '?some'? .*all.*defective.*none"),
-            ("--protocol mine", r"--protocol: invalid choice: '?mine'? .*paper.*patchcore_ex"),
-            ("--augment up", r"--augment: invalid choice: '?up'? .*horizontal.*vertical"),
-            ("--seed 0 one", "--seed: invalid int value: 'one'"),
+            ("--k many", "--k: expected a whole number, found 'many'"),
+            ("--k 1.5", "--k: expected a whole number, found '1.5'"),
+            ("--percentage_coreset 10%", "--percentage_coreset: expected a number, found '10%'"),
+            ("--size_crop big", "--size_crop: expected a whole number, found 'big'"),
+            ("--pictures some", "--pictures: expected all, defective, worst, none, found 'some'"),
+            ("--protocol mine", "--protocol: expected paper, .*, patchcore_ex, .*, found 'mine'"),
+            ("--augment up", "--augment: expected .*horizontal.*vertical.*, found 'up'"),
+            ("--seed 0 one", "--seed: expected a whole number, found 'one'"),
             ("--categories", "--categories: expected at least one argument"),
             ("--backbone", "--backbone: expected at least one argument"),
             ("--precision", "--precision: expected one argument"),
             ("--size_resize 1 2 3", "one to 2 values for --size_resize, .*3"),
+            ("--size_crop=", "--size_crop: expected a value, found an empty text"),
+            ("--path_result=", "--path_result: expected a value, found an empty text"),
+            ("--ignore_mask=", "--ignore_mask: expected a value, found an empty text"),
+            ("--topk 3", r"arguments: --topk 3.* \(python main.py try --help lists all flags\)$"),
+            ("--backbnoe resnet18", r"--backbnoe resnet18. Did you mean --backbone\?"),
+            ("--picture=all", r"--picture=all. Did you mean --pictures\b"),
+            ("--pictures wrost", r"found 'wrost'. Did you mean worst\?"),
+            ("--protocol Papper", r"found 'Papper'. Did you mean paper\b"),
             ("--size_crop 1 2 3 4", "one to 2 values for --size_crop, .*4"),
         ],
     )

@@ -1,6 +1,7 @@
 """Positional flags, bounds and groups; the rest is in test_evaluate.py."""
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from utils.options.check import CheckOptions
 from utils.options.download import DownloadOptions
 from utils.options.evaluate import EvaluateOptions
 from utils.options.export import ExportOptions
-from utils.options.flags import Flags, flag, parse_flags
+from utils.options.flags import Flags, describe_value, flag, parse_flags
 from utils.options.infer import InferOptions
 from utils.options.train import TrainOptions
 
@@ -150,3 +151,32 @@ def test_two_dashes_are_no_value(flag_name, capsys):
         parse(f"{flag_name}=--")
     shown = str(found.value) + capsys.readouterr().err
     assert f"argument {flag_name}: expected a value, found --" in shown
+
+
+def test_different_values_have_different_words():
+    """By them a run finds out whether an earlier one had the same settings."""
+    values = [
+        *((("a", "b"), ("c",)), (("a",), ("b", "c")), ("a", "b", "c"), ("a b", "c"), ("a; b", "c")),
+        *(("a b c",), (), ("",), 1, 2.5, True, False, Path("a b"), "d e"),
+    ]
+    texts = [describe_value(value) for value in values]
+    assert len(set(texts)) == len(values)
+    assert texts[:3] == ["a b; c", "a; b c", "a b c"]
+
+
+class TestCheck:
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("--model m --categories a", "expected no --categories with --model: the model's own"),
+            ("data --num_suspects 3", "expected no --num_suspects without --model"),
+            ("data --path_data data", "expected no --path_data with PATH, which takes its place"),
+        ],
+    )
+    def test_a_flag_without_effect_is_refused(self, text, message):
+        with pytest.raises(UsageError, match=message):
+            parse(text, CheckOptions())
+
+    def test_flags_with_an_effect_are_not(self):
+        assert parse("--model m --num_suspects 3 --quiet", CheckOptions()).num_suspects == 3
+        assert parse("data --categories a --holdout 0.3", CheckOptions()).categories == ("a",)

@@ -79,10 +79,15 @@ def test_a_flag_sets_its_own_option_and_no_other(name):
         ("--score_max nan", r"score_max of at least 0, found nan \(--score_max\)"),
         ("--device 0", r"expected a torch device .* found '0' \(--device\)"),
         ("--quiet --verbose", "expected --quiet or --verbose, found both"),
+        ("--threshold 3 --nominal_fpr 0.01", "no --nominal_fpr with --threshold 3: it sets train"),
+        (
+            "--threshold_pixel f1_max --nominal_fpr_pixel 0.1",
+            "expected no --nominal_fpr_pixel with --threshold_pixel f1_max",
+        ),
         ("--threshold best", "--threshold trained, train_quantile, f1_max or a number"),
         ("--threshold_pixel nan", "--threshold_pixel trained, train_quantile, f1_max or a number"),
-        ("--pictures some", "--pictures: invalid choice"),
-        ("--layout grid", "--layout: invalid choice"),
+        ("--pictures some", "--pictures: expected none, anomalies, all, found 'some'"),
+        ("--layout grid", "--layout: expected panels, overlay, found 'grid'"),
     ],
 )
 def test_a_value_that_cannot_be_is_told_with_its_flag(text, message):

@@ -23,7 +23,8 @@ def test_anything_else_is_told_with_the_flag_and_what_it_may_be(text):
     with pytest.raises(UsageError) as error:
         read_threshold(text, "threshold_pixel")
     expected = "expected --threshold_pixel train_quantile, f1_max or a number, found "
-    assert str(error.value) == expected + repr(text)
+    hint = ". Did you mean f1_max?" if text == "F1_MAX" else ""
+    assert str(error.value) == expected + repr(text) + hint
 
 
 def test_a_command_may_know_other_words():

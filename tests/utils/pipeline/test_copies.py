@@ -41,7 +41,7 @@ def test_copies_of_any_kind_are_left_out(originals, tmp_path, caplog, threads):
     found = without_copies(category(*originals, *copies), Reading(Decoding(), 2, threads))
     assert [sample.path for sample in found.train] == originals
     assert caplog.messages == [
-        "cap: 7 of 10 training images are duplicates and are skipped (for example "
+        "cap: duplicates among the training images are skipped: 7 of 10 (for example "
         f"{tmp_path}/copy.png, of {tmp_path}/0.png); --keep_copies learns them too"
     ]
 

@@ -119,7 +119,7 @@ def test_the_same_command_judges_nothing_again(infer, tmp_path, judged, caplog, 
     assert sum(judged) == 6
     assert contents(tmp_path / "result") == before
     assert capsys.readouterr().out == out
-    assert "6 of these were judged by an earlier run (--fresh)" in caplog.text
+    assert "6 of these by an earlier run (--fresh judges all)" in caplog.text
     record = json.loads((tmp_path / "result/run.json").read_text())
     assert record["judged_earlier"] == 6
     assert record["verdicts"] == {"anomaly": 4, "normal": 2, "error": 0}
@@ -155,7 +155,7 @@ def test_what_could_not_be_read_is_tried_again(infer, images, tmp_path, judged):
     ("flags", "percentage", "reason"),
     [
         (("--regions", "1"), 0.1, "regions is 1, was 5"),
-        (("--threshold", "3"), 0.1, "the image threshold is 3.0, was "),
+        (("--threshold", "3"), 0.1, "the image threshold is 3, was "),
         ((), 0.05, "the digest of the model is "),
         (("--fresh",), 0.1, "--fresh"),
     ],

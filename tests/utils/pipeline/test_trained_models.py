@@ -114,7 +114,8 @@ class TestKept:
         said = [r.getMessage() for r in caplog.records if "finds" in r.getMessage()]
         assert len(said) == 1
         assert (
-            "(train_quantile, nominal false-positive rate 14.29%) finds 4 of 4 defective" in said[0]
+            "(train_quantile, nominal false-positive rate 14.29 %, the lowest that 6 scored "
+            "training images allow) finds 4 of 4 defective" in said[0]
         )
 
     def test_too_few_images_for_a_threshold_are_told(self, data, tmp_path, caplog):
@@ -183,7 +184,7 @@ class TestChooseModel:
         assert find_model(kept[0] / "widget", percentage=0.1) == own
 
     def test_several_fit(self, kept):
-        with pytest.raises(UsageError, match="found 2 by --category widget; there are") as caught:
+        with pytest.raises(UsageError, match="for --category widget, found 2; choose by") as caught:
             find_model(kept[0], "widget")
         listed = str(caught.value).splitlines()[1:]
         assert listed == [
@@ -196,7 +197,9 @@ class TestChooseModel:
         folders = [tmp_path / "full", tmp_path / "full_shots002"]
         for folder in folders:
             shutil.copytree(own, folder)
-        with pytest.raises(UsageError, match="found 2 by no flag") as caught:
+        with pytest.raises(
+            UsageError, match=f"trained model in {tmp_path}, found 2; choose by these"
+        ) as caught:
             find_model(tmp_path)
         flags = "--category widget --backbone squeezenet1_1 --percentage_coreset 0.1"
         assert str(caught.value).splitlines()[1:] == [
@@ -204,9 +207,13 @@ class TestChooseModel:
         ]
 
     def test_none_fits(self, kept):
-        with pytest.raises(UsageError, match="found 0 by --category cable") as caught:
+        with pytest.raises(
+            UsageError, match="for --category cable, found none; choose by"
+        ) as caught:
             find_model(kept[0], "cable")
         assert str(caught.value).count("--category gadget") == 2
+        with pytest.raises(UsageError, match=r"0.1\nDid you mean gadget\b"):
+            find_model(kept[0], "gadgte")
 
     def test_there_is_none(self, tmp_path):
         with pytest.raises(UsageError, match=r"expected trained models in .*none.*no such folder"):
