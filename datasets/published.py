@@ -80,6 +80,23 @@ def published_counts(category: Category) -> Counts | None:
     return None
 
 
+def differing_counts(category: Category) -> str:
+    """Return how the numbers of images differ from the published ones; empty if they do not.
+
+    Categories without a benchmark or without known numbers do not differ.
+    """
+    published = published_counts(category)
+    defective = sum(sample.is_defective for sample in category.test)
+    found = Counts(len(category.train), len(category.test) - defective, defective)
+    if published in (None, found):
+        return ""
+    return (
+        f"{category.benchmark} has {published.train} training images, {published.good} good and "
+        f"{published.defective} defective test images as published, here are {found.train}, "
+        f"{found.good} and {found.defective}"
+    )
+
+
 def _counts(table: str) -> dict[str, Counts | None]:
     """Return the counts in lines ``name train good defective``, or ``name``."""
     rows = [line.split() for line in table.strip().splitlines()]

@@ -11,7 +11,7 @@ from datasets.header import HeaderError, read_header
 from datasets.images import find_value_range
 from datasets.layouts import Dataset
 from datasets.notes import Notes
-from datasets.published import Counts, published_counts
+from datasets.published import differing_counts, published_counts
 from utils.machine import usable_cores
 from utils.options.check import CheckOptions
 from utils.pipeline.copies import image_digest
@@ -221,17 +221,10 @@ def _compare_with_published(category: Category, check: CategoryCheck) -> list[st
     """Compare the numbers of images with the published ones."""
     if not category.benchmark:
         return []
-    published = published_counts(category)
-    if published is None:
+    if published_counts(category) is None:
         check.facts.append(f"{category.benchmark}: its published numbers of images are unknown")
         return []
-    defective = sum(sample.is_defective for sample in category.test)
-    found = Counts(len(category.train), len(category.test) - defective, defective)
-    if found == published:
-        check.facts.append(f"{category.benchmark}: as published")
-        return []
-    return [
-        f"{category.benchmark} has {numbered(published.train, 'training image')}, "
-        f"{published.good} good and {numbered(published.defective, 'defective test image')} as "
-        f"published, here are {found.train}, {found.good} and {found.defective}"
-    ]
+    if difference := differing_counts(category):
+        return [difference]
+    check.facts.append(f"{category.benchmark}: as published")
+    return []

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from datasets.base import Category, DatasetError
+from datasets.published import differing_counts
 from datasets.shots import shuffled_training
 from patchcore import PatchCore, Prediction
 from patchcore.engine import Engine
@@ -217,6 +218,11 @@ def _start_record(
         f"{category.name}: {text}"
         for category in categories
         for text in (*category.facts, *category.notes)
+    ]
+    notes += [
+        f"{category.name}: {difference}: the results are not comparable with published ones"
+        for category in categories
+        if (difference := differing_counts(category))
     ]
     if RANDOM in options.weights:
         notes.append(

@@ -12,6 +12,7 @@ from tests.support import (
     make_category,
     names,
     read_maps,
+    read_run,
     read_table,
     write_image,
 )
@@ -161,3 +162,17 @@ def test_curves_are_drawn_for_each_percentage(seeds):
         pictures = names(seeds, f"{kind}_*.png")
         assert len(pictures) == len(PERCENTAGES)
         assert all(cv2.imread(str(seeds / name)) is not None for name in pictures)
+
+
+def test_other_numbers_of_images_than_published_are_noted(tmp_path, capsys):
+    make_category(tmp_path / "mvtec", "bottle")
+    make_category(tmp_path / "mvtec", "widget", seed=1)
+    folder = evaluate(tmp_path / "mvtec", tmp_path / "result")
+    note = (
+        "bottle: MVTec AD has 209 training images, 20 good and 63 defective test images as "
+        "published, here are 6, 2 and 4: the results are not comparable with published ones"
+    )
+    assert note in read_run(folder)["notes"]
+    assert f"> {note}\n" in (folder / "tables.md").read_text()
+    assert f"> {note}\n" in capsys.readouterr().out
+    assert not any(text.startswith("widget") for text in read_run(folder)["notes"])
