@@ -285,4 +285,4 @@ class TestMistakes:
 
     def test_without_a_folder_the_command_explains_itself(self, capsys):
         assert call("tables") == 2
-        assert "RESULT; python main.py tables --help" in capsys.readouterr().err
+        assert "RESULT (python main.py tables --help" in capsys.readouterr().err

@@ -115,7 +115,7 @@ class TestKept:
         assert len(said) == 1
         assert (
             "(train_quantile, nominal false-positive rate 14.29 %, the lowest that 6 scored "
-            "training images allow) finds 4 of 4 defective" in said[0]
+            "training images can give) finds 4 of 4 defective" in said[0]
         )
 
     def test_too_few_images_for_a_threshold_are_told(self, data, tmp_path, caplog):
