@@ -518,7 +518,7 @@ class TestTorchvisionWeights:
         assert call("demo", *flags) == main.WRONG_USAGE
         error = capsys.readouterr().err
         assert "expected categories among weave, " in error
-        assert error.rstrip().endswith("found 'bottel'")
+        assert error.rstrip().endswith("found 'bottel' (--categories)")
         assert not (tmp_path / "made").exists()
 
     @pytest.mark.usefixtures("small_demo")
