@@ -185,7 +185,8 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     try:
         state = _read_tensors(path)
     except OSError as error:
-        raise PatchCoreError(f"cannot read {path} (weights): {first_line(error)}") from error
+        reason = error.strerror or first_line(error)
+        raise PatchCoreError(f"cannot read {path} (weights): {reason}") from error
     # Each reader raises errors of its own for a file that is not what its name says. Their messages
     # are for programmers: torch's advises to read the file unsafely.
     except Exception as error:

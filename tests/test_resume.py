@@ -425,7 +425,7 @@ def test_an_interrupted_run_says_what_is_finished(data, tmp_path, monkeypatch, c
     assert call(*quick(*map(str, paths))) == 128 + signal.SIGTERM
     assert read_run(folder)["state"] == "interrupted"
     assert (
-        f"1 of 2 categories are finished in {folder}; the same command computes the rest"
+        f"finished: 1 of 2 categories in {folder}; the same command computes the rest"
         in caplog.text
     )
 

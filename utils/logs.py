@@ -93,7 +93,9 @@ class LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Report the error that has just occurred, and write nothing more to the file."""
         logging.getLogger().removeHandler(self)
-        log.warning("can no longer write %s: %s", self.baseFilename, sys.exc_info()[1])
+        error = sys.exc_info()[1]
+        reason = getattr(error, "strerror", None) or error
+        log.warning("can no longer write %s: %s", self.baseFilename, reason)
 
     def close(self) -> None:
         """Close the file; what a full disk has not taken is lost."""

@@ -21,6 +21,7 @@ from utils.errors import UsageError, first_line
 from utils.options.fit import FitOptions
 from utils.options.ignoring import IgnoringOptions
 from utils.options.model_choice import ModelChoice
+from utils.results import numbered
 
 log = logging.getLogger(__name__)
 
@@ -175,15 +176,15 @@ def log_ignored(model: PatchCore) -> None:
 
 def describe_threshold(threshold: Threshold, trained: Trained) -> str:
     """Return the value of a model's threshold of images, how it was set, and its rate."""
-    rate = threshold.rate
-    if rate is None:
-        return f"{threshold.value:.4g} ({threshold.method})"
-    num_scored = len(trained.held_out.images)
-    limit = f", the lowest that {num_scored} scored training images allow"
-    return (
-        f"{threshold.value:.4g} ({threshold.method}, nominal false-positive rate {100 * rate:.2f} %"
-        f"{limit if rate <= 1 / (num_scored + 1) else ''})"
-    )
+    rate, held_out = threshold.rate, trained.held_out
+    how = threshold.method
+    if rate is not None:
+        how += f", nominal false-positive rate {100 * rate:.2f} %"
+        num_scored = 0 if held_out is None else len(held_out.images)
+        if num_scored and rate <= 1 / (num_scored + 1):
+            images = numbered(num_scored, "scored training image")
+            how += f", the lowest that {images} can give"
+    return f"{threshold.value:.4g} ({how})"
 
 
 def first_of(models: Mapping[str, PatchCore]) -> PatchCore:

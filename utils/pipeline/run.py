@@ -27,7 +27,7 @@ from utils.pipeline.finished import (
 from utils.pipeline.trained_models import model_folder
 from utils.report import ReportView, render_page
 from utils.result_folder import ResultFolder
-from utils.results import ResultRow, Setting
+from utils.results import ResultRow, Setting, numbered
 from utils.tables import describe_run, tables_text
 
 # Options that change no number: what to process, the machine, figures, the log, and models that
@@ -144,8 +144,8 @@ class Run:
             self._record(one)
         self._write_tables()
         log.info(
-            "resuming from the results of %d categories in %s (--fresh starts from the beginning)",
-            len(found),
+            "resuming from the results of %s in %s (--fresh starts from the beginning)",
+            numbered(len(found), "category"),
             self.folder.path,
         )
 
@@ -234,8 +234,8 @@ class Run:
         """Return a line about what is finished, for a run that ends early."""
         done = sum(one.category in self.names for one in FinishedWork(self.folder).read().values())
         return (
-            f"{done} of {len(self.names)} categories are finished in {self.folder.path}; the same "
-            "command computes the rest"
+            f"finished: {done} of {numbered(len(self.names), 'category')} in {self.folder.path}; "
+            "the same command computes the rest"
         )
 
     def write_report(self) -> None:

@@ -19,6 +19,7 @@ from utils.pipeline.evaluate_one import Evaluated
 from utils.pipeline.nodes import Expected, list_nodes
 from utils.pipeline.run import Run
 from utils.progress import show_progress
+from utils.results import numbered
 
 # Times that a task runs again after its worker or its node was lost.
 MAX_RETRIES = 3
@@ -45,8 +46,9 @@ def describe_failures(failures: Sequence[Failure], num_categories: int) -> str:
     """Return the error of a run in which categories failed; each was logged before."""
     names = ", ".join(failure.category for failure in failures)
     return (
-        f"{len(failures)} of {num_categories} categories could not be evaluated, the results of "
-        f"the others are complete: {names}; first {failures[0].category}: {failures[0].error}"
+        f"{len(failures)} of {numbered(num_categories, 'category')} could not be evaluated, the "
+        f"results of the others are complete: {names}; first {failures[0].category}: "
+        f"{failures[0].error}"
     )
 
 

@@ -33,6 +33,8 @@ def choose_model(choice: ModelChoice) -> Path:
     choice.check_files()
     root = choice.path_trained
     with named_flag("--path_trained"):
+        if root.is_dir():
+            next(root.iterdir(), None)  # raises an error that a search would leave out
         folders = sorted(path.parent for path in root.rglob(RECORD) if "/." not in path.as_posix())
     if not folders:
         found = "none" if root.is_dir() else "a file" if root.exists() else "no such folder"

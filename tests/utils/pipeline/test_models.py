@@ -1,10 +1,14 @@
-"""The device of ``--device``, with devices that this machine need not have."""
+"""The device of ``--device``, with devices that this machine need not have; words for the log."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 
+from patchcore.thresholds import Threshold
 from utils.errors import UsageError
-from utils.pipeline.models import choose_device
+from utils.pipeline.models import choose_device, describe_threshold
 
 
 @pytest.fixture
@@ -50,3 +54,30 @@ def test_a_device_that_is_not_available(monkeypatch, name):
     assert first.startswith(f"expected an available device, found {name} (")
     assert "\n" not in first
     assert second == "--device auto selects the GPU if there is one, else the CPU"
+
+
+@pytest.mark.parametrize(
+    ("threshold", "num_scored", "text"),
+    [
+        (Threshold(2.5, "given"), 40, "2.5 (given)"),
+        (
+            Threshold(2.5, "train_quantile", 1 / 41),
+            40,
+            "2.5 (train_quantile, nominal false-positive rate 2.44 %, the lowest that 40 scored "
+            "training images can give)",
+        ),
+        (
+            Threshold(2.5, "train_quantile", 0.1),
+            40,
+            "2.5 (train_quantile, nominal false-positive rate 10.00 %)",
+        ),
+        (  # the record of a model may lack the scores
+            Threshold(2.5, "train_quantile", 0.1),
+            None,
+            "2.5 (train_quantile, nominal false-positive rate 10.00 %)",
+        ),
+    ],
+)
+def test_a_rate_comes_with_what_limits_it(threshold, num_scored, text):
+    scores = None if num_scored is None else SimpleNamespace(images=np.arange(num_scored))
+    assert describe_threshold(threshold, SimpleNamespace(held_out=scores)) == text

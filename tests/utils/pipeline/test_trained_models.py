@@ -1,8 +1,10 @@
 """Models that evaluate and train keep, and how the one that is meant is found."""
 
 import logging
+import os
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -115,7 +117,7 @@ class TestKept:
         assert len(said) == 1
         assert (
             "(train_quantile, nominal false-positive rate 14.29 %, the lowest that 6 scored "
-            "training images allow) finds 4 of 4 defective" in said[0]
+            "training images can give) finds 4 of 4 defective" in said[0]
         )
 
     def test_too_few_images_for_a_threshold_are_told(self, data, tmp_path, caplog):
@@ -230,3 +232,11 @@ class TestChooseModel:
         (tmp_path / "a/model.json").write_text("{}")
         with pytest.raises(PatchCoreError, match="found another record"):
             find_model(tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path, monkeypatch):
+    refused = PermissionError(13, "Permission denied", str(tmp_path))
+    monkeypatch.setattr(os, "scandir", mock.Mock(side_effect=refused))
+    monkeypatch.setattr(os, "listdir", mock.Mock(side_effect=refused))
+    with pytest.raises(UsageError, match=r"cannot use .*: Permission denied \(--path_trained\)"):
+        find_model(tmp_path)
