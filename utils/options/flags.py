@@ -200,7 +200,8 @@ def _add_flag(
     group: "argparse._ArgumentGroup", entry: dataclasses.Field, kind: type, default: object
 ) -> None:
     details = entry.metadata
-    metavar = details["metavar"] or f"{{{','.join(details['choices'])}}}"
+    choices = ",".join(details["choices"])
+    metavar = details["metavar"] or (f"{{{choices}}}" if choices else None)
     # Only flags that are given become values: `Flags.check_given` needs their names.
     common = {"default": argparse.SUPPRESS, "metavar": metavar}
     text = details["text"].replace("%", "%%")  # argparse would fill it in

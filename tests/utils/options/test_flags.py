@@ -180,3 +180,11 @@ class TestCheck:
     def test_flags_with_an_effect_are_not(self):
         assert parse("--model m --num_suspects 3 --quiet", CheckOptions()).num_suspects == 3
         assert parse("data --categories a --holdout 0.3", CheckOptions()).categories == ("a",)
+
+
+def test_an_empty_text_takes_back_what_a_record_gives_and_is_no_value_otherwise():
+    recorded = CheckOptions(normal_dir="fine")
+    assert parse("--normal_dir=", recorded).normal_dir == ""
+    for text, defaults in (("--normal_dir=", CheckOptions()), ("--path_data=", recorded)):
+        with pytest.raises(UsageError, match="expected a value, found an empty text"):
+            parse(text, defaults)
