@@ -34,7 +34,7 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
         print(describe_suspects(trained, options.num_suspects))
         figure = Path(options.model) / SUSPECTS_FILE
         if figure.is_file():
-            print(f"the first of these images: {figure}")
+            print(f"figure of the first of these images: {figure}")
         return 0
     given = "PATH" if options.paths else "--path_data"
     if options.paths:

@@ -148,7 +148,7 @@ def _report_suspects(trained: Trained, reading: Reading, folder: Path) -> None:
     figure = draw_suspects(trained, replace(reading, notes=Notes()))
     if figure is not None:
         path = replace_file(folder / SUSPECTS_FILE, encode_image(figure))
-        log.info("the first of these images: %s", path)
+        log.info("figure of the first of these images: %s", path)
 
 
 def extend_model(options: TrainOptions, category: Category, skipping: Skipping) -> int:

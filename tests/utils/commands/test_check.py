@@ -194,7 +194,7 @@ def test_a_model_lists_the_training_images_that_the_others_explain_least(data, t
     status, text = check(capsys, "--model", folder, "--num_suspects", 2)
     assert status == 0
     _, first, second, figure = text.splitlines()
-    assert figure == f"the first of these images: {folder / 'suspects.png'}"
+    assert figure == f"figure of the first of these images: {folder / 'suspects.png'}"
     drawn = cv2.imread(str(folder / "suspects.png"))
     assert drawn.shape[1] > 5 * 340  # five of the seven training images
     assert first.endswith(str(odd))
