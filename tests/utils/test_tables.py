@@ -377,8 +377,8 @@ class TestLogLine:
         )
         assert log_line(measured) == (
             "bottle, resnet18, coreset 10 %, seed 0, 1.0 s: image AUROC 50.00 %, AP 91.00 %, "
-            "F1-max 92.00 %, F1-max threshold 1.2500, wrong 5, false positives 3, false negatives 2; "
-            "pixel AUROC 25.00 %, AUPRO to 0.3 93.10 %, AP 61.00 %, F1-max 62.00 %"
+            "F1-max 92.00 %, F1-max threshold 1.2500, wrong 5, false positives 3, false negatives "
+            "2; pixel AUROC 25.00 %, AUPRO to 0.3 93.10 %, AP 61.00 %, F1-max 62.00 %"
         )
 
     def test_it_has_a_dash_for_what_was_not_measured(self):
