@@ -152,8 +152,13 @@ def choose(categories: Mapping[str, Item], name: str, path: Path) -> Item:
         DatasetError: There is none; a path, for example, is not a name, since names become parts of
             file names.
     """
+    if not categories:
+        raise DatasetError(
+            f"expected categories in {path}, found none (--path_data, --dataset, --normal_dir, "
+            "--abnormal_dir, --mask_dir)"
+        )
     if name not in categories:
-        known = ", ".join(sorted(categories)) or "there are none"
+        known = ", ".join(sorted(categories))
         raise DatasetError(
             f"expected a category name ({known}), found {name!r} in {path} (--categories)"
             f"{did_you_mean(name, categories)}"

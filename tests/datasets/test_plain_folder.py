@@ -307,6 +307,14 @@ def test_only_images_and_masks_are_no_categories(tmp_path):
     assert len(category.train) + len(category.test) == 2
 
 
+@pytest.mark.parametrize("options", [{"mask_dir": "x"}, {"normal_dir": "fine"}])
+def test_a_category_that_named_folders_hide(tmp_path, options):
+    root = touch(tmp_path / "data", "nut/train/good/0.png", "nut/test/dent/0.png")
+    dataset = open_dataset(root, "folder", ReadOptions(**options))
+    with pytest.raises(DatasetError, match=rf"expected categories in {root}, found none .*_dir"):
+        dataset.read_category("nut")
+
+
 def test_a_category_may_be_called_like_masks(tmp_path):
     root = touch(
         tmp_path / "data", *(f"{name}/good/{n}.png" for name in ("gt", "nut") for n in "01")
