@@ -385,7 +385,7 @@ def test_names_missing_and_misshapen_weights(toy):
     del state["stem.bias"]
     with pytest.raises(PatchCoreError, match=r"stem\.bias not among"):
         backbone.load(state)
-    with pytest.raises(PatchCoreError, match=r"stem\.bias of shape \(4,\), found \(7,\)"):
+    with pytest.raises(PatchCoreError, match=r"stem\.bias of shape 4, found 7$"):
         backbone.load(state | {"stem.bias": torch.zeros(7)})
     needed = list(backbone.network.state_dict())
     for num_missing, more in ((3, ""), (4, " and 1 more")):

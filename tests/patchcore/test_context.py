@@ -157,7 +157,7 @@ def test_ignored_pixels_do_not_count_in_the_small_images_either():
     [
         ({"context": 1.5}, r"context in \[0, 1\], found 1.5"),
         ({"context": 1}, "context below 1"),
-        ({"scales": (1, 0.5)}, r"scales \(1.0,\) with context 0.5, .* \(scales, context\)"),
+        ({"scales": (1, 0.5)}, r"scales 1.0 with context 0.5, .* \(scales, context\)"),
         ({"tile": 16, "overlap": 8}, r"tile 0 with context 0.5"),
         ({"search_radius": 1}, r"search_radius -1 with context 0.5"),
         ({"retrieve_images": 2}, r"retrieve_images 0 with context 0.5"),

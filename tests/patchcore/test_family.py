@@ -488,7 +488,7 @@ class TestTiling:
             ((64, 60), 32, 16, r"size_crop to be a multiple of 8 pixels with tile 32, .* found 60"),
             ((64, 64), 32, 12, r"overlap to be a multiple of 8 pixels .*\(overlap, tile, layers\)"),
             ((64, 64), 32, 32, r"tile larger than overlap and at most size_crop, found tile 32, "),
-            ((64, 40), 48, 16, r"at most size_crop, found tile 48, overlap 16 and size_crop \(64"),
+            ((64, 40), 48, 16, r"at most size_crop, found tile 48, overlap 16 and size_crop 64 40"),
             ((64, 64), 72, 8, r"at most size_crop, .* \(tile, overlap, size_crop\)"),
             ((64, 64), 34, 0, r"grids that divide a tile of 34 pixels, found 9x9, 5x5 \(tile, lay"),
         ],
@@ -531,7 +531,7 @@ class TestScales:
         [
             ({"scales": (0.5,)}, r"expected 1 among the scales, found 0\.5 \(scales\)"),
             ({"scales": (1, 2)}, r"scales in \(0, 1\], found 1 2 \(scales\)"),
-            ({"scales": (1, 0.5), "tile": 16, "overlap": 8}, r"scales \(1\.0,\) with tile 16"),
+            ({"scales": (1, 0.5), "tile": 16, "overlap": 8}, r"scales 1\.0 with tile 16"),
             ({"scales": (1, 0.01)}, r"cannot take images of 0x0 pixels: .* \(scales, size_crop\)"),
         ],
     )
