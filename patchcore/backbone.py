@@ -25,6 +25,7 @@ _Copied = TypeVar("_Copied")
 # Attributes of a backbone that do not depend on the size of the images.
 _KEPT_AT_OTHER_SIZES = (
     "shares_weights",
+    "dtype",
     "folded",
     "name",
     "weights",
@@ -45,6 +46,7 @@ class Backbone(nn.Module):
         network: A copy of the network in eval mode, without the parts that are not reached. It
             shares its weights with the network that was given, until `load` or `converted`.
         shares_weights: Whether a network of the caller's has the same weights in memory.
+        dtype: Type that the weights have been rounded to; float32 if they have not.
         layers: The names of the layers that are read, from large maps to small ones.
         layouts: How each layer's output becomes a map.
         channels: C of each layer's map.
@@ -96,6 +98,7 @@ class Backbone(nn.Module):
         self.licence = ""
         self.input = NetworkInput() if layout is None else layout.input
         self.shares_weights = True
+        self.dtype = torch.float32
         self._reader = LayerReader(self.network, layers)
         self._norm = ""
         self.layouts = self._follow(layout or self._lay_out(norm_tokens), norm_tokens)
@@ -189,7 +192,16 @@ class Backbone(nn.Module):
         This backbone stays as it is, so models of several precisions can share it. Weights that
         are already as wanted are shared with it, but not with the network that was given: that
         may be trained or converted later.
+
+        Raises:
+            PatchCoreError: the weights have been rounded to another type.
         """
+        if self.dtype not in (torch.float32, dtype):
+            raise PatchCoreError(
+                "expected a backbone with its original weights, found one of a model that has "
+                f"rounded them to {str(self.dtype).removeprefix('torch.')}: load it again "
+                "(backbone, precision)"
+            )
 
         def convert(tensor: torch.Tensor) -> torch.Tensor:
             order = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
@@ -198,7 +210,7 @@ class Backbone(nn.Module):
 
         result = _copied(self, self, convert).eval()
         result.weights_digest = self.digest()
-        result.shares_weights = False
+        result.shares_weights, result.dtype = False, dtype
         return result
 
     def at(self, size: tuple[int, int]) -> "Backbone":

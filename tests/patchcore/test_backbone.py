@@ -198,6 +198,16 @@ def test_a_copy_in_another_precision_leaves_the_backbone_as_it_is(toy, images):
         assert torch.equal(values, before[name])
 
 
+@pytest.mark.parametrize("size", [(32, 32), (64, 64)])
+def test_rounded_weights_are_not_taken_for_the_original_ones(toy, images, size):
+    rounded = Backbone(toy, ["stage1"], (32, 32)).converted(torch.device("cpu"), torch.bfloat16)
+    same = rounded.at(size).converted(torch.device("cpu"), torch.bfloat16)
+    assert same.network.stem.weight.dtype == torch.bfloat16
+    for dtype in (torch.float32, torch.float16):
+        with pytest.raises(PatchCoreError, match="rounded them to bfloat16: load it again"):
+            rounded.at(size).converted(torch.device("cpu"), dtype)
+
+
 def test_a_copy_that_changes_nothing_shares_its_weights(toy):
     backbone = Backbone(toy, ["stage1"], (32, 32)).converted(torch.device("cpu"), torch.float32)
     again = backbone.converted(torch.device("cpu"), torch.float32)
