@@ -54,6 +54,19 @@ def train(*arguments: object, trained: Path, status: int = 0, crop: bool = True)
     assert call("train", *words, "--path_trained", trained, *arguments) == status
 
 
+def test_the_log_names_the_size_and_the_threshold_of_a_model(data, tmp_path, caplog):
+    caplog.set_level("INFO")
+    train(
+        *sorted((data / "widget/train/good").iterdir())[:4], "--category", "cap", trained=tmp_path
+    )
+    model = load(tmp_path, "cap")
+    threshold = f"{model.thresholds.image.value:.4g} (train_quantile"
+    assert f"cap: {len(model.coreset.bank)} patches in the coreset, threshold {threshold}" in (
+        caplog.text
+    )
+    assert "too few training images" not in caplog.text
+
+
 def load(trained: Path, category: str) -> PatchCore:
     return PatchCore.load(trained / category / "squeezenet1_1_p0100_k01")
 
@@ -336,6 +349,8 @@ class TestExtend:
         (seconds,) = re.findall(rf"{added} .*, (\d+\.\d) s", caplog.text)
         assert float(seconds) < 100
         assert f"the threshold stays {before.thresholds.image.value:.4g}\n" in caplog.text
+        other = extension.thresholds.image.value
+        assert f"before they were added, it would be {other:.4g} (infer --threshold)" in caplog.text
 
     def test_it_is_what_the_library_does(self, data, folder):
         model = PatchCore.load(folder)
