@@ -7,6 +7,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 import main  # noqa: F401 - sets OpenCV's environment before any test imports it
+from utils.pipeline import evaluate_one
 
 # A busy machine is slow, and nothing is wrong with the code then.
 settings.register_profile("any_load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -45,3 +46,16 @@ def gpu_where_wanted(request, monkeypatch):
 def shared() -> Path:
     """Return the folder with real data and weights beside the checkout."""
     return SHARED
+
+
+@pytest.fixture
+def computed(monkeypatch) -> list[str]:
+    """Return the list of the categories that are computed from now on."""
+    compute, names = evaluate_one.evaluate_category, []
+
+    def noted(model, name, category, options, engine):
+        names.append(category.name)
+        return compute(model, name, category, options)
+
+    monkeypatch.setattr(evaluate_one, "evaluate_category", noted)
+    return names

@@ -63,19 +63,6 @@ def folder(finished, tmp_path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "result"))
 
 
-@pytest.fixture
-def computed(monkeypatch) -> list[str]:
-    """Return the list of the categories that are computed from now on."""
-    compute, names = evaluate_one.evaluate_category, []
-
-    def noted(model, name, category, options, engine):
-        names.append(category.name)
-        return compute(model, name, category, options)
-
-    monkeypatch.setattr(evaluate_one, "evaluate_category", noted)
-    return names
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     """Return all results but the times: tables without their seconds, figures as they are."""
     found = {}

@@ -19,7 +19,7 @@ from utils.output_names import (
 from utils.results import ResultRow, defects_csv, results_csv
 
 # Files and videos while they are written.
-PARTIAL_PATTERNS = (".*.partial", ".*.partial.mp4")
+PARTIAL_PATTERNS = (".*.[0-9]*.partial", ".*.partial.mp4")
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -218,10 +218,17 @@ class ImageFigures:
         }
 
 
-def describe_images(view: CategoryView, options: EvaluateOptions) -> list[ReportImage]:
+def describe_images(
+    view: CategoryView, options: EvaluateOptions, taken: Set[str] = frozenset()
+) -> list[ReportImage]:
     """Describe all test images: their scores, the files to draw, their most anomalous patches.
 
     Both the report and `make_figures` use these descriptions.
+
+    Args:
+        view: The results of the category.
+        options: The options of the run.
+        taken: Thumbnails of other categories.
     """
     threshold, scores = view.row.metrics["image_threshold"], view.prediction.score
     limit = options.pictures_limit
@@ -230,22 +237,41 @@ def describe_images(view: CategoryView, options: EvaluateOptions) -> list[Report
     if view.origins is not None:
         origins = with_relative_names(view.origins, options.data_root)
     return [
-        _describe_image(view, index, origins, options.explain_top if index in chosen else None)
-        for index in range(len(view.samples))
+        _describe_image(
+            view, index, name, origins, options.explain_top if index in chosen else None
+        )
+        for index, name in enumerate(_figure_names(view, taken))
     ]
 
 
+def _figure_names(view: CategoryView, taken: Set[str]) -> list[str]:
+    """Return what the names of each image's figures have in common.
+
+    Type ``b_c`` of category ``a`` would have the names of type ``c`` of ``a_b``: if any name is
+    taken, all names of the category have one more underscore.
+    """
+    tag = setting_tag(view.row.percentage_coreset, view.row.k, view.row.shots)
+    category, known = view.row.category, {name.lower() for name in taken}
+    while True:
+        names = [f"{category}_{one.defect_type}_{one.name}_{tag}" for one in view.samples]
+        if known.isdisjoint(_thumbnail(name).lower() for name in names):
+            return names
+        category += "_"
+
+
+def _thumbnail(name: str) -> str:
+    return f"{THUMBNAIL_FOLDER}/{name}.jpg"
+
+
 def _describe_image(
-    view: CategoryView, index: int, origins: Origins | None, max_patches: int | None
+    view: CategoryView, index: int, name: str, origins: Origins | None, max_patches: int | None
 ) -> ReportImage:
     """Describe a test image; without large figures if ``max_patches`` is None."""
     sample, score = view.samples[index], float(view.prediction.score[index])
     described = ReportImage(sample.defect_type, sample.path.name, score, sample.is_defective)
     if view.images is None:
         return described
-    tag = setting_tag(view.row.percentage_coreset, view.row.k, view.row.shots)
-    name = f"{view.row.category}_{sample.defect_type}_{sample.name}_{tag}"
-    described = replace(described, thumbnail=f"{THUMBNAIL_FOLDER}/{name}.jpg")
+    described = replace(described, thumbnail=_thumbnail(name))
     if max_patches is None:
         return described
     largest = max(float(view.prediction.score.max()), np.finfo(np.float32).tiny)

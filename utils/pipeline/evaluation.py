@@ -141,6 +141,7 @@ def _evaluate_missing(
                     failed.append(evaluated)
                 continue
             results = _add_results(run, models, evaluated)
+            run.keep(run.results[evaluated.category.name])
             _draw(run, results, drawing)
             drawing.then(partial(run.keep, run.results[evaluated.category.name]))
             gc.collect()  # figures refer to themselves and would keep 4 MB for each category
@@ -192,17 +193,18 @@ def _missing_tasks(
 ) -> Iterator[tuple[Category, EvaluateOptions]]:
     """Yield the categories that earlier runs have not finished, with the options to compute."""
     for category in categories:
-        missing = run.missing(category)
+        found = run.results.get(category.name)
+        missing = run.missing(found)
         if not missing:
             log.info("%s: finished by an earlier run", category.name)
             continue
-        if reason := run.missing_output(category):
+        if reason := run.missing_output(found):
             log.info("%s: finished by an earlier run, computed again: %s", category.name, reason)
         log.info("%s: %s", category.name, category.describe())
         log.debug("%s: to compute: %s", category.name, describe_results(missing))
         log_remarks(category)
         # Images that an earlier run skipped are skipped again: all rows are of the same images.
-        known = run.results[category.name].skipped if category.name in run.results else ()
+        known = () if found is None else found.skipped
         yield category.without(known), _restrict(run.options, missing)
 
 
@@ -307,13 +309,14 @@ def _restrict(options: EvaluateOptions, missing: Sequence[tuple[Setting, int]]) 
 def _draw(run: Run, results: Sequence[Sequence[CategoryResult]], drawing: Drawing) -> None:
     """Draw the figures of a category, many in the background, and write the report.
 
-    The results were written before, so that a crash while drawing loses none.
+    The results were written and kept before, so that a crash while drawing loses none.
     """
     views = [view for group in results for view in group[-1].views()]
     if not views:
         return
-    drawn = draw_category(views, drawing, run.folder, run.options)
-    run.add_figures(views[0].row.category, drawn)
+    name = views[0].row.category
+    taken = run.thumbnails_of_others(name)
+    run.add_figures(name, draw_category(views, drawing, run.folder, run.options, taken))
     run.write_report()
 
 

@@ -47,6 +47,13 @@ class Figures:
     flags: Mapping[str, str]
     seed: int
 
+    @property
+    def files(self) -> list[str]:
+        """The names of the files in the result folder."""
+        images = ((i.thumbnail, i.localization, i.explanation) for i in self.view.images)
+        names = (self.view.distribution, *(name for of_image in images for name in of_image))
+        return [name for name in names if name is not None]
+
 
 @dataclass(frozen=True)
 class FinishedCategory:

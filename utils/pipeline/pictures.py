@@ -1,6 +1,8 @@
 """The figures of a run: score distributions, curves and, by `Drawing`, those of the test images."""
 
-from collections.abc import Callable, Mapping, Sequence
+import glob
+import logging
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +20,24 @@ from utils.plots import (
     draw_roc_curves,
     draw_score_distribution,
 )
-from utils.report import ReportView
+from utils.report import ReportImage, ReportView
 from utils.result_folder import ResultFolder
-from utils.results import ResultRow
+from utils.results import ResultRow, numbered
 from utils.tables import mean_of_known
 
 CURVES = ("ROC curves", "Precision-recall curves", "Per-region overlap curves")
 
 Curve = tuple[np.ndarray, np.ndarray, float]
 
+log = logging.getLogger(__name__)
+
 
 def draw_category(
-    views: Sequence[CategoryView], drawing: Drawing, folder: ResultFolder, options: EvaluateOptions
+    views: Sequence[CategoryView],
+    drawing: Drawing,
+    folder: ResultFolder,
+    options: EvaluateOptions,
+    taken: Set[str] = frozenset(),
 ) -> list[ReportView]:
     """Draw a category's score distributions and, if its views have images, its test images.
 
@@ -39,6 +47,7 @@ def draw_category(
         drawing: Draws the test images, many of them in the background.
         folder: The folder of the figures.
         options: The options of the run.
+        taken: Thumbnails of other categories.
 
     Returns:
         The report's data of each view.
@@ -50,8 +59,9 @@ def draw_category(
     reports = []
     for view in views:
         distribution = _draw_distribution(view, folder)
-        described = describe_images(view, options)
+        described = describe_images(view, options, taken)
         if view.images is not None:
+            _remove_earlier(view.row, described, folder)
             figures = make_figures(view, described, options)
             drawing.draw(figures, len(described), view.row.category)
         height, width = options.settings().size_crop
@@ -66,6 +76,30 @@ def draw_category(
             )
         )
     return reports
+
+
+def _remove_earlier(row: ResultRow, described: Sequence[ReportImage], folder: ResultFolder) -> None:
+    """Remove large figures of these images that show another seed, or that this run does not draw.
+
+    Their scores and colours may differ from those of the figures that are drawn now.
+    """
+    drawn = {name for image in described for name in (image.localization, image.explanation)}
+    names = {Path(image.thumbnail).stem for image in described}
+    tag = setting_tag(row.percentage_coreset, row.k, row.shots)
+    earlier = []
+    for path in folder.path.glob(f"*_{tag}*"):
+        kind, _, name = path.stem.partition("_")
+        if kind == "localization":
+            name = name.rpartition("_s")[0]
+        elif kind != "explanation":
+            continue
+        if name in names and path.with_suffix(".png").name not in drawn:
+            earlier.append(path)
+    for path in earlier:
+        path.unlink(missing_ok=True)
+    if earlier:
+        count = numbered(len(earlier), "file")
+        log.info("%s, coreset %s: %s of earlier figures removed", row.category, row.setting, count)
 
 
 def draw_curves(
@@ -90,35 +124,35 @@ def draw_curves(
     images, pixels = _curves(measurements, _roc)
     roc = draw_roc_curves(images, pixels, title=title)
     means = f"{per_mille(_mean(images))}_rpm{per_mille(_mean(pixels))}"
-    paths = [_replace_curves(folder, f"roc-curve_{tag}_rim", means, roc)]
+    paths = [_replace(folder, f"roc-curve_{tag}_rim", means, roc)]
     write_image(folder, "roc_curve.png", roc)
 
     images, pixels = _curves(measurements, _precision_recall)
     figure = draw_precision_recall_curves(images, pixels, title=title)
     means = f"{per_mille(_mean(images))}_apm{per_mille(_mean(pixels))}"
-    paths.append(_replace_curves(folder, f"pr-curve_{tag}_aim", means, figure))
+    paths.append(_replace(folder, f"pr-curve_{tag}_aim", means, figure))
 
     _, pixels = _curves(measurements, _per_region)
     figure = draw_pro_curves(pixels, fpr_limit=aupro_limit, title=title)
     means = per_mille(_mean(pixels))
-    paths.append(_replace_curves(folder, f"pro-curve_{tag}_prm", means, figure))
+    paths.append(_replace(folder, f"pro-curve_{tag}_prm", means, figure))
     return [(curve, path.name) for curve, path in zip(CURVES, paths, strict=True)]
 
 
-def _replace_curves(folder: ResultFolder, start: str, means: str, figure: np.ndarray) -> Path:
-    """Write a figure of curves; remove those of fewer categories, which have other means.
+def _replace(folder: ResultFolder, start: str, values: str, figure: np.ndarray) -> Path:
+    """Write a figure; remove those of fewer categories or of another seed, which have other values.
 
     Args:
         folder: The folder of the figures.
         start: Start of the file name, which tells the setting.
-        means: The rest of the name: the means of the curves.
+        values: The rest of the name: the values that the figure shows.
         figure: (H, W, 3) uint8.
 
     Returns:
         The file.
     """
-    written = write_image(folder, f"{start}{means}.png", figure)
-    for path in folder.path.glob(f"{start}*.png"):
+    written = write_image(folder, f"{start}{values}.png", figure)
+    for path in folder.path.glob(f"{glob.escape(start)}*.png"):
         if path != written:
             path.unlink()
     return written
@@ -177,4 +211,4 @@ def _draw_distribution(view: CategoryView, folder: ResultFolder) -> str:
     )
     tag = setting_tag(row.percentage_coreset, row.k, row.shots)
     auroc = per_mille(row.metrics["image_auroc"])
-    return write_image(folder, f"pred-dist_{row.category}_{tag}_r{auroc}.png", figure).name
+    return _replace(folder, f"pred-dist_{row.category}_{tag}_r", auroc, figure).name

@@ -48,7 +48,7 @@ IRRELEVANT = frozenset(
 # Options that saved models depend on, in addition to those that must be the same.
 MODEL_FLAGS = (
     *("trained_dtype", "save_index", "threshold", "threshold_pixel"),
-    *("nominal_fpr", "nominal_fpr_pixel", "seed"),
+    *("nominal_fpr", "nominal_fpr_pixel"),
 )
 # Entries of ``run.json`` with a part of each category.
 CATEGORY_RECORDS = ("memory", "coresets", "shots", "file_notes", "skipped_images")
@@ -149,16 +149,19 @@ class Run:
             self.folder.path,
         )
 
-    def missing(self, category: Category) -> list[tuple[Setting, int]]:
-        """Return the settings and seeds of a category that this run has to compute."""
-        wanted, found = wanted_results(self.options), self.results.get(category.name)
-        if found is None or self.missing_output(category):
+    def missing(self, found: FinishedCategory | None) -> list[tuple[Setting, int]]:
+        """Return the settings and seeds of a category that this run has to compute.
+
+        Args:
+            found: The results so far of this category; None if there are none.
+        """
+        wanted = wanted_results(self.options)
+        if found is None or self.missing_output(found):
             return wanted
         return [one for one in wanted if one not in found.done]
 
-    def missing_output(self, category: Category) -> str:
+    def missing_output(self, found: FinishedCategory | None) -> str:
         """Return why outputs of finished results are made again; empty if none is missing."""
-        found = self.results.get(category.name)
         if found is None:
             return ""
         wanted = [one for one in wanted_results(self.options) if one in found.done]
@@ -207,16 +210,32 @@ class Run:
         ]
 
     def add(self, finished: FinishedCategory) -> None:
-        """Add the results of a category, and write the tables."""
+        """Add the results of a category, and write the tables.
+
+        Earlier figures of the settings that are drawn now no longer count as complete.
+        """
         before = self.results.get(finished.category)
+        if before and self.options.pictures != "none":
+            seed = self.options.seed[0]
+            drawn = {row.setting for row in finished.rows if row.seed == seed}
+            kept = tuple(one for one in before.figures if one.view.setting not in drawn)
+            before = replace(before, figures=kept)
         self.results[finished.category] = before.join(finished) if before else finished
         self._record(self.results[finished.category])
         self._write_tables()
 
     def add_figures(self, category: str, views: Sequence[ReportView]) -> None:
-        """Add the figures of a category that are drawn now."""
+        """Add the figures of a category that are drawn now.
+
+        Views without images (``--pictures none``) do not replace images of the same results.
+        """
         found, seed = self.results[category], self.options.seed[0]
-        figures = tuple(Figures(view, self.figure_flags, seed) for view in views)
+        earlier = {(one.view.setting, one.seed) for one in found.figures}
+        figures = tuple(
+            Figures(view, self.figure_flags, seed)
+            for view in views
+            if self.options.pictures != "none" or (view.setting, seed) not in earlier
+        )
         self.results[category] = found.join(replace(found, figures=figures))
 
     def add_files(self, category: str) -> None:
@@ -226,13 +245,20 @@ class Run:
         found = self.results[category]
         self.results[category] = found.join(replace(found, files=files))
 
+    def thumbnails_of_others(self, category: str) -> set[str]:
+        """Return the thumbnails of all categories but one."""
+        figures = (f for one in self.results.values() for f in one.figures)
+        images = (i for f in figures if f.view.category != category for i in f.view.images)
+        return {image.thumbnail for image in images if image.thumbnail is not None}
+
     def keep(self, finished: FinishedCategory) -> None:
-        """Write a category for later runs, after all its outputs are complete."""
+        """Write a category for later runs, with those of its outputs that are complete."""
         FinishedWork(self.folder).write(finished)
 
     def describe_progress(self) -> str:
         """Return a line about what is finished, for a run that ends early."""
-        done = sum(one.category in self.names for one in FinishedWork(self.folder).read().values())
+        found = FinishedWork(self.folder).read()
+        done = sum(name in found and not self.missing(found[name]) for name in self.names)
         return (
             f"finished: {done} of {numbered(len(self.names), 'category')} in {self.folder.path}; "
             "the same command computes the rest"
@@ -267,10 +293,12 @@ class Run:
         drawn, seed = {one.view.setting: one for one in found.figures}, self.options.seed[0]
         if self.options.pictures == "none":
             return
-        for setting in dict.fromkeys(setting for setting, _ in wanted):
+        for setting in self._of_first_seed(wanted):
             figures = drawn.get(setting)
             if figures is None or figures.seed != seed:
                 yield f"the figures of {setting}, seed {seed} are missing"
+            elif gone := [name for name in figures.files if not (self.folder.path / name).exists()]:
+                yield f"{self.folder.path / gone[0]} is missing"
             else:
                 for name, now in self.figure_flags.items():
                     if figures.flags[name] != now:
@@ -297,9 +325,9 @@ class Run:
         """
         options = self.options
         if options.saves_models:
-            flags = ", ".join(f"{name} {getattr(options, name)}" for name in MODEL_FLAGS)
-            settings = dict.fromkeys(setting for setting, _ in wanted)
-            for model, one in product(self.models, settings):
+            flags = [f"{name} {getattr(options, name)}" for name in MODEL_FLAGS]
+            flags = ", ".join([*flags, f"seed {options.seed[0]}"])
+            for model, one in product(self.models, self._of_first_seed(wanted)):
                 setting = one.percentage, options.k, one.shots
                 yield str(model_folder(options.path_trained, category, model, *setting)), flags
         if options.save_maps:
@@ -307,6 +335,10 @@ class Run:
             for model, (setting, seed) in product(models, wanted):
                 name = maps_name(category, model, setting, options.k, seed)
                 yield str(self.folder.path / name), ""
+
+    def _of_first_seed(self, wanted: Sequence[tuple[Setting, int]]) -> list[Setting]:
+        """Return the settings of the first seed, which figures and models belong to."""
+        return [setting for setting, seed in wanted if seed == self.options.seed[0]]
 
 
 def _state(path: str, flags: str) -> str:
