@@ -68,7 +68,7 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
         getattr(options, name) != getattr(recorded, name) for name in SELECTION
     )
     if before is None:
-        answer, is_equal = _compare_digest(record, own(found), is_part=is_part)
+        answer, is_equal = _compare(record, own(found), is_part=is_part)
     else:
         compared = compare_rows(own(before), own(found))
         answer, is_equal = f"{compared} in {results}", compared.is_equal
@@ -147,8 +147,11 @@ def _shown(value: object) -> str:
     return str(value)
 
 
-def _compare_digest(
-    record: Mapping[str, object], rows: Sequence[ResultRow], *, is_part: bool
+def _compare(
+    record: Mapping[str, object],
+    rows: Sequence[ResultRow],
+    *,
+    is_part: bool,
 ) -> tuple[str, bool]:
     """Return how results compare with the recorded digest, and whether they are equal.
 
