@@ -1,10 +1,11 @@
 """Outputs of earlier runs into the same folder: which are kept, made again, and replaced."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.support import call, evaluate, make_category, make_data, names, quick
+from tests.support import call, evaluate, make_category, make_data, names, quick, read_run
 from tests.utils.report.test_page import data_of
 from utils.pipeline.drawing import Drawing
 
@@ -58,8 +59,7 @@ def test_a_new_first_seed_is_computed_alone_and_its_figures_replace_the_others(
     assert "computed again" not in caplog.text
     assert large_figures(folder) == files_of_page(folder) != before
     assert len(names(folder, "pred-dist_*")) == 1
-    assert "widget, coreset 10 %: " in caplog.text
-    assert " of earlier figures removed" in caplog.text
+    assert "widget, coreset 10 %: files of earlier figures that are removed: " in caplog.text
 
 
 def test_figures_that_other_flags_do_not_choose_are_removed(data, tmp_path):
@@ -142,3 +142,14 @@ def test_only_names_of_this_program_are_partial_files(data, tmp_path):
         (folder / name).touch()
     evaluate(data, folder, "--categories widget")
     assert names(folder, ".*partial*") == kept
+
+
+def test_notes_about_categories_of_earlier_runs_stay(tmp_path):
+    root, folder = make_data(tmp_path / "data"), tmp_path / "result"
+    shutil.rmtree(root / "gadget/ground_truth")
+    evaluate(root, folder, "--categories gadget")
+    (note,) = (note for note in read_run(folder)["notes"] if note.startswith("gadget"))
+    for flags in ("--categories widget", ""):
+        evaluate(root, folder, flags)
+        assert read_run(folder)["notes"].count(note) == 1
+        assert f"> {note}\n" in (folder / "tables.md").read_text()

@@ -209,11 +209,13 @@ def read_rows(folder: Path) -> list[ResultRow]:
     """Read ``results.csv`` and ``results_defects.csv`` of a result folder.
 
     Raises:
-        UsageError: there is no ``results.csv``, or this program did not write the files.
+        UsageError: there is no ``results.csv``, it has no row, or this program did not write it.
     """
     path = folder / RESULTS_FILE
     try:
         rows = [ResultRow.from_record(record) for record in _read_csv(path)]
+        if not rows:
+            raise UsageError(f"expected rows of results in {path}, found none")
         defects = _read_defects(folder / DEFECTS_FILE)
         return [replace(row, defects=defects.get(row.key, {})) for row in rows]
     except OSError as error:
@@ -221,9 +223,8 @@ def read_rows(folder: Path) -> list[ResultRow]:
             f"expected a result folder with {RESULTS_FILE}, found none at {path} ({error.strerror})"
         ) from error
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError, csv.Error) as error:
-        raise UsageError(
-            f"expected results of this program in {path}, cannot read {error}"
-        ) from error
+        reason = f"find the column {error}" if isinstance(error, KeyError) else f"read {error}"
+        raise UsageError(f"expected results of this program in {path}, cannot {reason}") from error
 
 
 def as_cell(text: str) -> str:
@@ -241,7 +242,7 @@ def from_cell(text: str) -> str:
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets add a mark
         records = list(csv.DictReader(file))
     for number, record in enumerate(records, start=1):
         if None in record or None in record.values():

@@ -1,14 +1,19 @@
 """Reading of ``run.json``, which may come from somebody else."""
 
 import json
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from utils.errors import UsageError
 from utils.machine import RUN_FORMAT
-from utils.output_names import RUN_FILE
+from utils.output_names import RESULTS_FILE, RUN_FILE
+from utils.results import ResultRow, read_rows, results_digest
 
 # The largest records list the chosen images of few-shot runs, some MB.
 MAX_BYTES = 64 << 20
+
+log = logging.getLogger(__name__)
 
 
 def read_run(path: Path) -> dict[str, object]:
@@ -43,3 +48,20 @@ def read_run(path: Path) -> dict[str, object]:
             "program that wrote it"
         )
     return record
+
+
+def read_recorded_rows(folder: Path, record: Mapping[str, object]) -> list[ResultRow]:
+    """Read the rows of a result folder; warn if they are not those that its run wrote.
+
+    Args:
+        folder: The result folder.
+        record: Content of its ``run.json``.
+
+    Raises:
+        UsageError: They cannot be read.
+    """
+    rows = read_rows(folder)
+    digest = results_digest(rows)
+    if record.get("rows_digest", digest) != digest:  # older records have none
+        log.warning("%s has changed since its run wrote it", folder / RESULTS_FILE)
+    return rows

@@ -205,7 +205,7 @@ def run_records(folder: Path) -> Kind:
         options = rerun._parse(["--path_result", "new"], recorded, "")
         rerun._check(["--path_result", "new"], recorded, options, path)
         rerun._report_changes(recorded, options, found)
-        rerun._compare(found, path, list, rows, is_part=False)
+        rerun._compare(found, rows, is_part=False)
         options.check_files()
 
     return Kind(json_texts([record]), read)

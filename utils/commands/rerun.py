@@ -1,7 +1,7 @@
 """`main.py rerun`: repeat an evaluation from its run record."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,14 @@ from utils.options.record import read_options
 from utils.output_names import RESULTS_FILE, RUN_FILE
 from utils.pipeline.categories import read_categories
 from utils.pipeline.skipping import Skipping
-from utils.results import ResultRow, numbered, read_rows, results_digest
-from utils.run_record import read_run
+from utils.results import ResultRow, numbered, results_digest
+from utils.run_record import read_recorded_rows, read_run
 
 DESCRIPTION = """Repeat an evaluation from the run.json of its result folder, with the same method,
 data and seeds; flags that are given override the recorded ones. The result folder, the engine, your
 own network (module:factory) and the limits of the machine are never taken from the file, so
 --path_result is required. Exit status: 0 if the results are equal to the recorded results, 1 if
-they differ or if only a digest of other rows is recorded."""
+they differ or cannot be compared."""
 EQUAL, DIFFERENT = 0, 1
 # What an untrusted file must not choose: where to write, which machines to connect to, and the
 # resource limits of this machine.
@@ -52,6 +52,9 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
     _check(flags, recorded, options, path)
     _report_changes(recorded, options, record)
     options.check_files()
+    results = (path if path.is_dir() else path.parent) / RESULTS_FILE
+    # Before the computation, which may take hours.
+    before = read_recorded_rows(results.parent, record) if results.is_file() else None
     skipping = Skipping(options)
     categories = read_categories(options, skipping)
 
@@ -64,7 +67,11 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
     is_part = bool(skipping.categories) or any(
         getattr(options, name) != getattr(recorded, name) for name in SELECTION
     )
-    answer, is_equal = _compare(record, path, own, own(found), is_part=is_part)
+    if before is None:
+        answer, is_equal = _compare(record, own(found), is_part=is_part)
+    else:
+        compared = compare_rows(own(before), own(found))
+        answer, is_equal = f"{compared} in {results}", compared.is_equal
     print(answer)
     return (skipping.status or EQUAL) if is_equal else DIFFERENT
 
@@ -139,27 +146,19 @@ def _report_changes(
 
 def _compare(
     record: Mapping[str, object],
-    path: Path,
-    own: Callable[[Sequence[ResultRow]], list[ResultRow]],
     rows: Sequence[ResultRow],
     *,
     is_part: bool,
 ) -> tuple[str, bool]:
-    """Return how results compare with the recorded results, and whether they are equal.
+    """Return how results compare with the recorded digest, and whether they are equal.
 
     Args:
         record: Content of ``run.json``.
-        path: The result folder of the record, or its ``run.json``.
-        own: Returns the rows that were asked for, without others in the same folder.
         rows: The results.
         is_part: Whether other rows were computed than those of the record.
     """
-    folder = path if path.is_dir() else path.parent
-    if (folder / RESULTS_FILE).is_file():
-        found = compare_rows(own(read_rows(folder)), rows)
-        return f"{found} in {folder / RESULTS_FILE}", found.is_equal
     if "results_digest" not in record:
-        return f"nothing to compare with: no {RESULTS_FILE} in the folder of the record", True
+        return f"nothing to compare with: no {RESULTS_FILE} in the folder of the record", False
     is_equal = record["results_digest"] == results_digest(rows)
     if not is_equal and is_part:
         return (

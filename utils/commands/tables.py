@@ -13,8 +13,8 @@ from utils.options.flags import CommandParser, add_flags
 from utils.options.log import LogOptions
 from utils.output_names import RUN_FILE, TABLES_CSV_FILE, TABLES_FILE, TABLES_LATEX_FILE
 from utils.result_folder import ResultFolder
-from utils.results import ResultRow, read_rows
-from utils.run_record import read_run
+from utils.results import ResultRow
+from utils.run_record import read_recorded_rows, read_run
 from utils.tables import all_tables, describe_run, readme_tables, records_text, tables_text
 
 DESCRIPTION = """Rebuild the tables from the results.csv of one or more result folders, to combine
@@ -28,7 +28,7 @@ def main(arguments: list[str], *, epilog: str = "") -> None:
     """Run the command."""
     given = _parse(arguments, epilog)
     records = [_read_run(folder) for folder in given.results]
-    parts = [read_rows(folder) for folder in given.results]
+    parts = list(map(read_recorded_rows, given.results, records))
     rows = gather_rows(parts, records, given.results)
     tables = all_tables(rows)
     origin = "\n".join(dict.fromkeys(map(describe_run, records, parts)))
@@ -86,9 +86,9 @@ def gather_rows(
             kept = row if len(methods[row.model]) == 1 else replace(row, model=name)
             if kept.key in gathered:
                 log.warning(
-                    "%s, %s, coreset of %g, seed %d: measured more than once, the result of %s is "
+                    "%s, %s, coreset %s, seed %d: measured more than once, the result of %s is "
                     "used",
-                    *(kept.model, kept.category, kept.setting.percentage, kept.seed, folder),
+                    *(kept.model, kept.category, kept.setting, kept.seed, folder),
                 )
             gathered[kept.key] = kept
     return sorted(gathered.values(), key=lambda row: (row.model, row.category))

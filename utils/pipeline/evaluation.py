@@ -107,6 +107,7 @@ def evaluate(
             log.info("%s", run.describe_progress())
             raise
         run.record["results_digest"] = results_digest(own_rows(run.rows, options, run.names))
+        run.record["rows_digest"] = results_digest(run.rows)  # also those of earlier commands
         run.finish("complete")
         _report(run)
     return run.rows
@@ -270,7 +271,7 @@ def _add_results(
             # Curves and figures show the ensemble, if there is one.
             measurements=tuple(m for group in results for m in group[-1].measurements),
             record=_describe_fits(run.options, list(models), category, results)
-            | {"file_notes": notes}
+            | {"file_notes": notes, "notes": run.notes_of(category.name)}
             | ({"skipped_images": evaluated.skipped_images} if evaluated.skipped_images else {}),
             skipped=evaluated.skipped,
         )

@@ -22,7 +22,7 @@ from utils.plots import (
 )
 from utils.report import ReportImage, ReportView
 from utils.result_folder import ResultFolder
-from utils.results import ResultRow, numbered
+from utils.results import ResultRow
 from utils.tables import mean_of_known
 
 CURVES = ("ROC curves", "Precision-recall curves", "Per-region overlap curves")
@@ -98,8 +98,8 @@ def _remove_earlier(row: ResultRow, described: Sequence[ReportImage], folder: Re
     for path in earlier:
         path.unlink(missing_ok=True)
     if earlier:
-        count = numbered(len(earlier), "file")
-        log.info("%s, coreset %s: %s of earlier figures removed", row.category, row.setting, count)
+        where = f"{row.category}, coreset {row.setting}"
+        log.info("%s: files of earlier figures that are removed: %d", where, len(earlier))
 
 
 def draw_curves(

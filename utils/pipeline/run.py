@@ -281,7 +281,13 @@ class Run:
         self.folder.write_rows(rows)
         self.folder.write_text(TABLES_FILE, tables_text(rows, describe_run(self.record, rows)))
 
+    def notes_of(self, category: str) -> dict[str, str]:
+        """Return the notes of ``run.json`` about a category, as keys."""
+        return {n: category for n in self.record["notes"] if n.startswith(f"{category}: ")}
+
     def _record(self, finished: FinishedCategory) -> None:
+        notes = self.record["notes"]  # those of categories of earlier runs are still in the tables
+        notes += [note for note in finished.record.get("notes", {}) if note not in notes]
         for key in CATEGORY_RECORDS:
             if key in finished.record:
                 self.record.setdefault(key, {})[finished.category] = finished.record[key]

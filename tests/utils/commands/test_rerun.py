@@ -142,6 +142,29 @@ def test_a_category_that_is_skipped_is_counted(data, broken, rerun, tmp_path, ha
         assert answer.startswith("1 row cannot be compared: the record has only a digest")
 
 
+def test_results_that_cannot_be_read_end_before_the_computation(folder, rerun, tmp_path):
+    (folder / "results.csv").write_text((folder / "results.csv").read_text().replace(",", ";"))
+    error = rerun(folder, status=2)
+    assert "cannot find the column 'category'" in error
+    assert not (tmp_path / "new").exists()
+
+
+def test_results_that_were_edited_are_reported(folder, rerun, caplog):
+    path = folder / "results.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    answer = rerun(folder, status=1)
+    assert answer.startswith("1 of 2 rows are equal to the recorded ones, 1 not recorded in ")
+    assert f"{path} has changed since its run wrote it" in caplog.text
+
+
+def test_without_rows_and_digest_nothing_is_equal(folder, rerun):
+    (folder / "results.csv").unlink()
+    record = json.loads((folder / "run.json").read_text())
+    del record["results_digest"]
+    (folder / "run.json").write_text(json.dumps(record))
+    assert rerun(folder, status=1).startswith("nothing to compare with: no results.csv")
+
+
 def test_a_protocol_is_no_change_of_a_run(folder, rerun):
     error = rerun(folder, "--protocol", "rad", status=2)
     assert "expected no --protocol: the settings are those of the record" in error

@@ -118,7 +118,7 @@ class TestTogether:
         measured = read_table(plain)[0]["pixel_auroc"]
         later = copy_run(plain, tmp_path / "later", f",{measured},", ",0.125,")
         assert "| widget | - | 12.50 |" in section(gather(plain, later), "Pixel AUROC (%)")
-        assert "squeezenet1_1, widget, coreset of 0.1, seed 0: measured more than" in caplog.text
+        assert "squeezenet1_1, widget, coreset 10 %, seed 0: measured more than" in caplog.text
         assert f"the result of {later} is used" in caplog.text
 
     @pytest.mark.parametrize(
@@ -136,6 +136,20 @@ class TestTogether:
     ):
         gather(plain, copy_run(plain, tmp_path / "other", pattern, replacement))
         assert "measured more than once" not in caplog.text
+
+    def test_results_that_were_edited_are_reported(self, plain, tmp_path, gather, caplog):
+        gather(plain)
+        assert "has changed" not in caplog.text
+        gather(copy_run(plain, tmp_path / "other", "widget,0.1,1,0,", "widget,0.2,1,0,"))
+        changed = tmp_path / "other/results.csv"
+        assert f"{changed} has changed since its run wrote it" in caplog.text
+
+    def test_results_that_a_spreadsheet_saved_are_read(self, plain, tmp_path, gather, caplog):
+        other = copy_run(plain, tmp_path / "other")
+        text = (other / "results.csv").read_text()
+        (other / "results.csv").write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
+        assert gather(plain).startswith(gather(other))  # without the defect types
+        assert "has changed" not in caplog.text
 
     def test_runs_with_other_outputs_are_of_one_method(self, plain, tmp_path, gather):
         changed = {"pictures": "all", "path_trained": "elsewhere", "threshold": "f1_max"}
@@ -238,7 +252,9 @@ class TestMistakes:
         ("name", "content", "message"),
         [
             ("results.csv", None, "results.csv"),
-            ("results.csv", "a,b\n1,2\n", "expected results of this program"),
+            ("results.csv", "a,b\n1,2\n", "cannot find the column 'category'"),
+            ("results.csv", "category,k\n", "expected rows of results in"),
+            ("results.csv", "", "expected rows of results in"),
             ("run.json", None, "run.json"),
             ("run.json", "{", "run.json"),
             ("run.json", "[]", "run.json"),
