@@ -1,5 +1,9 @@
 """Masks from shapes: polygons, ellipses and COCO's run lengths."""
 
+from collections.abc import Iterator
+from itertools import pairwise
+
+import cv2
 import numpy as np
 
 from datasets.base import DatasetError, Ellipse, MaskShapes, Polygon, RunLengths
@@ -9,12 +13,14 @@ from datasets.notes import Notes
 
 # Of a number in COCO's text.
 MAX_BITS = 60
+# Parts of a pixel in which lines are clipped.
+PARTS = 256
 UPRIGHT_SHAPES = (
     "shapes on an image with an EXIF orientation, used as drawn on the upright image; if they are "
     "not, remove the EXIF orientation"
 )
 
-OUTSIDE_SHAPES = "shapes that lie outside their image, left out; remove or move them"
+OUTSIDE_SHAPES = "shapes without a pixel of their image, left out; remove or move them"
 
 
 def read_shapes(
@@ -43,17 +49,20 @@ def read_shapes(
     # Of other sizes than this, only the upright image fits.
     if orientation != 1 and (not stated or size[0] == size[1] or orientation < 5):
         notes.add(UPRIGHT_SHAPES, image.path)
-    drawn = draw_mask(mask, size)
-    if any(_is_outside(shape, size) for shape in mask.shapes):
-        notes.add(OUTSIDE_SHAPES, image.path)
-    return drawn
+    joined = np.zeros(size, dtype=bool)
+    for drawn in _draw_each(mask, size):
+        joined |= drawn
+        if not drawn.any():
+            notes.add(OUTSIDE_SHAPES, image.path)
+    return joined
 
 
 def draw_mask(mask: MaskShapes, size: tuple[int, int]) -> np.ndarray:
     """Return the mask (H, W) bool of an image: pixels with their centre in any of the shapes.
 
     A shape too thin to cover a centre marks the pixels of its corners, so that no defect is lost;
-    corners beyond the image count at its border. A shape outside the image marks nothing.
+    of a line that leaves the image, the point at the border counts. A shape outside the image marks
+    nothing.
 
     Args:
         mask: The shapes.
@@ -63,20 +72,23 @@ def draw_mask(mask: MaskShapes, size: tuple[int, int]) -> np.ndarray:
         DatasetError: Run lengths do not add up to the size, or a shape has something else than
             finite numbers.
     """
-    joined = np.zeros(size, dtype=bool)
+    return np.logical_or.reduce([np.zeros(size, dtype=bool), *_draw_each(mask, size)])
+
+
+def _draw_each(mask: MaskShapes, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Yield (H, W) bool of each shape."""
     try:
         for shape in mask.shapes:
             if isinstance(shape, RunLengths):
-                joined |= _from_runs(shape, size, mask)
+                yield _from_runs(shape, size, mask)
             elif isinstance(shape, Ellipse):
-                joined |= _in_ellipse(shape, size)
+                yield _in_ellipse(shape, size)
             else:
-                joined |= _in_polygon(shape, size)
+                yield _in_polygon(shape, size)
     except MALFORMED as error:
         raise DatasetError(
             f"expected shapes of finite numbers in {mask.source}, found something else ({error})"
         ) from error
-    return joined
 
 
 def _finite(values: object) -> np.ndarray:
@@ -106,34 +118,41 @@ def _in_polygon(polygon: Polygon, size: tuple[int, int]) -> np.ndarray:
         columns = np.clip(np.ceil(at - 0.5), 0, width).astype(int)
         for start, stop in columns.reshape(-1, 2):
             inside[row, start:stop] = True
-    return inside if inside.any() or _is_outside(polygon, size) else _at_points(points, size)
+    return inside if inside.any() else _at_points(_points_within(points, size), size)
 
 
 def _in_ellipse(ellipse: Ellipse, size: tuple[int, int]) -> np.ndarray:
     """Return (H, W) bool."""
     rows, columns = np.ogrid[: size[0], : size[1]]
-    x, y = _finite(ellipse.centre)
-    horizontal, vertical = np.maximum(_finite(ellipse.radii), 1e-9)
+    x, y = centre = _finite(ellipse.centre)
+    horizontal, vertical = radii = np.maximum(_finite(ellipse.radii), 1e-9)
     inside = ((columns + 0.5 - x) / horizontal) ** 2 + ((rows + 0.5 - y) / vertical) ** 2 <= 1
-    if inside.any() or _is_outside(ellipse, size):
+    nearest = np.clip(centre, 0, size[::-1])
+    if inside.any() or (((nearest - centre) / radii) ** 2).sum() >= 1:
         return inside
-    return _at_points(np.array([ellipse.centre]), size)
+    return _at_points(nearest[None], size)
 
 
-def _is_outside(shape: Polygon | Ellipse | RunLengths, size: tuple[int, int]) -> bool:
-    """Return whether the box around a shape lies beyond one side of the image (H, W)."""
-    if isinstance(shape, RunLengths):
-        return False
-    if isinstance(shape, Ellipse):
-        centre, radii = _finite(shape.centre), _finite(shape.radii)
-        corners = np.array([centre - radii, centre + radii])
-    else:
-        corners = _finite(shape.points)
-    return bool((corners.max(axis=0) < 0).any() or (corners.min(axis=0) > size[::-1]).any())
+def _points_within(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the corners (n, 2) of a polygon, and the points where its line leaves the image.
+
+    Nothing is returned of a polygon that only touches the border (H, W) from outside; one that lies
+    on the border is inside.
+    """
+    end = np.array(size[::-1])
+    lowest, highest = points.min(axis=0), points.max(axis=0)
+    if (((highest <= 0) & (lowest < 0)) | ((lowest >= end) & (highest > end))).any():
+        return np.empty((0, 2))
+    # OpenCV clips integers of 32 bits.
+    corners = np.clip(np.floor(points * PARTS), -(2**30), 2**30).astype(int).tolist()
+    border = (0, 0, *(end * PARTS + 1).tolist())
+    clipped = (cv2.clipLine(border, *line) for line in pairwise([*corners, corners[0]]))
+    within = [point for is_seen, *line in clipped if is_seen for point in line]
+    return np.reshape(within, (-1, 2)) / PARTS
 
 
 def _at_points(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return (H, W) bool, the pixels at (n, 2) points x, y; those outside count at the border."""
+    """Return (H, W) bool, the pixels at (n, 2) points x, y within the image or on its border."""
     marked = np.zeros(size, dtype=bool)
     columns, rows = np.floor(points).astype(int).T
     marked[np.clip(rows, 0, size[0] - 1), np.clip(columns, 0, size[1] - 1)] = True

@@ -12,7 +12,7 @@ from datasets.base import DatasetError, Ellipse, MaskShapes, Polygon, RunLengths
 from datasets.decoding import ImageFile
 from datasets.depth import Decoding
 from datasets.notes import Notes
-from datasets.polygons import draw_mask, read_shapes
+from datasets.polygons import OUTSIDE_SHAPES, draw_mask, read_shapes
 from tests.support import write_image
 
 SOURCE = Path("shapes.json")
@@ -40,10 +40,14 @@ def test_a_polygon_is_the_pixels_with_their_centres_inside(points):
     fast = draw(Polygon(tuple(points)))
     if slow.any():
         np.testing.assert_array_equal(fast, slow)
-    elif (np.max(points, 0) < 0).any() or (np.min(points, 0) > (16, 12)).any():
+        return
+    shares = np.linspace(0, 1, 20)[:, None, None]
+    line = np.array(points) * (1 - shares) + np.roll(points, -1, axis=0) * shares
+    if ((line > 0.01) & (line < (15.99, 11.99))).all(axis=2).any():
+        assert fast.any()
+    assert fast.sum() <= 2 * len(points)
+    if (np.max(points, 0) < 0).any() or (np.min(points, 0) > (16, 12)).any():
         assert not fast.any()
-    else:
-        assert 1 <= fast.sum() <= len(points)
 
 
 def test_a_rectangle():
@@ -62,10 +66,45 @@ def test_a_shape_without_a_centre_marks_its_corners():
     assert thin[3, 9]
     assert thin.sum() == 2
     assert np.argwhere(draw(Ellipse((15.99, 3.0), (0.1, 0.1)))).tolist() == [[3, 15]]
-    # Corners beyond the image count at its border, also on the border itself.
+    # Of a line beyond the image, the points at its border count, also on the border itself.
     beyond = draw(Polygon(((-5.0, 3.1), (20.0, 3.1), (20.0, 3.2), (-5.0, 3.2))))
     assert np.argwhere(beyond).tolist() == [[3, 0], [3, 15]]
     assert np.argwhere(draw(Polygon(((16, 12), (16, 12), (16, 12))))).tolist() == [[11, 15]]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        # At a side, from outside; across a corner, with a box that overlaps the image.
+        Polygon(((-5, 2), (0, 2), (0, 6), (-5, 6))),
+        Polygon(((16, 2), (20, 2), (20, 6), (16, 6))),
+        Polygon(((-10, 5), (5, -10), (-10, -10))),
+        Polygon(((10, 30), (40, 3), (40, 30))),
+        Ellipse((-3, 5), (3, 3)),
+        Ellipse((-3, -3), (3.5, 3.5)),
+        Ellipse((18, 14), (2.1, 2.1)),
+        RunLengths((12, 16), (12 * 16,)),
+    ],
+)
+def test_a_shape_next_to_the_image_marks_nothing_and_is_reported(tmp_path, shape):
+    path = write_image(tmp_path / "a.png", np.zeros((12, 16, 3), np.uint8))
+    image, notes = ImageFile(path, "an image", Decoding()), Notes()
+    assert not read_shapes(MaskShapes(SOURCE, (shape,)), image, (12, 16), notes).any()
+    assert [note.reason for note in notes.all()] == [OUTSIDE_SHAPES]
+
+
+@pytest.mark.parametrize(
+    ("shape", "pixels"),
+    [
+        # Corners outside, and less than half a pixel of the line inside.
+        (Polygon(((-1, 1.2), (1.2, -1), (-1, -1))), [[0, 0]]),
+        (Polygon(((5, -9), (5.2, 0.3), (5.4, -9))), [[0, 5]]),
+        (Ellipse((-3, 5.5), (3.2, 3.2)), [[5, 0]]),
+        (Polygon(((16, 3), (16, 5), (16, 3))), [[3, 15], [5, 15]]),
+    ],
+)
+def test_a_shape_that_reaches_into_the_image_marks_where(shape, pixels):
+    assert np.argwhere(draw(shape)).tolist() == pixels
 
 
 @pytest.mark.parametrize(("x", "y"), [(20, 3), (-9, 3), (5, 30), (5, -9)])
@@ -80,7 +119,7 @@ def test_a_shape_outside_the_image_marks_nothing_and_is_reported(tmp_path, x, y)
     notes = Notes()
     read_shapes(MaskShapes(SOURCE, (inside, box)), image, (12, 16), notes)
     (note,) = notes.all()
-    assert str(note).startswith("1 file: shapes that lie outside their image, left out; ")
+    assert str(note).startswith("1 file: shapes without a pixel of their image, left out; ")
     read_shapes(MaskShapes(SOURCE, (inside,)), image, (12, 16), notes := Notes())
     assert notes.all() == []
 
