@@ -14,7 +14,7 @@ from pathlib import Path
 from datasets.base import GOOD, Category, DatasetError, MaskShapes, Polygon, RunLengths
 from datasets.entries import TRAIN, UNSPLIT, Entry, ReadOptions, make_category, split_in
 from datasets.json_files import MALFORMED, OTHER_LAYOUT, read_json, stated_size
-from datasets.listing import as_name, choose, has_images, is_good_name, list_folders
+from datasets.listing import as_name, choose, find_file, has_images, is_good_name, list_folders
 
 ANNOTATIONS, IMAGES = "annotations", "images"
 
@@ -116,8 +116,8 @@ def _find_image(source: Source, file_name: str) -> Path:
     here, above = source.path.parent, source.path.parent.parent
     of_split = [f for f in list_folders(above) if source.split and split_in(f.name) == source.split]
     for folder in (here, here / IMAGES, above, above / IMAGES, *of_split):
-        if (folder / file_name).is_file():
-            return folder / file_name
+        if (file := find_file(folder, file_name)) is not None:
+            return file
     raise DatasetError(
         f"expected the image {file_name}, which {source.path} lists, in {here}, {here / IMAGES} "
         f"or {above}, found none"

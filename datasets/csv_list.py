@@ -11,7 +11,7 @@ from pathlib import Path
 from datasets.base import GOOD, Category, DatasetError, MaskFiles
 from datasets.csv_files import Rows, read_rows
 from datasets.entries import Entry, ReadOptions, make_category, split_named
-from datasets.listing import as_name, choose, is_good_name
+from datasets.listing import as_name, choose, is_good_name, listed_file
 
 SUFFIXES = (".csv", ".tsv")
 COLUMNS = frozenset({"path", "label", "mask", "split", "category"})
@@ -41,13 +41,11 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     listed = read_rows(path, ("path",))
     entries: dict[Path, Entry] = {}
     for row in choose(_by_category(path, listed), name, path):
-        file = path.parent / row["path"]
+        file = listed_file(path.parent, row["path"], path)
         label = row.get("label", "")
         is_good = not label or label == "0" or is_good_name(label)
-        mask = path.parent / row["mask"] if row.get("mask") and not is_good else None
-        for needed in filter(None, (file, mask)):
-            if not needed.is_file():
-                raise DatasetError(f"expected {needed}, which {path} lists, found none")
+        is_drawn = bool(row.get("mask")) and not is_good
+        mask = listed_file(path.parent, row["mask"], path) if is_drawn else None
         if file in entries:
             raise DatasetError(f"expected each image once, found {file} twice in {path}")
         entries[file] = Entry(

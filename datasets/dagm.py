@@ -6,9 +6,16 @@ PATH/Class1/Train/Label/0002_label.PNG (for defective images only), Label/Labels
 
 from pathlib import Path
 
-from datasets.base import GOOD, Category, MaskFiles
+from datasets.base import GOOD, Category, LeftOut, MaskFiles
 from datasets.entries import TEST, TRAIN, Entry, ReadOptions
-from datasets.listing import category_folder, category_folders, has_folder, list_files
+from datasets.listing import (
+    category_folder,
+    category_folders,
+    has_folder,
+    index_masks,
+    list_files,
+    stem_of,
+)
 from datasets.type_folders import Found
 
 FOLDERS = {TRAIN: "Train", TEST: "Test"}
@@ -53,12 +60,13 @@ def is_category(folder: Path) -> bool:
 def _read(root: Path, split: str) -> Found:
     folder = root / FOLDERS[split]
     listing = list_files(folder)
-    masks = {file.stem: file for file in list_files(folder / LABELS).images}
+    masks = index_masks(list_files(folder / LABELS).images)
     entries = []
     for file in listing.images:
-        mask = masks.get(f"{file.stem}_label")
+        mask = masks.pop(f"{stem_of(file)}_label", None)
         if mask is None:
             entries.append(Entry(file, GOOD, split))
         else:
             entries.append(Entry(file, "defect", split, MaskFiles((mask,))))
-    return Found(tuple(entries), listing.left_out)
+    spare = tuple(LeftOut(mask, "masks of no image") for mask in masks.values())
+    return Found(tuple(entries), listing.left_out + spare)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from datasets.base import GOOD, DatasetError, MaskFiles
 from datasets.entries import Entry
-from datasets.listing import list_files
+from datasets.listing import list_files, stem_of
 from datasets.type_folders import Found
 
 DEFECT = "defect"
@@ -22,7 +22,7 @@ def read_beside(folder: Path, split: str, ending: str) -> Found:
         DatasetError: A mask is missing or cannot be read.
     """
     listing = list_files(folder)
-    by_stem = {file.stem: file for file in listing.images}
+    by_stem = {stem_of(file): file for file in listing.images}
     entries = []
     for stem, file in by_stem.items():
         if stem.endswith(ending):

@@ -23,6 +23,7 @@ from datasets.listing import (
     is_good_name,
     list_below,
     list_folders,
+    stem_of,
 )
 
 SUFFIX = ".json"
@@ -54,13 +55,14 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     root = category_folder(path, name, is_category)
     listing = list_below(root)
     entries, skipped, used = [], Counter(), set()
+    sources = {_pair(f.path): f.path for f in listing.left_out if f.path.suffix == SUFFIX}
     for file in listing.images:
         split = next(filter(None, map(split_in, file.relative_to(root).parent.parts)), UNSPLIT)
         if options.training_only and split not in (TRAIN, UNSPLIT):
             continue
-        source = file.with_suffix(SUFFIX)
+        source = sources.get(_pair(file))
         shapes, size = {}, None
-        if source.is_file():
+        if source is not None:
             used.add(source)
             shapes, size = _read_shapes(source, skipped)
         labels = [label for label in shapes if not is_good_name(label)]
@@ -102,8 +104,13 @@ def _sources(folder: Path) -> Iterator[Path]:
     with os.scandir(folder) as entries:  # unlike Path.glob, fast for many files
         names = [entry.name for entry in entries if not entry.name.startswith(".")]
     if sources := sorted(name for name in names if name.endswith(SUFFIX)):
-        others = {Path(name).stem for name in names if not name.endswith(SUFFIX)}
-        yield from (folder / name for name in sources if Path(name).stem in others)
+        others = {stem_of(Path(name)) for name in names if not name.endswith(SUFFIX)}
+        yield from (folder / name for name in sources if stem_of(Path(name)) in others)
+
+
+def _pair(file: Path) -> tuple[Path, str]:
+    """Return what an image and its annotations have in common."""
+    return file.parent, stem_of(file)
 
 
 def _mapping(source: Path) -> dict:

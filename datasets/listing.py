@@ -8,7 +8,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -105,11 +104,10 @@ def list_files(path: Path, *, unique: bool = True) -> Listing:
         else:
             reason = "a video" if kind == VIDEO else "neither an image nor a video"
             left_out.append(LeftOut(file, reason))
-    for file, following in pairwise(images):
-        if unique and file.stem == following.stem:
-            raise DatasetError(
-                f"expected one image of each name, found {file} and {following.name}"
-            )
+    stems: dict[str, Path] = {}
+    for file in images if unique else ():
+        if (other := stems.setdefault(stem_of(file), file)) != file:
+            raise DatasetError(f"expected one image of each name, found {other} and {file.name}")
     return Listing(tuple(images), tuple(left_out))
 
 
@@ -171,9 +169,37 @@ def has_images(path: Path) -> bool:
     return path.is_dir() and any(is_image(file) for file in path.iterdir() if not file.is_dir())
 
 
+def composed(name: str) -> str:
+    """Return a name in composed Unicode: macOS writes a letter and its accent apart."""
+    return unicodedata.normalize("NFC", name)
+
+
 def stem_of(file: Path) -> str:
-    """Return the stem in composed Unicode: macOS writes a letter and its accent apart."""
-    return unicodedata.normalize("NFC", file.stem)
+    """Return the stem of a file in composed Unicode."""
+    return composed(file.stem)
+
+
+def inner_folder(path: Path, name: str) -> Path:
+    """Return a subfolder by its name in any form of Unicode; without one, where it is expected."""
+    named = (f for f in list_folders(path) if composed(f.name) == composed(name))
+    return next(named, path / name)
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """Return the file of a relative path in any form of Unicode; None if there is none."""
+    forms = (name, composed(name), unicodedata.normalize("NFD", name))
+    return next((folder / form for form in forms if (folder / form).is_file()), None)
+
+
+def listed_file(folder: Path, name: str, source: Path) -> Path:
+    """Return the file of a relative path that a list gives, as `find_file` does.
+
+    Raises:
+        DatasetError: There is none.
+    """
+    if (file := find_file(folder, name)) is None:
+        raise DatasetError(f"expected {folder / name}, which {source} lists, found none")
+    return file
 
 
 def index_masks(files: Iterable[Path]) -> dict[str, Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from datasets.base import GOOD, Category, DatasetError, LeftOut, MaskFiles
 from datasets.entries import UNSPLIT, Entry, ReadOptions, make_category
-from datasets.listing import choose, has_folder, list_files, list_folders
+from datasets.listing import choose, has_folder, index_masks, list_files, list_folders, stem_of
 
 NAME, PREFIX, FREE, INSIDE = "magnetic_tile", "MT_", "MT_Free", "Imgs"
 
@@ -38,17 +38,17 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     for folder in _types(root):
         listing = list_files(folder / INSIDE, unique=False)
         left_out += listing.left_out
-        masks = {file.stem: file for file in listing.images if file.suffix.lower() == ".png"}
+        masks = index_masks(file for file in listing.images if file.suffix.lower() == ".png")
         for file in listing.images:
             if file.suffix.lower() == ".png":
                 continue
             if folder.name == FREE:
                 entries.append(Entry(file, GOOD, UNSPLIT))
                 continue
-            if file.stem not in masks:
+            if stem_of(file) not in masks:
                 raise DatasetError(f"expected the mask {file.with_suffix('.png')} of {file}")
             defect_type = folder.name.removeprefix(PREFIX)
-            entries.append(Entry(file, defect_type, UNSPLIT, MaskFiles((masks[file.stem],))))
+            entries.append(Entry(file, defect_type, UNSPLIT, MaskFiles((masks[stem_of(file)],))))
     return make_category(root, name, entries, options, left_out=left_out)
 
 

@@ -14,7 +14,14 @@ from pathlib import Path
 
 from datasets.base import Category, DatasetError, LeftOut
 from datasets.entries import SPLIT_NAMES, TEST, TRAIN, VALIDATION, ReadOptions
-from datasets.listing import category_folder, category_folders, images_below, list_folders, plain
+from datasets.listing import (
+    category_folder,
+    category_folders,
+    images_below,
+    inner_folder,
+    list_folders,
+    plain,
+)
 from datasets.type_folders import Found, read_training, read_types
 
 
@@ -55,7 +62,7 @@ def read_splits(root: Path, options: ReadOptions) -> Found:
     )
     truth = next((f for f in list_folders(root) if plain(f.name) == "groundtruth"), None)
     return found + read_types(
-        _split_folder(root, TEST), TEST, lambda folder: truth and truth / folder.name
+        _split_folder(root, TEST), TEST, lambda folder: truth and inner_folder(truth, folder.name)
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from datasets.base import Category, LeftOut
 from datasets.entries import TEST, VALIDATION, ReadOptions
-from datasets.listing import category_folder, category_folders, has_folder, list_files
+from datasets.listing import category_folder, category_folders, has_folder, inner_folder, list_files
 from datasets.type_folders import Found, read_training, read_types
 
 PRIVATE = ("test_private", "test_private_mixed")
@@ -44,7 +44,7 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     found = read_training(root / "train")
     if not options.training_only:
         test, truth = root / "test_public", root / "test_public/ground_truth"
-        public = read_types(test, TEST, lambda folder: truth / folder.name)
+        public = read_types(test, TEST, lambda folder: inner_folder(truth, folder.name))
         found += public + Found(facts=(_count_conditions(public),))
         if has_folder(root, "validation"):
             found += read_types(root / "validation", VALIDATION)

@@ -17,6 +17,7 @@ from datasets.entries import UNSPLIT, Entry, ReadOptions
 from datasets.listing import (
     as_name,
     choose,
+    composed,
     find_mask,
     has_images,
     images_below,
@@ -205,7 +206,7 @@ def _index(drawn: Mapping[Path, tuple[Path, ...]], places: Mapping[Path, tuple[s
     indexed: Masks = {}
     for folder, files in drawn.items():
         for file in files:
-            parts = (*places[folder], *file.parent.relative_to(folder).parts)
+            parts = tuple(map(composed, (*places[folder], *file.parent.relative_to(folder).parts)))
             other = indexed.setdefault(parts, {}).setdefault(stem_of(file), file)
             if other != file:
                 raise DatasetError(
@@ -216,7 +217,7 @@ def _index(drawn: Mapping[Path, tuple[Path, ...]], places: Mapping[Path, tuple[s
 
 def _find_mask(stem: str, kind: tuple[str, ...], indexed: Masks) -> Path | None:
     """Return the mask of an image: from the folders of its defect type, or from some or none."""
-    count = len(kind)
+    kind, count = tuple(map(composed, kind)), len(kind)
     inner, outer = [kind[n:] for n in range(count)], [kind[:n] for n in range(count - 1, -1, -1)]
     for parts in (*inner, *outer):
         if (mask := find_mask(stem, indexed.get(parts, {}))) is not None:

@@ -8,6 +8,7 @@ from datasets.base import GOOD, Category, DatasetError, LeftOut, MaskFiles
 from datasets.entries import TRAIN, Entry, ReadOptions, make_category
 from datasets.listing import (
     Listing,
+    composed,
     find_mask,
     images_below,
     index_masks,
@@ -139,11 +140,11 @@ def _read_type(folder: Path, split: str, images: Path, masks: Path | None = None
         entries = tuple(Entry(file, folder.name, split) for file in listing.images)
         return Found(entries, left_out)
     single = index_masks(list_files(masks).images)
-    several = {subfolder.name: list_files(subfolder).images for subfolder in list_folders(masks)}
+    several = {composed(f.name): list_files(f).images for f in list_folders(masks)}
     entries = []
     for file in listing.images:
         mask = find_mask(stem_of(file), single)
-        paths = several.get(file.stem) or (() if mask is None else (mask,))
+        paths = several.get(stem_of(file)) or (() if mask is None else (mask,))
         if not paths:
             raise DatasetError(
                 f"expected the mask {masks / file.stem}_mask.png of the defective image {file}"

@@ -9,10 +9,10 @@ The folders that VisA's own script makes of it are in the layout of MVTec AD.
 
 from pathlib import Path
 
-from datasets.base import GOOD, Category, DatasetError, MaskFiles
+from datasets.base import GOOD, Category, MaskFiles
 from datasets.csv_files import read_rows
-from datasets.entries import Entry, ReadOptions, make_category
-from datasets.listing import category_folders, choose, has_folder
+from datasets.entries import Entry, ReadOptions, make_category, split_named
+from datasets.listing import category_folders, choose, has_folder, listed_file
 
 SPLIT = "split_csv/1cls.csv"
 COLUMNS = ("object", "split", "label", "image", "mask")
@@ -41,12 +41,10 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
         is_good = row["label"] == "normal"
         if options.training_only and row["split"] != "train":
             continue
-        files = [path / row["image"]] if is_good else [path / row["image"], path / row["mask"]]
-        for file in files:
-            if not file.is_file():
-                raise DatasetError(f"expected {file}, which {path / SPLIT} lists, found none")
-        mask = None if is_good else MaskFiles((files[1],))
-        entries.append(Entry(files[0], GOOD if is_good else "anomaly", row["split"], mask))
+        file = listed_file(path, row["image"], path / SPLIT)
+        mask = None if is_good else MaskFiles((listed_file(path, row["mask"], path / SPLIT),))
+        split = split_named(row["split"], path / SPLIT)
+        entries.append(Entry(file, GOOD if is_good else "anomaly", split, mask))
     return make_category(path / name, name, entries, options)
 
 
