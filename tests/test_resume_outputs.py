@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import call, evaluate, make_category, make_data, names, quick, read_run
+from tests.support import call, evaluate, make_category, make_data, names, quick, read_run, truncate
 from tests.utils.report.test_page import data_of
 from utils.pipeline.drawing import Drawing
 
@@ -153,3 +153,15 @@ def test_notes_about_categories_of_earlier_runs_stay(tmp_path):
         evaluate(root, folder, flags)
         assert read_run(folder)["notes"].count(note) == 1
         assert f"> {note}\n" in (folder / "tables.md").read_text()
+
+
+def test_a_damaged_model_is_written_again_and_named(data, tmp_path, caplog):
+    caplog.set_level("INFO")
+    folder, flags = tmp_path / "result", f"--categories widget --path_trained {tmp_path / 'kept'}"
+    evaluate(data, folder, flags)
+    (model,) = (tmp_path / "kept").rglob("model.json")
+    truncate(model)
+    evaluate(data, folder, flags)
+    assert f"widget: finished by an earlier run, computed again: {model.parent} is damaged" in (
+        caplog.text
+    )

@@ -95,9 +95,10 @@ def gather_rows(
 
 
 def _method(record: dict, model: str) -> object:
-    """Return the settings, weights and layers of a model's run."""
+    """Return the settings, weights, layers and version of results of a model's run."""
     options = record["options"]
     settings = {name: options.get(name) for name in method_settings()}
+    settings["results_version"] = record.get("results_version")
     digests = record["weights_digest"]
     layers = options["layers"] * (len(digests) if len(options["layers"]) == 1 else 1)
     members = dict(zip(digests, zip(digests.values(), layers, strict=True), strict=True))

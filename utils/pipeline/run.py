@@ -315,9 +315,12 @@ class Run:
     ) -> Iterator[str]:
         """Yield what is missing of the models and maps that this run asks for."""
         for path, flags in self.files_of(found.category, wanted):
+            state = _state(path, flags)
             if path not in found.files or not Path(path).exists():
                 yield f"{path} is missing"
-            elif found.files[path] != _state(path, flags):
+            elif flags and not state:
+                yield f"{path} is damaged"
+            elif found.files[path] != state:
                 yield f"{path} was made with other flags or by another run"
 
     def files_of(

@@ -166,6 +166,12 @@ class TestApart:
         assert "squeezenet1_1 (result)" in printed
         assert "squeezenet1_1 (sharp)" in printed
 
+    def test_results_of_another_version_are_kept_apart(self, plain, tmp_path, gather):
+        other = change_options(plain, tmp_path)
+        record = read_run(other) | {"results_version": 1}
+        (other / "run.json").write_text(json.dumps(record))
+        assert "squeezenet1_1 (other)" in gather(plain, other)
+
     @pytest.mark.parametrize("name", method_settings())
     def test_every_setting_of_the_method_counts(self, plain, tmp_path, gather, name):
         printed = gather(plain, change_options(plain, tmp_path, **{name: "another"}))
