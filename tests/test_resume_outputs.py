@@ -165,3 +165,21 @@ def test_a_damaged_model_is_written_again_and_named(data, tmp_path, caplog):
     assert f"widget: finished by an earlier run, computed again: {model.parent} is damaged" in (
         caplog.text
     )
+
+
+def test_paths_may_be_written_in_another_way(data, tmp_path, monkeypatch, computed, caplog):
+    flags = "--categories widget --save_maps --path_trained"
+    evaluate(data, tmp_path / "result", f"{flags} {tmp_path / 'kept'}")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "result").rename(tmp_path / "moved")
+    evaluate(data, Path("moved"), f"{flags} kept")
+    assert computed == ["widget"]
+
+
+def test_a_model_of_another_run_is_not_called_missing(data, tmp_path, caplog):
+    caplog.set_level("INFO")
+    flags = f"--categories widget --path_trained {tmp_path / 'kept'}"
+    evaluate(data, tmp_path / "other", flags)
+    folder = evaluate(data, tmp_path / "result", "--categories widget")
+    evaluate(data, folder, flags)
+    assert "p0100_k01 was made with other flags or by another run" in caplog.text

@@ -241,7 +241,10 @@ class Run:
     def add_files(self, category: str) -> None:
         """Add the models and maps of a category that are complete now."""
         wanted = wanted_results(self.options)
-        files = {path: _state(path, flags) for path, flags in self.files_of(category, wanted)}
+        files = {
+            name: _state(self.folder.path / name, flags)
+            for name, flags in self.files_of(category, wanted)
+        }
         found = self.results[category]
         self.results[category] = found.join(replace(found, files=files))
 
@@ -314,19 +317,23 @@ class Run:
         self, found: FinishedCategory, wanted: Sequence[tuple[Setting, int]]
     ) -> Iterator[str]:
         """Yield what is missing of the models and maps that this run asks for."""
-        for path, flags in self.files_of(found.category, wanted):
+        for name, flags in self.files_of(found.category, wanted):
+            path = self.folder.path / name
             state = _state(path, flags)
-            if path not in found.files or not Path(path).exists():
+            if not path.exists():
                 yield f"{path} is missing"
             elif flags and not state:
                 yield f"{path} is damaged"
-            elif found.files[path] != state:
+            elif found.files.get(name) != state:
                 yield f"{path} was made with other flags or by another run"
 
     def files_of(
         self, category: str, wanted: Sequence[tuple[Setting, int]]
     ) -> Iterator[tuple[str, str]]:
         """Yield the trained models and maps of a category, each with its flags.
+
+        Names of maps are relative to the result folder, which may move; those of models are
+        absolute.
 
         Args:
             category: Name of the category.
@@ -338,22 +345,22 @@ class Run:
             flags = ", ".join([*flags, f"seed {options.seed[0]}"])
             for model, one in product(self.models, self._of_first_seed(wanted)):
                 setting = one.percentage, options.k, one.shots
-                yield str(model_folder(options.path_trained, category, model, *setting)), flags
+                root = options.path_trained.absolute()
+                yield str(model_folder(root, category, model, *setting)), flags
         if options.save_maps:
             models = [*self.models, ENSEMBLE] if len(self.models) > 1 else self.models
             for model, (setting, seed) in product(models, wanted):
-                name = maps_name(category, model, setting, options.k, seed)
-                yield str(self.folder.path / name), ""
+                yield maps_name(category, model, setting, options.k, seed), ""
 
     def _of_first_seed(self, wanted: Sequence[tuple[Setting, int]]) -> list[Setting]:
         """Return the settings of the first seed, which figures and models belong to."""
         return [setting for setting, seed in wanted if seed == self.options.seed[0]]
 
 
-def _state(path: str, flags: str) -> str:
+def _state(path: Path, flags: str) -> str:
     """Return the flags that a file or model depends on, and a model's digest."""
     try:
-        return f"{flags}, digest {read_record(Path(path))['digest']}" if flags else ""
+        return f"{flags}, digest {read_record(path)['digest']}" if flags else ""
     except PatchCoreError:  # it is missing or damaged
         return ""
 
