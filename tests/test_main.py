@@ -6,6 +6,7 @@ import importlib
 import logging
 import re
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -545,6 +546,7 @@ def test_an_error_of_the_program_has_a_status_of_its_own(monkeypatch, capsys):
 
     monkeypatch.setattr(importlib, "import_module", fail)
     monkeypatch.setattr(sys, "argv", ["main.py", "infer"])
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)  # it would ignore them
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(ROOT / "main.py"), run_name="__main__")
     assert ended.value.code == main.CRASHED
