@@ -7,6 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 GOOD = "good"
+# Folders of archives of macOS, of network storage (with small copies of images), of file systems.
+SYSTEM_FOLDERS = frozenset(
+    {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+)
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
 
@@ -43,10 +47,15 @@ class UnusableFilesError(DatasetError):
         return type(self), (self.reasons,)  # by default it would be made of the message
 
 
+def is_hidden(name: str) -> bool:
+    """Return whether the name of a file or folder means that it is not the user's."""
+    # Operating systems create files such as `._000.png` in folders of images.
+    return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
 def is_image(path: Path) -> bool:
     """Return whether a file is an image, by its name; hidden files are not."""
-    # Operating systems create hidden files such as `._000.png` in folders of images.
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path.name)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from datasets.listing import (
     list_files,
     stem_of,
 )
-from datasets.type_folders import Found
+from datasets.type_folders import SPARE_MASK, Found
 
 FOLDERS = {TRAIN: "Train", TEST: "Test"}
 LABELS = "Label"
@@ -68,5 +68,5 @@ def _read(root: Path, split: str) -> Found:
             entries.append(Entry(file, GOOD, split))
         else:
             entries.append(Entry(file, "defect", split, MaskFiles((mask,))))
-    spare = tuple(LeftOut(mask, "masks of no image") for mask in masks.values())
+    spare = tuple(LeftOut(mask, SPARE_MASK) for mask in masks.values())
     return Found(tuple(entries), listing.left_out + spare)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.base import is_hidden
 from datasets.notes import Notes
 
 HIDDEN = "skipped: hidden; name it to read it"
@@ -74,7 +75,7 @@ class FolderSearch:
             return
         for entry in entries:
             path = folder / entry.name
-            if entry.name.startswith("."):
+            if is_hidden(entry.name):
                 self._notes.add(HIDDEN, path)
             elif not entry.is_folder:
                 yield FoundFile(path)
@@ -89,7 +90,7 @@ class FolderSearch:
         yield folder
         for entry in entries:
             path = folder / entry.name
-            is_visible = entry.is_folder and not entry.name.startswith(".")
+            is_visible = entry.is_folder and not is_hidden(entry.name)
             if is_visible and self._is_entered(path, entry):
                 yield from self._folders(path)
 
@@ -105,7 +106,7 @@ class FolderSearch:
         with os.scandir(folder) as found:
             for entry in found:
                 names.append(entry.name)  # a Path needs five times the memory
-                if _is_folder(entry):
+                if is_folder(entry):
                     folders.add(entry.name)
                     if entry.is_symlink():
                         links.add(entry.name)
@@ -119,15 +120,20 @@ class FolderSearch:
         if not entry.is_link:
             return True
         real = os.path.realpath(path)
-        if self._real_root == real or self._real_root.startswith(real.rstrip(os.sep) + os.sep):
+        if is_within(self._real_root, real):
             self._notes.add(LOOP, path)
             return False
         if real.startswith(self._real_root + os.sep):
             below = Path(real).relative_to(self._real_root)
-            if not any(name.startswith(".") for name in below.parts):
+            if not any(map(is_hidden, below.parts)):
                 self._notes.add(LINK, path)
                 return False
         return True
+
+
+def is_within(path: str, folder: str) -> bool:
+    """Return whether a real path is that of a folder, or lies in it."""
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def is_regular(path: Path) -> bool:
@@ -139,7 +145,8 @@ def is_regular(path: Path) -> bool:
     return stat.S_ISREG(path.stat().st_mode)
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
+def is_folder(entry: os.DirEntry) -> bool:
+    """Return whether an entry is a folder or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # reported when it is read

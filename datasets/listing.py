@@ -5,14 +5,16 @@ Only files with an unusual ending are opened, to see whether they are images.
 
 import os
 import re
+import stat
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from datasets.base import DatasetError, LeftOut, did_you_mean, is_image
+from datasets.base import DatasetError, LeftOut, did_you_mean, is_hidden, is_image
 from datasets.content import IMAGE, VIDEO, kind_of
+from datasets.folders import is_folder, is_within
 
 Item = TypeVar("Item")
 
@@ -26,7 +28,10 @@ DEFECTIVE_NAMES = frozenset(
     | {"anomaly", "anomalies", "anomalous", "abnormal", "abnormals", "faulty", "fail", "reject"}
 )
 MASK_NAMES = frozenset(
-    {"groundtruth", "groundtruths", "gt", "mask", "masks", "segmentation", "annotationmasks"}
+    {"groundtruth", "groundtruths", "groundtruthmasks", "gt", "gtmask", "gtmasks", "mask", "masks"}
+    | {"defectmask", "defectmasks", "anomalymask", "anomalymasks", "binarymasks", "labelmasks"}
+    | {"segmentation", "segmentations", "segmentationmasks", "annotation", "annotations", "labels"}
+    | {"annotationmasks", "maskimages"}
 )
 MASK_ENDINGS = ("_mask", "-mask", "_gt", "_GT", "_label", "")
 
@@ -64,18 +69,35 @@ def is_mask_name(name: str) -> bool:
     return plain(name) in MASK_NAMES
 
 
+def is_ground_truth(folder: Path) -> bool:
+    """Return whether a folder has the name of masks that MVTec AD has, in any spelling."""
+    return plain(folder.name) == "groundtruth"
+
+
 def as_name(text: str) -> str:
     """Return a text as a part of file names: without separators and control characters."""
     return re.sub(r'[\x00-\x1f/\\:*?"<>|]+', "_", text.strip()).strip(".") or "_"
 
 
 def list_folders(path: Path) -> list[Path]:
-    """Return the subfolders in order of names, without hidden ones; empty if there is no folder."""
+    """Return the subfolders in order of names; empty if there is no folder.
+
+    Hidden ones are left out, and so are links to a folder that contains them.
+    """
     if not path.is_dir():
         return []
     with os.scandir(path) as entries:  # unlike Path.is_dir, it need not ask for each file
-        names = [e.name for e in entries if not e.name.startswith(".") and e.is_dir()]
+        names = [
+            e.name for e in entries if not is_hidden(e.name) and is_folder(e) and not _is_loop(e)
+        ]
     return [path / name for name in sorted(names)]
+
+
+def _is_loop(entry: os.DirEntry) -> bool:
+    if not entry.is_symlink():
+        return False
+    around = os.path.realpath(Path(entry.path).parent)
+    return is_within(around, os.path.realpath(entry.path))
 
 
 def has_folder(path: Path, name: str) -> bool:
@@ -96,9 +118,11 @@ def list_files(path: Path, *, unique: bool = True) -> Listing:
     """
     images, left_out = [], []
     for file in sorted(path.iterdir()) if path.is_dir() else []:
-        if file.name.startswith(".") or file.is_dir():
+        mode = _mode(file)
+        if is_hidden(file.name) or stat.S_ISDIR(mode):
             continue
-        kind = IMAGE if is_image(file) else _kind(file)
+        # A link that leads nowhere is an error when it is read; reading a pipe would block.
+        kind = IMAGE if is_image(file) and mode in (0, stat.S_IFREG) else _kind(file)
         if kind == IMAGE:
             images.append(file)
         else:
@@ -124,7 +148,8 @@ def list_below(path: Path, without: Collection[Path] = ()) -> Listing:
 
 def images_below(path: Path) -> list[Path]:
     """Return the images of a folder and of its subfolders, judged by their names."""
-    return sorted(file for file in path.rglob("*") if is_image(file))
+    images = filter(is_image, path.rglob("*"))
+    return sorted(f for f in images if not any(map(is_hidden, f.relative_to(path).parts)))
 
 
 def category_folders(path: Path, is_category: Callable[[Path], bool]) -> dict[str, Path]:
@@ -253,6 +278,14 @@ def _image_of(file: Path, by_stem: Mapping[str, list[Path]]) -> Path | None:
         if images:
             return images[0]
     return None
+
+
+def _mode(file: Path) -> int:
+    """Return the type of a file; 0 if it is a link that leads nowhere, or cannot be read."""
+    try:
+        return stat.S_IFMT(file.stat().st_mode)
+    except OSError:
+        return 0
 
 
 def _kind(file: Path) -> str:

@@ -6,7 +6,8 @@ PATH/<category>/test/<defect type>/000.png
 PATH/<category>/ground_truth/<defect type>/000_mask.png, or 000.png, or 000/<any>.png
 
 The good folder may have another usual name, such as ``ok`` of BTAD, and so may the folders of the
-splits, such as ``Training`` and ``TEST``. PATH may be the folder of one category. Defective
+splits, such as ``Training`` and ``TEST``, and of the masks, which may also be in ``test`` or next
+to their images. PATH may be the folder of one category. Defective
 training images, as VAD has them, are not used.
 """
 
@@ -19,8 +20,9 @@ from datasets.listing import (
     category_folders,
     images_below,
     inner_folder,
+    is_ground_truth,
+    is_mask_name,
     list_folders,
-    plain,
 )
 from datasets.type_folders import Found, read_training, read_types
 
@@ -38,8 +40,8 @@ def find_categories(path: Path, options: ReadOptions) -> list[str]:
 def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     """List the images of a category.
 
-    A category without a folder ``ground_truth`` has no masks. With this folder, every defective
-    image must have a mask.
+    A category without a folder ``ground_truth``, or another usual name of masks, has the masks
+    next to its images alone. With this folder, every defective image must have a mask.
 
     Raises:
         DatasetError: There is no such category, a folder is missing or empty, or a mask is missing.
@@ -60,10 +62,11 @@ def read_splits(root: Path, options: ReadOptions) -> Found:
             for file in images_below(folder)
         )
     )
-    truth = next((f for f in list_folders(root) if plain(f.name) == "groundtruth"), None)
-    return found + read_types(
-        _split_folder(root, TEST), TEST, lambda folder: truth and inner_folder(truth, folder.name)
-    )
+    test = _split_folder(root, TEST)
+    drawn = [f for f in list_folders(root) if is_mask_name(f.name)]
+    drawn += [f for f in list_folders(test) if is_ground_truth(f)]
+    truth = next(filter(is_ground_truth, drawn), next(iter(drawn), None))
+    return found + read_types(test, TEST, lambda folder: truth and inner_folder(truth, folder.name))
 
 
 def is_category(folder: Path) -> bool:

@@ -30,7 +30,7 @@ from datasets.listing import (
     split_masks,
     stem_of,
 )
-from datasets.type_folders import Found, leave_out
+from datasets.type_folders import Found, good_entries, leave_out
 
 OUTSIDE = "images outside the named folders (--normal_dir, --abnormal_dir, --mask_dir)"
 # Mask files by the folders of their images and by stem.
@@ -120,12 +120,12 @@ def _read_good(folders: _Folders) -> Found:
     direct = list_files(root)
     if not good:
         note = f"the images in {root} are taken as good: it has no subfolder {GOOD}"
-        return Found(_good_entries(root, direct.images), direct.left_out, (note,))
+        return Found(good_entries(root, direct.images, UNSPLIT), direct.left_out, (note,))
     found = Found() if root in good else leave_out(direct)
     _check_no_masks(folders)
     for folder in good:
         listing = list_below(folder, folders.all)
-        found += Found(_good_entries(folder, listing.images), listing.left_out)
+        found += Found(good_entries(folder, listing.images, UNSPLIT), listing.left_out)
     if len(good) > 1:
         names = " and ".join(folder.name for folder in good)
         found += Found(notes=(f"{names} in {root} are both taken as good images",))
@@ -141,18 +141,6 @@ def _check_no_masks(folders: _Folders) -> None:
                 f"expected good images in {around}, found masks in {masks}: move defective images "
                 "to a folder of their own, or name the folder of masks (--mask_dir)"
             )
-
-
-def _good_entries(folder: Path, files: tuple[Path, ...]) -> tuple[Entry, ...]:
-    images, masks = split_masks(files)
-    if masks:
-        image, mask = next(iter(masks.items()))
-        raise DatasetError(
-            f"expected good images in {folder}, found {len(masks)} with a mask, such as "
-            f"{mask.name} of {image.name}: move defective images to a folder of their own, or list "
-            "the images in a CSV file (path,label,mask,split)"
-        )
-    return tuple(Entry(file, GOOD, UNSPLIT) for file in images)
 
 
 def _read_defective(folders: _Folders) -> Found:

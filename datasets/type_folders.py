@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from datasets.base import GOOD, Category, DatasetError, LeftOut, MaskFiles
@@ -13,11 +14,14 @@ from datasets.listing import (
     images_below,
     index_masks,
     is_good_name,
+    is_ground_truth,
     list_files,
     list_folders,
+    split_masks,
     stem_of,
 )
 
+SPARE_MASK = "masks of no image"
 INNER = "images in folders that are too deep for this layout"
 
 
@@ -93,6 +97,23 @@ def leave_out(direct: Listing) -> Found:
     return Found(left_out=images + direct.left_out)
 
 
+def good_entries(folder: Path, files: tuple[Path, ...], split: str) -> tuple[Entry, ...]:
+    """Return the entries of good images.
+
+    Raises:
+        DatasetError: Some are the masks of others.
+    """
+    images, masks = split_masks(files)
+    if masks:
+        image, mask = next(iter(masks.items()))
+        raise DatasetError(
+            f"expected good images in {folder}, found {len(masks)} with a mask, such as "
+            f"{mask.name} of {image.name}: move defective images to a folder of their own, or list "
+            "the images in a CSV file (path,label,mask,split)"
+        )
+    return tuple(Entry(file, GOOD, split) for file in images)
+
+
 def read_types(
     folder: Path,
     split: str,
@@ -114,7 +135,7 @@ def read_types(
         DatasetError: There is no type, a type has no image, or a mask is missing.
     """
     found = Found()
-    folders = [f for f in list_folders(folder) if f.name != "ground_truth"]
+    folders = [f for f in list_folders(folder) if not is_ground_truth(f)]
     if not folders:
         raise DatasetError(f"expected one folder per defect type in {folder}, found none")
     for subfolder in folders:
@@ -134,20 +155,20 @@ def _read_type(folder: Path, split: str, images: Path, masks: Path | None = None
     inner = [file for f in list_folders(images) if f != masks for file in images_below(f)]
     left_out = (*(LeftOut(file, INNER) for file in inner), *listing.left_out)
     if is_good_name(folder.name):
-        entries = tuple(Entry(file, GOOD, split) for file in listing.images)
-        return Found(entries, left_out)
-    if masks is None:
-        entries = tuple(Entry(file, folder.name, split) for file in listing.images)
-        return Found(entries, left_out)
-    single = index_masks(list_files(masks).images)
-    several = {composed(f.name): list_files(f).images for f in list_folders(masks)}
+        return Found(good_entries(images, listing.images, split), left_out)
+    found, beside = split_masks(listing.images)
+    single = {} if masks is None else index_masks(list_files(masks).images)
+    inner = [] if masks is None else list_folders(masks)
+    several = {composed(f.name): list_files(f).images for f in inner}
     entries = []
-    for file in listing.images:
-        mask = find_mask(stem_of(file), single)
+    for file in found:
+        mask = beside.get(file) or find_mask(stem_of(file), single)
         paths = several.get(stem_of(file)) or (() if mask is None else (mask,))
-        if not paths:
+        if masks is not None and not paths:
             raise DatasetError(
                 f"expected the mask {masks / file.stem}_mask.png of the defective image {file}"
             )
-        entries.append(Entry(file, folder.name, split, MaskFiles(paths)))
-    return Found(tuple(entries), left_out)
+        entries.append(Entry(file, folder.name, split, MaskFiles(paths) if paths else None))
+    used = {path for entry in entries if entry.mask for path in entry.mask.paths}
+    spare = [file for file in (*single.values(), *chain(*several.values())) if file not in used]
+    return Found(tuple(entries), (*left_out, *(LeftOut(file, SPARE_MASK) for file in spare)))

@@ -174,6 +174,8 @@ class TestFolders:
         images("p/a.png", "p/._a.png", "p/.thumbnails/b.png")
         assert names("p") == ["p/a.png"]
         assert left_out("p") == {HIDDEN: (2, "p/._a.png")}
+        images("p/@eaDir/a.png/THUMB_M.jpg")
+        assert left_out("p") == {HIDDEN: (3, "p/._a.png")}
         assert names("p/.thumbnails") == ["p/.thumbnails/b.png"]  # but where they are named
 
     def test_links_to_files_and_to_folders_elsewhere_are_followed(self, here):

@@ -1,5 +1,6 @@
 """Folders of a few empty files: listing a category opens none of them."""
 
+import os
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -158,6 +159,73 @@ def test_hidden_folders_are_ignored(root):
     expected = read_category(root, "widget")
     (root / "widget/test/.ipynb_checkpoints").mkdir()
     assert read_category(root, "widget") == expected
+
+
+@pytest.mark.parametrize("name", ["@eaDir", "__MACOSX", "lost+found"])
+def test_folders_of_systems_are_ignored(root, name):
+    expected = read_category(root, "widget")
+    for folder in ("widget/train/good", "widget/test", "widget/test/crack/001.png"):
+        touch(root / Path(folder).parent / name / "000.png/THUMB_M.jpg")
+    touch(root.parent / name / "data/._widget")  # an archive of macOS has it next to the dataset
+    assert open_dataset(root.parent).read_category("widget") == expected
+
+
+def test_a_link_to_an_outer_folder_is_no_defect_type(root):
+    expected = read_category(root, "widget")
+    (root / "widget/test/loop").symlink_to(root / "widget", target_is_directory=True)
+    assert read_category(root, "widget") == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_a_pipe_is_no_image(root):
+    os.mkfifo(pipe := root / "widget/train/good/002.png")
+    category = read_category(root, "widget")
+    assert len(category.train) == 2
+    assert category.left_out == (LeftOut(pipe, "neither an image nor a video"),)
+
+
+def test_a_link_that_leads_nowhere_is_an_image_that_cannot_be_read(root):
+    (link := root / "widget/train/good/002.png").symlink_to("nowhere")
+    assert link in [sample.path for sample in read_category(root, "widget").train]
+
+
+@pytest.mark.parametrize("place", ["masks", "GT", "test/ground_truth", "test/Ground Truth"])
+def test_masks_in_another_folder(root, place):
+    widget = root / "widget"
+    (widget / "ground_truth").rename(widget / place)
+    category = read_category(root, "widget")
+    assert [s.mask.paths[0].parents[1] for s in category.test if s.is_defective] == [
+        widget / place
+    ] * 3
+
+
+def test_of_several_folders_of_masks_that_of_mvtec_ad_is_read(root):
+    expected = read_category(root, "widget")
+    shutil.copytree(root / "widget/ground_truth", root / "widget/gt")
+    assert read_category(root, "widget") == expected
+
+
+def test_masks_next_to_their_images(root):
+    widget = root / "widget"
+    (widget / "ground_truth/a_hole/000_mask.png").rename(widget / "test/a_hole/000_mask.png")
+    for has_others in (True, False):
+        defective = [s for s in read_category(root, "widget").test if s.is_defective]
+        assert str(defective[0].mask) == str(widget / "test/a_hole/000_mask.png")
+        assert [s.mask is not None for s in defective] == [True, has_others, has_others]
+        shutil.rmtree(widget / "ground_truth", ignore_errors=True)
+
+
+@pytest.mark.parametrize("folder", ["train/good", "test/good"])
+def test_masks_next_to_good_images_are_refused(root, folder):
+    touch(root / "widget" / folder / "000_mask.png")
+    with pytest.raises(DatasetError, match=r"found 1 with a mask, such as 000_mask.png of 000.png"):
+        read_category(root, "widget")
+
+
+@pytest.mark.parametrize("name", ["007_mask.png", "007/0.png"])
+def test_masks_without_an_image_are_left_out(root, name):
+    touch(mask := root / "widget/ground_truth/crack" / name)
+    assert read_category(root, "widget").left_out == (LeftOut(mask, "masks of no image"),)
 
 
 def test_two_images_of_one_name_are_refused(root):

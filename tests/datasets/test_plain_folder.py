@@ -76,7 +76,9 @@ def test_two_good_test_folders_in_the_layout_of_mvtec_ad(tmp_path):
     assert category.notes[0] == f"OK and good in {root / 'test'} are both taken as good images"
 
 
-@pytest.mark.parametrize("folder", ["masks", "mask", "ground_truth", "GT"])
+@pytest.mark.parametrize(
+    "folder", ["masks", "mask", "ground_truth", "GT", "labels", "annotations", "defect_masks"]
+)
 @pytest.mark.parametrize("inside", ["dent/", ""])
 @pytest.mark.parametrize("ending", ["_mask", ""])
 def test_masks_by_stem(root, folder, inside, ending):
@@ -90,6 +92,16 @@ def test_masks_by_stem(root, folder, inside, ending):
 def test_masks_beside_defective_images(root):
     touch(root, "dent/a_mask.png")
     assert masks(read(root)) == {"a.png": root / "dent/a_mask.png", "b.png": None}
+
+
+def test_folders_of_systems_and_links_to_outer_folders_are_not_read(root):
+    for folder in ("good", "dent", "."):
+        touch(root, f"{folder}/@eaDir/0.png/THUMB_M.jpg", f"{folder}/__MACOSX/0.png")
+        (root / folder / "loop").symlink_to("..", target_is_directory=True)
+    category = read(root, abnormal_dir=("dent",))  # which also reports all other images
+    assert [s.path.name for s in category.test] == [category.test[0].path.name, "a.png", "b.png"]
+    assert len(category.train) == 1
+    assert not category.left_out
 
 
 def test_masks_without_an_image_are_left_out(root):
