@@ -17,6 +17,8 @@ from typing import BinaryIO
 from datasets.base import DatasetError
 
 PIECE = 1 << 20  # bytes that are copied at a time
+# Bytes of a header of a tar archive, which is read as a whole, and of what follows its end.
+LARGEST_READ = 64 << 20
 # Decompressors by the first bytes of a compressed tar archive.
 COMPRESSED: tuple[tuple[bytes, Callable[[Path], BinaryIO]], ...] = (
     (b"\x1f\x8b", gzip.open),
@@ -186,6 +188,17 @@ def _members(archive: Path) -> Iterator[_Member]:
     opener = next((opener for magic, opener in COMPRESSED if start.startswith(magic)), open)
     with opener(archive, "rb") as file:
         yield from _tar_members(archive, file)
+        if opener is not open:
+            _check_rest(archive, file)
+
+
+def _check_rest(archive: Path, file: BinaryIO) -> None:
+    """Read a compressed file to its end, where the checksum is compared."""
+    left = LARGEST_READ
+    while left > 0 and (piece := file.read(PIECE)):
+        left -= len(piece)
+    if left <= 0:
+        raise DatasetError(f"expected the end of {archive}, found {LARGEST_READ} further bytes")
 
 
 def _zip_members(archive: Path) -> Iterator[_Member]:
@@ -214,25 +227,30 @@ class _Reading:
     """A file that remembers what was read last.
 
     Args:
-        file: The file.
+        archive: The archive, for errors.
+        file: Its decompressed content.
 
     Attributes:
         last: The bytes of the last call of `read`.
     """
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, archive: Path, file: BinaryIO):
         self.last = b""
-        self._file = file
+        self._archive, self._file = archive, file
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes."""
+        if size > LARGEST_READ:
+            raise DatasetError(
+                f"expected headers of at most {LARGEST_READ} bytes, found {size} in {self._archive}"
+            )
         self.last = self._file.read(size)
         return self.last
 
 
 def _tar_members(archive: Path, file: BinaryIO) -> Iterator[_Member]:
-    reading = _Reading(file)
+    reading = _Reading(archive, file)
     try:
         opened = tarfile.open(fileobj=reading, mode="r:")  # noqa: SIM115 (closed with `file`)
     except tarfile.ReadError as error:

@@ -136,10 +136,7 @@ class _Part:
         """Begin with an empty file of the version that an answer names."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_bytes(b"")
-        tag = headers.get("ETag", "")
-        # A weak tag does not promise the same bytes.
-        version = headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag
-        self.source.write_text(f"{self.remote.url}\n{version}", encoding="utf-8")
+        self.source.write_text(f"{self.remote.url}\n{_version(headers)}", encoding="utf-8")
 
     def describe(self) -> str:
         """Return what is there after an error, and what a further attempt does."""
@@ -152,6 +149,13 @@ class _Part:
         """Remove the part."""
         self.path.unlink(missing_ok=True)
         self.source.unlink(missing_ok=True)
+
+
+def _version(headers: HTTPMessage) -> str:
+    """Return the server's name for the version of a file; empty if it gives none."""
+    tag = headers.get("ETag", "")
+    # A weak tag does not promise the same bytes.
+    return headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
@@ -224,13 +228,16 @@ def _begin(part: _Part, answer: HTTPResponse, *, is_continued: bool) -> None:
     if answer.status == 206:
         found = RANGE.fullmatch(answer.headers.get("Content-Range", ""))
         first, last, total = map(int, found.groups()) if found else (-1, -1, -1)
-        start = part.size
-        if not is_continued or first != start or last != total - 1:
+        start, version = part.size, part.version()
+        # Some servers continue another version, whatever `If-Range` says.
+        is_same = _version(answer.headers) in ("", version)
+        if not (is_continued and is_same and first == start and last == total - 1):
             part.remove()
             raise DatasetError(
                 f"expected the bytes from {start} on of {url}, found "
-                f"{answer.headers.get('Content-Range') or 'no range'}; run the command again to "
-                "start from the beginning"
+                f"{answer.headers.get('Content-Range') or 'no range'}"
+                f"{'' if is_same else ' of another version'}; run the command again to start from "
+                "the beginning"
             )
     else:
         part.start(answer.headers)
@@ -255,7 +262,7 @@ def _append(part: _Part, answer: HTTPResponse, on_bytes: Callable[[int, int], No
     """Append an answer's bytes to the part; return why it ended early, or an empty text."""
     done = part.size
     with part.path.open("ab") as file:
-        while piece := answer.read(min(PIECE, part.total - done + 1) if part.total else PIECE):
+        while piece := _read(answer, min(PIECE, part.total - done + 1) if part.total else PIECE):
             done += len(piece)
             if 0 < part.total < done:
                 break
@@ -270,6 +277,18 @@ def _append(part: _Part, answer: HTTPResponse, on_bytes: Callable[[int, int], No
             "again to start from the beginning"
         )
     return "" if done == part.total else "the connection was cut"
+
+
+def _read(answer: HTTPResponse, size: int) -> bytes:
+    """Return the next bytes of an answer.
+
+    Raises:
+        ConnectionError, http.client.HTTPException: The connection is cut.
+    """
+    try:
+        return answer.read(size)
+    except OSError as error:  # also of TLS; the part is written elsewhere
+        raise ConnectionError(error.strerror or str(error)) from error
 
 
 def _check(path: Path, remote: RemoteFile, what: str) -> str:

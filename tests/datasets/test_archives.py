@@ -1,5 +1,6 @@
 """Archives are unpacked completely or not at all, and never outside their folder."""
 
+import gzip
 import io
 import os
 import stat
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from datasets import archives
 from datasets.archives import Limits, unpack
 from datasets.base import DatasetError
 
@@ -214,6 +216,21 @@ class TestBombs:
         check_refused(archive, "expected at most 5 files, found more", self.LIMITS)
         unpack(archive, place / "made", limits=Limits(files=6))
 
+    @pytest.mark.parametrize("place_of_bytes", ["header", "end"])
+    def test_bytes_that_are_no_members(self, place, monkeypatch, place_of_bytes):
+        monkeypatch.setattr(archives, "LARGEST_READ", 1 << 20)
+        entry = tar_entry("1.png")
+        if place_of_bytes == "header":
+            entry.pax_headers = {"comment": "x" * (2 << 20)}
+        archive = tar_with(place / "x", [(entry, b"1")], "w:gz")
+        if place_of_bytes == "end":
+            with archive.open("ab") as file:
+                file.write(gzip.compress(bytes(2 << 20)))
+        check_refused(
+            archive,
+            "expected headers of at most 1048576|expected the end .*, found 1048576 further bytes",
+        )
+
     @pytest.mark.parametrize("stated", [10, 5000])
     def test_a_size_that_is_not_the_stated_one(self, place, stated):
         """The header of the file says another size than the file has."""
@@ -255,6 +272,21 @@ class TestDamage:
         data = archive.read_bytes()
         archive.write_bytes(data[: int(share * len(data))])
         check_refused(archive, "cannot unpack|expected 5000 bytes of")
+
+    @pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+    def test_a_changed_checksum_of_a_compressed_tar(self, place, mode):
+        archive = tar_with(place / "x", [(tar_entry("1.png"), os.urandom(5000))], mode)
+        data = bytearray(archive.read_bytes())
+        data[-6] ^= 1
+        archive.write_bytes(data)
+        check_refused(archive, "cannot unpack")
+
+    def test_a_changed_byte_in_a_compressed_tar(self, place):
+        archive = tar_with(place / "x", [(tar_entry("1.png"), os.urandom(5000))], "w:gz")
+        data = bytearray(archive.read_bytes())
+        data[2500] ^= 1  # random bytes are stored as they are
+        archive.write_bytes(data)
+        check_refused(archive, "cannot unpack .*: CRC check failed")
 
     def test_a_tar_that_is_cut_between_two_files(self, place):
         archive = tar_with(place / "x", [(tar_entry(f"{n}.png"), bytes(512)) for n in range(4)])

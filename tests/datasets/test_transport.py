@@ -3,8 +3,10 @@
 import hashlib
 import http.server
 import re
+import ssl
 import threading
 from collections.abc import Callable
+from http.client import HTTPResponse
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -130,6 +132,24 @@ class TestFetch:
     def test_any_number_of_cuts_that_each_bring_bytes(self, server, target):
         assert get(server, target, lambda handler: whole(handler, sent=10_000)) == SHA256
         assert len(server.ranges) == 11 > ATTEMPTS
+
+    @pytest.mark.parametrize(
+        "error",
+        [ssl.SSLError(1, "bad record"), OSError(113, "No route"), TimeoutError("timed out")],
+    )
+    def test_errors_of_the_connection_are_no_errors_of_the_disk(
+        self, server, target, monkeypatch, caplog, error
+    ):
+        read, errors = HTTPResponse.read, [error]
+
+        def fail_once(answer: HTTPResponse, size: int) -> bytes:
+            if errors:
+                raise errors.pop()
+            return read(answer, size)
+
+        monkeypatch.setattr(HTTPResponse, "read", fail_once)
+        assert get(server, target) == SHA256
+        assert f"the connection failed ({error.strerror or error}) at 0 of" in caplog.text
 
     def test_a_later_run_continues(self, server, target):
         check_refused(
@@ -265,6 +285,14 @@ class TestLies:
         message = f"expected the bytes from 30000 on of .*, found {range_ or 'no range'}; run"
         check_refused(server, target, message, cut, lie)
         assert get(server, target) == SHA256  # the part was removed
+
+    def test_the_range_of_another_version(self, server, target):
+        """A server that ignores If-Range."""
+        headers = {"Content-Range": "bytes 30000-102399/102400", "Content-Length": "72400"}
+        lie = answer(206, headers | {"ETag": '"2"'}, CONTENT[30_000:])
+        message = "found bytes 30000-102399/102400 of another version; run the command again"
+        check_refused(server, target, message, cut, lie)
+        assert get(server, target) == SHA256
 
     def test_a_range_that_was_not_asked_for(self, server, target):
         lie = answer(206, {"Content-Range": "bytes 0-102399/102400"}, CONTENT)
