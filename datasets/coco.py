@@ -95,7 +95,7 @@ def _entry(
     names = sorted({classes.get(a["category_id"], "defect") for a in annotations})
     shapes = tuple(shape for annotation in annotations for shape in _shapes(annotation))
     mask = MaskShapes(source.path, shapes, stated_size(record, "height", "width"))
-    return Entry(path, as_name("+".join(names)), source.split, mask)
+    return Entry(path, "+".join(names), source.split, mask)
 
 
 def _shapes(annotation: dict) -> list[Polygon | RunLengths]:

@@ -1,6 +1,8 @@
 """CSV files of datasets, in the encodings and with the separators that spreadsheets write."""
 
 import csv
+import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,23 +37,29 @@ def read_rows(path: Path, required: Sequence[str] = ()) -> Rows:
         DatasetError: The file cannot be read, a column is missing, or a row has too many values.
     """
     text, notes = _read_text(path)
-    lines = text.splitlines()
-    header = lines[0] if lines else ""
-    separator = max(SEPARATORS, key=header.count)
-    reader = csv.DictReader(lines, delimiter=separator)
+    separator = max(SEPARATORS, key=next(_lines(text), "").count)
+    reader = csv.DictReader(_lines(text), delimiter=separator)
     try:
         return Rows(_read_rows(reader, path, required), notes)
     except csv.Error as error:
         raise DatasetError(f"cannot read line {reader.line_num + 1} of {path}: {error}") from error
 
 
+def _lines(text: str) -> io.StringIO:
+    """Return the lines of a text with their ends, which values in quotes may contain."""
+    return io.StringIO(text, newline="")
+
+
 def _read_rows(reader: csv.DictReader, path: Path, required: Sequence[str]) -> list[dict[str, str]]:
-    names = {name: name.strip().lower() for name in reader.fieldnames or ()}
-    if missing := [name for name in required if name not in names.values()]:
-        found = ", ".join(names.values()) or "an empty file"
+    names = [name.strip().lower() for name in reader.fieldnames or ()]
+    reader.fieldnames = names
+    if missing := [name for name in required if name not in names]:
+        found = ", ".join(names) or "an empty file"
         raise DatasetError(
             f"expected columns {', '.join(missing)} in the first line of {path}, found {found}"
         )
+    if double := [name for name, count in Counter(filter(None, names)).items() if count > 1]:
+        raise DatasetError(f"expected each column once in {path}, found {double[0]} twice")
     rows = []
     for row in reader:
         if None in row:
@@ -59,7 +67,7 @@ def _read_rows(reader: csv.DictReader, path: Path, required: Sequence[str]) -> l
                 f"expected {len(names)} values, found {len(names) + len(row[None])} in line "
                 f"{reader.line_num} of {path}"
             )
-        values = {names[name]: (value or "").strip() for name, value in row.items()}
+        values = {name: (value or "").strip() for name, value in row.items()}
         if any(values.values()):
             rows.append(values)
     return rows

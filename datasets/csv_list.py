@@ -43,6 +43,10 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     for row in choose(_by_category(path, listed), name, path):
         file = listed_file(path.parent, row["path"], path)
         label = row.get("label", "")
+        if row.get("mask") and not label:
+            raise DatasetError(
+                f"expected a label of {file}, which has a mask, found none in {path}"
+            )
         is_good = not label or label == "0" or is_good_name(label)
         is_drawn = bool(row.get("mask")) and not is_good
         mask = listed_file(path.parent, row["mask"], path) if is_drawn else None
@@ -50,7 +54,7 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
             raise DatasetError(f"expected each image once, found {file} twice in {path}")
         entries[file] = Entry(
             file,
-            GOOD if is_good else as_name(label),
+            GOOD if is_good else label,
             split_named(row.get("split", ""), path),
             None if mask is None else MaskFiles((mask,)),
         )

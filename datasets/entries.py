@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets.base import (
@@ -16,6 +16,7 @@ from datasets.base import (
     MaskShapes,
     Sample,
 )
+from datasets.listing import as_name
 
 TRAIN, TEST, VALIDATION, UNSPLIT = "train", "test", "validation", ""
 DEFAULT_HOLDOUT = 0.2
@@ -55,7 +56,7 @@ class Entry:
 
     Attributes:
         path: The image file.
-        defect_type: ``good``, or the name of the defect.
+        defect_type: ``good``, or what the data call the defect.
         split: ``train``, ``test``, ``validation``, or empty if the data have no split.
         mask: Ground-truth mask of a defective image, if there is one.
     """
@@ -94,7 +95,8 @@ def make_category(
     Raises:
         DatasetError: There is no training image, or no test image although one is expected.
     """
-    entries, facts = list(entries), list(facts)
+    entries, merged = _with_names(entries)
+    notes, facts = [*notes, *merged], list(facts)
     is_split = any(entry.split for entry in entries)
     held_out = set() if options.training_only else _hold_out(root, entries, options)
     train = [
@@ -146,6 +148,21 @@ def make_category(
         notes=(*notes, *_gaps(samples)),
         facts=tuple(facts),
     )
+
+
+def _with_names(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
+    """Return entries with defect types for file names, and a note if several have the same one."""
+    entries = list(entries)
+    texts: dict[str, set[str]] = {}
+    for text in {entry.defect_type for entry in entries}:
+        texts.setdefault(as_name(text), set()).add(text)
+    names = {text: name for name, found in texts.items() for text in found}
+    notes = [
+        f"defect types with one file name, counted as one: {', '.join(sorted(found))}"
+        for _, found in sorted(texts.items())
+        if len(found) > 1
+    ]
+    return [replace(e, defect_type=names[e.defect_type]) for e in entries], notes
 
 
 def _hold_out(root: Path, entries: Sequence[Entry], options: ReadOptions) -> set[Path]:

@@ -17,7 +17,6 @@ from datasets.base import GOOD, Category, DatasetError, Ellipse, LeftOut, MaskSh
 from datasets.entries import TRAIN, UNSPLIT, Entry, ReadOptions, make_category, split_in
 from datasets.json_files import MALFORMED, OTHER_LAYOUT, read_json, stated_size
 from datasets.listing import (
-    as_name,
     category_folder,
     category_folders,
     is_good_name,
@@ -71,7 +70,7 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
             continue
         found = tuple(shape for label in labels for shape in shapes[label])
         mask = MaskShapes(source, found, size) if found else None
-        entries.append(Entry(file, as_name("+".join(sorted(labels))), split, mask))
+        entries.append(Entry(file, "+".join(sorted(labels)), split, mask))
     left_out: list[LeftOut] = [left for left in listing.left_out if left.path not in used]
     notes = [f"{count} {kind}: {REASON}" for kind, count in skipped.items()]
     return make_category(root, name, entries, options, left_out=left_out, notes=notes)

@@ -15,7 +15,6 @@ from pathlib import Path
 from datasets.base import GOOD, Category, DatasetError, LeftOut, MaskFiles
 from datasets.entries import UNSPLIT, Entry, ReadOptions
 from datasets.listing import (
-    as_name,
     choose,
     composed,
     find_mask,
@@ -168,7 +167,7 @@ def _read_defective(folders: _Folders) -> Found:
             if mask is not None:
                 used[mask] = file
             files = None if mask is None else MaskFiles((mask,))
-            entries.append(Entry(file, as_name("_".join(kind)), UNSPLIT, files))
+            entries.append(Entry(file, "/".join(kind), UNSPLIT, files))
         found += Found(tuple(entries), listing.left_out)
     spare = [file for files in drawn.values() for file in files if file not in used]
     if spare and found.entries and not used:

@@ -11,7 +11,7 @@ from pathlib import Path
 from datasets.base import GOOD, Category, DatasetError, MaskFiles
 from datasets.entries import TEST, TRAIN, Entry, ReadOptions, make_category
 from datasets.json_files import MALFORMED, read_json
-from datasets.listing import as_name, choose, has_folder, listed_file
+from datasets.listing import choose, has_folder, listed_file
 
 LISTS = "realiad_jsons"
 # The published results are those of the images of 1024 pixels.
@@ -66,7 +66,7 @@ def _entry(root: Path, record: dict[str, str], normal: str, split: str, source: 
     image = listed_file(root, record["image_path"], source)
     is_drawn = not is_good and bool(record.get("mask_path"))
     mask = listed_file(root, record["mask_path"], source) if is_drawn else None
-    defect_type = GOOD if is_good else as_name(record["anomaly_class"])
+    defect_type = GOOD if is_good else str(record["anomaly_class"])
     return Entry(image, defect_type, split, None if mask is None else MaskFiles((mask,)))
 
 

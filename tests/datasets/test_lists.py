@@ -83,6 +83,19 @@ class TestCsv:
         category = self.read(folder, "path,label,operator\n0.png,good,x\n1.png,0,\nb.png,bad,\n")
         assert category.notes[0].endswith("that are not used: operator")
 
+    def test_values_with_line_breaks_of_any_kind(self, folder):
+        content = 'path,label\n0.png,\nb.png,"be\r\nnt"\n1.png,x\x85y\u2028z\n'
+        assert [s.defect_type for s in self.read(folder, content).test] == [
+            "be_nt",
+            "x\x85y\u2028z",
+        ]
+
+    def test_defect_types_with_one_file_name_are_reported(self, folder):
+        category = self.read(folder, "path,label\n0.png,\nb.png,bent/x\n1.png,bent:x\n")
+        assert [s.defect_type for s in category.test] == ["bent_x", "bent_x"]
+        note = "defect types with one file name, counted as one: bent/x, bent:x"
+        assert note in category.notes
+
     def test_masks_of_good_images_are_not_used(self, folder):
         category = self.read(
             folder, "path,label,mask\n0.png,good,m.png\n1.png,ok,\nb.png,bad,m.png\n"
@@ -100,6 +113,8 @@ class TestCsv:
             ("path\n0.png,good\n", r"expected 1 values, found 2 in line 2 of .*list.csv"),
             ("path\ngone.png\n", r"expected .*gone.png, which .*list.csv lists, found none"),
             ("path,label,mask\nb.png,bad,gone.png\n", r"expected .*gone.png, which"),
+            ("path,mask\n0.png,\n1.png,m.png\n", r"expected a label of .*1.png, which has a mask"),
+            ("path,label,Path\n0.png,,\n", r"expected each column once in .*, found path twice"),
             ("path\n0.png\n0.png\n", r"expected each image once, found .*0.png twice"),
             (
                 "path,category\n0.png,a/b\n1.png,a_b\n",
