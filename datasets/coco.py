@@ -66,33 +66,37 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
 def _read(source: Source, notes: list[str]) -> list[Entry]:
     content = read_json(source.path)
     try:
-        classes = {record["id"]: str(record["name"]) for record in content.get("categories", ())}
-        annotations: dict[object, list[dict]] = {}
+        # Some programs write an identifier as a number in one place, and as a text in another.
+        classes = {str(r["id"]): str(r["name"]) for r in content.get("categories", ())}
+        annotations: dict[str, list[dict]] = {}
         for record in content["annotations"]:
-            if not is_good_name(classes.get(record["category_id"], "")):
-                annotations.setdefault(record["image_id"], []).append(record)
+            if not is_good_name(classes.get(str(record["category_id"]), "")):
+                annotations.setdefault(str(record["image_id"]), []).append(record)
         entries = [
-            _entry(source, record, annotations.get(record["id"], []), classes)
+            _entry(source, record, annotations.get(str(record["id"]), []), classes)
             for record in content["images"]
         ]
+        listed = {str(record["id"]) for record in content["images"]}
     except MALFORMED as error:
         raise DatasetError(
             f"expected annotations in COCO's format in {source.path}, found something else "
             f"({error!r})"
         ) from error
+    if spare := sum(len(found) for image, found in annotations.items() if image not in listed):
+        notes.append(
+            f"{spare} annotations in {source.path} are of no image that it lists, not used"
+        )
     boxes = sum(not a.get("segmentation") for found in annotations.values() for a in found)
     if boxes:
         notes.append(f"{boxes} annotations in {source.path} have only a box, used as their mask")
     return entries
 
 
-def _entry(
-    source: Source, record: dict, annotations: list[dict], classes: dict[object, str]
-) -> Entry:
+def _entry(source: Source, record: dict, annotations: list[dict], classes: dict[str, str]) -> Entry:
     path = _find_image(source, record["file_name"])
     if not annotations:
         return Entry(path, GOOD, source.split)
-    names = sorted({classes.get(a["category_id"], "defect") for a in annotations})
+    names = sorted({classes.get(str(a["category_id"]), "defect") for a in annotations})
     shapes = tuple(shape for annotation in annotations for shape in _shapes(annotation))
     mask = MaskShapes(source.path, shapes, stated_size(record, "height", "width"))
     return Entry(path, "+".join(names), source.split, mask)

@@ -39,7 +39,7 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
             split has no known name.
     """
     listed = read_rows(path, ("path",))
-    entries: dict[Path, Entry] = {}
+    entries = []
     for row in choose(_by_category(path, listed), name, path):
         file = listed_file(path.parent, row["path"], path)
         label = row.get("label", "")
@@ -50,20 +50,14 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
         is_good = not label or label == "0" or is_good_name(label)
         is_drawn = bool(row.get("mask")) and not is_good
         mask = listed_file(path.parent, row["mask"], path) if is_drawn else None
-        if file in entries:
-            raise DatasetError(f"expected each image once, found {file} twice in {path}")
-        entries[file] = Entry(
-            file,
-            GOOD if is_good else label,
-            split_named(row.get("split", ""), path),
-            None if mask is None else MaskFiles((mask,)),
-        )
+        split, drawn = split_named(row.get("split", ""), path), mask and MaskFiles((mask,))
+        entries.append(Entry(file, GOOD if is_good else label, split, drawn))
     notes = list(listed.notes)
     if others := sorted({column for row in listed.rows for column in row} - COLUMNS):
         notes.append(f"columns of {path} that are not used: {', '.join(others)}")
     if listed.rows and "label" not in listed.rows[0]:
         notes.append(f"{path} has no column label: all images are taken as good")
-    return make_category(path.parent, name, entries.values(), options, notes=notes)
+    return make_category(path.parent, name, entries, options, notes=notes)
 
 
 def _by_category(path: Path, listed: Rows) -> dict[str, list[dict[str, str]]]:

@@ -93,9 +93,13 @@ def make_category(
         facts: What is to be known about the images.
 
     Raises:
-        DatasetError: There is no training image, or no test image although one is expected.
+        DatasetError: An image is there twice, there is no training image, or no test image although
+            one is expected.
     """
     entries, merged = _with_names(entries)
+    if len({entry.path for entry in entries}) < len(entries):
+        (file, _), *_ = Counter(entry.path for entry in entries).most_common(1)
+        raise DatasetError(f"expected each image once, found {file} twice in {root}")
     notes, facts = [*notes, *merged], list(facts)
     is_split = any(entry.split for entry in entries)
     held_out = set() if options.training_only else _hold_out(root, entries, options)

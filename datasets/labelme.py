@@ -3,7 +3,8 @@
 PATH/001.jpg, PATH/001.json, ..., also in folders ``train`` and ``test``, or in any other folders
 PATH/<category>/001.jpg, ...
 
-Images without shapes are good. The labels of the shapes are the defect types.
+Images without shapes are good, except in a folder of defective images: one with a usual name, or
+next to a folder of good images. The labels of the shapes are the defect types.
 """
 
 import math
@@ -19,6 +20,7 @@ from datasets.json_files import MALFORMED, OTHER_LAYOUT, read_json, stated_size
 from datasets.listing import (
     category_folder,
     category_folders,
+    is_defective_name,
     is_good_name,
     list_below,
     list_folders,
@@ -53,8 +55,10 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     """
     root = category_folder(path, name, is_category)
     listing = list_below(root)
+    kinds = {file: _kind(file.relative_to(root).parent.parts) for file in listing.images}
+    has_good = any(map(is_good_name, kinds.values()))
     entries, skipped, used = [], Counter(), set()
-    sources = {_pair(f.path): f.path for f in listing.left_out if f.path.suffix == SUFFIX}
+    sources = {_pair(f.path): f.path for f in listing.left_out if f.path.suffix.lower() == SUFFIX}
     for file in listing.images:
         split = next(filter(None, map(split_in, file.relative_to(root).parent.parts)), UNSPLIT)
         if options.training_only and split not in (TRAIN, UNSPLIT):
@@ -66,7 +70,9 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
             shapes, size = _read_shapes(source, skipped)
         labels = [label for label in shapes if not is_good_name(label)]
         if not labels:
-            entries.append(Entry(file, GOOD, split))
+            kind = kinds[file]
+            is_good = not kind or is_good_name(kind) or not (has_good or is_defective_name(kind))
+            entries.append(Entry(file, GOOD if is_good else kind, split))
             continue
         found = tuple(shape for label in labels for shape in shapes[label])
         mask = MaskShapes(source, found, size) if found else None
@@ -77,9 +83,19 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
 
 
 def is_category(folder: Path) -> bool:
-    """Return whether a folder, or its subfolder of a split or of good images, is annotated."""
-    below = [f for f in list_folders(folder) if split_in(f.name) or is_good_name(f.name)]
+    """Return whether a folder, or its subfolder of a split or of good or defective images, is.
+
+    Next to a folder of good images, any other one is of defective images.
+    """
+    folders = list_folders(folder)
+    has_good = any(is_good_name(f.name) for f in folders)
+    below = [f for f in folders if has_good or split_in(f.name) or is_defective_name(f.name)]
     return any(map(_is_annotated, (folder, *below)))
+
+
+def _kind(parts: tuple[str, ...]) -> str:
+    """Return the first folder of an image that is none of a split; empty without."""
+    return next((part for part in parts if not split_in(part)), "")
 
 
 def _is_annotated(folder: Path) -> bool:
@@ -102,8 +118,8 @@ def _sources(folder: Path) -> Iterator[Path]:
         return
     with os.scandir(folder) as entries:  # unlike Path.glob, fast for many files
         names = [entry.name for entry in entries if not entry.name.startswith(".")]
-    if sources := sorted(name for name in names if name.endswith(SUFFIX)):
-        others = {stem_of(Path(name)) for name in names if not name.endswith(SUFFIX)}
+    if sources := sorted(name for name in names if name.lower().endswith(SUFFIX)):
+        others = {stem_of(Path(name)) for name in names if not name.lower().endswith(SUFFIX)}
         yield from (folder / name for name in sources if stem_of(Path(name)) in others)
 
 
@@ -145,7 +161,8 @@ def _read_shapes(
 
 
 def _shape(kind: str, points: list[tuple[float, ...]]) -> Polygon | Ellipse | None:
-    if kind == "polygon" and len(points) > 2:
+    # Some programs write all corners of a rectangle.
+    if kind in ("polygon", "rectangle", "rotation") and len(points) > 2:
         return Polygon(tuple(points))
     if kind == "rectangle" and len(points) == 2:
         (left, top), (right, bottom) = points

@@ -12,7 +12,16 @@ from datasets.images import read_sample
 from datasets.layouts import open_dataset
 from datasets.notes import Notes
 from datasets.polygons import UPRIGHT_SHAPES
-from tests.datasets.miniatures import BAD, BOX, COCO, LABELME, MASK, numbered, write_file
+from tests.datasets.miniatures import (
+    BAD,
+    BOX,
+    COCO,
+    GOOD,
+    LABELME,
+    MASK,
+    numbered,
+    write_file,
+)
 
 AREA = 24 * 16
 LINES = "path,label,mask,split\n0.png,good,,\n1.png,ok,,\nb.png,dent,m.png,\n"
@@ -208,6 +217,25 @@ class TestCoco:
         assert mask[20:36, 16:40].all()
         assert category.notes[0].startswith("1 annotations in")
 
+    @pytest.mark.parametrize("place", ["annotations", "images"])
+    def test_identifiers_may_be_texts_in_one_place(self, write, place):
+        content = json.loads(json.dumps(COCO))
+        key = "image_id" if place == "annotations" else "id"
+        for record in content[place]:
+            record[key] = str(record[key])
+        for record in content["categories"]:
+            record["id"] = str(record["id"])
+        expected = self.read(write({**self.files(), "a.json": COCO}))
+        assert self.read(write({"a.json": content})) == expected
+
+    def test_annotations_of_no_image_are_reported(self, write):
+        content = {**COCO, "images": COCO["images"][:-1]}
+        category = self.read(write({**self.files(), "a.json": content}))
+        assert {s.defect_type for s in category.test} == {"good"}
+        count = len(COCO["annotations"])
+        assert category.notes[0].startswith(f"{count} annotations in ")
+        assert category.notes[0].endswith("are of no image that it lists, not used")
+
     @pytest.mark.parametrize("counts", [[5, 3, 4088], "53o0o3"])
     def test_run_lengths(self, write, counts):
         content = json.loads(json.dumps(COCO))
@@ -222,6 +250,10 @@ class TestCoco:
             ({"images": [{"id": 1}]}, r"COCO's format in .*a.json.*'file_name'"),
             ({"annotations": [3]}, r"COCO's format in .*a.json"),
             ({"images": [{"id": 1, "file_name": "gone.png"}]}, r"image gone.png, which .*a.json"),
+            (
+                {"images": [*COCO["images"], {"id": 9, "file_name": "0.png"}]},
+                r"expected each image once, found .*0.png twice",
+            ),
         ],
     )
     def test_mistakes(self, write, change, message):
@@ -272,6 +304,8 @@ class TestLabelMe:
             ("polygon", BOX, Polygon(tuple(map(tuple, BOX)))),
             (None, BOX, Polygon(tuple(map(tuple, BOX)))),
             ("rectangle", [BOX[0], BOX[2]], Polygon(tuple(map(tuple, BOX)))),
+            ("rectangle", BOX, Polygon(tuple(map(tuple, BOX)))),
+            ("rotation", BOX, Polygon(tuple(map(tuple, BOX)))),
             ("circle", [[20, 30], [23, 34]], Ellipse((20, 30), (5, 5))),
         ],
     )
@@ -281,6 +315,30 @@ class TestLabelMe:
         (sample,) = [s for s in category.test if s.is_defective]
         assert sample.defect_type == "dent"
         assert sample.mask.shapes == (shape,)
+
+    def test_a_file_with_an_ending_in_upper_case(self, write):
+        files = {**numbered("{}.png", 3), "bad.png": BAD, "bad.JSON": json.dumps(LABELME)}
+        assert [s.path.name for s in self.read(write(files)).test if s.is_defective] == ["bad.png"]
+
+    @pytest.mark.parametrize("place", ["good/{}.png", "ok/a/{}.png"])
+    @pytest.mark.parametrize("folder", ["bad", "dent"])
+    def test_images_of_a_folder_of_defective_images_are_so_without_shapes(
+        self, write, place, folder
+    ):
+        defective = numbered(f"{folder}/b{{}}.png", 2, BAD)
+        files = {**numbered(place, 3), **defective, f"{folder}/b1.json": LABELME}
+        category = self.read(write(files))
+        found = [(s.path.name, s.defect_type, bool(s.mask)) for s in category.test]
+        assert [entry for entry in found if entry[1] != "good"] == [
+            ("b0.png", folder, False),
+            ("b1.png", "dent", True),
+        ]
+
+    def test_images_of_other_folders_are_good_without_shapes(self, write):
+        files = {f"{folder}/{n}.png": GOOD for folder in "ab" for n in range(2)}
+        category = self.read(write({**files, "c.png": BAD, "c.json": LABELME}))
+        assert {s.defect_type for s in category.train} == {"good"}
+        assert [s.path.name for s in category.test if s.is_defective] == ["c.png"]
 
     def test_other_shapes_are_reported_and_leave_the_image_defective(self, write):
         line = {"label": "crack", "points": [[1, 2], [5, 6]], "shape_type": "linestrip"}
