@@ -102,6 +102,8 @@ def read_header(file: BinaryIO) -> Header:
         OSError: The file cannot be read.
     """
     head = file.read(HEAD_BYTES)
+    if not head:
+        raise HeaderError("the file is empty")
     end = file.seek(0, io.SEEK_END)
     file.seek(max(end - len(TGA_END), 0))
     found = format_of_bytes(head, file.read())

@@ -133,7 +133,7 @@ class TestUnreadableFile:
 
     def test_empty(self, tmp_path, read):
         (path := tmp_path / "empty.png").touch()
-        self.check(read, path, "damaged or unknown file")
+        self.check(read, path, "the file is empty")
 
     def test_text_under_an_images_name(self, tmp_path, read):
         (path := tmp_path / "text.png").write_text("not an image")
