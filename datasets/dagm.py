@@ -6,7 +6,7 @@ PATH/Class1/Train/Label/0002_label.PNG (for defective images only), Label/Labels
 
 from pathlib import Path
 
-from datasets.base import GOOD, Category, LeftOut, MaskFiles
+from datasets.base import GOOD, Category, MaskFiles
 from datasets.entries import TEST, TRAIN, Entry, ReadOptions
 from datasets.listing import (
     category_folder,
@@ -16,7 +16,7 @@ from datasets.listing import (
     list_files,
     stem_of,
 )
-from datasets.type_folders import SPARE_MASK, Found
+from datasets.type_folders import Found, spare_masks
 
 FOLDERS = {TRAIN: "Train", TEST: "Test"}
 LABELS = "Label"
@@ -68,5 +68,4 @@ def _read(root: Path, split: str) -> Found:
             entries.append(Entry(file, GOOD, split))
         else:
             entries.append(Entry(file, "defect", split, MaskFiles((mask,))))
-    spare = tuple(LeftOut(mask, SPARE_MASK) for mask in masks.values())
-    return Found(tuple(entries), listing.left_out + spare)
+    return Found(tuple(entries), listing.left_out) + spare_masks(masks.values())

@@ -5,7 +5,7 @@ from pathlib import Path
 from datasets.base import GOOD, DatasetError, MaskFiles
 from datasets.entries import Entry
 from datasets.listing import list_files, stem_of
-from datasets.type_folders import Found
+from datasets.type_folders import Found, spare_masks
 
 DEFECT = "defect"
 
@@ -23,18 +23,17 @@ def read_beside(folder: Path, split: str, ending: str) -> Found:
     """
     listing = list_files(folder)
     by_stem = {stem_of(file): file for file in listing.images}
+    drawn = {stem: by_stem.pop(stem) for stem in tuple(by_stem) if stem.endswith(ending)}
     entries = []
     for stem, file in by_stem.items():
-        if stem.endswith(ending):
-            continue
-        mask = by_stem.get(stem + ending)
+        mask = drawn.pop(stem + ending, None)
         if mask is None:
             raise DatasetError(f"expected the mask {stem}{ending} next to the image {file}")
         if is_empty_mask(mask):
             entries.append(Entry(file, GOOD, split))
         else:
             entries.append(Entry(file, DEFECT, split, MaskFiles((mask,))))
-    return Found(tuple(entries), listing.left_out)
+    return Found(tuple(entries), listing.left_out) + spare_masks(drawn.values())
 
 
 def is_empty_mask(path: Path) -> bool:

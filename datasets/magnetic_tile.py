@@ -6,9 +6,10 @@ PATH/MT_Blowhole/Imgs/..., MT_Break, MT_Crack, MT_Fray, MT_Uneven
 
 from pathlib import Path
 
-from datasets.base import GOOD, Category, DatasetError, LeftOut, MaskFiles
-from datasets.entries import UNSPLIT, Entry, ReadOptions, make_category
+from datasets.base import GOOD, Category, DatasetError, MaskFiles
+from datasets.entries import UNSPLIT, Entry, ReadOptions
 from datasets.listing import choose, has_folder, index_masks, list_files, list_folders, stem_of
+from datasets.type_folders import Found, spare_masks
 
 NAME, PREFIX, FREE, INSIDE = "magnetic_tile", "MT_", "MT_Free", "Imgs"
 
@@ -33,11 +34,10 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
         DatasetError: There is no such category, or a mask is missing.
     """
     root = choose({NAME: path}, name, path)
-    entries: list[Entry] = []
-    left_out: list[LeftOut] = []
+    found = Found()
     for folder in _types(root):
         listing = list_files(folder / INSIDE, unique=False)
-        left_out += listing.left_out
+        entries = []
         masks = index_masks(file for file in listing.images if file.suffix.lower() == ".png")
         for file in listing.images:
             if file.suffix.lower() == ".png":
@@ -45,11 +45,15 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
             if folder.name == FREE:
                 entries.append(Entry(file, GOOD, UNSPLIT))
                 continue
-            if stem_of(file) not in masks:
+            mask = masks.pop(stem_of(file), None)
+            if mask is None:
                 raise DatasetError(f"expected the mask {file.with_suffix('.png')} of {file}")
             defect_type = folder.name.removeprefix(PREFIX)
-            entries.append(Entry(file, defect_type, UNSPLIT, MaskFiles((masks[stem_of(file)],))))
-    return make_category(root, name, entries, options, left_out=left_out)
+            entries.append(Entry(file, defect_type, UNSPLIT, MaskFiles((mask,))))
+        found += Found(tuple(entries), listing.left_out)
+        if folder.name != FREE:
+            found += spare_masks(masks.values())
+    return found.category(root, name, options)
 
 
 def _types(path: Path) -> list[Path]:

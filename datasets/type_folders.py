@@ -1,6 +1,6 @@
 """Folders with one subfolder per defect type, as in MVTec AD and datasets like it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -21,7 +21,6 @@ from datasets.listing import (
     stem_of,
 )
 
-SPARE_MASK = "masks of no image"
 INNER = "images in folders that are too deep for this layout"
 
 
@@ -171,4 +170,9 @@ def _read_type(folder: Path, split: str, images: Path, masks: Path | None = None
         entries.append(Entry(file, folder.name, split, MaskFiles(paths) if paths else None))
     used = {path for entry in entries if entry.mask for path in entry.mask.paths}
     spare = [file for file in (*single.values(), *chain(*several.values())) if file not in used]
-    return Found(tuple(entries), (*left_out, *(LeftOut(file, SPARE_MASK) for file in spare)))
+    return Found(tuple(entries), left_out) + spare_masks(spare)
+
+
+def spare_masks(files: Iterable[Path]) -> Found:
+    """Leave out the masks that belong to no image."""
+    return Found(left_out=tuple(LeftOut(file, "masks of no image") for file in files))

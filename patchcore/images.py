@@ -88,6 +88,12 @@ def _is_image(value: object) -> bool:
 
 
 def _from_pil(image: Image.Image) -> np.ndarray:
+    try:
+        image.load()  # a file may have been opened only
+    except (OSError, SyntaxError, ValueError) as error:
+        raise PatchCoreError(
+            f"expected a complete PIL image, found a damaged one: {error}"
+        ) from error
     if image.mode.startswith("I;16"):  # Pillow would turn values above 255 into white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F") or not image.width or not image.height:

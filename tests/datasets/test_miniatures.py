@@ -178,3 +178,28 @@ def test_a_list_of_real_iad_that_does_not_fit(written):
     message = f"expected meta, train and test as in Real-IAD in .*{source}, .*KeyError.'normal_cl"
     with pytest.raises(DatasetError, match=message):
         dataset.read_category("mint")
+
+
+@pytest.mark.parametrize(
+    ("name", "mask", "twin"),
+    [
+        ("kolektor_sdd", "Part99_label.bmp", "*_label.bmp"),
+        ("kolektor_sdd2", "99_GT.png", "test/*_GT.png"),
+        ("magnetic_tile", "exp99.png", "MT_[B-Z]*/Imgs/*.png"),
+        ("dagm", "0099_label.PNG", "Test/Label/*.PNG"),
+        ("mvtec", "099_mask.png", "ground_truth/*/*.png"),
+        ("mvtec_3d", "099.png", "gt/*.png"),
+    ],
+)
+def test_a_mask_of_no_image_is_reported(written, name, mask, twin):
+    _, path = written
+    other = next(file for file in sorted(path.rglob(twin)) if "good" not in file.parts)
+    shutil.copy(other, other.with_name(mask))
+    dataset = open_dataset(path)
+    spare = [
+        left
+        for category in dataset.find_categories()
+        for left in dataset.read_category(category).left_out
+        if left.reason == "masks of no image"
+    ]
+    assert [left.path for left in spare] == [other.with_name(mask)]

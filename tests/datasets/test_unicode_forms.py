@@ -5,7 +5,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from datasets.base import DatasetError, LeftOut
+from datasets.base import DatasetError
 from datasets.layouts import open_dataset
 from datasets.listing import list_files
 from tests.datasets.miniatures import BAD, EMPTY, GOOD, MASK, write_file
@@ -100,11 +100,3 @@ def test_two_images_of_one_name_need_not_be_neighbours(tmp_path):
         (tmp_path / name).touch()
     with pytest.raises(DatasetError, match=r"one image of each name, found .*a.bmp and a.jpg"):
         list_files(tmp_path)
-
-
-@pytest.mark.parametrize("tree", ["dagm"], indirect=True)
-def test_masks_of_dagm_without_an_image_are_left_out(tree):
-    spare = tree / "Test/Label/9_label.PNG"
-    spare.touch()
-    category = open_dataset(tree).read_category(tree.name)
-    assert LeftOut(spare, "masks of no image") in category.left_out

@@ -92,6 +92,14 @@ class TestAsRgb:
             assert image.mode.startswith("I;16")
             np.testing.assert_array_equal(as_rgb(image), as_rgb(grey))
 
+    def test_a_damaged_file_that_was_opened_only(self, tmp_path):
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(
+            path := tmp_path / "a.png"
+        )
+        path.write_bytes(path.read_bytes()[:3000])
+        with pytest.raises(PatchCoreError, match="a complete PIL image, found a damaged one: "):
+            as_rgb(Image.open(path))
+
     @pytest.mark.parametrize(
         ("given_image", "found"),
         [
