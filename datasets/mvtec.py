@@ -11,6 +11,7 @@ to their images. PATH may be the folder of one category. Defective
 training images, as VAD has them, are not used.
 """
 
+from itertools import chain
 from pathlib import Path
 
 from datasets.base import Category, DatasetError, LeftOut
@@ -63,15 +64,22 @@ def read_splits(root: Path, options: ReadOptions) -> Found:
         )
     )
     test = _split_folder(root, TEST)
-    drawn = [f for f in list_folders(root) if is_mask_name(f.name)]
-    drawn += [f for f in list_folders(test) if is_ground_truth(f)]
-    truth = next(filter(is_ground_truth, drawn), next(iter(drawn), None))
+    truth = _ground_truth(root, test)
     return found + read_types(test, TEST, lambda folder: truth and inner_folder(truth, folder.name))
 
 
 def is_category(folder: Path) -> bool:
     """Return whether a folder is a category in this layout."""
     return bool(_split_folders(folder, TRAIN) or _split_folders(folder, TEST))
+
+
+def _ground_truth(root: Path, test: Path) -> Path | None:
+    """Return the folder of the masks: MVTec AD's, or else another one with a usual name."""
+    inner = list_folders(root)
+    named = filter(is_ground_truth, (*inner, *list_folders(test)))
+    # Without images, a folder such as annotations/ has something else, such as shapes in JSON.
+    others = (f for f in inner if is_mask_name(f.name) and images_below(f))
+    return next(chain(named, others), None)
 
 
 def _split_folder(root: Path, split: str) -> Path:

@@ -151,16 +151,15 @@ def read_types(
 def _read_type(folder: Path, split: str, images: Path, masks: Path | None = None) -> Found:
     """List the images of one type."""
     listing = list_files(images)
-    inner = [file for f in list_folders(images) if f != masks for file in images_below(f)]
-    left_out = (*(LeftOut(file, INNER) for file in inner), *listing.left_out)
+    deeper = [file for f in list_folders(images) if f != masks for file in images_below(f)]
+    left_out = (*(LeftOut(file, INNER) for file in deeper), *listing.left_out)
     if is_good_name(folder.name):
         return Found(good_entries(images, listing.images, split), left_out)
-    found, beside = split_masks(listing.images)
-    single = {} if masks is None else index_masks(list_files(masks).images)
-    inner = [] if masks is None else list_folders(masks)
-    several = {composed(f.name): list_files(f).images for f in inner}
+    files, beside = split_masks(listing.images)
+    single = index_masks(list_files(masks).images) if masks else {}
+    several = {composed(f.name): list_files(f).images for f in list_folders(masks)} if masks else {}
     entries = []
-    for file in found:
+    for file in files:
         mask = beside.get(file) or find_mask(stem_of(file), single)
         paths = several.get(stem_of(file)) or (() if mask is None else (mask,))
         if masks is not None and not paths:

@@ -205,6 +205,13 @@ def test_of_several_folders_of_masks_that_of_mvtec_ad_is_read(root):
     assert read_category(root, "widget") == expected
 
 
+def test_a_folder_of_annotations_without_images_has_no_masks(root):
+    shutil.rmtree(root / "widget/ground_truth")
+    touch(root / "widget/annotations/crack/000.json")
+    defective = [s for s in read_category(root, "widget").test if s.is_defective]
+    assert [s.mask for s in defective] == [None] * 3
+
+
 def test_masks_next_to_their_images(root):
     widget = root / "widget"
     (widget / "ground_truth/a_hole/000_mask.png").rename(widget / "test/a_hole/000_mask.png")
