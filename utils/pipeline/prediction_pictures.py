@@ -253,6 +253,7 @@ class _AnnotatedVideo:
         self.source = source
         self._target = target
         self._partial = target.with_name(f".{target.stem}.partial{target.suffix}")
+        self._num_frames = 0
         known = video_format(source)
         if known is None:
             raise UsageError(f"expected the video {source}, cannot read it again (--annotate)")
@@ -274,10 +275,22 @@ class _AnnotatedVideo:
         """Add a frame, (H, W, 3) uint8 RGB."""
         width, height = self._size
         self._writer.write(_to_bgr(frame[:height, :width]))
+        self._num_frames += 1
 
     def finish(self) -> None:
-        """Give the complete file its name."""
+        """Give the complete file its name.
+
+        Raises:
+            UsageError: frames are missing in it: OpenCV reports no error while it writes.
+        """
         self._writer.release()
+        written = video_format(self._partial)
+        found = 0 if written is None else written.num_frames
+        if found != self._num_frames:
+            raise UsageError(
+                f"expected {self._num_frames} frames in the annotated video {self._target}, found "
+                f"{found}: the disk may be full (--path_result)"
+            )
         self._partial.replace(self._target)
 
     def remove(self) -> None:

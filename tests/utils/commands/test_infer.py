@@ -817,6 +817,22 @@ def test_a_video_without_an_encoder_is_told(infer, video, monkeypatch):
     assert "this OpenCV has no encoder for mp4 (--annotate)" in infer.err
 
 
+@pytest.mark.parametrize("content", [b"", b"\0" * 8192])
+def test_an_annotated_video_that_the_disk_cannot_hold_is_told(infer, video, monkeypatch, content):
+    """The encoder reports nothing: it leaves a file without an index."""
+
+    def full(path: str, *_: object) -> mock.Mock:
+        Path(path).write_bytes(content)
+        return mock.Mock(**{"isOpened.return_value": True})
+
+    monkeypatch.setattr("utils.pipeline.prediction_pictures.cv2.VideoWriter", full)
+    records = infer(video, "--annotate", status=2)
+    (target,) = {infer.folder / record["annotated"] for record in records}
+    assert f"expected {len(records)} frames in the annotated video {target}, found 0" in infer.err
+    assert "the disk may be full (--path_result)" in infer.err
+    assert not any((infer.folder / "annotated").iterdir())
+
+
 def test_figures_need_crops_of_the_coreset(infer, data, kept, tmp_path):
     name = "widget/squeezenet1_1_p0100_k01"
     model = PatchCore.load(kept / "trained" / name)
