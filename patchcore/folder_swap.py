@@ -1,10 +1,15 @@
 """Replacement of a folder by a new one in one step, which keeps the files that others added."""
 
+import glob
 import logging
 import os
+import platform
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
+
+# Part of temporary names: of other machines it is unknown which processes are running.
+_HOST = platform.node()
 
 log = logging.getLogger(__name__)
 
@@ -12,7 +17,8 @@ log = logging.getLogger(__name__)
 def replace_folder(folder: Path, contents: Mapping[str, bytes], *, own: Collection[str]) -> None:
     """Write a folder under a temporary name, then rename it over the former one.
 
-    The former folder is complete until the new one is. A link to a folder stays a link.
+    The former folder is complete until the new one is. A link to a folder stays a link. What a
+    killed process has left of an earlier replacement is taken up or removed.
 
     Args:
         folder: The folder; created with its parents.
@@ -25,8 +31,10 @@ def replace_folder(folder: Path, contents: Mapping[str, bytes], *, own: Collecti
     """
     folder = Path(os.path.realpath(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    former = folder.with_name(f".{folder.name}.{os.getpid()}.former")
+    _take_up_leftovers(folder, own)
+    own_name = f".{folder.name}.{_HOST}.{os.getpid()}"
+    partial = folder.with_name(f"{own_name}.partial")
+    former = folder.with_name(f"{own_name}.former")
     try:
         partial.mkdir()
         for name, data in contents.items():
@@ -42,13 +50,38 @@ def replace_folder(folder: Path, contents: Mapping[str, bytes], *, own: Collecti
         _remove_former(former, folder, own)
 
 
+def _take_up_leftovers(folder: Path, own: Collection[str]) -> None:
+    """Restore or remove what killed processes of this machine have left beside a folder."""
+    names = f"{glob.escape(f'.{folder.name}.{_HOST}.')}[0-9]*"
+    for former in filter(_is_left, folder.parent.glob(f"{names}.former")):
+        if folder.exists():
+            _remove_former(former, folder, own)
+        else:
+            former.rename(folder)
+    for partial in filter(_is_left, folder.parent.glob(f"{names}.partial")):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_left(path: Path) -> bool:
+    """Return whether the process that a temporary name states has ended."""
+    if os.name != "posix":  # os.kill would end it
+        return False
+    try:
+        os.kill(int(path.name.split(".")[-2]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, OverflowError):  # another user's, or not a name of ours
+        return False
+    return False
+
+
 def _remove_former(former: Path, folder: Path, own: Collection[str]) -> None:
     """Remove the former folder; files that are not its own move to the new one."""
     try:
         for path in list(former.iterdir()):
             if path.name in own:
                 path.unlink()
-            else:
+            elif not (folder / path.name).exists():  # else it stays, and rmdir says so
                 path.rename(folder / path.name)
         former.rmdir()
     except OSError as error:

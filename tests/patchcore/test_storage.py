@@ -1,6 +1,8 @@
 """A trained model goes to a folder of plain files and comes back the same, or not at all."""
 
 import json
+import os
+import platform
 import re
 import shutil
 import subprocess
@@ -382,6 +384,26 @@ class TestRefusals:
         assert [target == folder for _, target in moves] == [False, True, True]
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == expected
         assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+    @pytest.mark.parametrize("swapped", [False, True])
+    def test_what_a_killed_process_has_left_is_taken_up(self, fitted, folder, swapped):
+        """It was killed after the former folder was moved away, or before that was removed."""
+        (folder / "notes.txt").write_text("line 3")
+        dead = subprocess.Popen([sys.executable, "-c", ""])
+        dead.wait()
+        host = platform.node()
+        folder.rename(folder.with_name(f".one.{host}.{dead.pid}.former"))
+        (folder.with_name(f".one.{host}.{dead.pid}.partial") / "model").mkdir(parents=True)
+        others = {f".one.{host}.{os.getppid()}.partial", f".one.other.{dead.pid}.partial"}
+        for name in others:
+            folder.with_name(name).mkdir()
+        if swapped:
+            fitted.save(folder.with_name("new"))
+            folder.with_name("new").rename(folder)
+        fitted.save(folder)
+        assert {path.name for path in folder.parent.iterdir()} == {"one", *others}
+        assert (folder / "notes.txt").read_text() == "line 3"
+        PatchCore.load(folder)
 
     def test_no_folder(self, tmp_path):
         self.check(tmp_path / "none", "the folder of a trained model, cannot read .*model.json")
