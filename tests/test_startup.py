@@ -31,8 +31,13 @@ try:
 except SystemExit as ended:
     print(json.dumps([ended.code, [name for name in {HEAVY} if name in sys.modules]]))
 """
-# A shell makes its background jobs, and so the processes of the tests, ignore SIGINT.
-HEED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+# A shell makes its background jobs, and so the processes of the tests, ignore SIGINT; nohup makes
+# them ignore SIGHUP.
+HEED = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+"""
 # Does something when a module is about to be imported, before the program starts.
 AT_IMPORT = """
 import importlib.abc, os, signal, sys
