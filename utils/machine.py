@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Protocol
@@ -58,8 +59,16 @@ def start_record(options: object, device: Device) -> dict[str, object]:
         "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
         "options": asdict(options),
         "device": describe_device(device),
-        "cpu": describe_cpu(),
         "threads": torch.get_num_threads(),
+        **_installation(),
+    }
+
+
+@cache
+def _installation() -> dict[str, object]:
+    """Return the facts for ``run.json`` that do not change while the process runs."""
+    return {
+        "cpu": describe_cpu(),
         "commit": source_commit(),
         "versions": package_versions(),
     }
