@@ -101,9 +101,10 @@ def _stages(outputs: Mapping[str, LayerLayout], size: tuple[int, int]) -> tuple[
             for name, layout in outputs.items()
             if layout.axes != TOKENS and _stride(layout, size) == stride
         ]
-        # Beside the earlier stage: a classifier may have maps of a late stage's stride.
-        beside = [name for name in names if stages and _holder(name) == _holder(stages[0])]
-        if outermost := _outermost(beside or names):
+        # Modules with the parent of the first stage come first: a classifier may have maps with the
+        # stride of a late stage.
+        siblings = [name for name in names if stages and _holder(name) == _holder(stages[0])]
+        if outermost := _outermost(siblings or names):
             stages.append(outermost[-1])
     return tuple(stages)
 

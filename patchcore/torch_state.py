@@ -19,8 +19,8 @@ class _Setting:
     Attributes:
         read: Returns its value.
         write: Sets its value.
-        accepted: For each value that a `_ProcessSetting` can hold, the values that are as good as
-            the first of them, which is written otherwise.
+        accepted: For each value that a `_ProcessSetting` can hold, the equivalent values; any other is
+            replaced by the first.
     """
 
     read: Callable[[], object]
@@ -28,10 +28,10 @@ class _Setting:
     accepted: Mapping[bool, tuple[object, ...]]
 
     def value(self) -> object:
-        """Return its value; None where torch refuses to tell."""
+        """Return its value; None if torch does not let it be read."""
         try:
             return self.read()
-        except RuntimeError:  # the process uses the newer names, which torch does not let one mix
+        except RuntimeError:  # the process uses the newer names, and torch allows only one kind
             return None
 
 
@@ -42,8 +42,8 @@ def _attribute(holder: object, name: str, accepted: Mapping[bool, tuple[object, 
 def _precision_settings() -> tuple[_Setting, ...]:
     """Return what decides whether float32 products are rounded: older names, then newer ones.
 
-    The older ones are set first, as long as torch lets the process read them: what they leave to
-    be set, torch accepts beside them.
+    The older ones are set first, if torch lets the process read them. torch then still accepts
+    the newer ones for what the older ones do not cover.
     """
     backends = torch.backends
     older = (

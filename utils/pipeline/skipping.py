@@ -64,7 +64,7 @@ class Skipping:
 
         Args:
             category: The samples.
-            function: Computes something of them, and raises UnusableFilesError or
+            function: Computes something from the samples, and raises UnusableFilesError or
                 ChangedImagesError for some.
 
         Returns:

@@ -11,7 +11,7 @@ from utils.pipeline.reading import Reading
 from utils.plots.panel_grid import Panel, compose_panels
 
 NUM_SUSPECTS = 5
-# The figure of them, in the folder of the model.
+# The figure of the suspects, in the folder of the model.
 SUSPECTS_FILE = "suspects.png"
 SIDE, NUM_COLUMNS = 340, 5
 
