@@ -19,8 +19,8 @@ class _Setting:
     Attributes:
         read: Returns its value.
         write: Sets its value.
-        accepted: For each value that a `_ProcessSetting` can hold, the equivalent values; any other is
-            replaced by the first.
+        accepted: For each value that a `_ProcessSetting` can hold, the equivalent values; any
+            other is replaced by the first.
     """
 
     read: Callable[[], object]
