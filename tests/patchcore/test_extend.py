@@ -1,5 +1,7 @@
 """A trained model grows by what new images bring, and keeps the rest."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -149,3 +151,7 @@ def test_what_cannot_be_extended():
         make(percentage_coreset=(0.1, 0.2)).fit(TRAIN).extend(NEW)
     with pytest.raises(PatchCoreError, match=r"banks joined to extend, found per_layer"):
         make(banks="per_layer").fit(TRAIN).extend(NEW)
+    model = make().fit(TRAIN)
+    model.trained = replace(model.trained, coreset=replace(model.coreset, coverage=()))
+    with pytest.raises(PatchCoreError, match="model with a covering radius to extend"):
+        model.extend(NEW)

@@ -4,7 +4,10 @@ import pytest
 
 from patchcore import PatchCoreError
 from patchcore.lower_bounds import FLOATS_PER_ROW
+from patchcore.memory_needs import memory_needs
 from patchcore.memory_plan import MemoryPlan, Needs, plan_memory
+from patchcore.training_patches import FitRequest, TrainingPatches
+from tests.patchcore.test_slow_twin import make_model, two_layers
 
 # 100 images of 10 patches of 200 numbers; coresets of 100 patches.
 SMALL = Needs(100, 10, 200, (100,))
@@ -34,6 +37,25 @@ def test_seeds_images_and_crops_count():
     assert needs.while_selecting() == (2 * 1000 * 128 + 2 * 1000) * 4
     assert needs.banks() == 2 * BANK + 100 * 11
     assert needs.one_pass() == EMBEDDINGS + 700 + needs.while_selecting()
+
+
+def test_a_bank_of_each_layer_has_a_part_of_each_embedding():
+    sizes = {"fold_sizes": (30, 30, 20, 20), "patch_bytes": 11, "num_banks": 2}
+    needs = Needs(100, 10, 200, (100, 100), **sizes)
+    rows = 2 * 100 + 2 * 30
+    assert needs.banks() == rows * (100 + FLOATS_PER_ROW) * 4 + 2 * 100 * 11
+
+
+@pytest.mark.parametrize(("banks", "count"), [("joined", 1), ("per_layer", 2)])
+def test_the_needs_of_a_model_count_its_seeds_and_banks(banks, count):
+    model = make_model(two_layers(), 32, banks=banks, embed_dim=160, image_score="max_patch")
+    request = FitRequest((0.1, 0.2), seeds=(0, 1, 2))
+    needs = memory_needs(TrainingPatches.of(model.embedder, model.scorer, 6, 4, request))
+    patches = 6 * needs.patches_per_image
+    assert needs.num_patches == patches
+    assert needs.coreset_sizes == (int(0.2 * patches),) * (3 * count)
+    assert needs.num_banks == count
+    assert needs.image_bytes == 3 * 32 * 32
 
 
 def test_the_first_way_that_fits_is_taken():

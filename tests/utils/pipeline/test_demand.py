@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from datasets.layouts import open_dataset
-from patchcore.memory_plan import GIGABYTE
+from patchcore.memory_needs import memory_needs
+from patchcore.memory_plan import GIGABYTE, plan_memory
+from patchcore.training_patches import TrainingPatches
 from tests.support import SIDE, make_data, quick
 from utils.errors import UsageError
 from utils.options.evaluate import EvaluateOptions
@@ -13,6 +15,7 @@ from utils.options.method import parse_options
 from utils.pipeline import sweep
 from utils.pipeline.cluster import uses_gpu
 from utils.pipeline.demand import GPU_PROCESS_MEMORY, PROCESS_MEMORY, Demand, demands_of
+from utils.pipeline.evaluate_category import fit_request
 from utils.pipeline.models import choose_device, make_models
 from utils.pipeline.nodes import Node
 
@@ -75,6 +78,24 @@ def test_the_budget_is_that_of_the_most_shots(categories, shots, num_images):
     few = [replace(category, train=category.train[:num_images]) for category in categories]
     found, expected = demands(categories, [node()], f"--shots {shots}"), demands(few, [node()])
     assert [demand.budget for demand in found] == [demand.budget for demand in expected]
+
+
+@pytest.mark.parametrize("banks", ["joined", "per_layer"])
+def test_the_coreset_stays_while_that_of_the_context_is_made(categories, banks):
+    flags = f"--context 0.9 --embed_dim 512 --percentage_coreset 0.9 --banks {banks}"
+    options = parse_options(quick(*flags.split()), EvaluateOptions(), command="", description="")
+    (model,) = make_models(options, choose_device("cpu"), categories).values()
+    request = replace(fit_request(model, options, (0,)), normal=True)
+    needed, kept = [], []
+    for part in (model, model.context):
+        count = len(categories[0].train)
+        patches = TrainingPatches.of(part.embedder, part.scorer, count, options.batch_size, request)
+        needed.append(plan_memory(memory_needs(patches), 1000).needed)
+        kept.append(int(0.9 * count * part.embedder.patches_per_image) * part.embedder.embed_dim)
+    expected = max(needed[0], needed[1] + kept[0] * 4 / GIGABYTE)
+    assert expected > needed[0]
+    (one, _) = demands(categories, [node()], flags)
+    assert one.budget == pytest.approx(expected)
 
 
 def test_a_given_budget_is_kept(categories):

@@ -8,7 +8,8 @@ import torch
 
 from patchcore.thresholds import Threshold
 from utils.errors import UsageError
-from utils.pipeline.models import choose_device, describe_threshold
+from utils.options.evaluate import EvaluateOptions
+from utils.pipeline.models import choose_device, describe_threshold, with_layers
 
 
 @pytest.fixture
@@ -81,3 +82,17 @@ def test_a_device_that_is_not_available(monkeypatch, name):
 def test_a_rate_comes_with_what_limits_it(threshold, num_scored, text):
     scores = None if num_scored is None else SimpleNamespace(images=np.arange(num_scored))
     assert describe_threshold(threshold, SimpleNamespace(held_out=scores)) == text
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen", "expected"),
+    [
+        ((), ("ab", "ab"), (("a", "b"),)),
+        ((), ("ab", "bc"), (("a", "b"), ("b", "c"))),
+        ((("c",),), ("c", "c"), (("c",),)),
+    ],
+)
+def test_chosen_layers_are_recorded_once_if_all_networks_have_the_same(given, chosen, expected):
+    networks = (SimpleNamespace(layers=tuple(layers)) for layers in chosen)
+    models = {str(n): SimpleNamespace(backbone=network) for n, network in enumerate(networks)}
+    assert with_layers(EvaluateOptions(layers=given), models).layers == expected
