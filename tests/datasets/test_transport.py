@@ -312,10 +312,11 @@ class TestLies:
         check_refused(server, target, "the connection was cut; the same command starts", short)
 
     def test_more_bytes_than_published(self, server, target):
-        long = answer(200, {}, CONTENT + b"more")
+        long = answer(200, {"ETag": '"1"'}, CONTENT + b"more")
         check_refused(
             server, target, "expected 102400 bytes from .*, found more", long, size=102_400
         )
+        assert not list(target.parent.iterdir())
 
     def test_no_size_at_all(self, server, target):
         message = "expected the size of .* in the server's answer, found none"

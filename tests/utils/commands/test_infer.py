@@ -40,6 +40,7 @@ from tests.utils.report.test_page import data_of
 from utils.locks import lock_folder
 from utils.options.infer import InferOptions
 from utils.pipeline import inference as infer_module
+from utils.plots import draw_localization
 
 DEFECTS = ("hole/000", "hole/001", "stain/000", "stain/001")
 GOOD = ("good/000", "good/001")
@@ -415,6 +416,11 @@ class TestFlags:
         for patch in found["patches"]:
             left, top, right, bottom = (np.array(patch["box"]) + 4) * 64 // 72
             assert mask[top:bottom, left:right].mean() < 128
+        with mock.patch("utils.plots.draw_localization", wraps=draw_localization) as drawn:
+            infer(hole, "--ignore_mask", path, *flags, "--pictures", "all", status=0)
+        hatched = drawn.call_args.kwargs["ignored"]  # the crop of 64 of 72 pixels
+        assert hatched[6:49, 2:54].all()
+        assert not hatched[51:].any()
         infer(hole, "--ignore_mask", tmp_path / "none.png", status=2)
         assert "found none: " in infer.err
         assert "(--ignore_mask)" in infer.err

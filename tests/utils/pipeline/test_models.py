@@ -95,4 +95,7 @@ def test_a_rate_comes_with_what_limits_it(threshold, num_scored, text):
 def test_chosen_layers_are_recorded_once_if_all_networks_have_the_same(given, chosen, expected):
     networks = (SimpleNamespace(layers=tuple(layers)) for layers in chosen)
     models = {str(n): SimpleNamespace(backbone=network) for n, network in enumerate(networks)}
-    assert with_layers(EvaluateOptions(layers=given), models).layers == expected
+    assert (
+        with_layers(EvaluateOptions(backbone=("resnet18", "resnet34"), layers=given), models).layers
+        == expected
+    )
