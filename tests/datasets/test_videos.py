@@ -185,6 +185,23 @@ def test_a_live_matroska_recording_has_no_size(videos, tmp_path):
     assert not is_cut_short(path)
 
 
+def test_an_edit_list_without_a_time_scale_means_nothing(videos, tmp_path):
+    content = bytearray(with_edit(videos["v.mp4", "mp4v"], 0.5))
+    place = content.index(b"mvhd") + 16
+    content[place : place + 4] = bytes(4)
+    path = tmp_path / "v.mp4"
+    path.write_bytes(content)
+    assert not is_trimmed(path)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(0, False), (0xFFFFFFFF, False), (10**9, True)])
+def test_an_avi_recording_that_was_not_closed_has_no_size(videos, tmp_path, size, expected):
+    content = videos["v.avi", "MJPG"]
+    path = tmp_path / "v.avi"
+    path.write_bytes(content[:4] + size.to_bytes(4, "little") + content[8:])
+    assert is_cut_short(path) == expected
+
+
 def test_any_bytes_can_be_checked(videos, tmp_path):
     """What is damaged may state anything."""
     rng = np.random.default_rng(0)
