@@ -227,6 +227,33 @@ def test_a_second_signal_changes_nothing(folder, number, delay):
     assert (process.returncode, process.stderr) == (128 + number, b"")
 
 
+ENDED_LATER = """
+import os, signal, sys, time
+import main
+
+def interrupted(arguments):
+    heeded = []
+    for pause in (0, 0, 0.2):
+        time.sleep(pause)
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            heeded.append(False)
+        except KeyboardInterrupt:
+            heeded.append(True)
+    print(heeded)
+    return 0
+
+main.main, main.ENDING_SECONDS = interrupted, 0.1
+sys.exit(main.run_script([]))
+"""
+
+
+def test_a_signal_ends_a_run_that_takes_too_long_to_end():
+    command = [sys.executable, "-c", HEED + ENDED_LATER]
+    process = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
+    assert process.stdout == "[True, False, True]\n"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is full")
 def test_a_full_standard_output_is_one_line(folder):
     code = "import main, sys; main.main = lambda _: print('lost'); sys.exit(main.run_script([]))"

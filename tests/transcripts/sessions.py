@@ -6,11 +6,12 @@ committing them.
 
 import io
 import logging
+import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
@@ -90,7 +91,7 @@ def own_folder() -> Iterator[list[str]]:
 def published() -> Iterator[list[str]]:
     """Published datasets are listed; one that its publisher alone may give out is refused."""
     yield ["datasets"]
-    yield ["download", "mpdd", "--path_data", "mpdd"]
+    yield ["download", "mpdd", "--to", "mpdd"]
 
 
 SESSIONS = {f.__name__: f for f in (evaluate, skipping, train_and_infer, own_folder, published)}
@@ -99,7 +100,9 @@ SESSIONS = {f.__name__: f for f in (evaluate, skipping, train_and_infer, own_fol
 def transcript(name: str) -> str:
     """Run a session in an empty folder, and return its commands with all that they write."""
     text = io.StringIO()
-    with tempfile.TemporaryDirectory() as folder, chdir(folder), without_plots():
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack, without_plots():
+        stack.callback(os.chdir, Path.cwd())
+        os.chdir(folder)
         for arguments in SESSIONS[name]():
             text.write(f"$ python main.py {' '.join(arguments)}\n")
             with (
