@@ -59,7 +59,7 @@ def main(arguments: list[str], *, epilog: str = "") -> int:
     categories = read_categories(options, skipping)
 
     from utils.pipeline.evaluation import evaluate
-    from utils.pipeline.run import own_rows
+    from utils.pipeline.wanted import own_rows
 
     found = evaluate(options, categories, skipping)
     asked = [*(category.name for category in categories), *skipping.categories]

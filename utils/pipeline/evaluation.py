@@ -33,6 +33,7 @@ from utils.pipeline.crop import report_crop
 from utils.pipeline.drawing import Drawing
 from utils.pipeline.evaluate_one import Evaluated, evaluate_one
 from utils.pipeline.finished import FinishedCategory
+from utils.pipeline.identity import identity_of
 from utils.pipeline.models import (
     choose_device,
     describe_ignored,
@@ -44,10 +45,11 @@ from utils.pipeline.models import (
 from utils.pipeline.pictures import draw_category, draw_curves
 from utils.pipeline.reading import log_notes
 from utils.pipeline.remarks import log_remarks
-from utils.pipeline.run import Run, describe_results, identity_of, maps_name, own_rows
+from utils.pipeline.run import Run
 from utils.pipeline.saving import save_evaluated
 from utils.pipeline.skipping import Skipping
 from utils.pipeline.sweep import Failure, describe_failures, sweep
+from utils.pipeline.wanted import describe_results, maps_name, own_rows
 from utils.result_folder import ResultFolder
 from utils.results import ResultRow, Setting, results_digest, shots_text
 from utils.tables import log_line, main_tables, notes_text, seconds_line, stage_table
@@ -200,11 +202,11 @@ def _missing_tasks(
     """Yield the categories that earlier runs have not finished, with the options to compute."""
     for category in categories:
         found = run.results.get(category.name)
-        missing = run.missing(found)
+        missing = run.wanted.missing(found)
         if not missing:
             log.info("%s: finished by an earlier run", category.name)
             continue
-        if reason := run.missing_output(found):
+        if reason := run.wanted.missing_output(found):
             log.info("%s: finished by an earlier run, computed again: %s", category.name, reason)
         log.info("%s: %s", category.name, category.describe())
         log.debug("%s: to compute: %s", category.name, describe_results(missing))
