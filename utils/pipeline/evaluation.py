@@ -7,23 +7,15 @@ from contextlib import closing
 from dataclasses import replace
 from functools import cache, partial
 
-import numpy as np
-
 from datasets.base import Category, DatasetError
-from datasets.published import differing_counts
-from datasets.shots import shuffled_training
-from patchcore import PatchCore, Prediction
+from patchcore import PatchCore
 from patchcore.engine import Engine
-from patchcore.fit import FitResult
 from patchcore.memory_bank import search_method
-from patchcore.version import RESULTS_VERSION
-from patchcore.weights import RANDOM
-from utils.encoding import write_arrays
 from utils.errors import UsageError, describe_end
 from utils.files import make_writable
 from utils.locks import lock_folder
 from utils.logs import RunLog
-from utils.machine import log_start, start_record
+from utils.machine import log_start
 from utils.options.engine import LOCAL
 from utils.options.evaluate import EvaluateOptions
 from utils.output_names import REPORT_FILE, RESULTS_FILE, TABLES_FILE
@@ -32,11 +24,11 @@ from utils.pipeline.cluster import fit_engine
 from utils.pipeline.crop import report_crop
 from utils.pipeline.drawing import Drawing
 from utils.pipeline.evaluate_one import Evaluated, evaluate_one
+from utils.pipeline.evaluation_record import describe_fits, start_evaluation
 from utils.pipeline.finished import FinishedCategory
 from utils.pipeline.identity import identity_of
 from utils.pipeline.models import (
     choose_device,
-    describe_ignored,
     first_of,
     make_models,
     print_summaries,
@@ -46,12 +38,13 @@ from utils.pipeline.pictures import draw_category, draw_curves
 from utils.pipeline.reading import log_notes
 from utils.pipeline.remarks import log_remarks
 from utils.pipeline.run import Run
+from utils.pipeline.saved_maps import save_maps
 from utils.pipeline.saving import save_evaluated
 from utils.pipeline.skipping import Skipping
 from utils.pipeline.sweep import Failure, describe_failures, sweep
-from utils.pipeline.wanted import describe_results, maps_name, own_rows
+from utils.pipeline.wanted import describe_results, own_rows
 from utils.result_folder import ResultFolder
-from utils.results import ResultRow, Setting, results_digest, shots_text
+from utils.results import ResultRow, Setting, results_digest
 from utils.tables import log_line, main_tables, notes_text, seconds_line, stage_table
 
 log = logging.getLogger(__name__)
@@ -89,7 +82,7 @@ def evaluate(
         run = Run(
             options,
             folder,
-            _start_record(options, models, categories, note, skipping),
+            start_evaluation(options, models, categories, note, skipping),
             [category.name for category in categories],
             list(models),
             identity_of(options, models),
@@ -216,46 +209,6 @@ def _missing_tasks(
         yield category.without(known), _restrict(run.options, missing)
 
 
-def _start_record(
-    options: EvaluateOptions,
-    models: Mapping[str, PatchCore],
-    categories: Sequence[Category],
-    note: str,
-    skipping: Skipping,
-) -> dict[str, object]:
-    notes = [note] if note else []
-    notes += [
-        f"{category.name}: {text}"
-        for category in categories
-        for text in (*category.facts, *category.notes)
-    ]
-    notes += [
-        f"{category.name}: {difference}: the results are not comparable with published ones"
-        for category in categories
-        if (difference := differing_counts(category))
-    ]
-    if RANDOM in options.weights:
-        notes.append(
-            "RANDOM WEIGHTS: the results are meaningless; use this only to test the program."
-        )
-    if ignored := describe_ignored(first_of(models)):
-        notes.append(f"{ignored} nor measured.")
-    return start_record(options, first_of(models).device) | {
-        "results_version": RESULTS_VERSION,
-        "notes": notes,
-        "remarks": {category.name: category.remarks() for category in categories},
-        "weights_digest": {n: m.backbone.weights_digest for n, m in models.items()},
-        "licence": {n: m.backbone.licence for n, m in models.items()},
-        "patches_per_image": {
-            name: model.embedder.patches_per_image for name, model in models.items()
-        },
-        "memory": {},
-        "shots": {},
-        "skipped_images": skipping.images,
-        "skipped_categories": skipping.categories,
-    }
-
-
 def _add_results(
     run: Run, models: Mapping[str, PatchCore], evaluated: Evaluated
 ) -> Sequence[Sequence[CategoryResult]]:
@@ -277,7 +230,7 @@ def _add_results(
             rows=tuple(m.row for group in results for one in group for m in one.measurements),
             # Curves and figures show the ensemble, if there is one.
             measurements=tuple(m for group in results for m in group[-1].measurements),
-            record=_describe_fits(run.options, list(models), category, results)
+            record=describe_fits(run.options, list(models), category, results)
             | {"file_notes": notes, "notes": run.notes_of(category.name)}
             | ({"skipped_images": evaluated.skipped_images} if evaluated.skipped_images else {}),
             skipped=evaluated.skipped,
@@ -295,7 +248,7 @@ def _add_results(
                 log.info(log_line(measurement.row))
             log.debug("%s", seconds_line(measurement.row))
             if options.save_maps:
-                _save_maps(measurement.row, prediction, result, run.folder)
+                save_maps(measurement.row, prediction, result, run.folder)
     if is_brief:
         last = results[-1][-1].measurements[-1].row
         log.info("%s (one of %d rows in %s)", log_line(last), num_rows, RESULTS_FILE)
@@ -326,82 +279,3 @@ def _draw(run: Run, results: Sequence[Sequence[CategoryResult]], drawing: Drawin
     taken = run.thumbnails_of_others(name)
     run.add_figures(name, draw_category(views, drawing, run.folder, run.options, taken))
     run.write_report()
-
-
-def _describe_memory(learned: FitResult) -> str:
-    """Return how the embeddings of a fit were kept, also those of the context's images."""
-    plans = [learned.plan.describe()]
-    if learned.context is not None:
-        plans.append(f"of smaller images: {learned.context.plan.describe()}")
-    return "; ".join(plans)
-
-
-def _describe_fits(
-    options: EvaluateOptions,
-    names: Sequence[str],
-    category: Category,
-    results: Sequence[Sequence[CategoryResult]],
-) -> dict[str, dict[str, object]]:
-    """Describe memory, coresets and, if a few training images were chosen, which ones."""
-    record: dict[str, dict[str, object]] = {
-        "memory": {
-            name if member.shots is None else f"{name}, {shots_text(member.shots)}": (
-                _describe_memory(member.learned)
-            )
-            for group in results
-            for name, member in zip(names, group, strict=False)  # without the ensemble
-        },
-        "coresets": {
-            key: value
-            for group in results
-            for _, member in zip(names, group, strict=False)
-            for key, value in member.coresets.items()
-        },
-    }
-    if options.shots:
-        record["shots"] = {
-            str(seed): [
-                str(category.train[index].path)
-                for index in shuffled_training(category, seed)[: max(options.shots)]
-            ]
-            for seed in dict.fromkeys(options.seed)
-        }
-    return record
-
-
-def _save_maps(
-    row: ResultRow, prediction: Prediction, result: CategoryResult, folder: ResultFolder
-) -> None:
-    """Write the arrays from which the metrics were computed."""
-    samples = result.category.test
-    arrays = {
-        "scores": prediction.score,
-        "labels": np.array([sample.is_defective for sample in samples]),
-        "files": np.array([f"{s.defect_type}/{s.name}{s.path.suffix}" for s in samples]),
-    }
-    arrays |= _saved_pixels(prediction.anomaly_map, result)
-    if result.masks is not None:
-        known = np.array([sample.has_ground_truth for sample in samples])
-        if not known.all():
-            arrays["has_ground_truth"] = known
-    write_arrays(folder, maps_name(row.category, row.model, row.setting, row.k, row.seed), arrays)
-
-
-def _saved_pixels(maps: np.ndarray, result: CategoryResult) -> dict[str, np.ndarray]:
-    """Return maps, masks and ignored pixels: stacks, or an array per image of several sizes."""
-    ignored = None if result.ignored is None else result.ignored.pixels
-    pixels = result.truth.pixels(maps, ignored)
-    named = {"anomaly_maps": pixels.maps}
-    if result.masks is not None:
-        named["masks"] = pixels.masks
-    arrays: dict[str, np.ndarray] = {}
-    if pixels.hidden is ignored:
-        arrays |= {} if ignored is None else {"ignored": ignored}
-    else:
-        named["ignored"] = pixels.hidden
-    for name, values in named.items():
-        if isinstance(values, np.ndarray) or len({value.shape for value in values}) == 1:
-            arrays[name] = np.asarray(values)
-        else:
-            arrays |= {f"{name}_{index:04d}": value for index, value in enumerate(values)}
-    return arrays

@@ -8,9 +8,9 @@ from pathlib import Path
 from patchcore.errors import PatchCoreError
 from patchcore.record import read_record
 from utils.options.evaluate import EvaluateOptions
-from utils.output_names import setting_tag
 from utils.pipeline.ensembles import ENSEMBLE
 from utils.pipeline.finished import FinishedCategory
+from utils.pipeline.saved_maps import maps_name
 from utils.pipeline.trained_models import model_folder
 from utils.results import ResultRow, Setting
 
@@ -168,9 +168,3 @@ def _state(path: Path, flags: str) -> str:
         return f"{flags}, digest {read_record(path)['digest']}" if flags else ""
     except PatchCoreError:  # it is missing or damaged
         return ""
-
-
-def maps_name(category: str, model: str, setting: Setting, k: int, seed: int) -> str:
-    """Return the name of the file with the maps of a category."""
-    tag = setting_tag(setting.percentage, k, setting.shots)
-    return f"maps_{category}_{model.replace(':', '-')}_{tag}_seed{seed}.npz"
