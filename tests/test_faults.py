@@ -35,7 +35,7 @@ from tests.support import (
 )
 from utils.errors import LEFT_OUT
 from utils.pipeline import evaluate_one
-from utils.pipeline import inference as inference_module
+from utils.pipeline import judge as judge_module
 from utils.pipeline import reading as reading_module
 from utils.predictions import PredictionFiles
 from utils.results import read_rows, results_digest
@@ -428,7 +428,7 @@ class TestFullDisk:
                 self._csv.close()
                 self._csv = Path("/dev/full").open("w")  # noqa: SIM115 - closed by the base
 
-        monkeypatch.setattr(inference_module, "PredictionFiles", Full)
+        monkeypatch.setattr(judge_module, "PredictionFiles", Full)
         words = ["--path_trained", trained, "--path_result", tmp_path / "judged"]
         assert call("infer", data / "gadget/test", *words) == main.WRONG_USAGE
         error = last_error(capsys)
@@ -466,13 +466,13 @@ class TestDamagedModel:
 
 class TestInputOfInfer:
     def test_an_image_that_vanishes_meanwhile(self, trained, data, tmp_path, monkeypatch):
-        path, read = data / "gadget/test/good/001.png", inference_module.Inference._read
+        path, read = data / "gadget/test/good/001.png", judge_module.Judge._read
 
         def vanish(inference, item):
             path.unlink(missing_ok=True)
             return read(inference, item)
 
-        monkeypatch.setattr(inference_module.Inference, "_read", vanish)
+        monkeypatch.setattr(judge_module.Judge, "_read", vanish)
         words = ["--path_trained", trained, "--path_result", tmp_path / "judged"]
         assert call("infer", data / "gadget/test", *words, "--num_workers", 0) == main.WRONG_USAGE
         rows = read_table(tmp_path / "judged/predictions.csv")

@@ -40,6 +40,7 @@ from tests.utils.report.test_page import data_of
 from utils.locks import lock_folder
 from utils.options.infer import InferOptions
 from utils.pipeline import inference as infer_module
+from utils.pipeline import judge as judge_module
 from utils.plots import draw_localization
 
 DEFECTS = ("hole/000", "hole/001", "stain/000", "stain/001")
@@ -232,7 +233,7 @@ class TestVerdicts:
             held[0] -= 1
 
         monkeypatch.setattr(infer_module, "find_items", counted)
-        monkeypatch.setattr(infer_module.PredictionFiles, "add", written)
+        monkeypatch.setattr(judge_module.PredictionFiles, "add", written)
         words = ["--path_trained", kept / "trained/widget/squeezenet1_1_p0100_k01"]
         arguments = ["--batch_size", 2, "--num_workers", 1, "--path_result", tmp_path]
         assert call("infer", ROOT / "README.md", *words, *arguments) in (0, 1)
@@ -712,7 +713,7 @@ class TestFaults:
 
     def test_an_interruption_is_no_verdict(self, infer, data, monkeypatch, caplog):
         """The status 0 would mean that every image is normal."""
-        judge, done = infer_module.Inference._judge, []
+        judge, done = judge_module.Judge._judge, []
 
         def interrupted(inference, batch):
             if done:
@@ -720,7 +721,7 @@ class TestFaults:
             done.append(batch)
             return judge(inference, batch)
 
-        monkeypatch.setattr(infer_module.Inference, "_judge", interrupted)
+        monkeypatch.setattr(judge_module.Judge, "_judge", interrupted)
         folder = data / "widget/test/good"
         records = infer(folder, "--batch_size", 1, status=128 + signal.SIGTERM)
         assert [r["verdict"] for r in records] == ["normal"]
@@ -729,7 +730,7 @@ class TestFaults:
         assert record["verdicts"] == {"anomaly": 0, "normal": 1, "error": 0}
 
     def test_an_interrupted_video_gets_no_final_name(self, infer, video, monkeypatch, caplog):
-        draw = infer_module.PredictionPictures.draw
+        draw = judge_module.PredictionPictures.draw
 
         def interrupted(pictures, item, *arguments, **options):
             if item.number > 3:
@@ -737,7 +738,7 @@ class TestFaults:
             return draw(pictures, item, *arguments, **options)
 
         with monkeypatch.context() as patch:
-            patch.setattr(infer_module.PredictionPictures, "draw", interrupted)
+            patch.setattr(judge_module.PredictionPictures, "draw", interrupted)
             infer(video, "--annotate", status=128 + signal.SIGINT)
         assert f"not complete, removed: the annotated copy of {video}" in caplog.text
         assert not any((infer.folder / "annotated").iterdir())

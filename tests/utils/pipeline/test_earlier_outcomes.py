@@ -16,7 +16,7 @@ import main
 from patchcore.embedder import Embedder
 from tests.support import call, evaluate, make_category, truncate, write_image
 from utils.pipeline import earlier_outcomes
-from utils.pipeline import inference as infer_module
+from utils.pipeline import judge as judge_module
 from utils.predictions import EARLIER_FILE, PredictionFiles
 
 FLAGS = ("--pictures", "anomalies", "--layout", "overlay", "--save_masks", "--batch_size", "2")
@@ -103,7 +103,7 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
 
         with monkeypatch.context() as patched:
             patched.setattr(PredictionFiles, "add", killed)
-            patched.setattr(infer_module.Inference, "close", lambda *_, **__: None)
+            patched.setattr(judge_module.Judge, "close", lambda *_, **__: None)
             with pytest.raises(Killed):
                 infer()
     assert infer() == 1
@@ -181,7 +181,7 @@ def test_flags_of_the_machine_and_the_page_do_not_matter(infer, tmp_path, judged
 
 
 def test_names_with_the_same_hash_are_told_apart(infer, tmp_path, judged, monkeypatch):
-    for module in (earlier_outcomes, infer_module):  # all files have the same size and time, too
+    for module in (earlier_outcomes, judge_module):  # all files have the same size and time, too
         monkeypatch.setattr(module, "file_state", lambda path: [0, 0])
     infer()
     before = contents(tmp_path / "result")
