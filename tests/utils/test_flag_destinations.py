@@ -47,10 +47,10 @@ from tests.support import (
 from utils.errors import LEFT_OUT, UsageError
 from utils.options import engine as engine_module
 from utils.options.evaluate import EvaluateOptions
-from utils.pipeline import category_view as view_module
 from utils.pipeline import cluster as cluster_module
 from utils.pipeline import drawing as drawing_module
 from utils.pipeline import evaluate_one, evaluation
+from utils.pipeline import image_figures as figures_module
 from utils.pipeline import models as models_module
 from utils.pipeline.category_result import CategoryResult
 from utils.pipeline.cluster import Cluster
@@ -287,7 +287,7 @@ class TestDestinations:
             ranges.append(score_range)
             return draw_localization(*arguments, score_range=score_range, **options)
 
-        self.patch.setattr(view_module, "draw_localization", spy)
+        self.patch.setattr(figures_module, "draw_localization", spy)
         maps = self.run("--pictures all").prediction.anomaly_map
         assert set(ranges) == {(float(maps.min()), float(maps.max()))}
         ranges.clear()

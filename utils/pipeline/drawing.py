@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 import cv2
 
 from datasets.reading_ahead import map_ahead
-from utils.pipeline.category_view import ImageFigures
+from utils.pipeline.image_figures import ImageFigures
 from utils.progress import show_progress
 from utils.result_folder import ResultFolder
 

@@ -12,8 +12,9 @@ from utils.metrics import Metrics
 from utils.options.evaluate import EvaluateOptions
 from utils.output_names import per_mille, setting_tag
 from utils.pipeline.category_result import Measurement
-from utils.pipeline.category_view import CategoryView, describe_images, make_figures
+from utils.pipeline.category_view import CategoryView
 from utils.pipeline.drawing import Drawing
+from utils.pipeline.image_figures import describe_images, make_figures
 from utils.plots import (
     draw_precision_recall_curves,
     draw_pro_curves,

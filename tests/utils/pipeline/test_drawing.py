@@ -24,9 +24,9 @@ from tests.support import NUM_TEST_PER_TYPE, ROOT, TEST_TYPES, evaluate, make_ca
 from utils.errors import UsageError
 from utils.pipeline import drawing as drawing_module
 from utils.pipeline import explanations
-from utils.pipeline.category_view import ImageFigures
 from utils.pipeline.drawing import Drawing
 from utils.pipeline.explanations import read_training_image
+from utils.pipeline.image_figures import ImageFigures
 from utils.plots.explanation import CROP_SIDE, GAP, IMAGE_SIDE, LINE_WIDTH
 from utils.plots.panel_grid import MARGIN
 from utils.result_folder import ResultFolder

@@ -1,4 +1,4 @@
-"""What a category shows: chosen images, file names, patches, arrays of each image."""
+"""What figures show of a category: file names, patches, arrays of each image."""
 
 import math
 from dataclasses import replace
@@ -12,13 +12,8 @@ from patchcore import Prediction
 from patchcore.ignored import Ignored
 from patchcore.origins import Origins
 from utils.options.evaluate import EvaluateOptions
-from utils.pipeline.category_view import (
-    WORST_LIMIT,
-    CategoryView,
-    choose_images,
-    describe_images,
-    make_figures,
-)
+from utils.pipeline.category_view import CategoryView
+from utils.pipeline.image_figures import describe_images, make_figures
 from utils.report import ReportImage
 from utils.results import ResultRow
 
@@ -30,43 +25,6 @@ def samples(types: list[str]) -> tuple[Sample, ...]:
         Sample(Path(f"data/nut/test/{kind}/{n:03d}.png"), "nut", kind)
         for n, kind in enumerate(types)
     )
-
-
-def choose(which: str, limit: int = 0, scores=(5, 1, 4, 2, 3.5, 6), threshold=3.0) -> list[int]:
-    return choose_images(samples(TYPES), np.array(scores), threshold, which, limit)
-
-
-@pytest.mark.parametrize(
-    ("which", "limit", "expected"),
-    [
-        ("none", 0, []),
-        ("all", 0, [0, 1, 2, 3, 4, 5]),
-        ("defective", 0, [0, 1, 2, 5]),
-        ("all", 3, [0, 3, 5]),  # the first of each type
-        ("all", 4, [0, 1, 3, 5]),
-        ("defective", 3, [0, 1, 5]),
-        ("all", 99, [0, 1, 2, 3, 4, 5]),
-        ("worst", 2, [1, 4]),  # missed by 2, a false alarm by 0.5
-    ],
-)
-def test_images_are_chosen(which, limit, expected):
-    assert choose(which, limit) == expected
-
-
-def test_without_a_threshold_the_worst_good_images_score_highest():
-    chosen = choose_images(samples(["good"] * 3), np.array([1, 3, 2]), math.nan, "worst", 2)
-    assert chosen == [1, 2]
-
-
-def test_the_worst_have_a_limit_of_their_own():
-    many = samples(["good"] * 30)
-    assert len(choose_images(many, np.arange(30.0), 10.0, "worst", 0)) == WORST_LIMIT
-
-
-def test_of_equally_bad_images_the_first_are_shown():
-    many = samples(["good"] * 600)
-    scores = np.tile([1.0, 2.0], 300)
-    assert choose_images(many, scores, 0.5, "worst", 5) == [1, 3, 5, 7, 9]
 
 
 def make_options(**changed) -> EvaluateOptions:
