@@ -26,7 +26,8 @@ from patchcore.prediction import Collector, Prediction
 from patchcore.preprocess import Preprocess
 from patchcore.record import read_record
 from patchcore.scoring import Scorer
-from patchcore.settings import Settings, count_of
+from patchcore.setting_values import count_of
+from patchcore.settings import Settings
 from patchcore.storage import write_folder
 from patchcore.thresholds import BestThresholds, Thresholds, choose_thresholds
 from patchcore.torch_state import torch_defaults

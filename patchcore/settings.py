@@ -6,14 +6,12 @@ This module imports neither torch nor NumPy. The signature of `PatchCore`, the c
 
 import dataclasses
 import inspect
-import math
-import numbers
-import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from patchcore.errors import PatchCoreError, did_you_mean
+from patchcore.errors import PatchCoreError
+from patchcore.setting_values import SHARE, Bounds, as_text, check_choices, convert, setting
 
 EUCLIDEAN, COSINE = "euclidean", "cosine"
 DISTANCES = (EUCLIDEAN, COSINE)
@@ -45,88 +43,10 @@ IMAGE_RATE, PIXEL_RATE = 0.01, 0.001
 STORED_DTYPES = ("float32", "float16")
 EXPORT_FORMATS = ("onnx", "torch")
 
-# A setting's declared type -> the values that are accepted for it.
-_ACCEPTED = {int: numbers.Integral, float: numbers.Real, str: str, bool: bool}
-
 
 def is_own_network(backbone: str) -> bool:
     """Return whether a backbone's name is that of a user's own network, ``module:factory``."""
     return ":" in backbone and not backbone.startswith(TIMM_PREFIX)
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Interval of allowed numbers.
-
-    Attributes:
-        low: Smallest allowed value.
-        high: Largest allowed value; any finite number by default.
-        open_low: Whether ``low`` itself is excluded.
-        example: Example of an allowed value, for the error message.
-    """
-
-    low: float
-    high: float = math.inf
-    open_low: bool = False
-    example: str = ""
-
-    def __contains__(self, value: float) -> bool:
-        above_low = value > self.low if self.open_low else value >= self.low
-        return above_low and value <= self.high and math.isfinite(value)
-
-    def __str__(self) -> str:
-        example = f", for example {self.example}" if self.example else ""
-        if math.isinf(self.high):
-            return f"of at least {self.low}{example}"
-        return f"in {'(' if self.open_low else '['}{self.low}, {self.high}]{example}"
-
-    def check(self, name: str, values: object) -> None:
-        """Check a number or a tuple of numbers.
-
-        Args:
-            name: Name of the setting, for the error message.
-            values: Number, or tuple of at least one number.
-
-        Raises:
-            PatchCoreError: A number is outside the interval.
-        """
-        values = values if isinstance(values, tuple) else (values,)
-        if not values or not all(value in self for value in values):
-            shown = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
-            is_infinite = any(isinstance(value, float) and math.isinf(value) for value in values)
-            finite = "finite " if is_infinite else ""
-            raise PatchCoreError(
-                f"expected {finite}{name} {self}, found {' '.join(shown) or 'none'} ({name})"
-            )
-
-
-SHARE = Bounds(0, 1, open_low=True)
-
-
-def setting(
-    default: object,
-    group: str,
-    text: str,
-    *,
-    metavar: str | None = None,
-    choices: tuple[str, ...] = (),
-    bounds: Bounds | None = None,
-    max_values: int = 0,
-) -> typing.Any:
-    """Declare a setting.
-
-    Args:
-        default: Value that applies if none is given.
-        group: Heading under which ``--help`` lists it.
-        text: Meaning, and reason for the default.
-        metavar: Placeholder for the value in ``--help``.
-        choices: Allowed values, if there is a fixed set.
-        bounds: Allowed numbers.
-        max_values: Largest number of values of a tuple; 0 for any number.
-    """
-    metadata = {"group": group, "text": text, "metavar": metavar, "choices": choices}
-    metadata |= {"bounds": bounds, "max_values": max_values}
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -365,8 +285,8 @@ class Settings:
     def __post_init__(self) -> None:
         kinds = typing.get_type_hints(type(self))
         for entry in dataclasses.fields(self):
-            value = _convert(entry.name, getattr(self, entry.name), kinds[entry.name])
-            _check_choices(entry, value)
+            value = convert(entry.name, getattr(self, entry.name), kinds[entry.name])
+            check_choices(entry, value)
             if entry.metadata["bounds"] is not None and value is not None:
                 entry.metadata["bounds"].check(entry.name, value)
             object.__setattr__(self, entry.name, value)
@@ -376,14 +296,14 @@ class Settings:
         if self.resize == SHORTER_EDGE and len(set(self.size_resize)) > 1:
             raise PatchCoreError(
                 f"expected one number as size_resize with resize {SHORTER_EDGE}, the length of the "
-                f"shorter edge, found {_as_text(self.size_resize)} (size_resize, resize)"
+                f"shorter edge, found {as_text(self.size_resize)} (size_resize, resize)"
             )
         if self.resize == STRETCH and any(
             crop > size for crop, size in zip(self.size_crop, self.size_resize, strict=True)
         ):
             raise PatchCoreError(
                 "expected size_crop at most size_resize, found size_crop "
-                f"{_as_text(self.size_crop)} and size_resize {_as_text(self.size_resize)}, as "
+                f"{as_text(self.size_crop)} and size_resize {as_text(self.size_resize)}, as "
                 "height and width (size_crop, size_resize)"
             )
         self._check_combinations()
@@ -413,7 +333,7 @@ class Settings:
             self._require_default("embed_dim", "neighbourhood", reason)
         scales = tuple(sorted(set(self.scales), reverse=True))
         if scales[0] != 1:
-            raise PatchCoreError(f"expected 1 among the scales, found {_as_text(scales)} (scales)")
+            raise PatchCoreError(f"expected 1 among the scales, found {as_text(scales)} (scales)")
         object.__setattr__(self, "scales", scales)
         if self.context:
             if self.context == 1:
@@ -428,7 +348,7 @@ class Settings:
         if self.tile and not self.overlap < self.tile <= min(self.size_crop):
             raise PatchCoreError(
                 f"expected tile larger than overlap and at most size_crop, found tile {self.tile}, "
-                f"overlap {self.overlap} and size_crop {_as_text(self.size_crop)} (tile, overlap, "
+                f"overlap {self.overlap} and size_crop {as_text(self.size_crop)} (tile, overlap, "
                 "size_crop)"
             )
         if self.banks == PER_LAYER and self.image_score == "reweighted":
@@ -446,8 +366,8 @@ class Settings:
         found = getattr(self, name)
         if found != default:
             raise PatchCoreError(
-                f"expected {name} {_as_text(default)} with {other} {getattr(self, other)}, "
-                f"{reason}, found {_as_text(found)} ({name}, {other})"
+                f"expected {name} {as_text(default)} with {other} {getattr(self, other)}, "
+                f"{reason}, found {as_text(found)} ({name}, {other})"
             )
 
     def as_json(self) -> dict[str, object]:
@@ -491,57 +411,3 @@ class Settings:
             )
             for entry in dataclasses.fields(cls)
         ]
-
-
-def count_of(name: str, value: object) -> int:
-    """Return an argument that counts something.
-
-    Raises:
-        PatchCoreError: it is not a whole number of at least 1. The message ends with its name.
-    """
-    count = _convert_item(name, value, int)
-    Bounds(1).check(name, count)
-    return count
-
-
-def _convert(name: str, value: object, kind: object) -> object:
-    """Return a value in its declared type; a single value or a list becomes a tuple."""
-    is_optional = isinstance(kind, types.UnionType)  # a tuple or None
-    if is_optional:
-        kind = typing.get_args(kind)[0]
-        if value is None:
-            return None
-    if typing.get_origin(kind) is not tuple:
-        return _convert_item(name, value, kind)
-    item, length = typing.get_args(kind)
-    is_single = isinstance(value, str) or not isinstance(value, Iterable)
-    values = tuple(_convert_item(name, v, item) for v in ((value,) if is_single else value))
-    if length is Ellipsis:
-        return None if is_optional and not values else values
-    if len(values) not in (1, 2):
-        raise PatchCoreError(
-            f"expected {name} as one number, or height and width, found {value!r} ({name})"
-        )
-    return values[0], values[-1]
-
-
-def _as_text(value: object) -> str:
-    """Return a setting as a flag takes it."""
-    return (" ".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
-
-
-def _convert_item(name: str, value: object, kind: type) -> object:
-    if isinstance(value, bool) != (kind is bool) or not isinstance(value, _ACCEPTED[kind]):
-        raise PatchCoreError(f"expected {name} of type {kind.__name__}, found {value!r} ({name})")
-    return kind(value)
-
-
-def _check_choices(entry: dataclasses.Field, value: object) -> None:
-    choices = entry.metadata["choices"]
-    values = value if isinstance(value, tuple) else (value,)
-    unknown = [value for value in values if value not in choices]
-    if choices and unknown:
-        raise PatchCoreError(
-            f"expected {entry.name} {', '.join(choices)}, found {' '.join(map(repr, values))} "
-            f"({entry.name}){did_you_mean(str(unknown[0]), choices)}"
-        )

@@ -11,7 +11,10 @@ MAY_IMPORT = {
     "patchcore": set(),
     "datasets": set(),
     "utils": set(),
-    "utils.options": {"utils", "patchcore.settings", "patchcore.protocols", "patchcore.errors"},
+    "utils.options": {
+        *("utils", "patchcore.errors"),
+        *("patchcore.settings", "patchcore.setting_values", "patchcore.protocols"),
+    },
     "utils.pipeline": {"utils", "utils.options", "patchcore", "datasets"},
     "utils.commands": {"utils", "utils.options", "utils.pipeline", "patchcore", "datasets"},
 }

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from patchcore.settings import Bounds
+from patchcore.setting_values import Bounds
 from utils.errors import UsageError
 from utils.machine import usable_cores
 from utils.options.flags import Flags, flag

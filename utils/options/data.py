@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchcore.settings import Bounds
+from patchcore.setting_values import Bounds
 from utils.options.flags import Flags, flag
 
 

@@ -3,7 +3,7 @@
 import importlib.util
 from dataclasses import dataclass
 
-from patchcore.settings import Bounds
+from patchcore.setting_values import Bounds
 from utils.errors import UsageError
 from utils.options.flags import Flags, flag
 

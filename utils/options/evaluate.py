@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchcore.settings import SHARE, Bounds
+from patchcore.setting_values import SHARE, Bounds
 from utils.options.data import DataOptions
 from utils.options.fit import FitOptions
 from utils.options.flags import Flags, flag

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchcore.settings import STORED_DTYPES, TRAIN_QUANTILE, Bounds
+from patchcore.setting_values import Bounds
+from patchcore.settings import STORED_DTYPES, TRAIN_QUANTILE
 from utils.options.backbone import BackboneOptions
 from utils.options.computing import ComputingOptions
 from utils.options.data import DataOptions, ShotOptions

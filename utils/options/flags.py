@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from patchcore.errors import PatchCoreError, did_you_mean
-from patchcore.settings import Bounds
+from patchcore.setting_values import Bounds
 from utils.errors import UsageError
 
 AnyFlags = typing.TypeVar("AnyFlags", bound="Flags")

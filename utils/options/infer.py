@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from patchcore.settings import IMAGE_RATE, PIXEL_RATE, SHARE, Bounds
+from patchcore.setting_values import SHARE, Bounds
+from patchcore.settings import IMAGE_RATE, PIXEL_RATE
 from utils.errors import UsageError, named_flag
 from utils.options.computing import ComputingOptions
 from utils.options.flags import Flags, flag

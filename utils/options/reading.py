@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from patchcore.settings import Bounds
+from patchcore.setting_values import Bounds
 from utils.errors import UsageError
 from utils.options.flags import Flags, flag
 

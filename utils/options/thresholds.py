@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from patchcore.errors import did_you_mean
-from patchcore.settings import F1_MAX, IMAGE_RATE, PIXEL_RATE, SHARE, TRAIN_QUANTILE
+from patchcore.setting_values import SHARE
+from patchcore.settings import F1_MAX, IMAGE_RATE, PIXEL_RATE, TRAIN_QUANTILE
 from utils.errors import UsageError
 from utils.options.flags import Flags, flag, refuse
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from patchcore.settings import SHARE, Bounds
+from patchcore.setting_values import SHARE, Bounds
 from utils.errors import UsageError
 from utils.options.check import CheckOptions
 from utils.options.download import DownloadOptions
