@@ -6,12 +6,11 @@ from dataclasses import replace
 import pytest
 
 from utils.results import ResultRow
+from utils.run_texts import describe_run, log_line
 from utils.table import Table
 from utils.tables import (
     PAPER_FILE,
     all_tables,
-    describe_run,
-    log_line,
     main_tables,
     read_paper,
     readme_tables,

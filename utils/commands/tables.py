@@ -15,7 +15,8 @@ from utils.output_names import RUN_FILE, TABLES_CSV_FILE, TABLES_FILE, TABLES_LA
 from utils.result_folder import ResultFolder
 from utils.results import ResultRow
 from utils.run_record import read_recorded_rows, read_run
-from utils.tables import all_tables, describe_run, readme_tables, records_text, tables_text
+from utils.run_texts import describe_run
+from utils.tables import all_tables, readme_tables, records_text, tables_text
 
 DESCRIPTION = """Rebuild the tables from the results.csv of one or more result folders, to combine
 categories, percentages or seeds of separate runs."""

@@ -45,7 +45,8 @@ from utils.pipeline.sweep import Failure, describe_failures, sweep
 from utils.pipeline.wanted import describe_results, own_rows
 from utils.result_folder import ResultFolder
 from utils.results import ResultRow, Setting, results_digest
-from utils.tables import log_line, main_tables, notes_text, seconds_line, stage_table
+from utils.run_texts import log_line, notes_text, seconds_line
+from utils.tables import main_tables, stage_table
 
 log = logging.getLogger(__name__)
 

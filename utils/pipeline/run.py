@@ -21,7 +21,8 @@ from utils.pipeline.wanted import Wanted
 from utils.report import ReportView, render_page
 from utils.result_folder import ResultFolder
 from utils.results import ResultRow, Setting, numbered
-from utils.tables import describe_run, tables_text
+from utils.run_texts import describe_run
+from utils.tables import tables_text
 
 # Entries of ``run.json`` with a part of each category.
 CATEGORY_RECORDS = ("memory", "coresets", "shots", "file_notes", "skipped_images")

@@ -7,8 +7,9 @@ from utils.metric_columns import DASH, METRICS, UNITS, MetricColumn, Output
 from utils.report.rendering import render
 from utils.report.view import ReportView, as_url
 from utils.results import ResultRow, Setting
+from utils.run_texts import notes_of
 from utils.table import AVERAGE, Table
-from utils.tables import all_tables, mean_of_known, notes_of
+from utils.tables import all_tables, mean_of_known
 
 # Percentages of images, percentages of pixels, counts, times.
 COLUMNS = sorted(
