@@ -20,10 +20,10 @@ JPEG_QUALITY = 82
 
 
 def encode_image(image: np.ndarray, suffix: str = ".png") -> bytes:
-    """Encode an image, (H, W, 3) uint8 RGB, as ``.png`` or ``.jpg``."""
+    """Encode an image, (H, W, 3) uint8 RGB or (H, W) uint8 grey, as ``.png`` or ``.jpg``."""
     flags = PNG_FLAGS if suffix == ".png" else (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)
-    _, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), flags)
-    return data.tobytes()
+    stored = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(suffix, stored, flags)[1].tobytes()
 
 
 def write_image(folder: ResultFolder, name: str, image: np.ndarray) -> Path:

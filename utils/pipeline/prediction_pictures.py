@@ -4,17 +4,16 @@ import io
 import logging
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from datasets.items import Item
-from datasets.videos import video_format
 from patchcore import PatchCore, Prediction, explain
 from patchcore.regions import resize_map_to_image, resize_mask_to_image
 from patchcore.thresholds import Thresholds
 from utils.encoding import encode_image
 from utils.errors import UsageError
 from utils.options.infer import InferOptions
+from utils.pipeline.annotated_video import AnnotatedVideo
 from utils.pipeline.reading import decoding_of_model
 from utils.predictions import file_stem
 from utils.result_folder import ResultFolder
@@ -40,7 +39,7 @@ class PredictionPictures:
         self._options = options
         self._folder = folder
         self._ignored = model.scorer.ignored
-        self._video: _AnnotatedVideo | None = None
+        self._video: AnnotatedVideo | None = None
         self._score_range = self._find_score_range()
 
     def draw(
@@ -77,7 +76,7 @@ class PredictionPictures:
             files["map"] = self._write(f"maps/{stem}.npy", data.getvalue())
         if options.save_masks:
             mask = np.where(self._marked(image, prediction), np.uint8(255), np.uint8(0))
-            files["mask"] = self._write(f"masks/{stem}.png", _encode(mask))
+            files["mask"] = self._write(f"masks/{stem}.png", encode_image(mask))
         is_drawn = options.pictures == "all" or (options.pictures == "anomalies" and is_anomaly)
         if is_drawn:
             figure = (
@@ -85,7 +84,7 @@ class PredictionPictures:
                 if options.layout == "panels"
                 else self._overlay(image, prediction, is_anomaly=is_anomaly)
             )
-            files["picture"] = self._write(f"pictures/{stem}.png", _encode(_to_bgr(figure)))
+            files["picture"] = self._write(f"pictures/{stem}.png", encode_image(figure))
         if options.explain_top:
             files |= self._explain(item, crop, prediction, is_drawn=is_drawn)
         if options.annotate and item.number is not None and item.path is not None:
@@ -190,8 +189,7 @@ class PredictionPictures:
             file_name=str(name.parent),
             threshold=self._thresholds.pixel.value,
         )
-        data = _encode(_to_bgr(figure))
-        file = self._write(f"explanations/{file_stem(item.name)}.png", data)
+        file = self._write(f"explanations/{file_stem(item.name)}.png", encode_image(figure))
         return {"patches": records, "explanation": file}
 
     def _patches(self) -> np.ndarray:
@@ -230,79 +228,8 @@ class PredictionPictures:
         """Add a frame to the annotated copy of its video; return the name of the copy."""
         name = f"annotated/{file_stem(str(source))}.mp4"
         if self._video is None:
-            self._video = _AnnotatedVideo(
+            self._video = AnnotatedVideo(
                 source, self._folder.path / name, self._options.frame_stride
             )
         self._video.add(frame)
         return name
-
-
-class _AnnotatedVideo:
-    """An annotated copy of a video; it gets its final name when it is complete.
-
-    Args:
-        source: The original video.
-        target: The file of the copy.
-        frame_stride: The copy has every n-th frame of the original.
-
-    Raises:
-        UsageError: the original cannot be read, or the copy cannot be written.
-    """
-
-    def __init__(self, source: Path, target: Path, frame_stride: int):
-        self.source = source
-        self._target = target
-        self._partial = target.with_name(f".{target.stem}.partial{target.suffix}")
-        self._num_frames = 0
-        known = video_format(source)
-        if known is None:
-            raise UsageError(f"expected the video {source}, cannot read it again (--annotate)")
-        target.parent.mkdir(exist_ok=True)
-        height, width = known.size
-        self._size = width - width % 2, height - height % 2  # codecs need even sides
-        self._writer = cv2.VideoWriter(
-            str(self._partial),
-            cv2.VideoWriter_fourcc(*"mp4v"),
-            known.frames_per_second / frame_stride,
-            self._size,
-        )
-        if not self._writer.isOpened():
-            raise UsageError(
-                f"cannot write the video {target}: this OpenCV has no encoder for mp4 (--annotate)"
-            )
-
-    def add(self, frame: np.ndarray) -> None:
-        """Add a frame, (H, W, 3) uint8 RGB."""
-        width, height = self._size
-        self._writer.write(_to_bgr(frame[:height, :width]))
-        self._num_frames += 1
-
-    def finish(self) -> None:
-        """Give the complete file its name.
-
-        Raises:
-            UsageError: frames are missing in it: OpenCV reports no error while it writes.
-        """
-        self._writer.release()
-        written = video_format(self._partial)
-        found = 0 if written is None else written.num_frames
-        if found != self._num_frames:
-            raise UsageError(
-                f"expected {self._num_frames} frames in the annotated video {self._target}, found "
-                f"{found}: the disk may be full (--path_result)"
-            )
-        self._partial.replace(self._target)
-
-    def remove(self) -> None:
-        """Remove the incomplete file."""
-        self._writer.release()
-        self._partial.unlink(missing_ok=True)
-
-
-def _to_bgr(image: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-
-
-def _encode(image: np.ndarray) -> bytes:
-    """Encode (H, W) grey or (H, W, 3) BGR uint8 as PNG."""
-    return cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()

@@ -811,14 +811,14 @@ def test_an_undefined_score_does_not_pass_for_normal(infer, data, monkeypatch):
 
 
 def test_a_video_that_vanishes_while_it_is_annotated_is_told(infer, video, monkeypatch):
-    monkeypatch.setattr("utils.pipeline.prediction_pictures.video_format", lambda path: None)
+    monkeypatch.setattr("utils.pipeline.annotated_video.video_format", lambda path: None)
     infer(video, "--annotate", status=2)
     assert f"expected the video {video}, cannot read it again" in infer.err
 
 
 def test_a_video_without_an_encoder_is_told(infer, video, monkeypatch):
     closed = mock.Mock(**{"return_value.isOpened.return_value": False})
-    monkeypatch.setattr("utils.pipeline.prediction_pictures.cv2.VideoWriter", closed)
+    monkeypatch.setattr("utils.pipeline.annotated_video.cv2.VideoWriter", closed)
     infer(video, "--annotate", status=2)
     assert f"cannot write the video {infer.folder}/annotated/" in infer.err
     assert "this OpenCV has no encoder for mp4 (--annotate)" in infer.err
@@ -832,7 +832,7 @@ def test_an_annotated_video_that_the_disk_cannot_hold_is_told(infer, video, monk
         Path(path).write_bytes(content)
         return mock.Mock(**{"isOpened.return_value": True})
 
-    monkeypatch.setattr("utils.pipeline.prediction_pictures.cv2.VideoWriter", full)
+    monkeypatch.setattr("utils.pipeline.annotated_video.cv2.VideoWriter", full)
     records = infer(video, "--annotate", status=2)
     (target,) = {infer.folder / record["annotated"] for record in records}
     assert f"expected {len(records)} frames in the annotated video {target}, found 0" in infer.err
