@@ -20,7 +20,7 @@ from patchcore.backbone import Backbone
 from patchcore.errors import WeightsUnavailableError
 from patchcore.export import export
 from patchcore.network_input import IMAGENET_MEAN, IMAGENET_STD, NetworkInput
-from patchcore.timm_networks import check_order, licence, trained_state
+from patchcore.timm_networks import check_order, licence, network_input, trained_state
 from patchcore.weights import load_backbone
 from tests.patchcore.test_backbone import randomise_batch_norms
 from tests.patchcore.test_feature_axes import Blocks
@@ -360,6 +360,16 @@ def test_timm_is_imported_only_for_its_networks():
         "assert 'timm' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [("bilinear", "bilinear"), ("bicubic", "bicubic"), ("random", "bicubic")],
+)
+def test_the_interpolation_is_the_networks_if_it_is_known(stated, expected):
+    network = nn.Module()
+    network.pretrained_cfg = {"interpolation": stated, "mean": (0.1,) * 3, "std": (0.2,) * 3}
+    assert network_input(network) == NetworkInput((0.1,) * 3, (0.2,) * 3, expected)
 
 
 class TestModel:

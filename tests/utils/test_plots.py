@@ -156,6 +156,8 @@ def test_colour_bar_shows_scale_score_and_threshold():
     marker = (marked[:, bar_x - 10] < 60).all(axis=-1)
     assert marker.nonzero()[0].mean() == pytest.approx(PANEL * 3 / 4, abs=1)
     assert ColourScale(0.6, 2.2).ticks(4) == [(1.0, "1.0"), (1.5, "1.5"), (2.0, "2.0")]
+    assert ColourScale(0, 90_000).ticks(2) == [(0.0, "0"), (50_000.0, "50000")]
+    assert ColourScale(0, 100_000).ticks(2) == [(0.0, "0"), (5e4, "5e+04"), (1e5, "1e+05")]
     assert ColourScale(2.0, 2.0).fraction(np.array([1, 2, 3])).tolist() == [0, 0, 1]
 
 
