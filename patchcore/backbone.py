@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -72,9 +72,9 @@ class Backbone(nn.Module):
             layer.
 
     Raises:
-        PatchCoreError: the network cannot be copied or does not take such images; a layer does
-            not exist, is not reached, or gives neither a map nor tokens; there is no final norm;
-            or the layout does not fit.
+        PatchCoreError: the network is no module, cannot be copied or does not take such images;
+            a layer does not exist, is not reached, or gives neither a map nor tokens; there is no
+            final norm; or the layout does not fit.
     """
 
     @torch_defaults()
@@ -405,6 +405,14 @@ def _in_float32(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _check_names(network: nn.Module, layers: Sequence[str]) -> None:
+    if not isinstance(network, nn.Module) or isinstance(network, torch.jit.ScriptModule):
+        raise PatchCoreError(
+            "expected a network that is a torch.nn.Module, neither scripted nor traced, found "
+            f"{type(network).__name__} (backbone)"
+        )
+    is_several = isinstance(layers, Collection) and not isinstance(layers, str)
+    if not is_several or not all(isinstance(layer, str) for layer in layers):
+        raise PatchCoreError(f"expected layers as a list of names, found {layers!r} (layers)")
     names = [name for name, _ in network.named_modules() if name]
     if not layers or len(set(layers)) != len(layers):
         found = ", ".join(layers) or "none"

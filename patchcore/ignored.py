@@ -36,7 +36,12 @@ class IgnoreMask:
         Raises:
             PatchCoreError: it is no such mask, or ignores nothing or everything in the crop.
         """
-        if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype != bool:
+        if (
+            not isinstance(mask, np.ndarray)
+            or mask.ndim != 2
+            or mask.dtype != bool
+            or not mask.size
+        ):
             found = (
                 f"{mask.dtype} {mask.shape}"
                 if isinstance(mask, np.ndarray)

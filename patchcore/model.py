@@ -18,7 +18,7 @@ from patchcore.errors import PatchCoreError, first_line
 from patchcore.extend import extend
 from patchcore.fit import FitRequest, fit
 from patchcore.ignored import Cropper, IgnoreMask
-from patchcore.images import each_image
+from patchcore.images import AnyImage, as_rgb, each_image
 from patchcore.loading import checked, read_backbone, read_trained
 from patchcore.memory_bank import Coreset
 from patchcore.passes import CroppedImages
@@ -58,7 +58,8 @@ class PatchCore:
             ``module:factory``.
         layers: Names of the layers to read; empty for the backbone's default: layer2 and layer3
             of a ResNet as in the paper, layer1 to layer3 of formulanet, and of other networks those
-            that `patchcore.layer_choice.choose_layers` chooses. A `Backbone` has its own.
+            that `patchcore.layer_choice.choose_layers` chooses. A `Backbone` has its own, and
+            takes no others.
         weights: ``default``, ``random`` or a file. A `Backbone` has its own.
         device: A torch device, for example ``cpu`` or ``cuda``.
         batch_size: Number of images at a time.
@@ -85,8 +86,13 @@ class PatchCore:
         self.settings = Settings(**settings)
         self.batch_size = count_of("batch_size", batch_size)
         device = _available(device)
-        if isinstance(backbone, str):
+        if not isinstance(backbone, Backbone):
             backbone = load_backbone_for(self.settings, backbone, layers, str(weights))
+        elif layers or weights != DEFAULT:
+            raise PatchCoreError(
+                "expected neither layers nor weights with a Backbone, which has its own, found "
+                f"layers={layers!r} and weights={str(weights)!r} (layers, weights)"
+            )
         self.embedder = Embedder(backbone, self.settings, device)
         self.trained: Trained | None = None
         self.context = Context.of(self.backbone, self.settings, self.device)
@@ -160,19 +166,19 @@ class PatchCore:
         """What `crop` needs of this model."""
         return Cropper(self.preprocess, self.mask)
 
-    def crop(self, image: np.ndarray) -> np.ndarray:
+    def crop(self, image: AnyImage) -> np.ndarray:
         """Resize and crop one image.
 
         Args:
-            image: (H, W, 3) uint8 RGB of any size.
+            image: One image of any size, as `patchcore.images.as_rgb` takes it.
 
         Returns:
             (*size_crop, 3) uint8 RGB.
 
         Raises:
-            PatchCoreError: the aspect ratio differs from that of the mask.
+            PatchCoreError: it is no image, or its aspect ratio differs from that of the mask.
         """
-        return self.cropper(image)
+        return self.cropper(as_rgb(image))
 
     def fit(
         self,

@@ -102,6 +102,12 @@ def load_backbone(
         PatchCoreError: a name, a file or its content, or the layout does not fit.
         WeightsUnavailableError: the default weights are not cached and cannot be downloaded.
     """
+    if not isinstance(backbone, str):
+        raise PatchCoreError(
+            "expected a patchcore.backbone.Backbone or the name of a network, found "
+            f"{type(backbone).__name__}: give a network of your own as Backbone(network, layers) "
+            "(backbone)"
+        )
     own_network = is_own_network(backbone)
     record = None if layout is None else Layout.from_record(layout)
     # Without a trial run, nothing reads weights before they are loaded.

@@ -5,6 +5,7 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from patchcore import PatchCore, PatchCoreError
 from patchcore.backbone import Backbone
@@ -224,6 +225,56 @@ def test_refuses_no_images():
 def test_refuses_what_names_no_images(names):
     with pytest.raises(PatchCoreError, match=f"a name of each image, found names={names!r}"):
         make_model().fit(make_images(3), names)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"backbone": None}, "Backbone or the name of a network, found NoneType"),
+        (
+            {"backbone": torch.nn.Conv2d(3, 8, 3)},
+            "found Conv2d: .* as Backbone\\(network, layers\\)",
+        ),
+        ({"backbone": "formulanet", "layers": "layer1"}, "as a list of names, found 'layer1'"),
+        ({"backbone": "formulanet", "layers": [1]}, r"as a list of names, found \[1\]"),
+        (
+            {"backbone": make_backbone(), "layers": ["0"]},
+            r"which has its own, found layers=\['0'\]",
+        ),
+        ({"backbone": make_backbone(), "weights": "a.pth"}, "found .* weights='a.pth'"),
+        ({"ignore_mask": np.zeros((0, 5), bool)}, r"expected a mask .* found bool \(0, 5\)"),
+    ],
+)
+def test_refuses_arguments_of_another_kind(given, message):
+    with pytest.raises(PatchCoreError, match=message):
+        PatchCore(**({"backbone": "formulanet", "size_resize": 32, "size_crop": 32} | given))
+
+
+@pytest.mark.parametrize(
+    ("network", "layers", "message"),
+    [
+        (torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)), None, "as a list of names, found None"),
+        ("resnet18", ["layer1"], "a torch.nn.Module.* found str"),
+        (
+            torch.jit.script(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3))),
+            ["0"],
+            "neither scripted",
+        ),
+    ],
+)
+def test_a_backbone_refuses_arguments_of_another_kind(network, layers, message):
+    with pytest.raises(PatchCoreError, match=message):
+        Backbone(network, layers)
+
+
+def test_crops_what_it_takes_as_an_image():
+    model, (image,) = make_model(), make_images(1)
+    expected = model.crop(image)
+    for same in (Image.fromarray(image), torch.from_numpy(image).permute(2, 0, 1)):
+        np.testing.assert_array_equal(model.crop(same), expected)
+    for other in (image / 255, image[..., :1], "a.png"):
+        with pytest.raises(PatchCoreError, match=r"expected .* uint8 arrays, PIL images"):
+            model.crop(other)
 
 
 def test_a_model_of_one_other_percentage():
