@@ -68,7 +68,8 @@ def au_spro(
     order = np.argsort(-joined, kind="stable")
     is_normal = order < len(normal_scores)
     # Equal scores share one threshold, which is reached at the last one.
-    ends = np.flatnonzero(np.append(np.diff(joined[order]) != 0, True))
+    ordered = joined[order]
+    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
     false = np.append(0.0, np.cumsum(is_normal)[ends]) / len(normal)
     overlap = np.append(0.0, np.cumsum(np.concatenate(gains)[order])[ends])
     return area_up_to(false, overlap, fpr_limit) / fpr_limit

@@ -64,6 +64,13 @@ def test_without_saturation_it_is_aupro(seed, limit):
     assert au_spro(maps, masks, regions, limit) == pytest.approx(aupro(maps, masks, limit))
 
 
+def test_equal_infinite_scores_share_a_threshold():
+    maps, masks, regions = make(0, 3)
+    infinite = np.where(maps == 2, np.inf, np.where(maps == 0, -np.inf, maps))
+    for limit in (0.05, 1.0):
+        assert au_spro(infinite, masks, regions, limit) == au_spro(maps, masks, regions, limit)
+
+
 def test_half_of_a_region_suffices_where_half_is_needed():
     maps = np.zeros((1, 2, 4), np.float32)
     maps[0, 0] = [3, 3, 0, 0]
