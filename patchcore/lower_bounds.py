@@ -11,14 +11,13 @@ of 1024 numbers. The true distances to the rows with the smallest bounds are com
 every row with a bound that is not larger is compared in full; no other row can be nearer.
 """
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
-from patchcore.distances import faiss_nearest, pair_distances, true_distances
+from patchcore.distances import faiss_nearest, near_origin, pair_distances, true_distances
 
 # Coordinates of the head. More make the bounds slower, fewer leave more rows to compare: on
 # embeddings of ResNet50 and WideResNet50 (D = 1024) 48 to 96 take about the same time.
@@ -38,11 +37,6 @@ MAX_GROUP_SHARE = 1 / 64
 SHORTENED_ROWS = 512
 # Rows of the bank from which its principal axes are estimated.
 SAMPLE_ROWS = 2048
-# A bank is far from the origin if its mean has this many times the squared length of the vectors
-# from the mean. A product of nearer vectors finds a row within 5e-6 of the smallest distance.
-FAR = 64
-# Rows of the bank from which both are estimated.
-FAR_ROWS = 128
 
 
 class LowerBounds:
@@ -59,7 +53,6 @@ class LowerBounds:
     def __init__(self, embeddings: torch.Tensor):
         self._embeddings = embeddings
         self._axes: Axes | None = None
-        self._offset: torch.Tensor | None = None
         self._parts: dict[tuple[int, int], BoundedPart] = {}
 
     def shorten(self, queries: torch.Tensor) -> "Short | None":
@@ -93,21 +86,8 @@ class LowerBounds:
         if (start, stop) not in self._parts:
             part = self._embeddings[start:stop]
             short_part = _shorten(part, self._axes)
-            self._parts[start, stop] = BoundedPart(part, short_part, self.near_origin)
+            self._parts[start, stop] = BoundedPart(part, short_part)
         return self._parts[start, stop].nearest(queries, short, k)
-
-    def near_origin(
-        self, queries: torch.Tensor, part: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return queries and rows of the bank, moved to the origin if the bank is far from it.
-
-        A plain search by |x|^2 - 2 x c + |c|^2 would lose the digits of their distances.
-        """
-        if self._offset is None:
-            self._offset = _offset(self._embeddings)
-        if not len(self._offset):
-            return queries, part
-        return queries - self._offset, part - self._offset
 
 
 class Axes(NamedTuple):
@@ -130,12 +110,10 @@ class BoundedPart:
     Args:
         embeddings: The rows.
         short: The same rows, shortened.
-        near_origin: Prepares queries and rows for a plain search.
     """
 
-    def __init__(self, embeddings: torch.Tensor, short: Short, near_origin: Callable):
+    def __init__(self, embeddings: torch.Tensor, short: Short):
         self._embeddings = embeddings
-        self._near_origin = near_origin
         self._largest = float(short.squares.max())
         count, groups = len(embeddings), -(-len(embeddings) // GROUP)
         # |a - b|^2 - |a|^2 = |b|^2 - 2 a b is one product of (a, 1) and (-2 b, |b|^2). The last
@@ -207,17 +185,9 @@ class BoundedPart:
         indices = row[order[places]]
         unproven = (counts < k).nonzero()[:, 0]
         if len(unproven):
-            moved = self._near_origin(queries[unproven], self._embeddings)
+            moved = near_origin(queries[unproven], self._embeddings)
             indices[unproven] = faiss_nearest(*moved, k)
         return indices
-
-
-def _offset(embeddings: torch.Tensor) -> torch.Tensor:
-    """Return the mean (D,) of a bank that is far from the origin; (0,) for another."""
-    sample = embeddings[:: -(-len(embeddings) // FAR_ROWS)]
-    mean = sample.mean(0)
-    spread = (sample - mean).square_().sum(1).mean()
-    return mean if bool(mean.square().sum() > FAR * spread) else mean[:0]
 
 
 def _principal_axes(embeddings: torch.Tensor) -> Axes:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from patchcore.certificate import Coverage
-from patchcore.distances import faiss_nearest, true_distances
+from patchcore.distances import faiss_nearest, near_origin, true_distances
 from patchcore.errors import PatchCoreError
 from patchcore.lower_bounds import LowerBounds
 from patchcore.nearby import LimitedSearch, Places, SearchArea, check_k
@@ -229,11 +229,8 @@ class PrefixSearch:
         queries, part = self._queries, self._embeddings[start:stop]
         indices = self._bounds.nearest(queries, self._short, start, stop, self._k)
         if indices is None:
-            if queries.is_cuda:  # without a copy of the bank in the GPU's memory
-                moved, spare = (queries, part), SPARE
-            else:
-                moved, spare = self._bounds.near_origin(queries, part), 0
-            indices = _search_in_full(*moved, min(self._k + spare, stop - start))
+            spare = SPARE if queries.is_cuda else 0
+            indices = _search_in_full(queries, part, min(self._k + spare, stop - start))
         distances, indices = _in_order(queries, part, indices, self._k)
         return distances, indices + start
 
@@ -276,7 +273,7 @@ class Coreset:
 def _search_in_full(queries: torch.Tensor, part: torch.Tensor, k: int) -> torch.Tensor:
     """Return (Q, k) indices of the nearest rows of ``part``, up to rounding."""
     if not queries.is_cuda:
-        return faiss_nearest(queries, part, k)
+        return faiss_nearest(*near_origin(queries, part), k)
     if not _faiss_has_gpu() or k > FAISS_GPU_MAX_K:
         return torch_nearest(queries, part, k)
     # faiss works on the stream of the current device.
@@ -315,6 +312,7 @@ def _in_order(
 @float32_products()
 def torch_nearest(queries: torch.Tensor, part: torch.Tensor, k: int) -> torch.Tensor:
     """Return (Q, k) indices of the nearest rows of ``part`` (M, D), on any device."""
+    queries, part = near_origin(queries, part)
     norms = part.square().sum(1)
     rows = max(1, BLOCK_FLOATS // len(part))
     found = []

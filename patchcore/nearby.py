@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from patchcore.distances import true_distances
+from patchcore.distances import near_origin, true_distances
 from patchcore.errors import PatchCoreError
 from patchcore.origins import locate
 from patchcore.settings import Settings
@@ -119,6 +119,7 @@ class LimitedSearch:
         self._embeddings = embeddings
         self._area = area
         self._queries = queries.contiguous()
+        self._moved = near_origin(self._queries, embeddings)
         self._where = where
         self._k = k
 
@@ -168,7 +169,9 @@ class LimitedSearch:
         self, asking: torch.Tensor, rows: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (q, k) distances, ascending, and rows of the bank for some queries."""
-        queries, part = self._queries[asking], self._embeddings[rows]
+        queries, part = (
+            moved[chosen] for moved, chosen in zip(self._moved, (asking, rows), strict=True)
+        )
         # Without the query's own square, which is the same for all rows.
         partial = torch.addmm(part.square().sum(1), queries, part.T, alpha=-2)  # (q, n)
         excluded = self._excluded(asking, rows)
@@ -176,7 +179,7 @@ class LimitedSearch:
             partial.masked_fill_(excluded, torch.inf)
         count = min(self._k + SPARE, len(rows))
         found = partial.topk(count, dim=1, largest=False).indices.sort(dim=1).values
-        distances = true_distances(queries, part, found)
+        distances = true_distances(self._queries[asking], self._embeddings, rows[found])
         if excluded is not None:  # there may be fewer than `count` others
             distances.masked_fill_(excluded.gather(1, found), torch.inf)
         distances, order = distances.sort(dim=1, stable=True)  # of equal ones the lowest row first

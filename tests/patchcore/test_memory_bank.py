@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from patchcore import PatchCoreError, lower_bounds, memory_bank
-from patchcore.distances import faiss_nearest, fixed_blocks
+from patchcore.distances import faiss_nearest, fixed_blocks, near_origin
 from patchcore.lower_bounds import LowerBounds
 from patchcore.memory_bank import MemoryBank, search_method, torch_nearest
-from patchcore.nearby import LimitedSearch
+from patchcore.nearby import LimitedSearch, Places, SearchArea
+from patchcore.settings import Settings
 
 
 def nearest_by_loops(queries, embeddings, k):
@@ -55,12 +56,28 @@ def test_finds_the_nearest_far_from_the_origin(offset, k):
         queries.double(), embeddings.double(), compute_mode="donot_use_mm_for_euclid_dist"
     )
     assert torch.equal(found, exact.topk(k, largest=False).indices)
+    assert torch.equal(torch_nearest(queries, embeddings, k), found)
+
+
+@pytest.mark.parametrize("limit", [{"search_radius": 0}, {"retrieve_images": 1}])
+def test_a_limited_search_finds_the_nearest_far_from_the_origin(limit):
+    """In two images of one patch each, a limit leaves all rows, or those of the nearest image."""
+    queries, embeddings = make_points(100, seed=1, offset=3e3), make_points(200, offset=3e3)
+    numbers, images = np.arange(200) % 2, torch.stack([embeddings[0], embeddings[1] + 9])
+    places = Places.of_patches(numbers, (1, 1), embeddings.device, images)
+    area = SearchArea.of(Settings(**limit), places)
+    where = Places.of_patches(np.zeros(100, int), (1, 1), embeddings.device, images)
+    step = 2 if "retrieve_images" in limit else 1
+    found = MemoryBank(embeddings, area).begin(queries, 1, where).extend_to(200)
+    expected = exact_distances(queries, embeddings[::step]).min(dim=1)
+    assert torch.equal(found[1][:, 0], step * expected.indices)
+    torch.testing.assert_close(found[0][:, 0].double(), expected.values, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize(("offset", "moved"), [(0.0, False), (7.5, False), (8.5, True)])
 def test_banks_near_the_origin_are_searched_as_they_are(offset, moved):
     queries, embeddings = make_points(9, dim=500), make_points(90, dim=500, offset=offset)
-    found = LowerBounds(embeddings).near_origin(queries, embeddings)
+    found = near_origin(queries, embeddings)
     assert (found[0] is queries, found[1] is embeddings) == (not moved, not moved)
     assert (found[1].mean() - (0 if moved else offset)).abs() < 0.1
 
