@@ -199,26 +199,6 @@ def tag_regions(masks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return tags, areas
 
 
-def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return the area under the ROC curve of `measure`, in [0, 1]; NaN with one class only."""
-    return measure(scores, labels).auroc
-
-
-def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return the area under the precision-recall step function of `measure`, in [0, 1], or NaN."""
-    return measure(scores, labels).average_precision
-
-
-def f1_max(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return the largest F1 score over all thresholds of `measure`, in [0, 1], or NaN."""
-    return measure(scores, labels).f1_max
-
-
-def aupro(maps: np.ndarray, masks: np.ndarray, fpr_limit: float = FPR_LIMIT) -> float:
-    """Return the normalised area under the per-region overlap of `measure_pixels`, or NaN."""
-    return measure_pixels(maps, masks, fpr_limit).aupro
-
-
 class _SortedScores:
     """Scores in descending order, each with its tag.
 

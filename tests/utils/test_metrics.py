@@ -11,7 +11,7 @@ from scipy import ndimage
 from sklearn import metrics as sklearn_metrics
 
 from utils import metrics
-from utils.metrics import aupro, auroc, average_precision, f1_max, measure, measure_pixels
+from utils.metrics import measure, measure_pixels
 
 
 def make_pixels(seed=0, images=6, size=(40, 50), regions=4, levels=None, dtype=np.float32):
@@ -147,7 +147,7 @@ def test_pixels_equal_scikit_learn(monkeypatch, levels, dtype, block):
 def test_aupro_equals_its_slow_twin(levels, fpr_limit):
     maps, masks = make_pixels(levels=levels)
     expected = aupro_by_loops(maps, masks, fpr_limit)
-    assert aupro(maps, masks, fpr_limit) == pytest.approx(expected, abs=1e-9)
+    assert measure_pixels(maps, masks, fpr_limit).aupro == pytest.approx(expected, abs=1e-9)
 
 
 def test_aupro_equals_its_slow_twin_with_hundreds_of_regions(monkeypatch):
@@ -160,7 +160,9 @@ def test_aupro_equals_its_slow_twin_with_hundreds_of_regions(monkeypatch):
     assert sum(ndimage.label(mask, np.ones((3, 3)))[1] for mask in masks) > 300
     maps = generator.random(masks.shape).astype(np.float32) + 0.5 * masks
     maps = np.round(maps * 50) / 50
-    assert aupro(maps, masks) == pytest.approx(aupro_by_loops(maps, masks, 0.3), abs=1e-9)
+    assert measure_pixels(maps, masks).aupro == pytest.approx(
+        aupro_by_loops(maps, masks, 0.3), abs=1e-9
+    )
 
 
 def test_aupro_worked_out_by_hand():
@@ -169,9 +171,9 @@ def test_aupro_worked_out_by_hand():
     maps = np.array([[[9, 8, 1, 7, 2, 1, 1, 1]]], dtype=np.float32)
     # Found in turn: region 1 (overlap 1/2), a good pixel (rate 1/5), half of region 2 (3/4), the
     # other half (1), the rest. Up to rate 1/5 the curve rises straight from (0, 1/2) to (1/5, 1/2).
-    assert aupro(maps, masks, 0.2) == pytest.approx(0.5)
+    assert measure_pixels(maps, masks, 0.2).aupro == pytest.approx(0.5)
     # Beyond it the overlap is 1: at rate 0.3 the area is 0.1 + 0.1.
-    assert aupro(maps, masks, 0.3) == pytest.approx(0.2 / 0.3)
+    assert measure_pixels(maps, masks, 0.3).aupro == pytest.approx(0.2 / 0.3)
 
 
 def test_diagonal_neighbours_are_one_region():
@@ -187,7 +189,7 @@ def test_a_region_of_one_pixel_weighs_as_much_as_a_large_one():
     masks[0, 15, 15] = True
     maps = np.where(masks, 2.0, 0.0).astype(np.float32)
     maps[0, 15, 15] = -1  # the small one is found last of all
-    assert aupro(maps, masks) == pytest.approx(0.5)
+    assert measure_pixels(maps, masks).aupro == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("where", [np.s_[0, :], np.s_[:, -1], np.s_[-1, -1]])
@@ -195,8 +197,8 @@ def test_regions_that_touch_the_border_count(where):
     masks = np.zeros((1, 12, 12), dtype=bool)
     masks[0][where] = True
     maps = masks.astype(np.float32)
-    assert aupro(maps, masks) == pytest.approx(1.0)
-    assert auroc(maps, masks) == 1.0
+    assert measure_pixels(maps, masks).aupro == pytest.approx(1.0)
+    assert measure(maps, masks).auroc == 1.0
 
 
 def test_a_region_that_covers_its_image_is_measured_against_the_other_images():
@@ -214,9 +216,9 @@ def test_a_region_that_covers_its_image_is_measured_against_the_other_images():
 )
 def test_nothing_is_measured_without_both_classes(scores, labels):
     scores, labels = np.array(scores, dtype=np.float32), np.array(labels, dtype=bool)
-    for metric in (auroc, average_precision, f1_max):
-        assert math.isnan(metric(scores, labels))
-    assert measure(scores, labels).curve is None
+    found = measure(scores, labels)
+    assert np.isnan([found.auroc, found.average_precision, found.f1_max]).all()
+    assert found.curve is None
 
 
 @pytest.mark.parametrize("fill", [False, True])
@@ -224,7 +226,7 @@ def test_no_pixel_is_measured_without_both_classes(fill):
     found = measure_pixels(np.random.rand(2, 3, 4), np.full((2, 3, 4), fill))
     assert math.isnan(found.auroc)
     assert math.isnan(found.aupro)
-    assert math.isnan(aupro(np.zeros((0, 3, 4)), np.zeros((0, 3, 4))))
+    assert math.isnan(measure_pixels(np.zeros((0, 3, 4)), np.zeros((0, 3, 4))).aupro)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -238,11 +240,13 @@ def test_constant_scores_tell_nothing(dtype):
 
 
 def test_infinite_scores_are_the_highest():
-    assert auroc(np.array([np.inf, 1, -np.inf], dtype=np.float32), np.array([1, 0, 0])) == 1.0
+    assert (
+        measure(np.array([np.inf, 1, -np.inf], dtype=np.float32), np.array([1, 0, 0])).auroc == 1.0
+    )
 
 
 def test_zero_and_minus_zero_are_equal():
-    assert auroc(np.array([0.0, -0.0], dtype=np.float32), np.array([True, False])) == 0.5
+    assert measure(np.array([0.0, -0.0], dtype=np.float32), np.array([True, False])).auroc == 0.5
 
 
 @settings(max_examples=50, deadline=None)
@@ -250,9 +254,13 @@ def test_zero_and_minus_zero_are_equal():
 def test_turning_the_scores_around_turns_the_auroc_around(items):
     scores = np.array([score for score, _ in items], dtype=np.float32)
     labels = np.array([label for _, label in items])
-    assert auroc(-scores, labels) == pytest.approx(1 - auroc(scores, labels), abs=1e-12)
-    assert auroc(scores, ~labels) == pytest.approx(1 - auroc(scores, labels), abs=1e-12)
-    assert auroc(scores * 2, labels) == auroc(scores, labels)
+    assert measure(-scores, labels).auroc == pytest.approx(
+        1 - measure(scores, labels).auroc, abs=1e-12
+    )
+    assert measure(scores, ~labels).auroc == pytest.approx(
+        1 - measure(scores, labels).auroc, abs=1e-12
+    )
+    assert measure(scores * 2, labels).auroc == measure(scores, labels).auroc
 
 
 def test_curves_run_from_nothing_to_everything_and_keep_the_areas():
@@ -287,12 +295,15 @@ def test_needs_little_memory_beside_the_maps():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: auroc(np.zeros(3), np.zeros(4)), r"labels of shape \(3,\), found \(4,\)"),
-        (lambda: auroc(np.array([1, np.nan]), np.array([0, 1])), "without NaN"),
-        (lambda: auroc(np.array([1, np.nan], np.float32), np.array([0, 1])), "without NaN"),
-        (lambda: aupro(np.zeros((2, 3)), np.zeros((2, 3))), r"maps and masks \(B, H, W\)"),
-        (lambda: aupro(np.zeros((1, 2, 3)), np.zeros((1, 2, 4))), r"maps and masks"),
-        (lambda: aupro(np.zeros((1, 2, 3)), np.zeros((1, 2, 3)), 0), r"fpr_limit in \(0, 1\]"),
+        (lambda: measure(np.zeros(3), np.zeros(4)), r"labels of shape \(3,\), found \(4,\)"),
+        (lambda: measure(np.array([1, np.nan]), np.array([0, 1])), "without NaN"),
+        (lambda: measure(np.array([1, np.nan], np.float32), np.array([0, 1])), "without NaN"),
+        (lambda: measure_pixels(np.zeros((2, 3)), np.zeros((2, 3))), r"maps and masks \(B, H, W\)"),
+        (lambda: measure_pixels(np.zeros((1, 2, 3)), np.zeros((1, 2, 4))), r"maps and masks"),
+        (
+            lambda: measure_pixels(np.zeros((1, 2, 3)), np.zeros((1, 2, 3)), 0),
+            r"fpr_limit in \(0, 1\]",
+        ),
     ],
 )
 def test_refuses_what_cannot_be_measured(call, message):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.metrics import aupro
+from utils.metrics import measure_pixels
 from utils.saturated_overlap import SaturatedRegion, au_spro
 
 
@@ -61,7 +61,9 @@ def test_without_saturation_it_is_aupro(seed, limit):
     for image, mask in enumerate(masks):
         count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
         regions += [SaturatedRegion(image, labels == number, 1.0) for number in range(1, count)]
-    assert au_spro(maps, masks, regions, limit) == pytest.approx(aupro(maps, masks, limit))
+    assert au_spro(maps, masks, regions, limit) == pytest.approx(
+        measure_pixels(maps, masks, limit).aupro
+    )
 
 
 def test_equal_infinite_scores_share_a_threshold():
