@@ -52,7 +52,7 @@ def normal_scores(
         embeddings: (Q, D) float32, of a sample of the training patches.
         sample: (Q,) int64, the numbers of these training patches.
         coreset: Selected from all training patches.
-        scorer: Scores patches. If the coreset is smaller than its k + 1, fewer patches score each.
+        scorer: Scores patches. Where a coreset is smaller than its k + 1, fewer patches score each.
 
     Raises:
         PatchCoreError: there is only one training patch.
@@ -60,14 +60,15 @@ def normal_scores(
     members = torch.from_numpy(coreset.indices)  # (M,) numbers of training patches
     numbers = torch.from_numpy(sample)[:, None]  # (Q, 1)
     num_banks = scorer.metric.num_banks
-    num_neighbours = min(scorer.k + 1, coreset.sizes[0] // num_banks)
     points, area = scorer.metric.points(embeddings), coreset.bank.area
     where = None
     if area is not None:
         where = Places.of_patches(sample, scorer.grid, points.device, area.places.features)
-    search = coreset.bank.begin(points, num_neighbours, where)
+    search, num_neighbours = None, 0
     results = []
     for size in coreset.sizes:
+        if num_neighbours < (count := min(scorer.k + 1, size // num_banks)):
+            search, num_neighbours = coreset.bank.begin(points, count, where), count
         euclidean, index = search.extend_to(size)
         distance = scorer.metric.distances(euclidean)
         is_itself = members[index.cpu()] == numbers  # (Q, L * (k + 1))

@@ -46,6 +46,15 @@ def test_normal_scores_are_those_of_training_patches_without_themselves(k):
         assert result.std == pytest.approx(np.std(scores), rel=1e-5)
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_coreset_of_k_patches_changes_nothing_for_larger_ones(k):
+    embeddings = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    numbers, scorer = np.arange(200), make_scorer(k)
+    several = normal_scores(embeddings, numbers, make_coreset(embeddings, [k, 50, 100]), scorer)
+    alone = normal_scores(embeddings, numbers, make_coreset(embeddings, [50, 100]), scorer)
+    assert several[1:] == alone
+
+
 def test_a_sample_is_of_all_patches_without_repetition_and_seeded():
     assert sorted(draw_sample(7, seed=1)) == list(range(7))
     first, again, other = (draw_sample(3 * NUM_SAMPLES, seed) for seed in (0, 0, 1))
