@@ -423,6 +423,6 @@ def _axis(length_in: int, length_out: int, sigma: float) -> torch.Tensor:
     """Return (length_out, length_in): the weight of each patch at each position of the map."""
     identity = torch.eye(length_in, dtype=torch.float64)[None]  # one channel for each patch
     resized = F.interpolate(identity, length_out, mode="linear", align_corners=False)[0].T.numpy()
-    if sigma > 0:
+    if sigma >= 0.125:  # a narrower Gaussian is cut off beside its centre: no smoothing
         resized = gaussian_filter1d(resized, sigma, axis=0, mode="reflect", truncate=4.0)
     return torch.from_numpy(np.ascontiguousarray(resized, dtype=np.float32))

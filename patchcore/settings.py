@@ -190,7 +190,7 @@ class Settings:
         "standard deviation of the Gaussian smoothing of anomaly maps, in pixels; 4 as in the "
         "paper, 0 for no smoothing",
         metavar="S",
-        bounds=Bounds(0),
+        bounds=Bounds(0, 10_000),
     )
     resize: str = setting(
         STRETCH,

@@ -33,6 +33,14 @@ def test_anomaly_map_equals_resizing_and_filtering(grid, size, sigma):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("sigma", [1e-310, 1e-160, 0.124])
+def test_a_gaussian_narrower_than_a_pixel_smooths_nothing(sigma):
+    scores = torch.rand(1, 5, 4)
+    assert torch.equal(
+        AnomalyMap((5, 4), (50, 40), sigma)(scores), AnomalyMap((5, 4), (50, 40), 0)(scores)
+    )
+
+
 def test_anomaly_map_keeps_a_constant_and_never_leaves_the_scores_range():
     constant = AnomalyMap((5, 4), (50, 40))(torch.full((1, 5, 4), 3.0))
     torch.testing.assert_close(constant, torch.full((1, 50, 40), 3.0))

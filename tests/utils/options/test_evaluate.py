@@ -295,7 +295,6 @@ class TestMistakes:
             ("num_reweight", 2),
             ("patch_size", 1),
             ("embed_dim", 1),
-            ("sigma", 0),
             ("batch_size", 1),
             ("num_workers", -1),
             ("memory_budget", 0),
