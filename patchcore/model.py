@@ -88,10 +88,10 @@ class PatchCore:
         device = _available(device)
         if not isinstance(backbone, Backbone):
             backbone = load_backbone_for(self.settings, backbone, layers, str(weights))
-        elif layers or weights != DEFAULT:
+        elif not set(layers) <= set(backbone.layers) or weights != DEFAULT:
             raise PatchCoreError(
-                "expected neither layers nor weights with a Backbone, which has its own, found "
-                f"layers={layers!r} and weights={str(weights)!r} (layers, weights)"
+                "expected neither other layers nor weights with a Backbone, which has its own, "
+                f"found layers={layers!r} and weights={str(weights)!r} (layers, weights)"
             )
         self.embedder = Embedder(backbone, self.settings, device)
         self.trained: Trained | None = None

@@ -238,8 +238,8 @@ def test_refuses_what_names_no_images(names):
         ({"backbone": "formulanet", "layers": "layer1"}, "as a list of names, found 'layer1'"),
         ({"backbone": "formulanet", "layers": [1]}, r"as a list of names, found \[1\]"),
         (
-            {"backbone": make_backbone(), "layers": ["0"]},
-            r"which has its own, found layers=\['0'\]",
+            {"backbone": make_backbone(), "layers": ["other"]},
+            r"which has its own, found layers=\['other'\]",
         ),
         ({"backbone": make_backbone(), "weights": "a.pth"}, "found .* weights='a.pth'"),
         ({"ignore_mask": np.zeros((0, 5), bool)}, r"expected a mask .* found bool \(0, 5\)"),
