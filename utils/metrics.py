@@ -5,7 +5,7 @@ addition to their sorted keys. A metric is NaN if it is not defined (one class, 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -13,11 +13,9 @@ import numpy as np
 import torch
 
 from utils.metric_columns import IMAGE, METRICS, PIXEL, Output
+from utils.sorted_scores import CPU, SortedScores
 
 FPR_LIMIT = 0.3
-CPU = torch.device("cpu")
-# Items per block, so that a block and its temporary arrays stay in the processor's cache.
-BLOCK = 1 << 17
 # A curve keeps about one point for each of these steps of a rate, finer than a figure's pixels.
 CURVE_STEPS = 1000
 # Tags that are sorted with the scores. Tags from REGION on are defective: REGION plus the number of
@@ -107,7 +105,7 @@ def measure(scores: np.ndarray, labels: np.ndarray) -> Metrics:
     if scores.shape != labels.shape:
         raise ValueError(f"expected labels of shape {scores.shape}, found {labels.shape}")
     tags = np.where(labels.reshape(-1), np.uint32(REGION), np.uint32(NORMAL))
-    return _sweep(_SortedScores(scores.reshape(-1), tags), None, FPR_LIMIT)
+    return _sweep(SortedScores(scores.reshape(-1), tags), None, FPR_LIMIT)
 
 
 def measure_pixels(
@@ -151,7 +149,7 @@ def measure_pixels(
         seen = ~_flat(hidden)
         scores, tags = scores[seen], tags[seen]
         areas = np.bincount(tags, minlength=len(areas))
-    ordered = _SortedScores(scores, tags, device)
+    ordered = SortedScores(scores, tags, device)
     del tags
     return _sweep(ordered, areas, fpr_limit)
 
@@ -199,98 +197,7 @@ def tag_regions(masks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return tags, areas
 
 
-class _SortedScores:
-    """Scores in descending order, each with its tag.
-
-    A float32 score and its tag are packed into one integer: sorting integers is many times faster
-    than sorting indices.
-
-    Args:
-        scores: (n,) float.
-        tags: (n,) uint32.
-        device: Device that sorts float32 scores.
-
-    Raises:
-        ValueError: a score is NaN.
-    """
-
-    def __init__(self, scores: np.ndarray, tags: np.ndarray, device: torch.device = CPU):
-        if any(np.isnan(scores[start : start + BLOCK]).any() for start in _starts(len(scores))):
-            raise ValueError("expected scores without NaN")
-        self._keys = self._scores = self._tags = None
-        if scores.dtype == np.float32:
-            self._keys = np.empty(len(scores), dtype=np.uint64)
-            for start in _starts(len(scores)):
-                block = slice(start, start + BLOCK)
-                self._keys[block] = _pack(scores[block], tags[block])
-            self._keys = _sorted(self._keys, device)
-        else:
-            order = np.argsort(-scores.astype(np.float64), kind="stable")
-            self._scores, self._tags = scores[order], tags[order]
-
-    def __len__(self) -> int:
-        return len(self._scores if self._keys is None else self._keys)
-
-    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield for each block scores (m,), tags (m,), and (m,) bool, the last of equal scores.
-
-        Items with equal scores share one threshold, which is reached at the last one.
-        """
-        for start in _starts(len(self)):
-            stop = min(start + BLOCK, len(self))
-            scores, tags = self._read(start, min(stop + 1, len(self)))
-            ends = np.ones(stop - start, dtype=bool)
-            ends[: len(scores) - 1] = scores[1:] != scores[:-1]
-            yield scores[: stop - start], tags[: stop - start], ends
-
-    def _read(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._keys is None:
-            return self._scores[start:stop], self._tags[start:stop]
-        return _unpack(self._keys[start:stop])
-
-
-def _sorted(keys: np.ndarray, device: torch.device) -> np.ndarray:
-    """Return (n,) uint64 in ascending order; may sort in place."""
-    if device.type != "cpu":
-        return _sorted_by_torch(keys, device)
-    keys.sort()
-    return keys
-
-
-def _sorted_by_torch(keys: np.ndarray, device: torch.device) -> np.ndarray:
-    # torch cannot sort uint64. With the highest bit flipped, int64 has the same order.
-    flip = np.uint64(1 << 63)
-    keys ^= flip
-    try:
-        ordered = torch.from_numpy(keys.view(np.int64)).to(device).sort().values.cpu().numpy()
-    except torch.OutOfMemoryError:  # the CPU needs a second longer
-        keys.view(np.int64).sort()
-        ordered = keys
-    ordered = ordered.view(np.uint64)
-    ordered ^= flip
-    return ordered
-
-
-def _starts(count: int) -> range:
-    return range(0, count, BLOCK)
-
-
-def _pack(scores: np.ndarray, tags: np.ndarray) -> np.ndarray:
-    """Return (n,) uint64 keys in ascending order of descending scores; the low 32 bits are tags."""
-    # The bits of float32 numbers are ordered like integers once those of negative numbers are
-    # inverted and the sign bit of the others is set. All are inverted once more, to descend.
-    bits = scores.view(np.uint32)  # -0.0 sorts right after 0.0: equal scores, one threshold
-    descending = np.where(bits >> 31, bits, ~(bits | np.uint32(1 << 31)))
-    return (descending.astype(np.uint64) << np.uint64(32)) | tags
-
-
-def _unpack(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    descending = (keys >> np.uint64(32)).astype(np.uint32)
-    bits = np.where(descending >> 31, descending, ~(descending | np.uint32(1 << 31)))
-    return bits.view(np.float32), keys.astype(np.uint32)
-
-
-def _sweep(ordered: _SortedScores, areas: np.ndarray | None, fpr_limit: float) -> Metrics:
+def _sweep(ordered: SortedScores, areas: np.ndarray | None, fpr_limit: float) -> Metrics:
     """Lower the threshold from above all scores to below all, and accumulate all metrics.
 
     Args:
@@ -373,7 +280,7 @@ def _decisive_thresholds(ends: np.ndarray, found: np.ndarray, found_before: floa
     return at[kept]
 
 
-def _count_classes(ordered: _SortedScores, areas: np.ndarray | None) -> tuple[int, int]:
+def _count_classes(ordered: SortedScores, areas: np.ndarray | None) -> tuple[int, int]:
     """Return the numbers of defective items and of normal items in defective images."""
     if areas is not None:
         return int(areas[REGION:].sum()), int(areas[NORMAL_IN_DEFECTIVE_IMAGE])

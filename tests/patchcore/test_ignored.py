@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from scipy.ndimage import rotate
 
 from patchcore import PatchCore, PatchCoreError
+from patchcore.anomaly_map import AnomalyMap
 from patchcore.coreset import greedy_coreset
 from patchcore.ensemble import draw_sample, normal_scores
 from patchcore.explain import find_most_anomalous
@@ -20,7 +21,6 @@ from patchcore.greedy import centre
 from patchcore.ignored import IgnoreMask
 from patchcore.judged_patches import judged_versions
 from patchcore.preprocess import Preprocess
-from patchcore.scoring import AnomalyMap
 from patchcore.settings import IMAGE_SCORES
 from patchcore.shards import LocalShards
 from tests.patchcore.test_fit import (

@@ -4,12 +4,12 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
-from patchcore import PatchCoreError, scoring, settings
+from patchcore import PatchCoreError, anomaly_map, settings
+from patchcore.anomaly_map import AnomalyMap
 from patchcore.ignored import IgnoreMask
 from patchcore.metric import Metric
 from patchcore.scoring import (
     IMAGE_SCORES,
-    AnomalyMap,
     ScoredPatches,
     Scorer,
     max_map,
@@ -90,7 +90,7 @@ def test_every_choice_of_the_setting_has_its_score():
 
 def test_a_mask_that_leaves_no_pixel_is_refused(monkeypatch):
     """One patch of 12 is judged; in a grid of a million, no pixel depends on it enough."""
-    monkeypatch.setattr(scoring, "MIN_WEIGHT", 0.5)
+    monkeypatch.setattr(anomaly_map, "MIN_WEIGHT", 0.5)
     mask = np.ones((40, 30), bool)
     mask[:10, :10] = False
     with pytest.raises(PatchCoreError, match=r"a pixel to judge, found none .*\(ignore_mask\)"):

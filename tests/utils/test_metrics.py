@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn import metrics as sklearn_metrics
 
-from utils import metrics
+from utils import metrics, sorted_scores
 from utils.metrics import measure, measure_pixels
 
 
@@ -87,7 +87,7 @@ def test_blocks_do_not_change_the_result(items, block):
     labels = np.array([label for _, label in items])
     whole = measure(scores, labels)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "BLOCK", block)
+        patch.setattr(sorted_scores, "BLOCK", block)
         parts = measure(scores, labels)
     for name in ("auroc", "average_precision", "f1_max", "threshold"):
         assert getattr(parts, name) == pytest.approx(getattr(whole, name), abs=1e-12)
@@ -98,7 +98,7 @@ def test_blocks_do_not_change_the_result(items, block):
 def test_torch_sorts_as_numpy_does(keys):
     keys = np.array(keys, dtype=np.uint64)
     expected = np.sort(keys)
-    found = metrics._sorted_by_torch(keys, torch.device("cpu"))
+    found = sorted_scores._sorted_by_torch(keys, torch.device("cpu"))
     assert found.dtype == np.uint64
     assert found.tolist() == expected.tolist()
 
@@ -128,7 +128,7 @@ def test_normal_items_between_defective_ones_add_no_threshold():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("block", [997, 1 << 17])
 def test_pixels_equal_scikit_learn(monkeypatch, levels, dtype, block):
-    monkeypatch.setattr(metrics, "BLOCK", block)
+    monkeypatch.setattr(sorted_scores, "BLOCK", block)
     maps, masks = make_pixels(levels=levels, dtype=dtype)
     found = measure_pixels(maps, masks)
     labels, scores = masks.reshape(-1), maps.reshape(-1)
@@ -151,7 +151,7 @@ def test_aupro_equals_its_slow_twin(levels, fpr_limit):
 
 
 def test_aupro_equals_its_slow_twin_with_hundreds_of_regions(monkeypatch):
-    monkeypatch.setattr(metrics, "BLOCK", 1000)
+    monkeypatch.setattr(sorted_scores, "BLOCK", 1000)
     generator = np.random.default_rng(0)
     masks = generator.random((5, 60, 60)) < 0.08
     masks = np.stack(

@@ -8,10 +8,11 @@ import numpy as np
 
 from patchcore.ensemble import combine
 from patchcore.ignored import Ignored
-from utils.metrics import CPU, metrics_record
+from utils.metrics import metrics_record
 from utils.options.evaluate import EvaluateOptions
 from utils.pipeline.category_result import CategoryResult, Measurement
 from utils.pipeline.measuring import measure_prediction
+from utils.sorted_scores import CPU
 
 ENSEMBLE = "ensemble"
 

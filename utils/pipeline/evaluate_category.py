@@ -10,9 +10,7 @@ from patchcore import PatchCore, Prediction
 from patchcore.engine import Engine
 from patchcore.fit import FitRequest, FitResult
 from patchcore.prediction import Collector
-from utils.metrics import (
-    metrics_record,
-)
+from utils.metrics import metrics_record
 from utils.options.evaluate import ORIGINAL, EvaluateOptions
 from utils.pipeline.category_result import CategoryResult, Measurement
 from utils.pipeline.evaluation_images import EvaluationImages
