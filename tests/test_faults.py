@@ -358,6 +358,19 @@ class TestFullMemory:
         for name, array in read_maps(folder, row).items():
             np.testing.assert_array_equal(array, read_maps(small, row)[name])
 
+    def test_a_batch_is_halved_until_it_fits(self, monkeypatch):
+        size = {"size_resize": 64, "size_crop": 64}
+        embedder, sizes = PatchCore("squeezenet1_1", weights="random", **size).embedder, []
+
+        def only_one(batch, size):
+            sizes.append(size)
+            return batch if size == 1 else None
+
+        monkeypatch.setattr(embedder, "_embed_parts", only_one)
+        batch = np.zeros((7, 64, 64, 3), np.uint8)
+        assert embedder.embed(batch) is embedder.embed(batch) is batch
+        assert sizes == [7, 4, 2, 1, 1]
+
     def test_not_even_one_image_fits(self, run, fits, capsys):
         fits(0)
         folder = run(status=main.WRONG_USAGE)

@@ -3,10 +3,13 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from datasets.layouts import open_dataset
+from patchcore.memory_plan import GIGABYTE
 from tests.support import make_data, quick
 from utils.errors import UsageError
 from utils.options.evaluate import EvaluateOptions
@@ -89,6 +92,14 @@ def test_a_node_with_a_gpu_that_torch_does_not_find(expected):
     wanted, node = replace(expected, uses_gpu=True), replace(NODE, gpus=1.0)
     with pytest.raises(UsageError, match="expected torch to find the GPU of node"):
         check_report(node, inspect_node(wanted), wanted)
+
+
+def test_the_name_and_the_memory_of_a_gpu_are_reported(expected, monkeypatch):
+    properties = SimpleNamespace(name="a GPU", total_memory=24 * GIGABYTE)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    reports = [inspect_node(replace(expected, uses_gpu=uses_gpu)) for uses_gpu in (True, False)]
+    assert [(report.gpu, report.gpu_memory) for report in reports] == [("a GPU", 24), ("", 0)]
 
 
 @pytest.mark.parametrize(("uses_gpu", "gpus"), [(True, 0.0), (False, 1.0)])
