@@ -78,6 +78,8 @@ def own_folder() -> Iterator[list[str]]:
     shutil.copytree(source / "test/hole", "data/nuts/hole")
     shutil.copytree(source / "ground_truth/hole", "data/nuts/masks/hole")
     shutil.copy("data/nuts/good/000.png", "data/nuts/good/again.png")
+    shutil.copytree("data/nuts", "split/nuts/train")
+    shutil.copytree("data/nuts", "split/nuts/test", ignore=shutil.ignore_patterns("masks"))
     Path("data/nuts/notes.txt").write_text("bent ones came later")
     Path("data/nuts/hole/notes.txt").write_text("these too")
     Path("data/nuts/masks/hole/007_mask.png").write_bytes(b"")
@@ -85,6 +87,8 @@ def own_folder() -> Iterator[list[str]]:
     yield ["evaluate", *RUN]
     yield ["evaluate", *RUN, "--categories", "nutz"]
     yield ["evaluate", *RUN, "--dataset", "visa"]
+    split = ["--path_data", "split", "--path_result", "of_split", *SMALL]
+    yield ["evaluate", *split, "--pictures", "none"]
     yield ["evaluate", *RUN, "--percentage_coreset", "10", "--sead", "3"]
 
 

@@ -1,8 +1,10 @@
-"""Copies among training images: each different image is learned once."""
+"""Copies of images: each different image is learned once, and none is tested that was learned."""
 
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 from datasets.base import Category, Sample, UnusableFilesError
 from datasets.notes import Notes
 from utils.pipeline.reading import Reading
+from utils.results import numbered
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +67,49 @@ def _digests(samples: Sequence[Sample], reading: Reading) -> list[bytes]:
     decoded = [digest for batch in batches for digest in batch]
     digest_of_file = dict(zip(paths, decoded, strict=True))
     return [digest_of_file[file] for file in files]
+
+
+def describe_leak(category: Category) -> str:
+    """Return a note about test images with the same file as a training image; empty if none has.
+
+    `check` also finds equal pixels in different files, for which it reads all images.
+
+    Args:
+        category: The samples; published datasets are known to have no such images.
+    """
+    if category.benchmark:
+        return ""
+    train, test = (_by_size(samples) for samples in (category.train, category.test))
+    sizes = train.keys() & test.keys()  # only these files are read
+    first = {_file_digest(path): path for size in sizes for path in reversed(train[size])}
+    paths = (path for size in sizes for path in test[size])
+    pairs = [(path, first[found]) for path in paths if (found := _file_digest(path)) in first]
+    if not pairs:
+        return ""
+    copy, original = min(pairs)
+    return (
+        f"{len(pairs)} of {numbered(len(category.test), 'test image')} are copies of training "
+        f"images, for example {copy} of {original}: the results are better than for new images "
+        "(check lists all)"
+    )
+
+
+def _by_size(samples: Sequence[Sample]) -> dict[int, list[Path]]:
+    """Return the files by their number of bytes; missing ones are reported when they are read."""
+    sizes: dict[int, list[Path]] = {}
+    for path in (sample.path for sample in samples):
+        with suppress(OSError):
+            sizes.setdefault(path.stat().st_size, []).append(path)
+    return sizes
+
+
+def _file_digest(path: Path) -> bytes:
+    """Return the digest of a file; if it cannot be read, of its name, which no other file has."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        content = os.fsencode(path)
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from patchcore.weights import RANDOM
 from utils.machine import start_record
 from utils.options.evaluate import EvaluateOptions
 from utils.pipeline.category_result import CategoryResult
+from utils.pipeline.copies import describe_leak
 from utils.pipeline.models import describe_ignored, first_of
 from utils.pipeline.skipping import Skipping
 from utils.results import shots_text
@@ -39,6 +40,8 @@ def start_evaluation(
         for category in categories
         for text in (*category.facts, *category.notes)
     ]
+    leaks = {category.name: describe_leak(category) for category in categories}
+    notes += [f"{name}: {leak}" for name, leak in leaks.items() if leak]
     notes += [
         f"{category.name}: {difference}: the results are not comparable with published ones"
         for category in categories

@@ -3,6 +3,9 @@
 import logging
 import os
 import shutil
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 from datasets.base import GOOD, Category, DatasetError, Sample
 from datasets.depth import Decoding
 from tests.support import write_image
-from utils.pipeline.copies import without_copies
+from utils.pipeline.copies import describe_leak, without_copies
 from utils.pipeline.reading import Reading
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 16, 3), dtype=np.uint8)
@@ -74,3 +77,31 @@ def test_files_that_cannot_be_read_are_named(originals, tmp_path):
     cv2.imencode(".png", IMAGES[0])[1][:60].tofile(tmp_path / "cut.png")
     with pytest.raises(DatasetError, match=r"cut\.png"):
         without_copies(category(*originals, tmp_path / "cut.png"), Reading(Decoding(), 2, 0))
+
+
+class TestLeak:
+    """Test images that the model has learned."""
+
+    def leak(self, train, test, **changed) -> str:
+        tested = tuple(Sample(path, "cap", GOOD) for path in test)
+        return describe_leak(replace(category(*train), test=tested, **changed))
+
+    def test_is_described(self, originals, tmp_path):
+        copy = shutil.copy(originals[1], tmp_path / "copy.png")
+        assert self.leak(originals[:2], [originals[2], copy, originals[0]]) == (
+            f"2 of 3 test images are copies of training images, for example {originals[0]} of "
+            f"{originals[0]}: the results are better than for new images (check lists all)"
+        )
+
+    def test_there_is_none_among_different_files(self, originals, tmp_path):
+        alike = tmp_path / "alike.png"  # of the same size
+        alike.write_bytes(bytes([*originals[0].read_bytes()[:-1], 7]))
+        assert self.leak(originals[:2], [originals[2], alike, tmp_path / "none.png"]) == ""
+
+    def test_files_that_cannot_be_read_are_left_to_the_run(self, originals, tmp_path, monkeypatch):
+        copy = shutil.copy(originals[0], tmp_path / "copy.png")
+        monkeypatch.setattr(Path, "read_bytes", mock.Mock(side_effect=PermissionError))
+        assert self.leak(originals, [copy]) == ""
+
+    def test_published_datasets_are_not_searched(self, originals):
+        assert self.leak(originals, originals, benchmark="MVTec AD") == ""
