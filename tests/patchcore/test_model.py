@@ -255,16 +255,18 @@ def test_refuses_arguments_of_another_kind(given, message):
     [
         (torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)), None, "as a list of names, found None"),
         ("resnet18", ["layer1"], "a torch.nn.Module.* found str"),
-        (
-            torch.jit.script(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3))),
-            ["0"],
-            "neither scripted",
-        ),
     ],
 )
 def test_a_backbone_refuses_arguments_of_another_kind(network, layers, message):
     with pytest.raises(PatchCoreError, match=message):
         Backbone(network, layers)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_a_backbone_refuses_a_scripted_network():
+    scripted = torch.jit.script(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)))
+    with pytest.raises(PatchCoreError, match="neither scripted nor traced"):
+        Backbone(scripted, ["0"])
 
 
 def test_crops_what_it_takes_as_an_image():

@@ -20,7 +20,13 @@ from patchcore.backbone import Backbone
 from patchcore.errors import WeightsUnavailableError
 from patchcore.export import export
 from patchcore.network_input import IMAGENET_MEAN, IMAGENET_STD, NetworkInput
-from patchcore.timm_networks import check_order, licence, network_input, trained_state
+from patchcore.timm_networks import (
+    adapted_state,
+    check_order,
+    licence,
+    network_input,
+    trained_state,
+)
 from patchcore.weights import load_backbone
 from tests.patchcore.test_backbone import randomise_batch_norms
 from tests.patchcore.test_feature_axes import Blocks
@@ -370,6 +376,12 @@ def test_the_interpolation_is_the_networks_if_it_is_known(stated, expected):
     network = nn.Module()
     network.pretrained_cfg = {"interpolation": stated, "mean": (0.1,) * 3, "std": (0.2,) * 3}
     assert network_input(network) == NetworkInput((0.1,) * 3, (0.2,) * 3, expected)
+
+
+def test_weights_that_timm_cannot_convert_are_refused_with_its_reason():
+    state = {"patch_embed.proj.weight": torch.zeros(2)}
+    with pytest.raises(PatchCoreError, match=r"can convert, found others \(shape .* size 2\)"):
+        adapted_state(f"timm:{VIT}", SIZE, state)
 
 
 class TestModel:
