@@ -33,6 +33,9 @@ or the results of rerun differ; 2 on an error; 3 if images or categories were sk
 ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 # While a run ends, further signals are ignored for this long.
 ENDING_SECONDS = 5.0
+# How often a run that a signal should have ended is checked: callbacks of weak references, which
+# imports use, and some extension modules drop the exception, and the run would go on.
+CHECK_SECONDS = 1.0
 
 
 def main(arguments: list[str]) -> int:
@@ -101,7 +104,14 @@ def run_script(arguments: list[str]) -> int:
     def end(number, frame):
         received.append((number, time.monotonic()))
         if len(received) == 1 or received[-1][1] - received[0][1] > ENDING_SECONDS:
+            if hasattr(signal, "setitimer"):  # not on Windows
+                signal.signal(signal.SIGALRM, end_again)
+                signal.setitimer(signal.ITIMER_REAL, CHECK_SECONDS, CHECK_SECONDS)
             raise KeyboardInterrupt(number)
+
+    def end_again(number, frame):
+        if not _is_handled(KeyboardInterrupt):
+            raise KeyboardInterrupt(received[0][0])
 
     try:
         _open_standard_streams()
@@ -121,9 +131,19 @@ def run_script(arguments: list[str]) -> int:
             return WRONG_USAGE
         return _report_crash()
     finally:
+        if received and hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
         # The interpreter resets other handlers while it shuts down, and one more signal kills it.
         for number in numbers:
             signal.signal(number, signal.SIG_IGN)
+
+
+def _is_handled(kind: type[BaseException]) -> bool:
+    """Return whether an exception of a kind, or one that it led to, is being handled."""
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, kind):
+        error = error.__context__
+    return error is not None
 
 
 def _open_standard_streams() -> None:

@@ -254,6 +254,40 @@ def test_a_signal_ends_a_run_that_takes_too_long_to_end():
     assert process.stdout == "[True, False, True]\n"
 
 
+DROPPED = """
+import os, signal, sys, time, weakref
+import main
+
+main.CHECK_SECONDS = 0.1
+
+class Object:
+    pass
+
+def interrupted(arguments):
+    kept = Object()
+    watched = weakref.ref(kept, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    del kept  # Python drops the exception of this callback
+    try:
+        time.sleep(10)
+        print("went on")
+    except KeyboardInterrupt as error:
+        try:
+            time.sleep(0.3)  # what a run does at its end is not interrupted
+        finally:
+            time.sleep(0.3)
+        return 128 + error.args[0]
+
+main.main = interrupted
+sys.exit(main.run_script([]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the platform has no timer")
+def test_a_signal_ends_the_run_even_if_a_callback_drops_its_exception(folder):
+    process = run(folder, "", DROPPED)
+    assert (process.returncode, process.stdout) == (128 + signal.SIGTERM, "")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is full")
 def test_a_full_standard_output_is_one_line(folder):
     code = "import main, sys; main.main = lambda _: print('lost'); sys.exit(main.run_script([]))"

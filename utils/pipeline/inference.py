@@ -134,15 +134,8 @@ def _judge_all(
     """Judge all images, and record how that ended."""
     # Only a signal ends a watched folder and a camera.
     is_endless = bool(options.watch) or any(map(is_camera, options.paths))
-    state = "complete"
-    try:
-        for items in _groups(options, judge.notes):
-            judge.run(items)
-    except BaseException as error:
-        if not (isinstance(error, KeyboardInterrupt) and is_endless):
-            state = describe_end(error)
-            raise
-    finally:
+
+    def finish(state: str) -> None:
         judge.close(is_complete=state == "complete" and not options.watch)
         result = {
             "verdicts": judge.counts,
@@ -150,6 +143,17 @@ def _judge_all(
             "file_notes": judge.notes.as_json(),
         }
         folder.write_run(record | {"state": state, "end": now()} | result)
+
+    try:
+        for items in _groups(options, judge.notes):
+            judge.run(items)
+    except BaseException as error:
+        is_end = isinstance(error, KeyboardInterrupt) and is_endless
+        finish("complete" if is_end else describe_end(error))
+        if not is_end:
+            raise
+    else:
+        finish("complete")
 
 
 def set_thresholds(model: PatchCore, options: InferOptions) -> Thresholds:
