@@ -1,6 +1,7 @@
 """File formats of `patchcore.export`: writing a traced program, and running it from its file."""
 
 import importlib.util
+import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -116,8 +117,10 @@ class TorchFormat(FileFormat):
         self, program: ExportedProgram, path: Path, description: Mapping[str, object]
     ) -> None:
         """Write the file."""
-        text = json.dumps(description, indent=2)
-        torch.export.save(program, path, extra_files={"metadata.json": text})
+        text, buffer = json.dumps(description, indent=2), io.BytesIO()
+        # torch's own writer of files aborts the process if the disk is full.
+        torch.export.save(program, buffer, extra_files={"metadata.json": text})
+        path.write_bytes(buffer.getbuffer())
 
     def load(self, path: Path) -> Runner:
         """Read the file with torch."""

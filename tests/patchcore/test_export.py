@@ -249,6 +249,18 @@ def test_a_file_that_cannot_be_read_gets_no_name(monkeypatch, kept, model):
         export(model, kept, "torch")
 
 
+def test_a_full_disk_is_an_error(kept, model):
+    """And not the end of the process, as with torch's own writer of files."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(PatchCoreError, match=f"cannot write {kept}: File too large"):
+            export(model, kept, "torch")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def test_what_an_exporter_cannot_express_is_an_error(monkeypatch, kept, model):
     def write(program, path, description):
         raise RuntimeError("no operator for this\nand a long story")
