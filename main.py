@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 # torch allocates large pages if asked to: every batch needs new tensors of some 100 MB, and a page
 # fault for every 4 KB was a fifth of the time of an embedding.
@@ -67,13 +68,14 @@ def _run(arguments: list[str]) -> int:
         if name not in COMMANDS:
             hint = did_you_mean(name, COMMANDS)
             raise UsageError(f"expected a command ({', '.join(COMMANDS)}), found {name!r}{hint}")
+        _check_current_folder()
         _check_memory_limits()
         command = importlib.import_module(f"utils.commands.{name}")
         return command.main(rest, epilog=_list_commands()) or 0
     except (DatasetError, PatchCoreError, UsageError) as error:
         print(f"error: {printable_lines(str(error))}", file=sys.stderr)
         return WRONG_USAGE
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ImportError) as error:
         if not is_out_of_memory(error):
             raise
         reason = first_line(error)
@@ -160,6 +162,18 @@ def _open_standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
+def _check_current_folder() -> None:
+    """Raise UsageError if the current folder was deleted; libraries of torch end a process then."""
+    from utils.errors import UsageError
+
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise UsageError(
+            f"cannot use the current folder: {error.strerror}; change to another one"
+        ) from error
+
+
 def _check_memory_limits() -> None:
     """Raise MemoryError if libraries cannot even be imported below a limit such as ulimit -v.
 
@@ -215,4 +229,7 @@ def _list_commands() -> str:
 
 
 if __name__ == "__main__":
+    folder = str(Path(__file__).resolve().parent)
+    if folder not in sys.path:  # with -I, -P or PYTHONSAFEPATH
+        sys.path.insert(0, folder)
     sys.exit(run_script(sys.argv[1:]))

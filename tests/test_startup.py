@@ -311,7 +311,38 @@ def test_closed_standard_streams_are_no_fault(folder, stream):
     assert process.returncode == main.WRONG_USAGE
 
 
-@pytest.mark.parametrize("text", ["MemoryError()", "RuntimeError('cannot allocate memory')"])
+@pytest.mark.parametrize("flag", ["-I", "-P"])
+def test_a_search_path_without_the_programs_folder_is_no_fault(folder, flag):
+    if flag == "-P" and sys.version_info < (3, 11):
+        pytest.skip("Python 3.10 has no such flag")
+    arguments = [sys.executable, flag, str(ROOT / "main.py"), "tables", "nowhere"]
+    process = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=folder)
+    assert process.returncode == main.WRONG_USAGE
+    assert process.stderr.startswith("error: expected a result folder with run.json")
+
+
+def test_a_deleted_current_folder_is_one_line(folder):
+    command = f"mkdir gone; cd gone; rmdir ../gone; exec {sys.executable} {ROOT / 'main.py'}"
+    process = subprocess.run(
+        ["sh", "-c", f"{command} --path_data {folder / 'data'}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+    )
+    assert process.returncode == main.WRONG_USAGE
+    expected = "error: cannot use the current folder: No such file or directory; change to another"
+    assert process.stderr == f"{expected} one\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "MemoryError()",
+        "RuntimeError('cannot allocate memory')",
+        "ImportError('libtorch_cpu.so: failed to map segment from shared object')",
+    ],
+)
 def test_an_exhausted_memory_is_one_line(folder, text):
     action = f"raise {text}"
     process = run(folder, DATA, AT_IMPORT.format(name="torch", action=action) + RUN)

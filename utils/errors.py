@@ -31,6 +31,8 @@ def describe_end(error: BaseException) -> str:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether the memory of the host or of a GPU is exhausted."""
+    if isinstance(error, ImportError):  # of a library for which ulimit -v leaves no room
+        return "failed to map segment" in str(error)
     # torch, which is not imported for this, has its own error for a GPU, and none for the host.
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & {"MemoryError", "OutOfMemoryError"}) or "allocate memory" in str(error)
