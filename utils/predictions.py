@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -151,8 +152,11 @@ class PredictionFiles:
             with suppress(OSError):  # `add` has reported what could not be written
                 file.close()
 
-    def _write(self, file: io.TextIOBase, line: str) -> None:
+    def _write(self, file: io.TextIOWrapper, line: str) -> None:
         try:
+            # Otherwise the lines would go to a file that was moved or removed meanwhile.
+            if not os.path.samestat(os.fstat(file.fileno()), Path(file.name).stat()):
+                raise OSError(f"{file.name} was replaced during the run")
             file.write(line)
             file.flush()
         except OSError as error:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,6 +162,22 @@ class TestFiles:
             files.add(FOUND)
         if files:
             files.close()
+
+    @pytest.mark.skipif(os.name == "nt", reason="Windows keeps files that are open")
+    @pytest.mark.parametrize("name", [CSV_FILE, JSON_FILE])
+    @pytest.mark.parametrize("is_replaced", [False, True])
+    def test_lines_for_files_that_are_gone_are_an_error(self, tmp_path, name, is_replaced):
+        files = PredictionFiles(tmp_path)
+        files.add(FOUND)
+        (tmp_path / name).rename(tmp_path / "moved")
+        expected = "No such file or directory"
+        if is_replaced:
+            (tmp_path / name).touch()
+            expected = f"{tmp_path / name} was replaced during the run"
+        message = re.escape(f"cannot write predictions to {tmp_path}: {expected} (--path_result)")
+        with pytest.raises(UsageError, match=message):
+            files.add(FOUND)
+        files.close()
 
 
 class TestLines:
