@@ -433,6 +433,12 @@ class TestFullDisk:
         folder = run(status=main.WRONG_USAGE)
         self.check(folder, capsys, error)
 
+    def test_no_place_for_models(self, run, tmp_path, capsys):
+        (tmp_path / "file").touch()
+        folder = run(f"--path_trained {tmp_path / 'file'}", status=main.WRONG_USAGE)
+        assert "expected a folder to write trained models to" in last_error(capsys)
+        assert not folder.exists()
+
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is full")
     def test_of_the_predictions(self, trained, data, tmp_path, capsys, monkeypatch):
         class Full(PredictionFiles):

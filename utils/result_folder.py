@@ -38,18 +38,18 @@ class ResultFolder:
 
     def __init__(self, path: Path):
         self.path = path
-        self._is_new = not path.exists()
+        self._new = [folder for folder in (path, *path.parents) if not folder.exists()]
         make_writable(path, "results", "--path_result")
 
     @contextmanager
     def removed_on_error(self) -> Iterator[None]:
-        """Remove the folder if an error ends a block before anything is written to a new folder."""
+        """Remove the folders that are new if an error ends a block before they hold anything."""
         try:
             yield
         except BaseException:
-            if self._is_new:
-                with suppress(OSError):  # it is not empty
-                    self.path.rmdir()
+            with suppress(OSError):  # one is not empty
+                for folder in self._new:
+                    folder.rmdir()
             raise
 
     def move_earlier_run(self, more: Sequence[str] = (), *, reason: str = "") -> None:

@@ -14,6 +14,26 @@ from utils.errors import UsageError
 from utils.result_folder import ResultFolder
 
 
+class TestNewFolder:
+    """Of a run that cannot begin."""
+
+    @pytest.mark.parametrize("kept", ["", "a", "a/b"])
+    def test_all_folders_that_are_new_are_removed(self, tmp_path, kept):
+        (tmp_path / kept).mkdir(parents=True, exist_ok=True)
+        folder = ResultFolder(tmp_path / "a/b/c")
+        with pytest.raises(UsageError), folder.removed_on_error():
+            raise UsageError
+        found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+        assert found == {"": set(), "a": {"a"}, "a/b": {"a", "a/b"}}[kept]
+
+    def test_one_that_holds_something_stays(self, tmp_path):
+        folder = ResultFolder(tmp_path / "a/b")
+        folder.write_text("tables.md", "text")
+        with pytest.raises(UsageError), folder.removed_on_error():
+            raise UsageError
+        assert (tmp_path / "a/b/tables.md").is_file()
+
+
 class TestWriting:
     def test_rows_and_their_defect_types_have_a_file_each(self, tmp_path):
         ResultFolder(tmp_path).write_rows([row("bottle", defects={"crack": CRACK}), row("wood")])

@@ -74,11 +74,11 @@ def evaluate(
     folder = ResultFolder(options.path_result)
     with folder.removed_on_error():
         models = make_models(options, device, categories)
+        if options.saves_models:
+            make_writable(options.path_trained, "trained models", "--path_trained")
     options = with_layers(options, models)
     if options.summary:
         print_summaries(models)
-    if options.saves_models:
-        make_writable(options.path_trained, "trained models", "--path_trained")
     with lock_folder(folder.path, "--path_result"), RunLog(folder.path) as run_log:
         run = Run(
             options,
