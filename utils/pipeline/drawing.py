@@ -177,13 +177,13 @@ class Drawing:
             return
         self._others = frozenset(multiprocessing.active_children())
         try:
-            self._pool = pool = ProcessPoolExecutor(
-                self._num_processes,
-                # Spawned: a fork of a process that has threads or uses a GPU may hang.
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_set_up_worker,
-            )
             with _interrupts_blocked():
+                self._pool = pool = ProcessPoolExecutor(
+                    self._num_processes,
+                    # Spawned: a fork of a process that has threads or uses a GPU may hang.
+                    mp_context=multiprocessing.get_context("spawn"),
+                    initializer=_set_up_worker,
+                )
                 started = [pool.submit(os.getpid) for _ in range(self._num_processes)]
             for future in started:
                 future.result()
@@ -217,15 +217,16 @@ class Drawing:
 
 @contextlib.contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Block SIGINT in this thread, and so in the processes that it starts within the block.
+    """Block SIGINT and SIGHUP in this thread, and in the processes that it starts in the block.
 
-    A terminal sends it to all processes. They would print a traceback if they got it during their
-    imports, before `_set_up_worker`. Here it arrives after the block.
+    A terminal sends them to all processes. They would print a traceback if they got SIGINT during
+    their imports, before `_set_up_worker`, and Python's tracker of resources would end with SIGHUP.
+    Here they arrive after the block.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:

@@ -340,7 +340,7 @@ def test_the_error_that_ends_a_run_is_not_replaced(tmp_path):
 
 
 PARENT = """
-import os, signal, sys
+import multiprocessing, os, signal, sys, time
 from pathlib import Path
 import cv2
 from utils.pipeline.drawing import Drawing
@@ -352,6 +352,11 @@ if __name__ == "__main__":
     calls = ((os.getpid,), (os.nice, 0), (cv2.getNumThreads,), (signal.getsignal, signal.SIGINT))
     for function, *arguments in calls:
         print(int(drawing._pool.submit(function, *arguments).result()), flush=True)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.killpg(0, signal.SIGHUP)  # as a terminal that is closed
+    time.sleep(0.2)
+    multiprocessing.Lock()  # warns if the tracker of resources has ended
+    drawing._pool.submit(os.getpid).result()
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -366,6 +371,7 @@ def test_processes_stay_in_the_background_and_end_with_a_killed_parent(tmp_path)
             stdout=file,
             stderr=file,
             check=False,
+            start_new_session=True,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
     assert parent.returncode == -signal.SIGKILL, output.read_text()
