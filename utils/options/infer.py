@@ -1,5 +1,6 @@
 """Flags of ``infer``."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -8,7 +9,7 @@ from patchcore.setting_values import SHARE, Bounds
 from patchcore.settings import IMAGE_RATE, PIXEL_RATE
 from utils.errors import UsageError, named_flag
 from utils.options.computing import ComputingOptions
-from utils.options.flags import Flags, flag
+from utils.options.flags import Flags, flag, refuse
 from utils.options.ignoring import IgnoringOptions
 from utils.options.log import LogOptions
 from utils.options.model_choice import ModelChoice
@@ -169,6 +170,12 @@ class OutputOptions(Flags):
         metavar="S",
         bounds=Bounds(0),
     )
+
+    def check_given(self, given: Collection[str]) -> None:
+        """Check that no form of figures is given if there are none."""
+        super().check_given(given)
+        if self.pictures == "none":
+            refuse({"layout"} & set(given), "without --pictures: it is the form of the figures")
 
 
 @dataclass(frozen=True)

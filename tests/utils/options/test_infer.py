@@ -56,8 +56,10 @@ def test_every_flag_has_an_example():
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_a_flag_sets_its_own_option_and_no_other(name):
     words, value = EXAMPLES[name]
-    options = parse(f"a.png --{name} {words}")
-    assert options == replace(InferOptions(), paths=("a.png",), **{name: value})
+    needed = {"pictures": "all"} if name == "layout" else {}
+    others = " ".join(f"--{flag} {text}" for flag, text in needed.items())
+    options = parse(f"a.png {others} --{name} {words}")
+    assert options == replace(InferOptions(), paths=("a.png",), **needed, **{name: value})
     assert type(getattr(options, name)) is type(value)
 
 
@@ -87,6 +89,8 @@ def test_a_flag_sets_its_own_option_and_no_other(name):
         ("--threshold best", "--threshold trained, train_quantile, f1_max or a number"),
         ("--threshold_pixel nan", "--threshold_pixel trained, train_quantile, f1_max or a number"),
         ("--pictures some", "--pictures: expected none, anomalies, all, found 'some'"),
+        ("--layout overlay", "expected no --layout without --pictures: it is the form"),
+        ("--layout panels --pictures none", "expected no --layout without --pictures"),
         ("--layout grid", "--layout: expected panels, overlay, found 'grid'"),
     ],
 )
