@@ -130,7 +130,8 @@ def replace_section(readme: Path, text: str) -> None:
         section = f"{begin}\n\n{text}\n{end}"
         if "\r\n" in content:  # the file's own line ends
             section = section.replace("\n", "\r\n")
-        replace_file(readme, f"{before}{section}{after}".encode())
+        # A link to a file stays a link.
+        replace_file(readme.resolve(), f"{before}{section}{after}".encode())
     except OSError as error:
         raise UsageError(f"cannot write {readme} (--readme): {error.strerror}") from error
 

@@ -232,6 +232,14 @@ class TestForms:
             assert "former text" not in text
             assert text.count("### Image AUROC (%)") == text.count("### AUPRO (%)") == 1
 
+    def test_a_link_to_a_readme_stays_a_link(self, plain, tmp_path):
+        readme, link = tmp_path / "README.md", tmp_path / "link.md"
+        readme.write_text("<!-- tables:begin -->\n<!-- tables:end -->\n")
+        link.symlink_to(readme.name)
+        assert call("tables", plain, "--path_result", tmp_path, "--readme", link) == 0
+        assert link.is_symlink()
+        assert "### AUPRO (%)" in readme.read_text()
+
     def test_a_readme_keeps_its_line_ends(self, plain, tmp_path):
         readme = tmp_path / "README.md"
         readme.write_bytes(b"before\r\n<!-- tables:begin -->\r\n<!-- tables:end -->\r\nafter\r\n")
