@@ -1,19 +1,19 @@
 """A network cut after its last needed layer -> {layer: (B, C, h, w)}."""
 
-import copy
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
 from patchcore.cut import cut, remove_modules
-from patchcore.errors import PatchCoreError, did_you_mean, first_line
+from patchcore.errors import PatchCoreError, first_line
 from patchcore.feature_axes import other_size, read_axes
 from patchcore.final_norm import find_norm
+from patchcore.layer_names import check_layers
 from patchcore.layout import LayerLayout, Layout
+from patchcore.network_copies import copied, in_float32
 from patchcore.network_input import NetworkInput
 from patchcore.patch_grid import nearest_sizes
 from patchcore.reader import LayerReader, try_out
@@ -21,7 +21,6 @@ from patchcore.torch_state import torch_defaults
 
 log = logging.getLogger(__name__)
 
-_Copied = TypeVar("_Copied")
 # Attributes of a backbone that do not depend on the size of the images.
 _KEPT_AT_OTHER_SIZES = (
     "shares_weights",
@@ -88,7 +87,7 @@ class Backbone(nn.Module):
         norm_tokens: bool = False,
     ):
         super().__init__()
-        _check_names(network, layers)
+        check_layers(network, layers)
         self.network = in_float32(network)
         self.size = tuple(size)
         self.folded: tuple[tuple[str, str], ...] = ()
@@ -142,7 +141,7 @@ class Backbone(nn.Module):
         def copy_of(tensor: torch.Tensor) -> torch.Tensor:
             return tensor if isinstance(tensor, nn.Parameter) else tensor.clone()
 
-        return _copied(self, self, copy_of)
+        return copied(self, self, copy_of)
 
     @property
     def norm_tokens(self) -> bool:
@@ -158,7 +157,7 @@ class Backbone(nn.Module):
     def own_weights(self) -> None:
         """Copy the weights that are shared with the network that was given."""
         if self.shares_weights:
-            vars(self).update(vars(_copied(self, self, torch.clone)))
+            vars(self).update(vars(copied(self, self, torch.clone)))
             self.shares_weights = False
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -208,7 +207,7 @@ class Backbone(nn.Module):
             kind = dtype if tensor.is_floating_point() else tensor.dtype
             return tensor.to(device, kind, copy=self.shares_weights, memory_format=order)
 
-        result = _copied(self, self, convert).eval()
+        result = copied(self, self, convert).eval()
         result.weights_digest = self.digest()
         result.shares_weights, result.dtype = False, dtype
         return result
@@ -314,15 +313,6 @@ class Backbone(nn.Module):
         return {n: tuple(o.shape) for n, o in outputs.items() if isinstance(o, torch.Tensor)}
 
 
-def in_float32(network: nn.Module) -> nn.Module:
-    """Return a copy of a network in eval mode; weights that are float32 already are shared.
-
-    Raises:
-        PatchCoreError: the network cannot be copied.
-    """
-    return _copied(network, network, _in_float32).eval()
-
-
 def trial_images(network: nn.Module, size: tuple[int, int]) -> torch.Tensor:
     """Draw one image, (1, 3, H, W) float32, with the range of values of a normalised image."""
     generator = torch.Generator().manual_seed(0)
@@ -367,72 +357,6 @@ def _are_equal(found: object, expected: torch.Tensor) -> bool:
         return False
     # Also where random weights give values that are not numbers.
     return torch.allclose(found, expected, rtol=0, atol=0, equal_nan=True)
-
-
-def _copied(
-    value: _Copied, network: nn.Module, convert: Callable[[torch.Tensor], torch.Tensor]
-) -> _Copied:
-    """Copy an object that holds a network; share the weights that ``convert`` returns unchanged.
-
-    Raises:
-        PatchCoreError: the object cannot be copied.
-    """
-    memo: dict[int, object] = {}  # what `copy.deepcopy` takes for copied already
-    with torch.no_grad():
-        for tensor in (*network.parameters(), *network.buffers()):
-            result = convert(tensor)
-            if isinstance(tensor, nn.Parameter) and not isinstance(result, nn.Parameter):
-                result = nn.Parameter(result, requires_grad=tensor.requires_grad)
-            memo[id(tensor)] = result
-    for module in network.modules():
-        for tensor in vars(module).values():
-            # Weights that a hook computes again at each call, which cannot be copied.
-            if isinstance(tensor, torch.Tensor) and not tensor.is_leaf:
-                memo[id(tensor)] = tensor.detach()
-    try:
-        return copy.deepcopy(value, memo)
-    # A part of a user's network may raise any exception.
-    except Exception as error:
-        raise PatchCoreError(
-            f"expected a backbone that copy.deepcopy can copy, found {type(network).__name__} "
-            f"({type(error).__name__}: {error}): add a __deepcopy__ method, or remove the part "
-            "that cannot be copied"
-        ) from error
-
-
-def _in_float32(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _check_names(network: nn.Module, layers: Sequence[str]) -> None:
-    if not isinstance(network, nn.Module) or isinstance(network, torch.jit.ScriptModule):
-        raise PatchCoreError(
-            "expected a network that is a torch.nn.Module, neither scripted nor traced, found "
-            f"{type(network).__name__} (backbone)"
-        )
-    is_several = isinstance(layers, Collection) and not isinstance(layers, str)
-    if not is_several or not all(isinstance(layer, str) for layer in layers):
-        raise PatchCoreError(f"expected layers as a list of names, found {layers!r} (layers)")
-    names = [name for name, _ in network.named_modules() if name]
-    if not layers or len(set(layers)) != len(layers):
-        found = ", ".join(layers) or "none"
-        raise PatchCoreError(f"expected one or more different layers, found {found} (layers)")
-    for layer in layers:
-        if layer not in names:
-            raise PatchCoreError(
-                f"expected layers of the backbone ({_outline(names)}), found {layer!r} (layers)"
-                f"{did_you_mean(layer, names)}"
-            )
-
-
-def _outline(names: Sequence[str], longest: int = 60) -> str:
-    """List module names; inner modules are left out where there are too many for a message."""
-    depth = max((name.count(".") for name in names), default=0)
-    while depth and sum(name.count(".") <= depth for name in names) > longest:
-        depth -= 1
-    shown = [name for name in names if name.count(".") <= depth]
-    inner = len(names) - len(shown)
-    return ", ".join(shown) + (f", and {inner} modules inside these" if inner else "")
 
 
 def _some(names: Sequence[str]) -> str:

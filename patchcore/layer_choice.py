@@ -9,10 +9,11 @@ from contextlib import suppress
 import torch
 from torch import nn
 
-from patchcore.backbone import in_float32, trial_images
+from patchcore.backbone import trial_images
 from patchcore.errors import PatchCoreError
 from patchcore.feature_axes import other_size, read_axes
 from patchcore.layout import TOKENS, LayerLayout
+from patchcore.network_copies import in_float32
 
 # Strides of layer2 and layer3 of a ResNet, the layers of the paper.
 STRIDES = (8, 16)

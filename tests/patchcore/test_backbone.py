@@ -9,8 +9,9 @@ import torchvision
 from torch import nn
 
 from patchcore import PatchCoreError
-from patchcore.backbone import Backbone, _outline, digest
+from patchcore.backbone import Backbone, digest
 from patchcore.fold import fold_batch_norms
+from patchcore.layer_names import _outline
 from patchcore.layout import Layout
 from patchcore.network_input import NetworkInput
 from patchcore.scales import Scales
