@@ -88,7 +88,7 @@ class PatchCore:
         device = _available(device)
         if not isinstance(backbone, Backbone):
             backbone = load_backbone_for(self.settings, backbone, layers, str(weights))
-        elif not set(layers) <= set(backbone.layers) or weights != DEFAULT:
+        elif set(layers or backbone.layers) != set(backbone.layers) or weights != DEFAULT:
             raise PatchCoreError(
                 "expected neither other layers nor weights with a Backbone, which has its own, "
                 f"found layers={layers!r} and weights={str(weights)!r} (layers, weights)"
@@ -237,7 +237,7 @@ class PatchCore:
 
         Raises:
             PatchCoreError: nothing has been fitted or loaded, there is no image, or the model has
-                several percentages or banks.
+                several percentages, a bank for each layer, or a context.
         """
         if self.trained is None:
             raise PatchCoreError("expected a fitted PatchCore to extend: call fit or load first")

@@ -241,6 +241,10 @@ def test_refuses_what_names_no_images(names):
             {"backbone": make_backbone(), "layers": ["other"]},
             r"which has its own, found layers=\['other'\]",
         ),
+        (
+            {"backbone": make_backbone(), "layers": ["0"]},  # it reads another one too
+            r"which has its own, found layers=\['0'\]",
+        ),
         ({"backbone": make_backbone(), "weights": "a.pth"}, "found .* weights='a.pth'"),
         ({"ignore_mask": np.zeros((0, 5), bool)}, r"expected a mask .* found bool \(0, 5\)"),
     ],
