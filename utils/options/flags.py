@@ -228,7 +228,8 @@ def _add_flag(
     several = typing.get_origin(kind) is tuple
     item = typing.get_args(kind)[0] if several else kind
     grouped = typing.get_origin(item) is tuple
-    shown = as_text(default)
+    # The text describes an empty default, and a number that stands for a default in words.
+    shown = "" if "(default: " in text else as_text(default)
     group.add_argument(
         f"--{entry.name}",
         type=_reader(
@@ -239,7 +240,6 @@ def _add_flag(
         ),
         nargs="+" if several else None,
         action=_keep_tuple(details["max_values"], grouped=grouped) if several else "store",
-        # The text describes an empty default.
         help=text + (f" [{shown}]".replace("%", "%%") if shown else ""),
         **common,
     )

@@ -18,8 +18,8 @@ class LogOptions(Flags):
     verbose: bool = flag(
         False,
         "messages",
-        "also show what each step decides and how long it takes; run.log in the result folder has "
-        "this in any case",
+        "also show what each step decides and how long it takes; commands with a result folder "
+        "always write this to its run.log",
     )
 
     def __post_init__(self) -> None:

@@ -488,3 +488,8 @@ class TestHelp:
 
     def test_a_commands_own_defaults_are_shown(self, show):
         assert show("demo")["percentage_coreset"].endswith("[0.01 0.1]")
+
+    def test_a_number_that_stands_for_a_default_in_words_is_not_shown(self, show):
+        shown = show("infer")
+        assert shown["percentage_coreset"].endswith("(default: the only one)")
+        assert shown["score_max"].endswith("(default: twice the pixel threshold)")
