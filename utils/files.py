@@ -21,7 +21,7 @@ def replace_file(target: Path, data: bytes) -> Path:
     return target
 
 
-def make_writable(path: Path, content: str, flag: str) -> None:
+def make_writable(path: Path, content: str, flag: str) -> list[Path]:
     """Create a folder if it is missing, and check that files can be written to it.
 
     Args:
@@ -29,10 +29,14 @@ def make_writable(path: Path, content: str, flag: str) -> None:
         content: What will be written to it, for the error.
         flag: The flag that names the folder, for the error.
 
+    Returns:
+        The folders that were missing: the folder itself, and parents.
+
     Raises:
         UsageError: the folder cannot be created or written to.
     """
     try:
+        new = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         replace_file(path / ".writable", b"").unlink()
     except OSError as error:
@@ -40,3 +44,4 @@ def make_writable(path: Path, content: str, flag: str) -> None:
         raise UsageError(
             f"expected a folder to write {content} to, found {path} ({reason})"
         ) from error
+    return new

@@ -38,8 +38,7 @@ class ResultFolder:
 
     def __init__(self, path: Path):
         self.path = path
-        self._new = [folder for folder in (path, *path.parents) if not folder.exists()]
-        make_writable(path, "results", "--path_result")
+        self._new = make_writable(path, "results", "--path_result")
 
     @contextmanager
     def removed_on_error(self) -> Iterator[None]:

@@ -171,7 +171,7 @@ class TestEarlierRun:
         assert set(self.FILES) < {entry.name for entry in tmp_path.iterdir()}
 
 
-@pytest.mark.parametrize("place", ["file", "file/below"])
+@pytest.mark.parametrize("place", ["file", "file/below", "x" * 300], ids=["file", "below", "long"])
 def test_a_folder_that_cannot_be_is_an_error_that_names_it(tmp_path, place):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UsageError, match=r"expected a folder to write results to.*--path_result"):
