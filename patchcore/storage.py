@@ -257,6 +257,6 @@ def _check_folder(folder: Path) -> None:
         )
     if not (folder / RECORD).is_file() and any(folder.iterdir()):
         raise PatchCoreError(
-            f"expected a new folder or a trained model's, found files without {RECORD} in {folder}: "
-            "move them, or give another folder"
+            f"expected a new folder or a trained model's, found files without {RECORD} in "
+            f"{folder}: move them, or give another folder"
         )

@@ -312,7 +312,9 @@ class TestRefusals:
 
     def test_does_not_replace_other_peoples_files(self, fitted, tmp_path):
         (tmp_path / "letter.txt").write_text("dear")
-        with pytest.raises(PatchCoreError, match="found files without model.json in .*: move them, or give another"):
+        with pytest.raises(
+            PatchCoreError, match=r"files without model.json in .*: move them, or give another"
+        ):
             fitted.save(tmp_path)
         assert (tmp_path / "letter.txt").read_text() == "dear"
 
