@@ -163,10 +163,21 @@ def _check_normal(root: Path, images: Sequence[Path], *, is_pattern: bool) -> No
             f"{'a category' if len(categories) == 1 else f'{len(categories)} categories'}: give "
             f"--path_data {root} to learn each of them, or {_choices(categories)}"
         )
+    folders = sorted(by_folder, key=lambda folder: (_doubt(folder.relative_to(root)), folder))
     raise DatasetError(
         f"expected normal images alone in {root}, found {found}: give the normal images alone, "
-        f"{_choices(sorted(by_folder))} or a pattern such as '{sorted(by_folder)[0]}/*.png'"
+        f"{_choices(folders)} or a pattern such as '{folders[0]}/*.png'"
     )
+
+
+def _doubt(folder: Path) -> int:
+    """Return how little a folder's name speaks for normal images: 0 for that of good images."""
+    if any(
+        is_mask_name(name) or is_defective_name(name) or plain(name) in TEST_NAMES
+        for name in folder.parts
+    ):
+        return 2
+    return 0 if any(map(is_good_name, folder.parts)) else 1
 
 
 def _find_foreign_folder(root: Path, folders: Iterable[Path]) -> str:

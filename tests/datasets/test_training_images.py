@@ -122,6 +122,12 @@ class TestRefused:
         for folder in {str(Path(name).parent) for name in names}:
             assert re.search(f"one of .*{folder}", message)
 
+    def test_folders_of_good_images_are_offered_first(self, here):
+        files("p/bent/0.png", "p/good/1.png", "p/bad/2.png", "p/masks/0.png", "p/a/3.png")
+        assert fault("p").endswith(
+            "one of p/good, p/a, p/bent, p/bad, p/masks or a pattern such as 'p/good/*.png'"
+        )
+
     @pytest.mark.parametrize("path", ["c/**/*.png", "c/*/*/*.png", "c/test/*/*.png", "*/*/*/*.png"])
     def test_a_pattern_that_matches_them(self, here, path):
         files(*MVTEC)
