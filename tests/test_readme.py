@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
@@ -20,6 +21,8 @@ import cv2
 import pytest
 
 from patchcore import PatchCore
+from patchcore.protocols import PROTOCOLS
+from patchcore.settings import Settings
 from tests.patchcore.test_model import make_images
 from tests.support import one_thread
 from utils.options.evaluate import EvaluateOptions
@@ -63,6 +66,27 @@ def anchors(page):
 def test_the_table_of_flags_is_current():
     text = FLAGS.read_text(encoding="utf-8")
     assert text == with_flags(text), "make flags"
+
+
+def numbers_of(protocol: Mapping[str, object]) -> set[str]:
+    """Return the numbers of a preset that differ from the defaults, as docs/method.md has them."""
+    words = {("percentage_coreset", 1): "all patches", ("sigma", 0): "no smoothing"}
+    words |= {("percentage_coreset", share / 100): f"{share} %" for share in range(1, 100)}
+    return {
+        words.get((name, number), f"{number:g}")
+        for name, value in protocol.items()
+        if value != getattr(Settings(), name)
+        for number in (value if isinstance(value, tuple) else (value,))
+        if isinstance(number, (int, float)) and not isinstance(number, bool)
+    }
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_table_of_protocols_states_their_numbers(name):
+    rows = (ROOT / "docs/method.md").read_text(encoding="utf-8").splitlines()
+    (row,) = (row for row in rows if row.startswith(f"| `{name}` |"))
+    for number in numbers_of(PROTOCOLS[name]):
+        assert re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.]*\d)", row), number
 
 
 def test_the_readme_is_short():
