@@ -199,7 +199,7 @@ def _read_tiff(file: BinaryIO) -> Header:
             bits=min(bits, 16),
             is_inverted=is_deep and is_unsigned and tags.get(PHOTOMETRIC) == WHITE_IS_ZERO,
             decoders=_deep_decoders(tags, bits, head) if is_deep else _decoders(tags),
-            orientation=_valid(tags.get(ORIENTATION, 1)),
+            orientation=_valid(tags.get(ORIENTATION)),
         )
         pages = _count_pages(tags, file)
     except Exception as error:  # as above

@@ -319,6 +319,10 @@ class TestSize:
         with pytest.raises(DatasetError, match=r"found 200x100 .*--max_megapixels"):
             read_image(path, Decoding(max_megapixels=0.0199))
 
+    def test_the_limit_itself_is_allowed(self, tmp_path):
+        path = save(tmp_path / "i.png", np.zeros((100, 200), np.uint8))
+        assert read_image(path, Decoding(max_megapixels=0.02)).shape == (100, 200, 3)
+
     def test_more_pixels_than_pillows_own_limit(self, tmp_path):
         header = b"IHDR" + struct.pack(">II", 33_000, 33_000) + b"\x08\0\0\0\0"
         data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header

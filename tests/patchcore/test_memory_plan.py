@@ -58,6 +58,22 @@ def test_the_needs_of_a_model_count_its_seeds_and_banks(banks, count):
     assert needs.image_bytes == 3 * 32 * 32
 
 
+@pytest.mark.parametrize(
+    ("plan", "text"),
+    [
+        (MemoryPlan(1, 0.5), "all embeddings kept, about 0.5 GB"),
+        (MemoryPlan(2, 12.0), "projections kept, embedded twice, about 12 GB"),
+        (
+            MemoryPlan(2, 3.0, 1, 2.0),
+            "projections kept, embedded twice in 1 shard of 2 CPU, about 3 GB",
+        ),
+        (MemoryPlan(1, 3.0, 4, 0.5), "all embeddings kept in 4 shards of 0.5 CPU, about 3 GB"),
+    ],
+)
+def test_a_plan_in_words(plan, text):
+    assert plan.describe() == text
+
+
 def test_the_first_way_that_fits_is_taken():
     one, two = SMALL.one_pass() / 1e9, SMALL.two_passes() / 1e9
     assert plan_memory(SMALL, one) == MemoryPlan(1, one)

@@ -436,3 +436,18 @@ def test_a_thumbnail_has_two_views_without_the_rebuilt_image():
     assert (found[:, : width // 2] == 100).all()
     assert (found[: height // 2, width // 2 :] != 100).all()
     assert draw_thumbnail(image, np.zeros((30, 60)), image, (0, 1)).shape[1] == width // 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("num_pixels", "text"),
+    [
+        (0, "no defect"),
+        (9, "less than 0.1 % of the image"),
+        (10, "0.1 % of the image"),
+        (12, "0.1 % of the image"),
+        (1000, "10.0 % of the image"),
+    ],
+)
+def test_the_area_of_the_truth_is_described(num_pixels, text):
+    mask = np.arange(10_000).reshape(100, 100) < num_pixels
+    assert loc._area(mask) == text
