@@ -18,7 +18,7 @@ def replace_folder(folder: Path, contents: Mapping[str, bytes], *, own: Collecti
     """Write a folder under a temporary name, then rename it over the former one.
 
     The former folder is complete until the new one is. A link to a folder stays a link. What a
-    killed process has left of an earlier replacement is taken up or removed.
+    killed process has left of an earlier replacement is restored or removed.
 
     Args:
         folder: The folder; created with its parents.
@@ -31,7 +31,7 @@ def replace_folder(folder: Path, contents: Mapping[str, bytes], *, own: Collecti
     """
     folder = Path(os.path.realpath(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _take_up_leftovers(folder, own)
+    _clear_leftovers(folder, own)
     own_name = f".{folder.name}.{_HOST}.{os.getpid()}"
     partial = folder.with_name(f"{own_name}.partial")
     former = folder.with_name(f"{own_name}.former")
@@ -50,7 +50,7 @@ def replace_folder(folder: Path, contents: Mapping[str, bytes], *, own: Collecti
         _remove_former(former, folder, own)
 
 
-def _take_up_leftovers(folder: Path, own: Collection[str]) -> None:
+def _clear_leftovers(folder: Path, own: Collection[str]) -> None:
     """Restore or remove what killed processes of this machine have left beside a folder."""
     names = f"{glob.escape(f'.{folder.name}.{_HOST}.')}[0-9]*"
     for former in filter(_is_left, folder.parent.glob(f"{names}.former")):
@@ -71,7 +71,7 @@ def _is_left(path: Path) -> bool:
     except ProcessLookupError:
         return True
     except (OSError, ValueError, OverflowError):  # another user's, or not a name of ours
-        return False
+        pass
     return False
 
 
