@@ -93,10 +93,21 @@ class TestLeak:
             f"{originals[0]}: the results are better than for new images (check lists all)"
         )
 
-    def test_there_is_none_among_different_files(self, originals, tmp_path):
-        alike = tmp_path / "alike.png"  # of the same size
-        alike.write_bytes(bytes([*originals[0].read_bytes()[:-1], 7]))
+    @pytest.mark.parametrize("changed", [0, -1])
+    def test_there_is_none_among_different_files(self, originals, tmp_path, changed):
+        content = bytearray(originals[0].read_bytes())  # of the same size
+        content[changed] ^= 1
+        alike = tmp_path / "alike.png"
+        alike.write_bytes(content)
         assert self.leak(originals[:2], [originals[2], alike, tmp_path / "none.png"]) == ""
+
+    def test_files_of_equal_size_are_not_read_in_full(self, tmp_path, monkeypatch):
+        """A start with thousands of uncompressed images takes no minutes."""
+        paths = [tmp_path / f"{number}.bmp" for number in range(2)]
+        for number, path in enumerate(paths):
+            path.write_bytes(bytes(10_000) + bytes([number]) + bytes(10_000))
+        monkeypatch.setattr(Path, "read_bytes", mock.Mock(side_effect=AssertionError))
+        assert self.leak(paths[:1], paths[1:]) == ""
 
     def test_files_that_cannot_be_read_are_left_to_the_run(self, originals, tmp_path, monkeypatch):
         copy = shutil.copy(originals[0], tmp_path / "copy.png")
