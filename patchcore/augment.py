@@ -26,11 +26,6 @@ def versions_of(augment: Sequence[str]) -> tuple[str, ...]:
     return ("", *(name for choice in augment for name in VERSIONS[choice]))
 
 
-def is_same_place(version: str) -> bool:
-    """Return whether each pixel of a version shows what the same pixel of the image shows."""
-    return not version or version.startswith("brightness")
-
-
 def changed(images: np.ndarray, version: str) -> np.ndarray:
     """Return a version of cropped images.
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from patchcore.augment import changed, is_same_place
+from patchcore.augment import changed
 from patchcore.embedder import Embedder
 from patchcore.ignored import IgnoreMask
 from patchcore.origins import EmbeddingOrder
@@ -38,12 +38,5 @@ def judged_versions(embedder: Embedder, scorer: Scorer) -> list[np.ndarray]:
     """
     pixels = scorer.ignored.pixels
     as_image = np.repeat(pixels[None, ..., None], 3, axis=3).astype(np.uint8) * 255
-    ignored = [
-        scorer.ignored.patches
-        if is_same_place(version)
-        else IgnoreMask(changed(as_image, version)[0, ..., 0] > 0, pixels.shape).patches(
-            scorer.grid
-        )
-        for version in embedder.versions
-    ]
-    return [~one for one in ignored]
+    masks = [changed(as_image, version)[0, ..., 0] > 0 for version in embedder.versions]
+    return [~IgnoreMask(mask, mask.shape).patches(scorer.grid) for mask in masks]
