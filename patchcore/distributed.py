@@ -97,7 +97,6 @@ class RayPatches:
     ):
         self._workers, self._embedder = workers, embedder
         self._firsts, self._stops = [0, *stops[:-1]], stops
-        self._num_selections = 0
         self._open: list[Key] = []
         digests, features, errors = [], [], []
         with observer.stage("embed"):
@@ -129,10 +128,7 @@ class RayPatches:
         if candidates is not None:
             parts = self._divide(candidates.cpu())
             counts = [int(part.sum()) for part in parts]
-        self._num_selections += 1
-        self._open = [
-            (seed, bank, self._num_selections) for bank in range(self._embedder.num_banks)
-        ]
+        self._open = [(seed, bank) for bank in range(self._embedder.num_banks)]
         for key in self._open:
             self._workers.send("open", [(key, part) for part in parts], key)
         return [RayShards(self._workers, key, counts, self._embedder.device) for key in self._open]

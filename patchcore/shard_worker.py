@@ -12,7 +12,7 @@ from patchcore.passes import ImageReader, LocalPatches, Notes, PatchCropper, Tra
 from patchcore.scoring import Scorer
 from patchcore.version import RESULTS_VERSION
 
-Key = tuple[int, int, int]  # seed, bank, number of the selection
+Key = tuple[int, int]  # seed, bank
 
 
 def versions() -> dict[str, str]:
@@ -100,10 +100,10 @@ class ShardWorker:
         """Open a shard for a selection.
 
         Args:
-            key: Names the selection.
+            key: Names the selection; an earlier one with this name is closed before.
             candidates: (n,) bool, the patches to select from; None for all.
         """
-        seed, bank, _ = key
+        seed, bank = key
         if candidates is not None:
             candidates = candidates.to(self._embedder.device)
         self._shards[key] = self._patches.shards(seed, candidates)[bank]
@@ -111,7 +111,7 @@ class ShardWorker:
     @torch.inference_mode()
     def subtract(self, key: Key, origin: torch.Tensor) -> None:
         """Subtract a vector (P,) from the projections of a selection, also for later ones."""
-        seed, bank, _ = key
+        seed, bank = key
         self._patches.shards(seed, None)[bank].subtract(origin.to(self._embedder.device))
 
     def close(self, key: Key) -> None:

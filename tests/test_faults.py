@@ -358,6 +358,16 @@ class TestFullMemory:
         for name, array in read_maps(folder, row).items():
             np.testing.assert_array_equal(array, read_maps(small, row)[name])
 
+    @pytest.mark.parametrize("capacity", [1, 2])
+    def test_images_that_fit_one_by_one_are_enough(self, fits, capacity):
+        size = {"size_resize": 64, "size_crop": 64}
+        embedder = PatchCore("squeezenet1_1", weights="random", **size).embedder
+        fits(capacity)
+        assert len(embedder.embed(np.zeros((3, 64, 64, 3), np.uint8))) == 3
+        fits(0)
+        with pytest.raises(torch.OutOfMemoryError):
+            embedder.embed(np.zeros((3, 64, 64, 3), np.uint8))
+
     def test_a_batch_is_halved_until_it_fits(self, monkeypatch):
         size = {"size_resize": 64, "size_crop": 64}
         embedder, sizes = PatchCore("squeezenet1_1", weights="random", **size).embedder, []

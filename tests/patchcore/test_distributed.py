@@ -58,7 +58,7 @@ def quick():
 
 @pytest.fixture
 def killer(head, monkeypatch):
-    """An observer that kills workers, by their numbers, in the middle of the first selection."""
+    """An observer that kills the second worker in the middle of the first selection."""
     started = []
 
     class Known(Workers):
@@ -67,47 +67,30 @@ def killer(head, monkeypatch):
             started.append(self)
 
     class Killer(Observer):
-        def __init__(self):
-            self.victims = [1]
+        has_killed = False
 
         @contextmanager
         def selection(self, seed, sizes):
             yield self.progress
 
         def progress(self, done):
-            if self.victims and done > 200:  # the distances have been lowered before
-                actor = started[0].actors[self.victims.pop(0)]
-                pid = actor.__ray_call__.remote(lambda worker: os.getpid())
+            if not self.has_killed and done > 200:  # the distances have been lowered before
+                self.has_killed = True
+                pid = started[0].actors[1].__ray_call__.remote(lambda worker: os.getpid())
                 os.kill(head.get(pid), signal.SIGKILL)
 
     monkeypatch.setattr("patchcore.distributed.Workers", Known)
     return Killer()
 
 
-@pytest.mark.parametrize(
-    "victims",
-    [
-        [1],
-        pytest.param([], marks=pytest.mark.slow),
-        pytest.param([0, 1, 0], marks=pytest.mark.slow),
-    ],
-)
-def test_everything_equals_one_process_to_the_last_bit(killer, model, expected, caplog, victims):
-    """Also if workers are killed in the middle of a selection, and replaced."""
+def test_everything_equals_one_process_to_the_last_bit(killer, model, expected, caplog):
+    """Also if a worker is killed in the middle of a selection, and replaced."""
     caplog.set_level(logging.WARNING)
-    killer.victims = victims.copy()
     found = fit_images(model, ENGINE, killer, seeds=(3, 0))
     assert_equal(found, expected)
     assert "in 2 shards" in found.plan.describe()
-    assert killer.victims == []
-    assert caplog.text.count("is lost and replaced") == len(victims)
-
-
-@pytest.mark.slow
-def test_a_worker_that_is_lost_again_and_again_is_given_up(killer, model, monkeypatch):
-    monkeypatch.setattr("patchcore.ray_workers.MAX_LOSSES", 0)
-    with pytest.raises(PatchCoreError, match="expected worker 1 to keep running, lost it 1 times"):
-        fit_images(model, ENGINE, killer)
+    assert killer.has_killed
+    assert caplog.text.count("is lost and replaced") == 1
 
 
 @pytest.mark.slow
@@ -133,8 +116,6 @@ def test_images_are_predicted_by_workers(head, monkeypatch, tmp_path):
     wanted = expected.predict_crops(batches)
     for name in ("score", "anomaly_map", "distance", "nearest"):
         np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
-    with pytest.raises(PatchCoreError, match="at least one image to predict"):
-        predict_distributed(model, [], 1)
 
 
 def needs(gigabytes):

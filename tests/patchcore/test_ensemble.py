@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ import torch
 from patchcore import PatchCoreError, Prediction
 from patchcore.ensemble import NUM_SAMPLES, NormalScores, combine, draw_sample, normal_scores
 from patchcore.memory_bank import Coreset, MemoryBank
+from patchcore.nearby import Places, SearchArea
 from patchcore.origins import EmbeddingOrder, Origins
 from patchcore.scoring import Scorer
 from patchcore.settings import Settings
@@ -44,6 +47,25 @@ def test_normal_scores_are_those_of_training_patches_without_themselves(k):
             scores.append(float(distances.sort().values[:k].mean()))
         assert result.mean == pytest.approx(np.mean(scores), rel=1e-5)
         assert result.std == pytest.approx(np.std(scores), rel=1e-5)
+
+
+def test_normal_scores_are_those_of_the_search_area():
+    grid, radius = (4, 5), 1
+    embeddings = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    coreset = make_coreset(embeddings, [120])
+    places = Places.of_patches(coreset.indices, grid, torch.device("cpu"))
+    bank = MemoryBank(coreset.bank.embeddings, SearchArea(places, radius, 0))
+    scorer = Scorer(Settings(search_radius=radius), grid, torch.device("cpu"))
+    (found,) = normal_scores(embeddings, np.arange(200), replace(coreset, bank=bank), scorer)
+    scores = []
+    for patch in range(200):
+        row, column = divmod(patch % 20, 5)
+        rows, columns = np.divmod(coreset.indices % 20, 5)
+        is_near = (abs(rows - row) <= radius) & (abs(columns - column) <= radius)
+        others = coreset.indices[is_near & (coreset.indices != patch)]
+        scores.append(float((embeddings[others] - embeddings[patch]).norm(dim=1).min()))
+    assert found.mean == pytest.approx(np.mean(scores), rel=1e-5)
+    assert found.std == pytest.approx(np.std(scores), rel=1e-5)
 
 
 @pytest.mark.parametrize("k", [1, 3])

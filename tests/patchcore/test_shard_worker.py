@@ -2,20 +2,26 @@
 
 import pickle
 import sys
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from datasets.base import DatasetError, UnusableFilesError
+from datasets.base import UnusableFilesError
+from datasets.notes import Notes
 from patchcore import PatchCoreError
 from patchcore.distributed import WORKER_BYTES, RayEngine, _even_cpus
 from patchcore.errors import ChangedImagesError
+from patchcore.fit import FitRequest, fit
 from patchcore.memory_plan import MemoryPlan, Needs
+from patchcore.observer import Observer
 from patchcore.passes import CroppedImages
 from patchcore.shard_worker import ShardWorker, versions
 from tests.patchcore.distributed_fit import SIDE, assert_equal, fit_images, make_images, make_model
+from tests.patchcore.local_ray import LocalRay
 from tests.support import one_thread
 
 
@@ -25,68 +31,18 @@ def quick():
         yield
 
 
-class Workers:
-    """Workers in this process, with the methods of `patchcore.ray_workers.Workers`."""
-
-    def __init__(self, arguments):
-        self._workers = [ShardWorker(*own) for own in arguments]
-
-    def __len__(self):
-        return len(self._workers)
-
-    def call(self, method, arguments, key=None):
-        pairs = zip(self._workers, arguments, strict=True)
-        return [getattr(worker, method)(*own) for worker, own in pairs]
-
-    def send(self, method, arguments, key=None):
-        self._last = []
-        for worker, own in zip(self._workers, arguments, strict=True):
-            try:
-                self._last.append(getattr(worker, method)(*own))
-            except (DatasetError, PatchCoreError) as error:  # for `result`
-                self._last.append(error)
-
-    def result(self, index):
-        if isinstance(self._last[index], Exception):
-            raise self._last[index]
-        return self._last[index]
-
-    change = call
-
-    def replace_first_call(self, arguments):
-        self.known = arguments
-
-    def discard(self, key):
-        self.call("close", [(key,)] * len(self))
-
-    def put(self, value):
-        return value
-
-    def stop(self):
-        self._workers.clear()
-
-
 class Engine(RayEngine):
     def plan(self, needs, budget, device):
         return MemoryPlan(2, needs.two_passes() / 1e9, self.shards, 1)
 
 
 @pytest.fixture(autouse=True)
-def without_ray(monkeypatch):
-    class Ray:
-        put = staticmethod(lambda value: value)
-        is_initialized = staticmethod(lambda: True)
-        nodes = staticmethod(lambda: [{"Alive": True, "Resources": {"CPU": 2}}])
-
+def ray(monkeypatch):
+    """Workers in this process."""
+    ray = LocalRay()
     for module in ("distributed", "ray_workers"):
-        monkeypatch.setattr(f"patchcore.{module}.import_ray", lambda: Ray)
-
-    def make_workers(own, resources):
-        assert (resources["num_cpus"], resources["num_gpus"]) == (1, 0)
-        assert resources["memory"] > WORKER_BYTES  # and what its patches take
-        return Workers(own)
-
-    monkeypatch.setattr("patchcore.distributed.Workers", make_workers)
+        monkeypatch.setattr(f"patchcore.{module}.import_ray", lambda: ray)
+    return ray
 
 
 def some_pixels():
@@ -106,12 +62,89 @@ def some_pixels():
         (50, {"ignore_mask": some_pixels(), "retrieve_images": 3}, {"patches": False}),
     ],
 )
-def test_everything_equals_one_process_to_the_last_bit(shards, settings, request_):
+def test_everything_equals_one_process_to_the_last_bit(shards, settings, request_, ray):
     model = make_model(**{"percentage_coreset": (0.05, 0.3), **settings})
     expected = fit_images(model, None, **request_)
     found = fit_images(model, Engine(shards=shards), **request_)
     assert_equal(found, expected)
+    assert all(actor.is_lost for actor in ray.actors)  # they are ended
+    assert (ray.resources["num_cpus"], ray.resources["num_gpus"]) == (1, 0)
+    assert ray.resources["memory"] > WORKER_BYTES  # and what its patches take
     assert f" in {shards} shard{'s' * (shards > 1)} of 1 CPU, about" in found.plan.describe()
+
+
+SEEDS = (3, 0)
+
+
+@pytest.fixture(scope="module")
+def calls():
+    """The calls of workers in a fit in which none is lost."""
+    ray = LocalRay()
+    with one_thread(), pytest.MonkeyPatch.context() as patch:
+        for module in ("distributed", "ray_workers"):
+            patch.setattr(f"patchcore.{module}.import_ray", lambda: ray)
+        fit_images(make_model(percentage_coreset=0.02), Engine(shards=2), seeds=SEEDS)
+    return ray.calls
+
+
+@pytest.fixture(scope="module")
+def expected():
+    with one_thread():
+        return fit_images(make_model(percentage_coreset=0.02), None, seeds=SEEDS)
+
+
+class TestLosses:
+    """Workers that are lost are replaced, and brought to the state of the lost ones."""
+
+    def lose(self, numbers, ray, expected, caplog):
+        ray.losses, ray.calls = numbers, []
+        caplog.clear()
+        result = fit_images(make_model(percentage_coreset=0.02), Engine(shards=2), seeds=SEEDS)
+        assert_equal(result, expected)
+        messages = [text for text in caplog.messages if "is lost" in text]
+        assert messages == [
+            f"worker {number % 2} is lost and replaced: killed" for number in numbers
+        ]
+
+    @pytest.mark.parametrize(
+        "method", ["embed", "open", "subtract", "close", "free_projections", "rows"]
+    )
+    @pytest.mark.parametrize("place", [0, -1])
+    def test_at_a_call_of(self, ray, calls, expected, caplog, method, place):
+        numbers = [number for number, called in enumerate(calls) if called == method]
+        self.lose([numbers[place]], ray, expected, caplog)
+
+    @pytest.mark.parametrize("part", [0.2, 0.5, 0.8])
+    def test_during_selections(self, ray, calls, expected, caplog, part):
+        numbers = [number for number, called in enumerate(calls) if called == "call_shard"]
+        self.lose([numbers[int(part * len(numbers))]], ray, expected, caplog)
+
+    def test_its_images_must_be_those_that_the_lost_one_embedded(self, ray, calls, monkeypatch):
+        known, digests, embed = [], [], ShardWorker.embed
+
+        def note(worker, expected, of_lost):
+            result = embed(worker, expected, of_lost)
+            known.append(of_lost)
+            digests.append(result[0])
+            return result
+
+        monkeypatch.setattr(ShardWorker, "embed", note)
+        ray.losses = [calls.index("rows") + 1]
+        fit_images(make_model(percentage_coreset=0.02), Engine(shards=2), seeds=SEEDS)
+        assert known[:2] == [None, None]
+        np.testing.assert_array_equal(known[2], digests[1])
+
+    @pytest.mark.slow
+    def test_at_every_call(self, ray, calls, expected, caplog):
+        for number in range(len(calls)):
+            self.lose([number], ray, expected, caplog)
+
+    def test_a_worker_that_is_lost_again_and_again_is_given_up(self, ray):
+        ray.losses = range(100)
+        message = "expected worker 0 to keep running, lost it 4 times: killed"
+        with pytest.raises(PatchCoreError, match=message):
+            fit_images(make_model(percentage_coreset=0.02), Engine(shards=2))
+        assert all(actor.is_lost for actor in ray.actors)  # they are ended
 
 
 @pytest.fixture
@@ -185,6 +218,31 @@ def test_images_that_workers_cannot_use_are_reported_together(monkeypatch):
     assert list(found.value.reasons) == ["0.png", "1.png", "2.png"]
 
 
+@dataclass(frozen=True)
+class Noted(CroppedImages):
+    """Images about which something is noticed as they are given to a worker."""
+
+    notes: Notes = field(default_factory=Notes)
+
+    def part(self, start, stop):
+        part = Noted(self.crops[start:stop], (), self.batch_size)
+        part.notes.add("cut off", f"{start}.png")
+        return part
+
+
+def test_the_driver_learns_what_workers_noticed_and_how_far_they_are():
+    class Progress(Observer):
+        def advance(self, num_images):
+            counts.append(num_images)
+
+    counts, training = [], Noted(make_images(), (), 3)
+    model = make_model(percentage_coreset=0.1)
+    request = FitRequest(model.percentages)
+    fit(model.embedder, model.scorer, training, request, Progress(), Engine(shards=2), None)
+    assert [str(note) for note in training.notes.all()] == ["2 files: cut off (for example 0.png)"]
+    assert counts[:2] == [12, 11]
+
+
 def test_an_error_that_names_no_image_is_raised_as_it_is(monkeypatch):
     def fail(*_):
         raise PatchCoreError("features that are not finite")
@@ -252,6 +310,16 @@ def test_the_number_of_workers_is_the_smallest_with_enough_memory(
     assert plan.needed == pytest.approx(130 * 4 * 96e6 / 1e9)
 
 
+def test_a_worker_needs_memory_for_its_packages_too(monkeypatch):
+    needs = Needs(1000, 96_000, 1024, (10,))
+    patches = needs.while_selecting()
+    for memory, fits in ((patches + WORKER_BYTES, True), (patches + WORKER_BYTES - 1, False)):
+        nodes = [{"CPU": 1, "memory": memory}]
+        monkeypatch.setattr("patchcore.distributed._resources", lambda nodes=nodes: nodes)
+        with nullcontext() if fits else pytest.raises(PatchCoreError, match="for 1 workers of"):
+            RayEngine().plan(needs, 0, torch.device("cpu"))
+
+
 def test_a_worker_that_finds_no_room_is_an_error(monkeypatch):
     from patchcore import ray_workers
 
@@ -273,16 +341,11 @@ def test_a_worker_that_finds_no_room_is_an_error(monkeypatch):
 
 
 @pytest.mark.parametrize("fails", ["embed", "rows"])
-def test_workers_end_after_an_error(monkeypatch, fails):
+def test_workers_end_after_an_error(monkeypatch, ray, fails):
     def fail(*_):
         raise ChangedImagesError(["a.png"])
 
-    def stop(workers):
-        stopped.append(workers)
-
-    stopped = []
     monkeypatch.setattr(ShardWorker, fails, fail)
-    monkeypatch.setattr(Workers, "stop", stop)
     with pytest.raises(ChangedImagesError):
         fit_images(make_model(percentage_coreset=0.1), Engine(shards=2))
-    assert len(stopped) == 1
+    assert [actor.is_lost for actor in ray.actors] == [True, True]
