@@ -166,6 +166,18 @@ class TestMask:
         with pytest.raises(PatchCoreError, match="found 64x32"):
             model.predict([wide])
 
+    def test_a_pixel_of_smaller_images_is_ignored_if_half_of_it_is(self):
+        pixels = np.zeros((4, 6), bool)
+        pixels[:2, 0] = True  # half of the first pixel
+        pixels[0, 2] = True  # a quarter of the second
+        pixels[2:, 4:] = True
+        found = IgnoreMask(pixels, (40, 60)).resized((2, 3))
+        assert found.pixels.tolist() == [[True, False, False], [False, False, True]]
+        assert found.size == (40, 60)
+        pixels[:] = False
+        pixels[0, 2] = True
+        assert IgnoreMask(pixels, (40, 60)).resized((2, 3)) is None
+
     def test_masks_are_joined(self):
         left, top = (np.zeros((SIDE, SIDE), bool) for _ in range(2))
         left[:, :CELL], top[:CELL] = True, True

@@ -144,15 +144,30 @@ class TestFindRegions:
         assert find_regions(anomaly_map, 2, crop_box=(0, 0, 3, 1)) == [Region((1, 0, 2, 1), 1, 3.0)]
 
 
-def test_pixels_of_a_map_outside_the_image_are_no_region():
+@pytest.mark.parametrize(
+    ("shape", "size", "crop_box"),
+    [
+        ((4, 10), (30, 40), (-6, -9, 44, 35)),
+        ((5, 5), (40, 30), (-5, -5, 45, 45)),  # with centres on the borders of the image
+    ],
+)
+def test_pixels_of_a_map_outside_the_image_are_no_region(shape, size, crop_box):
     """A crop larger than the image extends its border pixels."""
-    shape, size, (left, top, right, bottom) = (4, 10), (30, 40), (-6, -9, 44, 35)
+    left, top, right, bottom = crop_box
+    height, width = (bottom - top) / shape[0], (right - left) / shape[1]
     for row, column in np.ndindex(shape):
         anomaly_map = np.zeros(shape, np.float32)
         anomaly_map[row, column] = 1
-        found = find_regions(anomaly_map, 1, crop_box=(left, top, right, bottom), size=size)
-        y, x = top + (row + 0.5) * 44 / 4, left + (column + 0.5) * 50 / 10
-        assert len(found) == (0 <= y < 30 and 0 <= x < 40)
+        found = find_regions(anomaly_map, 1, crop_box=crop_box, size=size)
+        y, x = top + (row + 0.5) * height, left + (column + 0.5) * width
+        assert len(found) == (0 <= y < size[0] and 0 <= x < size[1])
+        for region in found:
+            assert region.box == (
+                max(x - width / 2, 0),
+                max(y - height / 2, 0),
+                min(x + width / 2, size[1]),
+                min(y + height / 2, size[0]),
+            )
 
 
 class TestResizeMapToImage:
@@ -217,6 +232,14 @@ def test_a_mask_is_resized_to_the_nearest_pixel(size):
         y, x = (row + 0.5 - top) / (bottom - top) * 16, (column + 0.5 - left) / (right - left) * 24
         if 0 <= y < 16 and 0 <= x < 24:
             expected[row, column] = mask[int(y), int(x)]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_mask_begins_at_its_first_edge_and_ends_before_its_last():
+    """The centres of pixels 0 and 10 are on the edges of the crop."""
+    found = resize_mask_to_image(np.ones((5, 5), bool), (12, 12), crop_box=(0.5, 0.5, 10.5, 10.5))
+    expected = np.zeros((12, 12), bool)
+    expected[:10, :10] = True
     np.testing.assert_array_equal(found, expected)
 
 

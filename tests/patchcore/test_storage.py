@@ -1,7 +1,6 @@
 """A trained model goes to a folder of plain files and comes back the same, or not at all."""
 
 import json
-import os
 import platform
 import re
 import shutil
@@ -393,10 +392,11 @@ class TestRefusals:
         (folder / "notes.txt").write_text("line 3")
         dead = subprocess.Popen([sys.executable, "-c", ""])
         dead.wait()
+        alive = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
         host = platform.node()
         folder.rename(folder.with_name(f".one.{host}.{dead.pid}.former"))
         (folder.with_name(f".one.{host}.{dead.pid}.partial") / "model").mkdir(parents=True)
-        others = {f".one.{host}.{os.getppid()}.partial", f".one.other.{dead.pid}.partial"}
+        others = {f".one.{host}.{alive.pid}.partial", f".one.other.{dead.pid}.partial"}
         for name in others:
             folder.with_name(name).mkdir()
         if swapped:
@@ -404,6 +404,9 @@ class TestRefusals:
             folder.with_name("new").rename(folder)
         fitted.save(folder)
         assert {path.name for path in folder.parent.iterdir()} == {"one", *others}
+        assert alive.poll() is None
+        alive.communicate(b"\n")
+        assert alive.returncode == 0  # no signal has reached it
         assert (folder / "notes.txt").read_text() == "line 3"
         PatchCore.load(folder)
 
