@@ -407,9 +407,8 @@ class TestSizes:
     @pytest.mark.parametrize(("height", "width"), [(128, 130), (1, 1)])
     def test_shapes_of_an_image_of_another_size_are_refused(self, write, layout, height, width):
         folder = getattr(self, layout)(write, height, width)
-        message = (
-            rf"image, 64x64, found {width}x{height}: .*\.json, mask of {folder / 'bad.png'}; annotate"
-        )
+        found = rf"{width}x{height}: .*\.json, mask of {folder / 'bad.png'}; annotate"
+        message = f"image, 64x64, found {found}"
         with pytest.raises(DatasetError, match=message):
             self.read(folder)
 
