@@ -378,6 +378,12 @@ class TestLabelMe:
         with pytest.raises(DatasetError, match=r"label and points as in LabelMe in .*bad.json"):
             self.read(write(self.files({"points": BOX})))
 
+    @pytest.mark.parametrize("content", ["5", "null", "[]", '"shapes"'])
+    def test_annotations_of_another_form(self, write, content):
+        files = self.files({"label": "dent", "points": BOX})
+        with pytest.raises(DatasetError, match=r"label and points as in LabelMe in .*0.json"):
+            self.read(write({**files, "0.json": content}))
+
 
 class TestSizes:
     """The shapes of a category's last test image, which has 64x64 pixels."""
