@@ -220,7 +220,7 @@ def test_lists_of_real_iad_need_one_size_of_its_images(written):
     (written[1] / "realiad_256").rename(written[1] / "realiad_raw")
     assert open_dataset(written[1]).find_categories() == ["mint"]
     (written[1] / "realiad_raw").rename(written[1] / "images")
-    with pytest.raises(DatasetError, match="layout real_iad.* found no realiad_1024; "):
+    with pytest.raises(DatasetError, match=r"layout real_iad.* found no realiad_1024; "):
         open_dataset(written[1])
 
 
