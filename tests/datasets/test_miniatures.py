@@ -157,6 +157,15 @@ def test_a_mask_that_tells_good_from_defective_is_needed(written, damage, messag
         open_dataset(written[1]).read_category("kolektor_sdd2")
 
 
+@pytest.mark.parametrize("name", ["mvtec_3d", "mvtec_ad_2"])
+def test_validation_images_need_not_exist(written):
+    (category,) = written[0].categories
+    expected = open_dataset(written[1]).read_category(category)
+    shutil.rmtree(written[1] / category / "validation")
+    found = open_dataset(written[1]).read_category(category)
+    assert (found.train, found.test) == (expected.train, expected.test)
+
+
 @pytest.mark.parametrize("name", ["magnetic_tile"])
 def test_every_defect_of_magnetic_tile_needs_its_mask(written):
     (written[1] / "MT_Crack/Imgs/exp1_num_0.png").unlink()
@@ -218,6 +227,7 @@ def test_a_mask_path_of_real_iad_is_that_of_a_defective_image(written):
 @pytest.mark.parametrize("name", ["real_iad"])
 def test_lists_of_real_iad_need_one_size_of_its_images(written):
     (written[1] / "realiad_256").rename(written[1] / "realiad_raw")
+    (written[1] / "realiad_jsons/realiad_jsons/other.json").write_text("{}")  # without images
     assert open_dataset(written[1]).find_categories() == ["mint"]
     (written[1] / "realiad_raw").rename(written[1] / "images")
     with pytest.raises(DatasetError, match=r"layout real_iad.* found no realiad_1024; "):

@@ -67,6 +67,12 @@ class TestCategories:
             "c is a category of a dataset: learning c/train/good, not ground_truth, test"
         ]
 
+    def test_of_a_category_without_other_folders(self, here, caplog):
+        caplog.set_level(logging.INFO)
+        files("c/train/good/0.png")
+        read("c")
+        assert caplog.messages == ["c is a category of a dataset: learning c/train/good"]
+
     def test_depths_are_not_learned(self, here, caplog):
         caplog.set_level(logging.INFO)
         files("c/train/good/rgb/0.png", "c/train/good/xyz/0.tiff", "c/test/good/rgb/0.png")

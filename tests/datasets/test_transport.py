@@ -275,6 +275,14 @@ class TestAnotherVersion:
         get(server, target)
         assert server.ranges == [None]
 
+    @pytest.mark.parametrize("gone", ["data.zip.part", "data.zip.part.source"])
+    def test_a_part_without_the_other_file_is_not_continued(self, server, target, gone):
+        check_refused(server, target, "cannot download", cut, silent)
+        (target.parent / gone).unlink()
+        server.ranges.clear()
+        assert get(server, target) == SHA256
+        assert server.ranges == [None]
+
     def test_a_part_that_is_longer_than_the_file(self, server, target):
         check_refused(server, target, "cannot download", cut, silent)
         with (target.parent / "data.zip.part").open("ab") as file:
