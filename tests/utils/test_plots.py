@@ -171,6 +171,19 @@ def test_texts_of_ticks_are_their_scores(power, high, step):
     np.testing.assert_allclose([float(text) for _, text in ticks], expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "texts"),
+    [
+        (0.1229999, 0.1230101, ["0.123", "0.123005", "0.12301"]),
+        (0.123, 0.12305, ["0.123", "0.12301", "0.12302", "0.12303", "0.12304", "0.12305"]),
+        (123_400, 123_402, ["123400", "123401", "123402"]),
+        (-1.2e6, -1.19e6, ["-1.2e+06", "-1.195e+06", "-1.19e+06"]),
+    ],
+)
+def test_ticks_of_a_narrow_scale_have_different_texts(low, high, texts):
+    assert [text for _, text in ColourScale(low, high).ticks(len(texts))] == texts
+
+
 def test_truth_is_outlined_on_the_overlay_only_and_the_threshold_with_dashes():
     picture = draw(threshold=2.0)  # the truth lies over the threshold's contour
     found = near(panel(picture, OVERLAY), loc.TRUTH_COLOUR)
