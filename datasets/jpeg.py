@@ -10,7 +10,7 @@ import io
 import numpy as np
 from PIL import Image
 
-START_OF_SCAN, END_OF_IMAGE, RESTART_INTERVAL = 0xDA, 0xD9, 0xDD
+START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 RESTARTS = range(0xD0, 0xD8)
 # Without a length: TEM, the restart markers, and the start and end of an image.
 BARE = frozenset({0x01, *RESTARTS, 0xD8, END_OF_IMAGE})
@@ -57,7 +57,7 @@ def with_filling(data: bytes) -> bytes | None:
     is_marker = (codes != 0) & (codes != 0xFF)
     marks, codes = marks[is_marker], codes[is_marker]
     pieces, written = [], 0
-    position, is_coded, is_huffman, has_restarts, next_restart = 2, False, True, False, 0
+    position, is_coded, is_huffman, next_restart = 2, False, True, 0
     while True:
         number = np.searchsorted(marks, position)
         if number == len(marks):
@@ -68,14 +68,13 @@ def with_filling(data: bytes) -> bytes | None:
             end = position + len(data[position:start].rstrip(b"\xff"))
             pieces += [data[written:end], FILLING]
             written = end
-            if has_restarts and code not in RESTARTS:
-                # The file may end where a restart is due.
+            if code not in RESTARTS:
+                # The file may end where a restart is due. A decoder skips a marker that is not.
                 pieces += [bytes([0xFF, RESTARTS[next_restart]]), FILLING]
         if code == END_OF_IMAGE:
             break
         is_huffman = is_huffman and (code not in FRAMES or code in HUFFMAN_FRAMES)
         is_coded = code == START_OF_SCAN or code in RESTARTS
-        has_restarts = has_restarts or code == RESTART_INTERVAL
         next_restart = (code - RESTARTS[0] + 1) % len(RESTARTS) if code in RESTARTS else 0
         length = 0 if code in BARE else int.from_bytes(data[start + 2 : start + 4], "big")
         position = start + 2 + length

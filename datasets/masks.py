@@ -174,18 +174,17 @@ def _check_orientation(
     mask: Mask, path: Path, image: ImageFile, size: tuple[int, int], notes: Notes
 ) -> None:
     """Check that a mask has the size of its image, and note if it may have to be rotated."""
-    is_marked = mask.header.orientation != 1
-    must_turn = image.header.orientation != 1 and not is_marked
+    of_image, of_mask = image.header.orientation, mask.header.orientation
     if mask.marked.shape == size:
         # Of other sizes than this, only an upright mask fits.
-        if must_turn and (size[0] == size[1] or image.header.orientation < 5):
+        if of_image != 1 and of_mask == 1 and (size[0] == size[1] or of_image < 5):
             notes.add(UNMARKED_MASK, path)
         return
     hint = ""
-    if mask.marked.shape == size[::-1] and (must_turn or is_marked):
-        which, other = ("mask", "image") if is_marked else ("image", "mask")
+    # From 5 on, height and width are exchanged.
+    if mask.marked.shape == size[::-1] and (of_image >= 5) != (of_mask >= 5):
         hint = (
-            f"; the {which} has an EXIF orientation and the {other} has none, so they are rotated "
-            "differently: rotate the pixels of both and remove the EXIF orientation"
+            f"; the EXIF orientation of the image is {of_image}, that of the mask {of_mask}: "
+            "rotate the pixels of both and remove the EXIF orientation"
         )
     raise image.mask_of_other_size(size, mask.marked.shape, path, hint)

@@ -28,8 +28,8 @@ from datasets.patterns import has_pattern
 TRAIN_NAMES = frozenset({"train", "training"})
 TEST_NAMES = frozenset({"test", "testing", "testpublic", "testprivate"})
 LIKE_A_MASK = (
-    "named like a mask or in a folder of masks, but learned as a normal image, since a file that "
-    "is given by itself is never refused; remove it from the PATHs if it is a mask"
+    "named like a mask or in a folder of masks, but learned as a normal image; remove it from the "
+    "PATHs if it is a mask"
 )
 # Number of folders to choose from that an error lists.
 MAX_CHOICES = 8
@@ -78,7 +78,7 @@ def _find_images(path: str, notes: Notes, *, is_listed: bool = False) -> list[Pa
     root = chosen or _root(path)
     if root is not None:
         _check_normal(root, images, is_pattern=not Path(path).is_dir())
-    for image in images if root is None else ():
+    for image in images:
         folders = image.parts[-3:-1]
         if any(map(is_mask_name, folders)) or image.stem.endswith(
             tuple(filter(None, MASK_ENDINGS))

@@ -86,8 +86,8 @@ def fetch(
         except DatasetError as error:
             raise DatasetError(f"{error}; move this file elsewhere") from error
     except OSError as error:
-        left = "" if target.exists() else f"; {part.describe()}"
-        raise DatasetError(f"cannot write {target}: {error.strerror or error}{left}") from error
+        verb, left = ("read", "") if target.exists() else ("write", f"; {part.describe()}")
+        raise DatasetError(f"cannot {verb} {target}: {error.strerror or error}{left}") from error
 
 
 def file_digest(path: Path) -> str:
@@ -201,7 +201,6 @@ def _try_once(part: _Part, on_bytes: Callable[[int, int], None]) -> str:
         error.close()
         if error.code == 416:  # the part has as many bytes as the file, or more
             if error.headers.get("Content-Range") == f"bytes */{part.size}":
-                part.total = part.size
                 return ""
             part.remove()
             return "the server has fewer bytes than the part"

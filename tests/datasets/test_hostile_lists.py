@@ -19,6 +19,11 @@ def test_what_is_no_json(tmp_path, text):
         read_json(path)
 
 
+def test_what_cannot_be_read(tmp_path):
+    with pytest.raises(DatasetError, match=f"^cannot read {tmp_path / 'gone.json'}: No such file"):
+        read_json(tmp_path / "gone.json")
+
+
 def test_a_file_too_large_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(json_files, "MAX_BYTES", 3)
     (tmp_path / "a.json").write_text("[1]")

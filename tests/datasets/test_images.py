@@ -258,6 +258,20 @@ class TestJpeg:
             with pytest.raises(DatasetError, match=r"i\.jpg \(JPEG: "):
                 read_image(path)
 
+    @pytest.mark.parametrize("options", [{}, {"progressive": True}])
+    def test_a_file_that_ends_at_a_restart_is_refused(self, options):
+        """The markers have the numbers 0 to 7 again and again."""
+        pixels = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+        options |= {"restart_marker_blocks": 4}
+        Image.fromarray(pixels).save(data := io.BytesIO(), "JPEG", **options)
+        data = data.getvalue()
+        first_scan = b"\xff\xda".join(data.split(b"\xff\xda")[:2])
+        restarts = [match.start() for match in re.finditer(b"\xff[\xd0-\xd7]", first_scan)]
+        assert len(restarts) == 15
+        for place in restarts:
+            for length in (place, place + 2):
+                assert not is_complete(data[:length] + b"\xff\xd9")
+
     def test_zeros_in_place_of_the_rest_are_refused(self, tmp_path):
         data = encode("jpeg")
         (path := tmp_path / "i.jpg").write_bytes(data[: len(data) // 2] + bytes(2 * len(data)))
@@ -294,6 +308,14 @@ class TestJpeg:
         assert path.read_bytes().count(b"\xff\xd9") == 2
         plain = save(tmp_path / "plain.jpg", IMAGE, quality=95)
         np.testing.assert_array_equal(read_image(path), read_image(plain))
+
+    def test_a_preview_directly_at_the_beginning(self):
+        """Cameras write it into the first segment."""
+        preview, data = encode("restarts"), encode("jpeg")
+        segment = b"\xff\xe1" + (2 + len(preview)).to_bytes(2, "big") + preview
+        camera = data[:2] + segment + data[2:]
+        assert is_complete(camera)
+        assert not is_complete(camera[: -len(data) // 4] + b"\xff\xd9")
 
     def test_no_decoder_warns(self, tmp_path, capfd):
         (path := tmp_path / "i.jpg").write_bytes(encode("jpeg"))

@@ -510,7 +510,10 @@ class TestVideos:
         first = list(islice(find_items(["v.mp4"]), 3))
         assert [item.fault for item in first] == ["", "damaged frame 1 of v.mp4", ""]
 
-    @pytest.mark.parametrize(("told", "rate"), [(0, 25), (float("nan"), 25), (90_000, 25), (5, 5)])
+    @pytest.mark.parametrize(
+        ("told", "rate"),
+        [(0, 25), (-1, 25), (float("nan"), 25), (1000, 25), (90_000, 25), (5, 5), (0.1, 0.1)],
+    )
     def test_where_no_rate_is_told_25_frames_a_second_are_taken(
         self, here, monkeypatch, told, rate
     ):
@@ -519,14 +522,25 @@ class TestVideos:
         assert [i.seconds for i in islice(find_items(["v.mp4"]), 2)] == [0, 1 / rate]
         assert video_format(Path("v.mp4")) == VideoFormat(rate, SIZE)
 
+    @pytest.mark.parametrize(
+        ("told", "count"),
+        [(0, 0), (-9.2e16, 0), (float("nan"), 0), (float("inf"), 0), (1e18, 0), (1, 1), (7, 7)],
+    )
+    def test_the_number_of_frames_is_0_if_none_is_told(self, here, monkeypatch, told, count):
+        capture = FakeCapture(count=told)
+        monkeypatch.setattr(cv2, "VideoCapture", lambda _: capture)
+        assert video_format(Path("v.mp4")) == VideoFormat(10, SIZE, count)
+        assert capture.released
+
 
 class FakeCapture:
     """A video or camera without end."""
 
-    def __init__(self, rate=10.0, damaged=(), opened=True, frames=None):
+    def __init__(self, rate=10.0, damaged=(), opened=True, frames=None, count=0):
         self.grabbed = self.retrieved = 0
         self.released = False
         self._rate, self._damaged, self._opened, self._frames = rate, damaged, opened, frames
+        self._count = count
 
     def isOpened(self):  # noqa: N802
         return self._opened
@@ -537,7 +551,7 @@ class FakeCapture:
             cv2.CAP_PROP_FPS: self._rate,
             cv2.CAP_PROP_FRAME_HEIGHT: height,
             cv2.CAP_PROP_FRAME_WIDTH: width,
-            cv2.CAP_PROP_FRAME_COUNT: 0,
+            cv2.CAP_PROP_FRAME_COUNT: self._count,
             cv2.CAP_PROP_POS_MSEC: 0,
         }[what]
 
@@ -568,9 +582,12 @@ class TestCameras:
     def test_every_third_frame(self, here, monkeypatch):
         capture = FakeCapture()
         monkeypatch.setattr(cv2, "VideoCapture", lambda _: capture)
-        found = list(islice(find_items(["1"], frame_stride=3), 3))
-        assert [item.number for item in found] == [0, 3, 6]
+        items = find_items(["1"], frame_stride=3)
+        assert [item.number for item in islice(items, 3)] == [0, 3, 6]
         assert (capture.grabbed, capture.retrieved) == (7, 3)  # others are not decoded
+        assert not capture.released
+        items.close()
+        assert capture.released
 
     def test_its_time_is_the_clocks(self, here, monkeypatch):
         """Frames are lost while we compute: their number says nothing of the time."""
@@ -641,6 +658,14 @@ class TestWatching:
         images("w/.hidden.png")
         video("w/v.avi", "MJPG", GREYS[:2])
         assert [look(), look()] == [[], ["w/v.avi#0", "w/v.avi#1"]]
+
+    def test_what_is_left_out_is_noted(self, look):
+        Path("w/notes.txt").write_text("text")
+        images("w/.hidden.png")
+        notes = Notes()
+        watched = watch_folder(Path("w"), notes=notes)
+        assert [next(watched), next(watched)] == [None, None]
+        assert {note.reason for note in notes.all()} == {HIDDEN, NEITHER}
 
     def test_a_file_that_vanishes_within_a_look_is_left(self, look, monkeypatch):
         images("w/a.png", "w/b.png")

@@ -378,6 +378,12 @@ class TestLabelMe:
         with pytest.raises(DatasetError, match=r"label and points as in LabelMe in .*bad.json"):
             self.read(write(self.files({"points": BOX})))
 
+    @pytest.mark.parametrize("content", ["5", "null", "[]", '"shapes"'])
+    def test_annotations_of_another_form(self, write, content):
+        files = self.files({"label": "dent", "points": BOX})
+        with pytest.raises(DatasetError, match=r"label and points as in LabelMe in .*0.json"):
+            self.read(write({**files, "0.json": content}))
+
 
 class TestSizes:
     """The shapes of a category's last test image, which has 64x64 pixels."""
@@ -404,14 +410,18 @@ class TestSizes:
         return mask.sum(), [note.reason for note in notes.all()]
 
     @pytest.mark.parametrize("layout", ["coco", "labelme"])
-    def test_shapes_of_an_image_of_another_size_are_refused(self, write, layout):
-        folder = getattr(self, layout)(write, 128, 130)
-        message = rf"image, 64x64, found 130x128: .*\.json, mask of {folder / 'bad.png'}; annotate"
+    @pytest.mark.parametrize(("height", "width"), [(128, 130), (1, 1)])
+    def test_shapes_of_an_image_of_another_size_are_refused(self, write, layout, height, width):
+        folder = getattr(self, layout)(write, height, width)
+        found = rf"{width}x{height}: .*\.json, mask of {folder / 'bad.png'}; annotate"
+        message = f"image, 64x64, found {found}"
         with pytest.raises(DatasetError, match=message):
             self.read(folder)
 
     @pytest.mark.parametrize("layout", ["coco", "labelme"])
-    @pytest.mark.parametrize("size", [(64, 64), (None, None), (0, 0), (64, None), ("64", 64.0)])
+    @pytest.mark.parametrize(
+        "size", [(64, 64), (None, None), (0, 0), (64, None), (None, 64), (64, 0), ("64", 64.0)]
+    )
     def test_the_size_need_not_be_stated(self, write, layout, size):
         assert self.read(getattr(self, layout)(write, *size)) == (AREA, [])
 
@@ -420,16 +430,24 @@ class TestSizes:
         with pytest.raises(DatasetError, match=r"64x64, found 5x3: .*a.json, mask of .*bad.png"):
             self.read(self.coco(write, None, None, segmentation=runs))
 
-    def test_shapes_drawn_without_the_orientation_of_the_image(self, write):
+    @pytest.mark.parametrize("exif", [5, 6, 7, 8])
+    def test_shapes_drawn_without_the_orientation_of_the_image(self, write, exif):
         with pytest.raises(DatasetError, match=r"64x80, found 80x64: .*; it was drawn without the"):
-            self.read(self.labelme(write, 64, 80), exif=6)
+            self.read(self.labelme(write, 64, 80), exif)
+
+    @pytest.mark.parametrize("exif", [0, 4])
+    def test_shapes_of_a_rotated_image_whose_orientation_does_not_rotate_it(self, write, exif):
+        with pytest.raises(DatasetError, match=r"found 64x80: .*; annotate images of this size"):
+            self.read(self.labelme(write, 80, 64), exif)
 
     @pytest.mark.parametrize(
         ("size", "exif", "reasons"),
         [
+            ((80, 64), 5, []),
             ((80, 64), 6, []),
             ((None, None), 6, [UPRIGHT_SHAPES]),
-            ((64, 80), 3, [UPRIGHT_SHAPES]),
+            ((64, 80), 2, [UPRIGHT_SHAPES]),
+            ((64, 80), 4, [UPRIGHT_SHAPES]),
         ],
     )
     def test_shapes_that_may_be_drawn_without_it_are_noted(self, write, size, exif, reasons):

@@ -18,6 +18,7 @@ from datasets.masks import (
     LARGE_MASK,
     SMOOTH_MASK,
     UNMARKED_MASK,
+    _split,
     has_smooth_borders,
     read_mask,
 )
@@ -108,6 +109,21 @@ class TestValuesBetween:
         assert reasons == [SMOOTH_MASK]
         np.testing.assert_array_equal(mask, grey > 127)
 
+    @pytest.mark.parametrize(
+        ("profile", "is_smooth"),
+        [
+            ([85, 170], True),
+            ([170, 85], True),
+            ([100, 0, 0], False),  # a thin class that is further away
+        ],
+    )
+    def test_a_border_of_two_pixels(self, profile, is_smooth):
+        values = np.zeros((40, 60), np.uint8)
+        columns = range(30 - len(profile), 30)
+        values[:, columns], values[:, 30:50] = profile, 255
+        for turns in range(4):
+            assert has_smooth_borders(np.rot90(values, turns)) == is_smooth
+
     @pytest.mark.parametrize("sigma", [1, 3, 6])
     def test_a_blurred_mask_is_cut_at_half(self, tmp_path, sigma):
         grey = cv2.GaussianBlur((DISK * 255).astype(np.uint8), (0, 0), sigma)
@@ -163,6 +179,20 @@ class TestTransparency:
         if opacity is not None:
             pixels[:, :, :3], pixels[:, :, 3] = colour, opacity
         return save(folder / "m.png", pixels)
+
+    @pytest.mark.parametrize("colour", [(0, 0, 0), (9, 9, 9), (200, 0, 0)])
+    def test_only_an_opacity_of_0_is_transparent(self, tmp_path, colour):
+        opacity = SHAPES.astype(np.uint8)
+        np.testing.assert_array_equal(
+            read_mask(self.paint(tmp_path, colour, colour, opacity)), SHAPES
+        )
+
+    def test_grey_and_opacity_of_two_channels(self):
+        """No decoder returns them at present."""
+        values = np.arange(24, dtype=np.uint8).reshape(3, 4, 2)
+        colours, opacity = _split(values)
+        np.testing.assert_array_equal(colours, values[:, :, :1])
+        np.testing.assert_array_equal(opacity, values[:, :, 1])
 
     @pytest.mark.parametrize("canvas", [(0, 0, 0), (255, 255, 255)])
     @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (200, 0, 0)])
@@ -238,12 +268,28 @@ class TestOrientation:
 
     @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
     def test_a_mask_that_fits_only_when_turned_names_exif(self, tmp_path, orientation):
-        for sample in (
-            self.sample(tmp_path, orientation, MASK),
-            self.sample(tmp_path, 1, MASK, orientation),
-        ):
-            with pytest.raises(DatasetError, match=r"EXIF orientation.*remove the EXIF"):
-                read_sample(sample)
+        for own, other in ((orientation, 1), (1, orientation), (orientation, 3), (3, orientation)):
+            message = f"EXIF orientation of the image is {own}, that of the mask {other}: rotate"
+            with pytest.raises(DatasetError, match=message):
+                read_sample(self.sample(tmp_path, own, MASK, other))
+
+    @pytest.mark.parametrize(
+        ("orientation", "own", "mask"),
+        [
+            (1, 1, MASK.T),  # turned, but nothing has an orientation
+            (6, 6, MASK.T),  # both have the same
+            (3, 1, MASK.T),  # upside down
+            (1, 3, MASK.T),
+            (6, 1, MASK[:-1]),  # of a size that no rotation gives
+            (1, 6, MASK[:-1]),
+        ],
+    )
+    def test_a_mask_of_another_size_for_another_reason_does_not(
+        self, tmp_path, orientation, own, mask
+    ):
+        with pytest.raises(DatasetError, match="expected a mask of the size of its im") as caught:
+            read_sample(self.sample(tmp_path, orientation, mask, own))
+        assert "EXIF" not in str(caught.value)
 
     def test_an_upright_mask_of_a_turned_image_fits(self, tmp_path):
         notes = Notes()

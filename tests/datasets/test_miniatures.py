@@ -1,5 +1,6 @@
 """A miniature of each layout is recognised, and read exactly."""
 
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -14,6 +15,8 @@ from datasets.published import PUBLISHED
 from tests.datasets.miniatures import MINIATURES, SIDE, SQUARE
 from tests.support import truncate
 
+# Endings of files that may state which images there are.
+LISTS = {".csv", ".json", ".txt"}
 EACH = pytest.mark.parametrize("name", MINIATURES)
 
 
@@ -98,6 +101,21 @@ def test_training_needs_no_test_images(written):
         assert category.benchmark == of_category.benchmark
 
 
+# In the other layouts, masks or annotations tell which images are good.
+@pytest.mark.parametrize(
+    "name", sorted(MINIATURES.keys() - {"kolektor_sdd", "kolektor_sdd2", "labelme"})
+)
+def test_training_images_are_found_where_there_are_no_others(written):
+    miniature, path = written
+    dataset = open_dataset(path)
+    read = {name: dataset.read_training(name).train for name in miniature.categories}
+    kept = {sample.path for samples in read.values() for sample in samples}
+    for file in path.rglob("*.*"):
+        if file.suffix not in LISTS and file not in kept:
+            file.unlink()
+    assert {name: dataset.read_training(name).train for name in read} == read
+
+
 @pytest.mark.parametrize("name", [name for name, one in MINIATURES.items() if one.lacks[0]])
 def test_what_is_missing_of_a_half_known_layout_is_told(written, tmp_path):
     miniature, path = written
@@ -121,6 +139,8 @@ def test_kaputt_is_recognised_and_what_to_do_is_told(tmp_path):
     (tmp_path / "datasets/query-train.parquet").touch()
     with pytest.raises(DatasetError, match=r"found Parquet files .* path,label,mask,split"):
         open_dataset(tmp_path).find_categories()
+    with pytest.raises(DatasetError, match=r"found Parquet files .* path,label,mask,split"):
+        open_dataset(tmp_path).read_category("any")
 
 
 @pytest.mark.parametrize("name", ["kolektor_sdd2"])
@@ -135,6 +155,15 @@ def test_a_mask_that_tells_good_from_defective_is_needed(written, damage, messag
     damage(written[1] / "train/10001_GT.png")
     with pytest.raises(DatasetError, match=message):
         open_dataset(written[1]).read_category("kolektor_sdd2")
+
+
+@pytest.mark.parametrize("name", ["mvtec_3d", "mvtec_ad_2"])
+def test_validation_images_need_not_exist(written):
+    (category,) = written[0].categories
+    expected = open_dataset(written[1]).read_category(category)
+    shutil.rmtree(written[1] / category / "validation")
+    found = open_dataset(written[1]).read_category(category)
+    assert (found.train, found.test) == (expected.train, expected.test)
 
 
 @pytest.mark.parametrize("name", ["magnetic_tile"])
@@ -178,6 +207,31 @@ def test_a_list_of_real_iad_that_does_not_fit(written):
     message = f"expected meta, train and test as in Real-IAD in .*{source}, .*KeyError.'normal_cl"
     with pytest.raises(DatasetError, match=message):
         dataset.read_category("mint")
+
+
+@pytest.mark.parametrize("name", ["real_iad"])
+def test_a_mask_path_of_real_iad_is_that_of_a_defective_image(written):
+    dataset, source = open_dataset(written[1]), "realiad_jsons/realiad_jsons/mint.json"
+    content = json.loads((written[1] / source).read_text())
+    good, defective = content["test"]
+    assert (good["anomaly_class"], defective["anomaly_class"]) == ("OK", "QS")
+    expected = dataset.read_category("mint").test
+    good["mask_path"] = "gone.png"
+    (written[1] / source).write_text(json.dumps(content))
+    assert dataset.read_category("mint").test == expected
+    defective["mask_path"] = None
+    (written[1] / source).write_text(json.dumps(content))
+    assert [sample.mask for sample in dataset.read_category("mint").test] == [None, None]
+
+
+@pytest.mark.parametrize("name", ["real_iad"])
+def test_lists_of_real_iad_need_one_size_of_its_images(written):
+    (written[1] / "realiad_256").rename(written[1] / "realiad_raw")
+    (written[1] / "realiad_jsons/realiad_jsons/other.json").write_text("{}")  # without images
+    assert open_dataset(written[1]).find_categories() == ["mint"]
+    (written[1] / "realiad_raw").rename(written[1] / "images")
+    with pytest.raises(DatasetError, match=r"layout real_iad.* found no realiad_1024; "):
+        open_dataset(written[1])
 
 
 @pytest.mark.parametrize(

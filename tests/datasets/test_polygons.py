@@ -100,7 +100,14 @@ def test_a_shape_next_to_the_image_marks_nothing_and_is_reported(tmp_path, shape
         (Polygon(((-1, 1.2), (1.2, -1), (-1, -1))), [[0, 0]]),
         (Polygon(((5, -9), (5.2, 0.3), (5.4, -9))), [[0, 5]]),
         (Ellipse((-3, 5.5), (3.2, 3.2)), [[5, 0]]),
+        (Polygon(((1.2, -1), (-1, -1), (-1, 1.2))), [[0, 0]]),  # of the line that closes it
         (Polygon(((16, 3), (16, 5), (16, 3))), [[3, 15], [5, 15]]),
+        (Polygon(((0, 3), (0, 5), (0, 3))), [[3, 0], [5, 0]]),
+        (Polygon(((3, 12), (5, 12), (3, 12))), [[11, 3], [11, 5]]),
+        (Polygon(((3, 0), (5, 0), (3, 0))), [[0, 3], [0, 5]]),
+        # More than 32 bits away.
+        (Polygon(((-1e12, 3.1), (1e12, 3.1), (1e12, 3.2), (-1e12, 3.2))), [[3, 0], [3, 15]]),
+        (Polygon(((3.1, -1e12), (3.1, 1e12), (3.2, 1e12), (3.2, -1e12))), [[0, 3], [11, 3]]),
     ],
 )
 def test_a_shape_that_reaches_into_the_image_marks_where(shape, pixels):
@@ -124,9 +131,20 @@ def test_a_shape_outside_the_image_marks_nothing_and_is_reported(tmp_path, x, y)
     assert notes.all() == []
 
 
-def test_an_ellipse():
-    slow = [[math.dist((x + 0.5, y + 0.5), (7, 6)) <= 3.2 for x in range(16)] for y in range(12)]
-    np.testing.assert_array_equal(draw(Ellipse((7, 6), (3.2, 3.2))), slow)
+@given(POINT, st.tuples(st.floats(2, 6), st.floats(2, 6)))
+def test_an_ellipse_is_the_pixels_with_their_centres_inside(centre, radii):
+    """In coordinates in which it is a circle of radius 1."""
+    (x0, y0), (wide, high) = centre, radii
+    distances = np.array(
+        [
+            [math.hypot((x + 0.5 - x0) / wide, (y + 0.5 - y0) / high) for x in range(16)]
+            for y in range(12)
+        ]
+    )
+    found = draw(Ellipse(centre, radii))
+    assert found[distances < 1 - 1e-9].all()
+    if (distances <= 1).any():
+        assert not found[distances > 1 + 1e-9].any()
 
 
 def compress(counts):

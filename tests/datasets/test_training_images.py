@@ -12,7 +12,7 @@ from datasets.base import DatasetError
 from datasets.folders import HIDDEN
 from datasets.inputs import NEITHER
 from datasets.notes import Notes
-from datasets.training_images import read_training_images
+from datasets.training_images import LIKE_A_MASK, read_training_images
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -67,11 +67,29 @@ class TestCategories:
             "c is a category of a dataset: learning c/train/good, not ground_truth, test"
         ]
 
+    def test_of_a_category_without_other_folders(self, here, caplog):
+        caplog.set_level(logging.INFO)
+        files("c/train/good/0.png")
+        read("c")
+        assert caplog.messages == ["c is a category of a dataset: learning c/train/good"]
+
     def test_depths_are_not_learned(self, here, caplog):
         caplog.set_level(logging.INFO)
         files("c/train/good/rgb/0.png", "c/train/good/xyz/0.tiff", "c/test/good/rgb/0.png")
         assert read("c") == ["c/train/good/rgb/0.png"]
         assert caplog.messages[0].endswith("learning c/train/good/rgb, not test, xyz")
+
+    @pytest.mark.parametrize("folder", ["rgb", "xyz"])
+    def test_colours_or_depths_alone_are_images(self, here, caplog, folder):
+        caplog.set_level(logging.INFO)
+        files(f"c/train/good/{folder}/0.png", "c/test/good/0.png")
+        assert read("c") == [f"c/train/good/{folder}/0.png"]
+        assert caplog.messages[0].endswith("learning c/train/good, not test")
+
+    @pytest.mark.parametrize(("count", "end"), [(8, "7"), (9, "7, ...")])
+    def test_of_many_folders_8_are_offered(self, here, count, end):
+        files(*(f"c/train/{number}/0.png" for number in range(count)))
+        assert fault("c").endswith(f"c/train/6, c/train/{end}")
 
     @pytest.mark.parametrize(
         ("names", "count"),
@@ -186,6 +204,13 @@ class TestList:
         )
         assert len(read_training_images(paths, "x", notes).train) == 3  # given as PATHs
         assert notes.all() == [note]
+
+    @pytest.mark.parametrize("path", ["c/ground_truth/hole", "p", "p/*.png"])
+    def test_also_those_of_a_folder(self, here, path):
+        files(*MVTEC, "p/0_mask.png")
+        notes = Notes()
+        assert len(read_training_images([path], "x", notes).train) == 1
+        assert [note.reason for note in notes.all()] == [LIKE_A_MASK]
 
     def test_defects_in_a_folder_are_refused(self, here):
         files("p/0.png", "p/bad/0.png")

@@ -181,6 +181,11 @@ class TestFetch:
         with pytest.raises(DatasetError, match=message):
             get(server, target, size=5)
 
+    def test_an_existing_file_that_cannot_be_read(self, server, target):
+        target.mkdir(parents=True)
+        with pytest.raises(DatasetError, match=f"^cannot read {target}: Is a directory$"):
+            get(server, target)
+
     def test_a_folder_that_is_a_file(self, server, target):
         target.parent.write_bytes(b"")
         check_refused(server, target, f"cannot write {target}: (File exists|Not a directory)")
@@ -225,6 +230,16 @@ class TestFetch:
             server, target, "expected 102400 free bytes in .*, found 1000; the same command starts"
         )
 
+    def test_exactly_enough_space(self, server, target, monkeypatch):
+        check_refused(server, target, "30000 of 102400 bytes", cut, silent)
+        free = SimpleNamespace(free=72_399)
+        monkeypatch.setattr(transport.shutil, "disk_usage", lambda _: free)
+        check_refused(
+            server, target, "expected 72400 free bytes in .*, found 72399; 30000 of 102400 bytes"
+        )
+        free.free += 1
+        assert get(server, target) == SHA256
+
     def test_a_file_in_chunks(self, server, target):
         body = b"".join(b"%x\r\n%s\r\n" % (50, CONTENT[n : n + 50]) for n in range(0, 102_400, 50))
         headers = {"Transfer-Encoding": "chunked"}
@@ -258,6 +273,14 @@ class TestAnotherVersion:
         server.url += "?2"
         server.ranges.clear()
         get(server, target)
+        assert server.ranges == [None]
+
+    @pytest.mark.parametrize("gone", ["data.zip.part", "data.zip.part.source"])
+    def test_a_part_without_the_other_file_is_not_continued(self, server, target, gone):
+        check_refused(server, target, "cannot download", cut, silent)
+        (target.parent / gone).unlink()
+        server.ranges.clear()
+        assert get(server, target) == SHA256
         assert server.ranges == [None]
 
     def test_a_part_that_is_longer_than_the_file(self, server, target):
@@ -301,11 +324,13 @@ class TestLies:
     def test_another_size_than_the_published(self, server, target):
         message = "expected 5 bytes at .*, found 102400: the dataset was changed"
         check_refused(server, target, message, size=5)
+        assert not list(target.parent.iterdir())
 
     def test_another_total_when_it_continues(self, server, target):
         lie = answer(206, {"Content-Range": "bytes 30000-102400/102401"}, CONTENT[30_000:])
         message = "expected 102400 bytes at .*, found 102401"
         check_refused(server, target, message, cut, lie, size=len(CONTENT))
+        assert not list(target.parent.iterdir())
 
     def test_fewer_bytes_than_stated(self, server, target):
         short = answer(200, {"Content-Length": "102500"}, CONTENT)

@@ -161,6 +161,29 @@ def test_colour_bar_shows_scale_score_and_threshold():
     assert ColourScale(2.0, 2.0).fraction(np.array([1, 2, 3])).tolist() == [0, 0, 1]
 
 
+@pytest.mark.parametrize("power", range(-4, 5))
+@pytest.mark.parametrize(("high", "step"), [(10, 2), (9, 2), (26, 10), (21, 5), (5, 1), (4.9, 1)])
+def test_texts_of_ticks_are_their_scores(power, high, step):
+    """Steps of 1, 2 or 5 times a power of ten, at most 5 of them."""
+    ticks = ColourScale(0, high * 10.0**power).ticks()
+    expected = np.arange(0, high + 1e-6, step) * 10.0**power
+    np.testing.assert_allclose([score for score, _ in ticks], expected)
+    np.testing.assert_allclose([float(text) for _, text in ticks], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "texts"),
+    [
+        (0.1229999, 0.1230101, ["0.123", "0.123005", "0.12301"]),
+        (0.123, 0.12305, ["0.123", "0.12301", "0.12302", "0.12303", "0.12304", "0.12305"]),
+        (123_400, 123_402, ["123400", "123401", "123402"]),
+        (-1.2e6, -1.19e6, ["-1.2e+06", "-1.195e+06", "-1.19e+06"]),
+    ],
+)
+def test_ticks_of_a_narrow_scale_have_different_texts(low, high, texts):
+    assert [text for _, text in ColourScale(low, high).ticks(len(texts))] == texts
+
+
 def test_truth_is_outlined_on_the_overlay_only_and_the_threshold_with_dashes():
     picture = draw(threshold=2.0)  # the truth lies over the threshold's contour
     found = near(panel(picture, OVERLAY), loc.TRUTH_COLOUR)
@@ -342,9 +365,12 @@ def test_the_text_of_a_long_legend_is_no_smaller():
 def test_other_families_of_long_curves_fit_beside_the_roc():
     x = np.linspace(0, 1, 300_000)
     y = np.where(x < 0.25, 0.5, 1.0)
-    thin_x, thin_y = curves._thin(x, y, curves.PIXEL_ROC)
-    assert len(thin_x) < 3 * curves.GRID_STEPS
-    assert np.abs(np.interp(x, thin_x, thin_y) - y).max() < 1 / curves.GRID_STEPS
+    for limit in (1.0, 0.3, 0.01):
+        family = curves.CurveFamily("PRO", "AUPRO", "x", "y", x_limits=(0.0, limit))
+        thin_x, thin_y = curves._thin(x * limit, y, family)
+        assert curves.GRID_STEPS <= len(thin_x) < 3 * curves.GRID_STEPS
+        assert np.abs(np.interp(x * limit, thin_x, thin_y) - y).max() < 1 / curves.GRID_STEPS
+        assert (thin_x[0], thin_x[-1]) == (0, limit)
     family = curves.CurveFamily("PRO", "AUPRO", "x", "y", x_limits=(0.0, 0.3))
     panels = [(family, {"a": curve(0.1)})] * 3
     shown, legend = curve_panel(curves.draw_curve_families(panels, title="Test"), 2, count=3)

@@ -64,8 +64,11 @@ class ColourScale:
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         scores = [number * step for number in range(first, last + 1)]
-        if decimals > 4 or max(abs(self.low), abs(self.high)) >= 1e5:
-            return [(score, f"{score:.3g}") for score in scores]
+        largest = max(abs(self.low), abs(self.high))
+        if decimals > 4 or largest >= 1e5:
+            # As many as neighbours need to differ.
+            digits = max(3, math.floor(math.log10(largest)) - math.floor(math.log10(step)) + 1)
+            return [(score, f"{score:.{digits}g}") for score in scores]
         return [(score, f"{score:.{decimals}f}") for score in scores]
 
 
