@@ -353,7 +353,8 @@ class TestTrueReason:
             (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC is not supported by this Pillow"),
             (b"\xff\x0a" + bytes(99), "JPEG XL is not supported"),
             (bytes(128) + b"DICM" + bytes(99), "DICOM is not supported"),
-            (b"\x89PNG\r\n\x1a\n" + bytes(99), "PNG"),
+            (b"\x89PNG\r\n\x1a\n" + bytes(99), "PNG: damaged, or not supported by this Pillow"),
+            (b"P5\n" + b"1" * 99 + b" 1 255\n\0", "PNM: .*[Tt]oo long"),  # as Pillow says it
             (b"hello", "no known image format"),
             # Beginnings like those of formats that have their own pattern of a size.
             (b"PF\n640 480\n", "no known image format"),
@@ -462,6 +463,14 @@ class TestDepth:
 
     def test_of_a_fits_file_without_an_offset_and_a_scale(self, tmp_path):
         (path := tmp_path / "i.fits").write_bytes(fits(BZERO="0", BSCALE="1.000"))
+        assert read_image(path).shape == (20, 30, 3)
+
+    def test_the_values_of_a_fits_file_are_no_cards(self, tmp_path):
+        """The card END is the last one of its block: no spaces separate it from the values."""
+        data = fits(**{f"MORE{number}": "1" for number in range(10)})
+        assert data[35 * 80 : 2880] == b"END".ljust(80)
+        values = b"BZERO   =                  5".ljust(20 * 30 * 2)
+        (path := tmp_path / "i.fits").write_bytes(data[:2880] + values)
         assert read_image(path).shape == (20, 30, 3)
 
     def test_values_beyond_the_range_are_clipped_and_noted(self, tmp_path):

@@ -1,0 +1,65 @@
+"""What headers say: depth by the specifications of the formats, and defaults of tags left out."""
+
+import io
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from datasets.header import OPENCV, PILLOW, Header, read_header
+from tests.datasets.test_tiff import noise, write_tiff
+
+
+def header_of(data: bytes) -> Header:
+    return read_header(io.BytesIO(data))
+
+
+@pytest.mark.parametrize(("largest", "is_deep"), [(1, False), (255, False), (256, True)])
+@pytest.mark.parametrize("comment", [b"", b"# a comment\n"])
+def test_values_of_pnm_above_255_have_two_bytes(largest, is_deep, comment):
+    data = b"P5\n%b2 1\n%d\n" % (comment, largest) + bytes(4)
+    assert header_of(data).is_deep == is_deep
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_depth_of_jpeg_2000_anywhere_in_the_first_bytes(dtype):
+    """It is 40 bytes behind the marker SIZ; 600 bytes are read."""
+    data = cv2.imencode(".jp2", np.ones((40, 45), dtype))[1].tobytes()
+    expected = header_of(data)
+    assert expected.is_deep == (dtype == np.uint16)
+    first = 600 - 40 - data.index(b"\xff\x51")
+    for length in range(first - 3, first + 3):  # of other data
+        moved = data[:32] + length.to_bytes(4, "big") + b"free" + bytes(length - 8) + data[32:]
+        assert header_of(moved) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "bits", "expected"),
+    [
+        (noise(1, 1), 1, Header("TIFF", 8, 6)),
+        (noise(8, 1), 8, Header("TIFF", 8, 6)),
+        *((noise(bits, 1), bits, Header("TIFF", 8, 6, True, bits)) for bits in (9, 10, 12, 16)),
+        (noise(12, 1).astype(np.float32), 32, Header("TIFF", 8, 6, True, 16)),
+    ],
+)
+def test_bits_of_tiff(tmp_path, values, bits, expected):
+    tags = {"t339": 3} if values.dtype.kind == "f" else {}
+    found = header_of(write_tiff(tmp_path / "i.tif", values, bits, **tags).read_bytes())
+    assert replace(found, bits=expected.bits) == expected
+    assert found.bits == expected.bits or not found.is_deep
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("tag", [254, 274, 277, 284, 339])
+def test_tags_with_a_default_may_be_left_out(tmp_path, bits, tag):
+    """As in TIFF 6.0: one sample, no planes, unsigned integers, upright, no preview."""
+    channels = 1 if tag == 277 else 3
+    path = write_tiff(tmp_path / "i.tif", noise(bits, channels), bits, **{f"t{tag}": None})
+    expected = Header("TIFF", 8, 6, bits == 16, bits, decoders=(OPENCV, PILLOW))
+    assert header_of(path.read_bytes()) == expected
+
+
+def test_a_tiff_without_its_bits_has_one(tmp_path):
+    path = write_tiff(tmp_path / "i.tif", noise(1, 1), 1, t258=None)
+    assert header_of(path.read_bytes()) == Header("TIFF", 8, 6, bits=1)
