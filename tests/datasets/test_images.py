@@ -578,6 +578,28 @@ class TestValueRange:
         with pytest.raises(ValueError, match=f"expected a range of values, found {low:g} to"):
             ValueRange.from_json(record)
 
+    @pytest.mark.parametrize(
+        ("value_range", "text", "low", "high"),
+        [
+            (ValueRange.of_bits(12), "12 bits", 0, 4095),
+            (ValueRange(-1.5, 3000, is_float=True), "-1.5 to 3000", -1.5, 3000),
+        ],
+    )
+    def test_both_ends_are_in_the_range(self, value_range, text, low, high):
+        assert str(value_range) == text
+        assert not value_range.clips(np.array([low, high]))
+        assert value_range.clips(np.array([low - 1, high]))
+        assert value_range.clips(np.array([low, high + 1]))
+        assert ValueRange.from_json(value_range.as_json()) == value_range
+
+    @pytest.mark.parametrize("value", [-7.5, 0, 1e6])
+    def test_constant_images_without_a_depth_are_black(self, value):
+        finder, values = RangeFinder(), np.full((2, 3), value, np.float32)
+        finder.add(Path("i.tif"), values)
+        found = finder.range()
+        assert ValueRange.from_json(found.as_json()) == found
+        assert not found.to_8_bits(values).any()
+
     def test_8_bits_do_not_count(self):
         finder = RangeFinder()
         finder.add(Path("i.png"), IMAGE)
