@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.base import DatasetError, MaskShapes
+from datasets.base import DatasetError, MaskFiles, MaskShapes
 from datasets.images import read_sample
 from datasets.layouts import LAYOUTS, open_dataset
 from datasets.published import PUBLISHED
@@ -91,11 +91,27 @@ def test_training_needs_no_test_images(written):
     for name, of_category in miniature.categories.items():
         category = expected.read_training(name)
         read = [sample.path for sample in category.train]
-        split = [sample.path for sample in expected.read_category(name).train]
+        whole = expected.read_category(name)
+        split = [sample.path for sample in whole.train]
         has_split = not any("held out" in note for note in of_category.notes)
         assert read == split if has_split else set(read) > set(split)
         assert category.test == ()
         assert category.benchmark == of_category.benchmark
+        if has_split:
+            _remove(whole.test)
+            assert expected.read_training(name).train == category.train
+
+
+def _remove(samples):
+    """Remove test images and their masks, but not the annotations that tell the layout."""
+    for sample in samples:
+        masks = sample.mask
+        if not isinstance(masks, MaskShapes):
+            sample.path.unlink()
+        for mask in masks.paths if isinstance(masks, MaskFiles) else ():
+            mask.unlink(missing_ok=True)  # several images may have the same
+            if not any(mask.parent.iterdir()):
+                mask.parent.rmdir()
 
 
 @pytest.mark.parametrize("name", [name for name, one in MINIATURES.items() if one.lacks[0]])
