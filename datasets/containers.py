@@ -126,7 +126,7 @@ def _edited_duration(file: BinaryIO, box: Box) -> int:
     wide = 8 if data[:1] == b"\x01" else 4
     edits = [
         (data[start : start + wide], data[start + wide : start + 2 * wide])
-        for start in range(8, len(data) - 2 * wide + 1, 2 * wide + 4)
+        for start in range(8, len(data), 2 * wide + 4)
     ]
     return sum(
         int.from_bytes(duration, "big")

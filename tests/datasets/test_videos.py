@@ -151,12 +151,20 @@ def test_a_transport_stream_with_times_has_packets_of_192_bytes(tmp_path, time):
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"), [(None, False), (16 + 99, False), (16 + 100, True), (2**63, True)]
+    ("size", "expected"),
+    [(None, False), (16 + 99, False), (16 + 100, True), (2**63, True), (0, False)],
 )
 def test_an_mp4_above_4_gb_has_a_size_of_64_bits(tmp_path, size, expected):
+    """A size of 0 would lead back to the same box."""
     path = tmp_path / "v.mp4"
     path.write_bytes(box(b"ftyp", b"isom\0\0\0\0") + large_box(b"mdat", bytes(99), size))
     assert is_cut_short(path) == expected
+
+
+def test_an_mp4_that_ends_behind_the_header_of_a_box_is_cut_short(tmp_path):
+    path = tmp_path / "v.mp4"
+    path.write_bytes(box(b"ftyp", b"isom\0\0\0\0") + box(b"mdat", b"0")[:8])
+    assert is_cut_short(path)
 
 
 @pytest.mark.parametrize("filling", [b"\0", b"\xff"])
@@ -195,7 +203,10 @@ def last_box(kind: bytes, content: bytes) -> bytes:
 @pytest.mark.parametrize(("second", "trimmed"), [(920, False), (880, True)])
 @pytest.mark.parametrize(("version", "wide"), [(0, 4), (1, 8)])
 def test_times_of_32_and_of_64_bits(tmp_path, version, wide, second, trimmed, boxed):
-    """2 seconds are stored; an empty edit, 1 second and a second part of it are shown."""
+    """2 seconds are stored; an empty edit, 1 second and a second part of it are shown.
+
+    The tracks before and after this one, as of sound, are shown as a whole.
+    """
 
     def times(*values: int) -> bytes:
         return b"".join(value.to_bytes(wide, "big", signed=True) for value in values)
@@ -203,12 +214,16 @@ def test_times_of_32_and_of_64_bits(tmp_path, version, wide, second, trimmed, bo
     def head(scale: int, duration: int) -> bytes:
         return beginning + times(5, 6) + scale.to_bytes(4, "big") + times(duration) + bytes(80)
 
+    def track(*edits: tuple[int, int]) -> bytes:
+        listed = b"".join(times(*edit) + rate for edit in edits)
+        content = box(b"edts", box(b"elst", beginning + len(edits).to_bytes(4, "big") + listed))
+        content += box(b"mdia", box(b"mdhd", head(1_000_000_000, 2_000_000_000)))
+        return box(b"trak", content)
+
     beginning, rate = bytes([version, 0, 0, 0]), b"\0\1\0\0"
-    edits = b"".join(times(*edit) + rate for edit in [(400, -1), (1000, 0), (second, 10)])
-    track = box(b"edts", box(b"elst", beginning + b"\0\0\0\3" + edits))
-    track += box(b"mdia", box(b"mdhd", head(1_000_000_000, 2_000_000_000)))
+    tracks = track((2000, 0)) + track((400, -1), (1000, 0), (second, 10)) + track((2000, 0))
     path = tmp_path / "v.mp4"
-    path.write_bytes(boxed(b"moov", box(b"mvhd", head(1000, 2400)) + box(b"trak", track)))
+    path.write_bytes(boxed(b"moov", box(b"mvhd", head(1000, 2400)) + tracks))
     assert is_trimmed(path) == trimmed
 
 
