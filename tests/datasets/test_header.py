@@ -1,13 +1,14 @@
 """What headers say: depth by the specifications of the formats, and defaults of tags left out."""
 
 import io
+from contextlib import nullcontext
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
-from datasets.header import OPENCV, PILLOW, Header, read_header
+from datasets.header import OPENCV, PILLOW, Header, HeaderError, read_header
 from tests.datasets.test_tiff import noise, write_tiff
 
 
@@ -58,6 +59,17 @@ def test_tags_with_a_default_may_be_left_out(tmp_path, bits, tag):
     path = write_tiff(tmp_path / "i.tif", noise(bits, channels), bits, **{f"t{tag}": None})
     expected = Header("TIFF", 8, 6, bits == 16, bits, decoders=(OPENCV, PILLOW))
     assert header_of(path.read_bytes()) == expected
+
+
+@pytest.mark.parametrize(
+    ("tags", "is_preview"),
+    [({"t254": 1}, True), ({"t254": 2}, False), ({"t254": 3}, True), ({"t50706": 1}, True)],
+)
+def test_previews_in_raw_data_are_refused(tmp_path, tags, is_preview):
+    """Bit 0 of NewSubfileType marks them, and the version of DNG; bit 1 marks one of many pages."""
+    data = write_tiff(tmp_path / "i.tif", noise(8, 3), 8, **tags).read_bytes()
+    with pytest.raises(HeaderError, match="raw data") if is_preview else nullcontext():
+        header_of(data)
 
 
 def test_a_tiff_without_its_bits_has_one(tmp_path):

@@ -1,5 +1,6 @@
 """A miniature of each layout is recognised, and read exactly."""
 
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -36,6 +37,16 @@ def test_it_is_recognised(written):
     assert dataset.layout == miniature.layout
     assert dataset.find_categories() == sorted(miniature.categories)
     assert open_dataset(path, miniature.layout) == dataset
+
+
+@EACH
+@pytest.mark.parametrize("other", ["no such category", "..", ""])
+def test_another_name_is_no_category(written, other):
+    dataset, names = open_dataset(written[1]), ", ".join(sorted(written[0].categories))
+    with pytest.raises(
+        DatasetError, match=rf"category name \({names}\), found '{re.escape(other)}'"
+    ):
+        dataset.read_category(other)
 
 
 @EACH
