@@ -23,16 +23,28 @@ def test_values_of_pnm_above_255_have_two_bytes(largest, is_deep, comment):
     assert header_of(data).is_deep == is_deep
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_the_depth_of_jpeg_2000_anywhere_in_the_first_bytes(dtype):
-    """It is 40 bytes behind the marker SIZ; 600 bytes are read."""
-    data = cv2.imencode(".jp2", np.ones((40, 45), dtype))[1].tobytes()
-    expected = header_of(data)
-    assert expected.is_deep == (dtype == np.uint16)
-    first = 600 - 40 - data.index(b"\xff\x51")
-    for length in range(first - 3, first + 3):  # of other data
+@pytest.mark.parametrize(
+    ("dtype", "depth", "is_deep"),
+    [
+        (np.uint8, 7, False),
+        (np.uint16, 11, False),
+        (np.uint16, 15, True),
+        (np.uint16, 128 + 15, True),
+    ],
+)
+def test_the_depth_of_jpeg_2000_is_that_of_its_first_bytes(dtype, depth, is_deep):
+    """Decoders scale 12 bits to 8, and not 16. One byte states the depth, less 1, and the sign.
+
+    It is 40 bytes behind the marker SIZ; 600 bytes are read.
+    """
+    data = bytearray(cv2.imencode(".jp2", np.ones((40, 45), dtype))[1].tobytes())
+    marker = data.index(b"\xff\x51")
+    data[marker + 40] = depth
+    assert header_of(data).is_deep == is_deep
+    last = 599 - 40 - marker
+    for length in range(last - 3, last + 3):  # of other data
         moved = data[:32] + length.to_bytes(4, "big") + b"free" + bytes(length - 8) + data[32:]
-        assert header_of(moved) == expected
+        assert header_of(moved).is_deep == (is_deep if length <= last else dtype == np.uint16)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +71,29 @@ def test_tags_with_a_default_may_be_left_out(tmp_path, bits, tag):
     path = write_tiff(tmp_path / "i.tif", noise(bits, channels), bits, **{f"t{tag}": None})
     expected = Header("TIFF", 8, 6, bits == 16, bits, decoders=(OPENCV, PILLOW))
     assert header_of(path.read_bytes()) == expected
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (0, 9), (9, 0), (2**32, 9), (9, 2**32)])
+def test_sizes(size):
+    """One pixel is an image; no format can state a side of 2**32."""
+    is_possible = set(size) <= {1, 9}
+    with nullcontext() if is_possible else pytest.raises(HeaderError, match="impossible size"):
+        Header("PNG", *size)
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_pages_of_tiff_that_lie_anywhere(tmp_path, count):
+    """Each page has the tags of the first one; it leads to the page that lies before it."""
+    data = write_tiff(tmp_path / "i.tif", noise(8, 3), 8).read_bytes()
+    end = 8 + 2 + 12 * int.from_bytes(data[8:10], "little")
+    tags, following = data[8:end], 0
+    for _ in range(1, count):
+        data += bytes(100)
+        place = len(data)
+        data += tags + following.to_bytes(4, "little")
+        following = place
+    data = data[:end] + following.to_bytes(4, "little") + data[end + 4 :]
+    assert header_of(data).pages == count
 
 
 @pytest.mark.parametrize(
