@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.base import GOOD, Category, DatasetError, MaskShapes, Polygon, RunLengths
-from datasets.entries import TRAIN, UNSPLIT, Entry, ReadOptions, make_category, split_in
+from datasets.entries import UNSPLIT, Entry, ReadOptions, make_category, split_in
 from datasets.json_files import MALFORMED, OTHER_LAYOUT, read_json, stated_size
 from datasets.listing import as_name, choose, find_file, has_images, is_good_name, list_folders
 
@@ -56,7 +56,7 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     entries: list[Entry] = []
     notes: list[str] = []
     for source in _sources(path):
-        if not (options.training_only and source.split not in (TRAIN, UNSPLIT)):
+        if options.lists(source.split):
             entries += _read(source, notes)
     return make_category(
         path if path.is_dir() else path.parent, name, entries, options, notes=notes

@@ -94,7 +94,7 @@ def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[Box]:
         size, kind, content = int.from_bytes(head[:4], "big"), head[4:8], start + 8
         if size == 1:
             size, content = int.from_bytes(head[8:16], "big"), start + 16
-        if not kind.isalnum() and kind.strip(b"\xa9 ") == b"":  # filled up with zeros
+        if not kind.strip(b"\xa9 ").isalnum():  # no box: what fills up the file behind the last one
             return
         stop = end if size == 0 else start + size
         if stop < content:
@@ -126,7 +126,7 @@ def _edited_duration(file: BinaryIO, box: Box) -> int:
     wide = 8 if data[:1] == b"\x01" else 4
     edits = [
         (data[start : start + wide], data[start + wide : start + 2 * wide])
-        for start in range(8, len(data) - 2 * wide + 1, 2 * wide + 4)
+        for start in range(8, len(data), 2 * wide + 4)
     ]
     return sum(
         int.from_bytes(duration, "big")
@@ -163,8 +163,6 @@ def _is_cut_matroska(file: BinaryIO, length: int) -> bool:
     start = place + 4 + width
     if start > length:
         return True
-    if width > 8:
-        return False
     size = int.from_bytes(field[:width], "big") - (1 << 7 * width)
     is_unknown = size == (1 << 7 * width) - 1  # a live recording
     return not is_unknown and start + size > length
@@ -176,7 +174,7 @@ def _is_cut_asf(file: BinaryIO, length: int) -> bool:
     if place < 0:
         return False
     size = int.from_bytes(data[place + 40 : place + 48], "little")
-    is_live = data[place + 88 : place + 89] != b"" and data[place + 88] & 1
+    is_live = int.from_bytes(data[place + 88 : place + 92], "little") & 1
     return not is_live and size > length
 
 

@@ -41,6 +41,9 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     listed = read_rows(path, ("path",))
     entries = []
     for row in choose(_by_category(path, listed), name, path):
+        split = split_named(row.get("split", ""), path)
+        if not options.lists(split):
+            continue
         file = listed_file(path.parent, row["path"], path)
         label = row.get("label", "")
         if row.get("mask") and not label:
@@ -50,7 +53,7 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
         is_good = not label or label == "0" or is_good_name(label)
         is_drawn = bool(row.get("mask")) and not is_good
         mask = listed_file(path.parent, row["mask"], path) if is_drawn else None
-        split, drawn = split_named(row.get("split", ""), path), mask and MaskFiles((mask,))
+        drawn = mask and MaskFiles((mask,))
         entries.append(Entry(file, GOOD if is_good else label, split, drawn))
     notes = list(listed.notes)
     if others := sorted({column for row in listed.rows for column in row} - COLUMNS):

@@ -69,16 +69,15 @@ class ValueRange:
         Integers of n bits keep their upper 8 bits.
 
         Args:
-            values: Any shape and number type, without NaN.
+            values: Any shape, without NaN: of 16 bits if the range is one of integers.
 
         Returns:
             uint8 of the same shape.
         """
-        if not self.is_float and values.dtype == np.uint16:
+        if not self.is_float:
             bits = (int(self.high) + 1).bit_length() - 1
             return np.minimum(values >> (bits - 8), 255).astype(np.uint8)
-        span = self.high - self.low + (0 if self.is_float else 1)
-        scaled = (values.astype(np.float64) - self.low) * (256 / span)
+        scaled = (values.astype(np.float64) - self.low) * (256 / (self.high - self.low))
         return np.clip(scaled, 0, 255).astype(np.uint8)
 
 

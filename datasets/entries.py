@@ -49,6 +49,10 @@ class ReadOptions:
     abnormal_dir: tuple[str, ...] = ()
     mask_dir: str = ""
 
+    def lists(self, split: str) -> bool:
+        """Return whether the images of a split are listed."""
+        return not self.training_only or split in (TRAIN, UNSPLIT)
+
 
 @dataclass(frozen=True)
 class Entry:

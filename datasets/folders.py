@@ -123,7 +123,7 @@ class FolderSearch:
         if is_within(self._real_root, real):
             self._notes.add(LOOP, path)
             return False
-        if real.startswith(self._real_root + os.sep):
+        if is_within(real, self._real_root):
             below = Path(real).relative_to(self._real_root)
             if not any(map(is_hidden, below.parts)):
                 self._notes.add(LINK, path)

@@ -115,7 +115,6 @@ def read_header(file: BinaryIO) -> Header:
         cards = file.read(FITS_HEADER_BYTES).partition(b"END".ljust(80))[0]
         if SCALED_FITS.search(cards):
             raise HeaderError("FITS with BZERO or BSCALE, which Pillow ignores: convert it to TIFF")
-        file.seek(0)
     if name == "TIFF":
         return _read_tiff(file)
     if name in SIZES and (match := SIZES[name].match(head)):

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from datasets.base import GOOD, Category, DatasetError, Ellipse, LeftOut, MaskShapes, Polygon
-from datasets.entries import TRAIN, UNSPLIT, Entry, ReadOptions, make_category, split_in
+from datasets.entries import UNSPLIT, Entry, ReadOptions, make_category, split_in
 from datasets.json_files import MALFORMED, OTHER_LAYOUT, read_json, stated_size
 from datasets.listing import (
     category_folder,
@@ -61,7 +61,7 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     sources = {_pair(f.path): f.path for f in listing.left_out if f.path.suffix.lower() == SUFFIX}
     for file in listing.images:
         split = next(filter(None, map(split_in, file.relative_to(root).parent.parts)), UNSPLIT)
-        if options.training_only and split not in (TRAIN, UNSPLIT):
+        if not options.lists(split):
             continue
         source = sources.get(_pair(file))
         shapes, size = {}, None

@@ -107,6 +107,12 @@ class TestUnpack:
         unpack(archive, place / "made", top="top")
         assert set(content_of(place / "made")) == {"top/1.png", "licence.txt"}
 
+    @pytest.mark.parametrize("form", ["zip", "tar"])
+    def test_an_empty_archive_becomes_an_empty_folder(self, place, form):
+        archive = (zip_with if form == "zip" else tar_with)(place / "x", [])
+        assert unpack(archive, place / "made") == 0
+        assert list((place / "made").iterdir()) == []
+
     def test_permissions_and_owners_are_not_taken_over(self, place):
         entry = tar_entry("run.sh")
         entry.mode, entry.uid = 0o6777, 12345
@@ -211,6 +217,16 @@ class TestBombs:
             entries = [(tar_entry("1.png"), b"1"), (tar_entry("2.png"), bytes(1_000_000))]
             archive = tar_with(place / "x", entries, "w:xz")
         check_refused(archive, r"expected at most \d+ bytes in .*, found more: 2.png", self.LIMITS)
+
+    def test_the_largest_size(self, place):
+        """Of two files of 500 kB, in an archive of about 1 kB."""
+        archive = zip_with(place / "x", [(f"{n}.png", bytes(500_000)) for n in range(2)])
+        ratio = 1_000_000 / archive.stat().st_size
+        accepted = [Limits(), Limits(ratio=0, free_bytes=1_000_000), Limits(5, 1.01 * ratio, 0)]
+        for number, limits in enumerate(accepted):
+            assert unpack(archive, place / f"made_{number}", limits=limits) == 2
+        for limits in (Limits(ratio=0, free_bytes=999_999), Limits(5, 0.99 * ratio, 0)):
+            check_refused(archive, r"expected at most \d+ bytes in .*, found more: 1.png", limits)
 
     @pytest.mark.parametrize("form", ["zip", "tar"])
     def test_the_number(self, place, form):

@@ -60,7 +60,8 @@ def check(tmp_path):
 @pytest.mark.parametrize(("form", "name"), ENCODERS.items())
 def test_images_that_pillow_writes(check, form, name):
     check(encode(form), IMAGE, name)
-    assert read_header(io.BytesIO(encode(form))).format == name
+    header = read_header(io.BytesIO(encode(form)))
+    assert (header.format, header.pages, header.orientation) == (name, 1, 1)
 
 
 @pytest.mark.parametrize(

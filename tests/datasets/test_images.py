@@ -375,7 +375,8 @@ class TestTrueReason:
             (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC is not supported by this Pillow"),
             (b"\xff\x0a" + bytes(99), "JPEG XL is not supported"),
             (bytes(128) + b"DICM" + bytes(99), "DICOM is not supported"),
-            (b"\x89PNG\r\n\x1a\n" + bytes(99), "PNG"),
+            (b"\x89PNG\r\n\x1a\n" + bytes(99), "PNG: damaged, or not supported by this Pillow"),
+            (b"P5\n" + b"1" * 99 + b" 1 255\n\0", "PNM: .*[Tt]oo long"),  # as Pillow says it
             (b"hello", "no known image format"),
             # Beginnings like those of formats that have their own pattern of a size.
             (b"PF\n640 480\n", "no known image format"),
@@ -486,6 +487,14 @@ class TestDepth:
         (path := tmp_path / "i.fits").write_bytes(fits(BZERO="0", BSCALE="1.000"))
         assert read_image(path).shape == (20, 30, 3)
 
+    def test_the_values_of_a_fits_file_are_no_cards(self, tmp_path):
+        """The card END is the last one of its block: no spaces separate it from the values."""
+        data = fits(**{f"MORE{number}": "1" for number in range(10)})
+        assert data[35 * 80 : 2880] == b"END".ljust(80)
+        values = b"BZERO   =                  5".ljust(20 * 30 * 2)
+        (path := tmp_path / "i.fits").write_bytes(data[:2880] + values)
+        assert read_image(path).shape == (20, 30, 3)
+
     def test_values_beyond_the_range_are_clipped_and_noted(self, tmp_path):
         path = write_image(tmp_path / "i.png", self.VALUES)
         notes = Notes()
@@ -590,6 +599,28 @@ class TestValueRange:
         record = {"low": low, "high": high, "is_float": True}
         with pytest.raises(ValueError, match=f"expected a range of values, found {low:g} to"):
             ValueRange.from_json(record)
+
+    @pytest.mark.parametrize(
+        ("value_range", "text", "low", "high"),
+        [
+            (ValueRange.of_bits(12), "12 bits", 0, 4095),
+            (ValueRange(-1.5, 3000, is_float=True), "-1.5 to 3000", -1.5, 3000),
+        ],
+    )
+    def test_both_ends_are_in_the_range(self, value_range, text, low, high):
+        assert str(value_range) == text
+        assert not value_range.clips(np.array([low, high]))
+        assert value_range.clips(np.array([low - 1, high]))
+        assert value_range.clips(np.array([low, high + 1]))
+        assert ValueRange.from_json(value_range.as_json()) == value_range
+
+    @pytest.mark.parametrize("value", [-7.5, 0, 1e6])
+    def test_constant_images_without_a_depth_are_black(self, value):
+        finder, values = RangeFinder(), np.full((2, 3), value, np.float32)
+        finder.add(Path("i.tif"), values)
+        found = finder.range()
+        assert ValueRange.from_json(found.as_json()) == found
+        assert not found.to_8_bits(values).any()
 
     def test_8_bits_do_not_count(self):
         finder = RangeFinder()

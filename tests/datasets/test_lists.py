@@ -77,6 +77,9 @@ class TestCsv:
         category = self.read(folder, "path\n0.png\n1.png\n")
         assert {s.defect_type for s in (*category.train, *category.test)} == {"good"}
         assert "has no column label: all images are taken as good" in category.notes[0]
+        (folder / "one.csv").write_text("path\n0.png\n")
+        trained = open_dataset(folder / "one.csv").read_training("one")
+        assert [s.path.name for s in trained.train] == ["0.png"]
 
     def test_a_column_of_categories(self, folder):
         path = folder / "list.csv"
@@ -217,6 +220,30 @@ class TestCoco:
         assert mask[20:36, 16:40].all()
         assert category.notes[0].startswith("1 annotations in")
 
+    def test_a_box_does_not_change_the_mask_of_a_segmentation(self, write):
+        content = json.loads(json.dumps(COCO))
+        content["annotations"][0]["bbox"] = [0, 0, 64, 64]
+        category = self.read(write({**self.files(), "a.json": content}))
+        _, mask = read_sample(category.test[-1])
+        assert mask.sum() == 24 * 16
+        assert mask[20:36, 16:40].all()
+
+    def test_classes_without_a_name_are_defects(self, write):
+        content = {key: COCO[key] for key in ("images", "annotations")}
+        category = self.read(write({**self.files(), "a.json": content}))
+        assert [s.defect_type for s in category.test] == ["good", "defect"]
+
+    @pytest.mark.parametrize("above", ["a", "b", "c.2"])
+    def test_the_split_depends_neither_on_the_folders_name_nor_on_the_path_given(
+        self, write, above
+    ):
+        files = {**self.files(), "a.json": COCO}
+        folder = write({f"{above}/{name}": content for name, content in files.items()}) / above
+        for path in (folder, folder / "a.json"):
+            assert [s.path.name for s in self.read(path).test] == ["1.png", "bad.png"]
+            name = above if path == folder else "a"
+            assert open_dataset(path).find_categories() == [name]
+
     @pytest.mark.parametrize("place", ["annotations", "images"])
     def test_identifiers_may_be_texts_in_one_place(self, write, place):
         content = json.loads(json.dumps(COCO))
@@ -285,6 +312,14 @@ class TestCoco:
             ["nut"],
         )
         assert len(caplog.messages) == (name == "log.json")
+
+    @pytest.mark.parametrize(
+        "content", [{}, {"images": []}, {"annotations": []}, "[]", '["images", "annotations"]', "1"]
+    )
+    def test_a_json_file_without_images_and_annotations_is_another_one(self, write, content):
+        folder = write({**numbered("nut/good/{}.png", 2), "nut/settings.json": content})
+        (folder / "settings.json").write_bytes((folder / "nut/settings.json").read_bytes())
+        assert open_dataset(folder).find_categories() == ["nut"]
 
 
 class TestLabelMe:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.base import DatasetError, MaskFiles, Sample
+from datasets.base import GOOD, DatasetError, MaskFiles, Sample
 from datasets.decoding import turn
-from datasets.drawn_labels import is_empty_mask
+from datasets.drawn_labels import DEFECT as DEFECT_TYPE
+from datasets.drawn_labels import read_beside
+from datasets.entries import TEST
 from datasets.images import read_sample
 from datasets.masks import (
     EMPTY_MASK,
@@ -216,15 +218,34 @@ class TestTransparency:
         pixels[SHAPES, :3] = 255
         np.testing.assert_array_equal(read_mask(save(tmp_path / "m.png", pixels)), SHAPES)
 
-    @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P"])
-    @pytest.mark.parametrize("colour", [0, 1, 255])
-    @pytest.mark.parametrize("opacity", [0, 255, SHAPES * 255])
-    def test_a_mask_is_empty_where_nothing_is_marked(self, tmp_path, mode, colour, opacity):
-        image = Image.new("L", SHAPES.shape[::-1], colour).convert(mode)
-        if mode.endswith("A"):
-            image.putalpha(Image.fromarray((np.zeros(SHAPES.shape) + opacity).astype(np.uint8)))
-        image.save(path := tmp_path / "m.png")
-        assert is_empty_mask(path) == (not read_mask(path).any())
+    @pytest.mark.parametrize("form", ["GIF", "TIFF", "WEBP"])
+    def test_paint_in_every_format_with_opacity(self, tmp_path, form):
+        """White paint on white is marked by its opacity alone."""
+        with Image.open(self.paint(tmp_path, (255, 255, 255), (255, 255, 255))) as image:
+            image.save(path := tmp_path / "m", form, lossless=True, exact=True)
+        np.testing.assert_array_equal(read_mask(path), SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "expected"),
+    [
+        (SHAPES * np.uint8(0), "m.png", GOOD),
+        (SHAPES * np.uint8(1), "m.png", DEFECT_TYPE),
+        (SHAPES * np.uint16(0), "m.png", GOOD),
+        (SHAPES * np.uint16(1), "m.png", DEFECT_TYPE),
+        (SHAPES[:, :, None].repeat(3, axis=2) * np.uint16(1), "m.png", DEFECT_TYPE),
+        (SHAPES * np.float32(0.5), "m.tif", DEFECT_TYPE),
+        (SHAPES * np.uint8(6), "m.jpg", GOOD),  # less than the error of JPEG compression
+        (SHAPES * np.uint8(255), "m.jpg", DEFECT_TYPE),
+    ],
+)
+def test_a_mask_distinguishes_good_from_defective_as_it_is_read(tmp_path, values, name, expected):
+    """As in KolektorSDD2, where a good image has an empty mask."""
+    save(tmp_path / "i.png", np.zeros(SHAPES.shape, np.uint8))
+    mask = write_image(tmp_path / name, values).rename(tmp_path / f"i_GT{Path(name).suffix}")
+    found = read_beside(tmp_path, TEST, "_GT")
+    assert [entry.defect_type for entry in found.entries] == [expected]
+    assert read_mask(mask).any() == (expected == DEFECT_TYPE)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A miniature of each layout is recognised, and read exactly."""
 
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.base import DatasetError, MaskShapes
+from datasets.base import DatasetError, MaskFiles, MaskShapes
 from datasets.images import read_sample
 from datasets.layouts import LAYOUTS, open_dataset
 from datasets.published import PUBLISHED
@@ -39,6 +40,16 @@ def test_it_is_recognised(written):
     assert dataset.layout == miniature.layout
     assert dataset.find_categories() == sorted(miniature.categories)
     assert open_dataset(path, miniature.layout) == dataset
+
+
+@EACH
+@pytest.mark.parametrize("other", ["no such category", "..", ""])
+def test_another_name_is_no_category(written, other):
+    dataset, names = open_dataset(written[1]), ", ".join(sorted(written[0].categories))
+    with pytest.raises(
+        DatasetError, match=rf"category name \({names}\), found '{re.escape(other)}'"
+    ):
+        dataset.read_category(other)
 
 
 @EACH
@@ -94,11 +105,27 @@ def test_training_needs_no_test_images(written):
     for name, of_category in miniature.categories.items():
         category = expected.read_training(name)
         read = [sample.path for sample in category.train]
-        split = [sample.path for sample in expected.read_category(name).train]
+        whole = expected.read_category(name)
+        split = [sample.path for sample in whole.train]
         has_split = not any("held out" in note for note in of_category.notes)
         assert read == split if has_split else set(read) > set(split)
         assert category.test == ()
         assert category.benchmark == of_category.benchmark
+        if has_split:
+            _remove(whole.test)
+            assert expected.read_training(name).train == category.train
+
+
+def _remove(samples):
+    """Remove test images and their masks, but not the annotations that tell the layout."""
+    for sample in samples:
+        masks = sample.mask
+        if not isinstance(masks, MaskShapes):
+            sample.path.unlink()
+        for mask in masks.paths if isinstance(masks, MaskFiles) else ():
+            mask.unlink(missing_ok=True)  # several images may have the same
+            if not any(mask.parent.iterdir()):
+                mask.parent.rmdir()
 
 
 # In the other layouts, masks or annotations tell which images are good.

@@ -38,11 +38,11 @@ def write_tiff(
     compression: str = "none",
     order: str = "<",
     planes: int = 1,
-    **tags: int,
+    **tags: int | None,
 ) -> Path:
     """Write (H, W, C) values in one strip, or in one for each of several planes.
 
-    Tags are named by their numbers, as ``t262``.
+    Tags are named by their numbers, as ``t262``; a tag that is None is left out.
     """
     height, width, channels = values.shape
     code, compress = COMPRESSIONS[compression]
@@ -52,6 +52,7 @@ def write_tiff(
     entries |= {262: [2 if channels > 2 else 1], 273: [0] * len(strips), 277: [channels]}
     entries |= {278: [height], 279: [len(strip) for strip in strips], 284: [planes]}
     entries |= {int(name[1:]): [value] for name, value in tags.items()}
+    entries = {tag: found for tag, found in entries.items() if found != [None]}
     kinds = {tag: LONG if tag in (256, 257, 273, 278, 279) else SHORT for tag in entries}
     sizes = [len(entries[tag]) * kinds[tag][2] for tag in entries]
     behind = 8 + 2 + 12 * len(entries) + 4

@@ -124,6 +124,21 @@ def test_a_wmv_without_the_length_that_it_should_state_is_not_cut_short(videos, 
     assert not is_cut_short(path)
 
 
+@pytest.mark.parametrize(("flags", "expected"), [(0, True), (1, False), (2, True), (3, False)])
+def test_a_live_wmv_recording_has_no_length(videos, tmp_path, flags, expected):
+    """Bit 0 of the flags says that it is live, bit 1 that it can be sought in."""
+    content = bytearray(videos["v.wmv", "WMV2"])
+    place = content.index(ASF_FILE_PROPERTIES)
+    content[place + 48 : place + 56] = b"\xff" * 8  # the date
+    content[place + 88 : place + 92] = flags.to_bytes(4, "little")
+    (path := tmp_path / "v.wmv").write_bytes(content)
+    assert not is_cut_short(path)
+    path.write_bytes(content[:-1])
+    assert is_cut_short(path) == expected
+    path.write_bytes(content[: place + 88])  # without the flags
+    assert is_cut_short(path)
+
+
 @pytest.mark.parametrize("time", [b"time", b"\x47ime"])
 def test_a_transport_stream_with_times_has_packets_of_192_bytes(tmp_path, time):
     """As a Blu-ray disc or an AVCHD camera writes them."""
@@ -133,6 +148,31 @@ def test_a_transport_stream_with_times_has_packets_of_192_bytes(tmp_path, time):
     assert not is_cut_short(path)
     path.write_bytes(stream + bytes(188 - len(stream) % 188))  # as long as packets of 188 bytes
     assert is_cut_short(path)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [(None, False), (16 + 99, False), (16 + 100, True), (2**63, True), (0, False)],
+)
+def test_an_mp4_above_4_gb_has_a_size_of_64_bits(tmp_path, size, expected):
+    """A size of 0 would lead back to the same box."""
+    path = tmp_path / "v.mp4"
+    path.write_bytes(box(b"ftyp", b"isom\0\0\0\0") + large_box(b"mdat", bytes(99), size))
+    assert is_cut_short(path) == expected
+
+
+def test_an_mp4_that_ends_behind_the_header_of_a_box_is_cut_short(tmp_path):
+    path = tmp_path / "v.mp4"
+    path.write_bytes(box(b"ftyp", b"isom\0\0\0\0") + box(b"mdat", b"0")[:8])
+    assert is_cut_short(path)
+
+
+@pytest.mark.parametrize("filling", [b"\0", b"\xff"])
+@pytest.mark.parametrize("length", [7, 8, 500])
+def test_what_fills_up_an_mp4_is_not_missing(videos, tmp_path, filling, length):
+    """Cameras and programs that recover files fill up the last block of a disk."""
+    _, faults = read(tmp_path / "v.mp4", videos["v.mp4", "mp4v"] + filling * length)
+    assert faults == []
 
 
 def test_empty_edits_show_nothing(videos, tmp_path):
@@ -148,10 +188,25 @@ def box(kind: bytes, content: bytes) -> bytes:
     return (8 + len(content)).to_bytes(4, "big") + kind + content
 
 
+def large_box(kind: bytes, content: bytes, size: int | None = None) -> bytes:
+    """Return a box with a size of 64 bits."""
+    size = 16 + len(content) if size is None else size
+    return b"\0\0\0\1" + kind + size.to_bytes(8, "big") + content
+
+
+def last_box(kind: bytes, content: bytes) -> bytes:
+    """Return a box that extends to the end of the file."""
+    return bytes(4) + kind + content
+
+
+@pytest.mark.parametrize("boxed", [box, large_box, last_box])
 @pytest.mark.parametrize(("second", "trimmed"), [(920, False), (880, True)])
 @pytest.mark.parametrize(("version", "wide"), [(0, 4), (1, 8)])
-def test_times_of_32_and_of_64_bits(tmp_path, version, wide, second, trimmed):
-    """2 seconds are stored; an empty edit, 1 second and a second part of it are shown."""
+def test_times_of_32_and_of_64_bits(tmp_path, version, wide, second, trimmed, boxed):
+    """2 seconds are stored; an empty edit, 1 second and a second part of it are shown.
+
+    The tracks before and after this one, as of sound, are shown as a whole.
+    """
 
     def times(*values: int) -> bytes:
         return b"".join(value.to_bytes(wide, "big", signed=True) for value in values)
@@ -159,12 +214,16 @@ def test_times_of_32_and_of_64_bits(tmp_path, version, wide, second, trimmed):
     def head(scale: int, duration: int) -> bytes:
         return beginning + times(5, 6) + scale.to_bytes(4, "big") + times(duration) + bytes(80)
 
+    def track(*edits: tuple[int, int]) -> bytes:
+        listed = b"".join(times(*edit) + rate for edit in edits)
+        content = box(b"edts", box(b"elst", beginning + len(edits).to_bytes(4, "big") + listed))
+        content += box(b"mdia", box(b"mdhd", head(1_000_000_000, 2_000_000_000)))
+        return box(b"trak", content)
+
     beginning, rate = bytes([version, 0, 0, 0]), b"\0\1\0\0"
-    edits = b"".join(times(*edit) + rate for edit in [(400, -1), (1000, 0), (second, 10)])
-    track = box(b"edts", box(b"elst", beginning + b"\0\0\0\3" + edits))
-    track += box(b"mdia", box(b"mdhd", head(10, 20)))
+    tracks = track((2000, 0)) + track((400, -1), (1000, 0), (second, 10)) + track((2000, 0))
     path = tmp_path / "v.mp4"
-    path.write_bytes(box(b"moov", box(b"mvhd", head(1000, 2400)) + box(b"trak", track)))
+    path.write_bytes(boxed(b"moov", box(b"mvhd", head(1000, 2400)) + tracks))
     assert is_trimmed(path) == trimmed
 
 
@@ -185,13 +244,26 @@ def test_a_live_matroska_recording_has_no_size(videos, tmp_path):
     assert not is_cut_short(path)
 
 
-def test_an_edit_list_without_a_time_scale_means_nothing(videos, tmp_path):
-    content = bytearray(with_edit(videos["v.mp4", "mp4v"], 0.5))
-    place = content.index(b"mvhd") + 16
-    content[place : place + 4] = bytes(4)
-    path = tmp_path / "v.mp4"
+@pytest.mark.parametrize(("place", "change"), [(0, b"free"), (16, bytes(4))])
+def test_an_edit_list_without_a_time_scale_means_nothing(videos, tmp_path, place, change):
+    content = bytearray(with_edit(videos["v.mp4", "mp4v"], 0))
+    (path := tmp_path / "v.mp4").write_bytes(content)
+    assert is_trimmed(path)
+    place += content.index(b"mvhd")
+    content[place : place + 4] = change
     path.write_bytes(content)
     assert not is_trimmed(path)
+
+
+@pytest.mark.parametrize(
+    ("missing", "length", "expected"), [(0, 20, False), (1, 8, True), (1, 7, False), (99, 20, True)]
+)
+def test_every_chunk_of_an_avi_above_1_gb_is_checked(tmp_path, missing, length, expected):
+    """A chunk of an odd size is followed by a byte that it does not count."""
+    first = b"RIFF" + (15).to_bytes(4, "little") + b"AVI " + bytes(11) + b"\0"
+    second = b"RIFF" + (length - 8 + missing).to_bytes(4, "little") + b"AVIX" + bytes(99)
+    (path := tmp_path / "v.avi").write_bytes(first + second[:length])
+    assert is_cut_short(path) == expected
 
 
 @pytest.mark.parametrize(("size", "expected"), [(0, False), (0xFFFFFFFF, False), (10**9, True)])

@@ -44,7 +44,7 @@ class Actor:
 
 
 class LocalRay:
-    """Ray with one node of two CPUs.
+    """Ray with one node of two CPUs and 8 GB.
 
     Args:
         losses: Numbers of calls, among those of all actors, that lose their actor.
@@ -86,7 +86,7 @@ class LocalRay:
         return True
 
     def nodes(self) -> list[dict]:
-        return [{"Alive": True, "Resources": {"CPU": 2}}]
+        return [{"Alive": True, "Resources": {"CPU": 2, "memory": 8e9}}]
 
 
 class ActorPool:

@@ -147,6 +147,16 @@ class TestLosses:
         assert all(actor.is_lost for actor in ray.actors)  # they are ended
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"), [({"cpus": 2}, 2), ({"cpus": 2, "num_threads": 3}, 3)]
+)
+def test_threads_of_a_worker(monkeypatch, options, expected):
+    counts = []
+    monkeypatch.setattr("patchcore.shard_worker.torch.set_num_threads", counts.append)
+    fit_images(make_model(percentage_coreset=0.02), RayEngine(shards=1, **options))
+    assert counts[0] == expected
+
+
 @pytest.fixture
 def worker():
     model, images = make_model(), make_images(4)
