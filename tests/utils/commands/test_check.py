@@ -174,6 +174,9 @@ def test_a_category_that_cannot_be_listed_does_not_end_the_check(data, capsys):
         ("a b", "expected one to 1 values for PATH, found 2"),
         ("a --model b", "expected a dataset or a --model to check, found both"),
         ("--model nowhere", "expected the folder of a trained model"),
+        ("nowhere --seed -1", "expected seed in [0, 4294967295], found -1 (--seed)"),
+        ("nowhere --seed 4294967296", "expected seed in [0, 4294967295], found 4294967296"),
+        ("nowhere --seed 4294967295", "found nothing at nowhere (PATH)"),
     ],
 )
 def test_mistakes(capsys, words, message):
