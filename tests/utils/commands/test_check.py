@@ -117,6 +117,17 @@ def test_odd_masks_and_sizes(data, capsys):
     assert "sizes: 64x64 (12), 96x80 (1)" in text
 
 
+@pytest.mark.parametrize(
+    ("sides", "more"), [((5,), ""), ((5, 6), " and 1 other"), ((5, 6, 7), " and 2 others")]
+)
+def test_the_three_most_frequent_sizes_are_listed(tmp_path, capsys, sides, more):
+    for number, side in enumerate((8, 8, 8, 9, 9, *sides)):
+        write_image(tmp_path / f"d/w/train/good/{number}.png", np.full((side, side), 9, np.uint8))
+    write_image(tmp_path / "d/w/test/good/0.png", np.full((9, 9), 7, np.uint8))
+    text = check(capsys, tmp_path / "d")[1]
+    assert f"    sizes: 8x8 (3), 9x9 (3), 5x5 (1){more}\n" in text
+
+
 def test_deep_values(tmp_path, capsys):
     for index in range(3):
         write_image(tmp_path / f"d/w/train/good/{index}.png", np.full((9, 9), 4000, np.uint16))
