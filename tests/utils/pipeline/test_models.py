@@ -68,6 +68,11 @@ def test_a_device_that_is_not_available(monkeypatch, name):
             "training images can give)",
         ),
         (
+            Threshold(2.5, "train_quantile", 1.01 / 41),
+            40,
+            "2.5 (train_quantile, nominal false-positive rate 2.46 %)",
+        ),
+        (
             Threshold(2.5, "train_quantile", 0.1),
             40,
             "2.5 (train_quantile, nominal false-positive rate 10.00 %)",
