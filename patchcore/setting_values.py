@@ -64,6 +64,7 @@ class Bounds:
 
 
 SHARE = Bounds(0, 1, open_low=True)
+SEED = Bounds(0, 2**32 - 1)  # what all generators of random numbers accept
 
 
 def setting(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from patchcore.errors import PatchCoreError
-from patchcore.setting_values import SHARE, Bounds, as_text, check_choices, convert, setting
+from patchcore.setting_values import SEED, SHARE, Bounds, as_text, check_choices, convert, setting
 
 EUCLIDEAN, COSINE = "euclidean", "cosine"
 DISTANCES = (EUCLIDEAN, COSINE)
@@ -91,7 +91,7 @@ class Settings:
         "method",
         "random seed of the coreset selection and of random weights",
         metavar="N",
-        bounds=Bounds(0, 2**32 - 1),
+        bounds=SEED,
     )
     image_score: str = setting(
         "max_patch",

@@ -111,6 +111,7 @@ IMAGE = "data/widget/train/good/000.png"
         (f"train {DATA} --categories wigdet", ", found 'wigdet' in data (--categories)"),
         ("train nowhere.png --category x", "no such file or folder: nowhere.png"),
         (f"train {IMAGE} --category x --weights w.pth", "no weights file w.pth (--weights)"),
+        (f"train {IMAGE} --extend empty", "expected the folder of a trained model"),
         ("infer", "expected images to judge"),
         ("infer --watch nowhere", "expected a folder to watch, found none: nowhere (--watch)"),
         ("infer nowhere.png", "no such file or folder: nowhere.png"),

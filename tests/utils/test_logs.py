@@ -2,9 +2,11 @@
 
 import logging
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import StringIO
 from unittest import mock
 
 import pytest
@@ -15,6 +17,7 @@ from utils import logs
 from utils.errors import UsageError
 from utils.logs import FileFormatter, LogFile, RunLog, command_log, is_quiet
 from utils.options.log import terminal_level
+from utils.progress import show_progress
 
 log = logging.getLogger("utils.test")
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} (DEBUG|INFO|WARNING|ERROR) +\S.*")
@@ -63,6 +66,18 @@ def test_the_terminal_shows_what_is_wanted_and_each_warning_once(terminal, flags
         assert is_quiet() == (flags == "x.png --quiet")
     assert terminal() == expected
     assert not is_quiet()
+
+
+def test_a_message_is_written_above_the_progress_bars(monkeypatch):
+    seen = StringIO()
+    seen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", seen)
+    with command(), show_progress(3, "score", "image"):
+        log.info("a step")
+        assert "score:   0%|" in seen.getvalue()
+    # A carriage return goes back to the beginning of the line, which is cleared before.
+    *_, cleared, written = seen.getvalue().partition("\n")[0].split("\r")
+    assert (cleared.strip(), written) == ("", "a step")
 
 
 def test_a_second_command_warns_again(terminal):

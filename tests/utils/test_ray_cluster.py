@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -71,6 +72,40 @@ def test_ray_that_does_not_start_is_one_line(monkeypatch, text, shown):
     monkeypatch.setitem(sys.modules, "ray", ray)
     with pytest.raises(UsageError, match=f"^cannot start Ray on this machine: {shown}$"):
         connect("")
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("no memory")])
+def test_a_run_keeps_its_folder_and_its_signals(ray, monkeypatch, tmp_path, error):
+    """Ray starts in the folder of the program, and has reactions to signals of its own."""
+    seen, before = [], signal.getsignal(signal.SIGTERM)
+
+    def init(**arguments):
+        seen.extend([Path.cwd(), Path(arguments["_temp_dir"])])
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if error:
+            raise error
+        ray.is_running = True
+
+    def shutdown():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        ray.is_running = False
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", shutdown)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) if error else nullcontext(), connected("", ()):
+        assert ray.is_running
+        assert Path.cwd() == tmp_path
+        assert signal.getsignal(signal.SIGTERM) == before
+        assert seen[1].is_dir()
+        with connected("", ()):  # a part of the run uses the same cluster
+            pass
+        assert ray.is_running
+    assert not ray.is_running
+    assert seen[0] == ROOT
+    assert not seen[1].exists()
+    assert Path.cwd() == tmp_path
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.ray

@@ -216,6 +216,41 @@ class TestReadingBack:
         assert str(tmp_path / "results.csv") in str(caught.value)
 
 
+def test_rows_are_compared_by_their_measurements():
+    """In all digits of the file, and without the times."""
+    recorded = [row(), row("cap"), row("wood", {"image_auroc": 0.5, "image_ap": NAN})]
+    repeated = [
+        row(metrics={"image_auroc": 1 + 1e-12}, seconds={"read": 2.0}),
+        row("cap", {"image_auroc": 1 - 1e-8}),
+        row("wood", {"image_auroc": 0.25, "image_ap": NAN}),
+    ]
+    compared = compare_rows(recorded, repeated)
+    assert not compared.is_equal
+    assert str(compared) == (
+        "1 of 3 rows are equal to the recorded ones, 2 different, by 0.25 at most "
+        "(image_auroc of wood, resnet18, 1 %, seed 7)"
+    )
+    same = compare_rows(recorded, recorded)
+    assert same.is_equal
+    assert str(same) == "3 of 3 rows are equal to the recorded ones"
+
+
+@pytest.mark.parametrize(
+    ("other", "largest", "name"),
+    [
+        (row(metrics={"image_auroc": NAN}), math.inf, "image_auroc"),
+        (row(metrics={"image_auroc": 0.5, "image_ap": 0.5}), math.inf, "image_ap"),
+        (replace(row(metrics={"image_auroc": 0.5}), num_train=207), 2, "num_train"),
+        (replace(row(), num_test=86), 3, "num_test"),
+    ],
+)
+def test_counts_and_missing_values_are_differences_too(other, largest, name):
+    for pair in ((row(), other), (other, row())):
+        compared = compare_rows(*([one] for one in pair))
+        assert (compared.num_different, compared.largest) == (1, largest)
+        assert compared.place.startswith(f"{name} of bottle")
+
+
 def test_rows_that_are_not_recorded_are_counted():
     compared = compare_rows([row("bottle"), row("cap")], [row("bottle"), row("wood")])
     assert not compared.is_equal

@@ -72,7 +72,7 @@ def _download(dataset: Published, known: Download, folder: Path, options: Downlo
     with show_progress(remote.size, known.file_name, "B") as bar:
 
         def on_bytes(done: int, total: int) -> None:
-            bar.total = total or None
+            bar.total = total
             bar.update(done - bar.n)
 
         digest = fetch(remote, archive, on_bytes=on_bytes)

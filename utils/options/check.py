@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from patchcore.setting_values import Bounds
+from patchcore.setting_values import SEED, Bounds
 from utils.errors import UsageError
 from utils.options.data import DataOptions
 from utils.options.flags import Flags, flag, refuse
@@ -37,7 +37,7 @@ class SubjectOptions(Flags):
         "input",
         "seed of --holdout",
         metavar="N",
-        bounds=Bounds(0, 2**32 - 1),
+        bounds=SEED,
         max_values=1,
     )
 

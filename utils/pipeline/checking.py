@@ -163,7 +163,8 @@ def _describe(title: str, counts: Counter[str]) -> str:
         return f"{title}: {next(iter(counts))}"
     listed = [f"{value} ({count})" for value, count in counts.most_common(NUM_LISTED)]
     more = len(counts) - NUM_LISTED
-    return f"{title}s: {', '.join(listed)}" + (f" and {more} others" if more > 0 else "")
+    others = f" and {numbered(more, 'other')}" if more > 0 else ""
+    return f"{title}s: {', '.join(listed)}{others}"
 
 
 def _describe_masks(category: Category) -> str:

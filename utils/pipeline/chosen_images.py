@@ -34,7 +34,7 @@ def choose_images(
         hardest = np.argsort(-misclassification_margin(samples, scores, threshold), kind="stable")
         return [int(index) for index in hardest[: limit or WORST_LIMIT]]
     indices = [n for n, sample in enumerate(samples) if which == "all" or sample.is_defective]
-    if not limit or limit >= len(indices):
+    if not limit:
         return indices
     seen: dict[str, int] = {}
     turns = []

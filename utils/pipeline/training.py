@@ -203,12 +203,11 @@ def _extend_model(
     )
     if model.thresholds.image is not None:
         log.info("the threshold stays %.4g", model.thresholds.image.value)
-    if extension.thresholds.image is not None:
-        log.info(
-            "by the scores of the added images, before they were added, it would be %.4g (infer "
-            "--threshold)",
-            extension.thresholds.image.value,
-        )
+    log.info(
+        "by the scores of the added images, before they were added, it would be %.4g (infer "
+        "--threshold)",
+        extension.thresholds.image.value,
+    )
 
 
 def _save_extended(model: PatchCore, folder: Path, *, save_index: bool) -> None:

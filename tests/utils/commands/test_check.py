@@ -117,6 +117,17 @@ def test_odd_masks_and_sizes(data, capsys):
     assert "sizes: 64x64 (12), 96x80 (1)" in text
 
 
+@pytest.mark.parametrize(
+    ("sides", "more"), [((5,), ""), ((5, 6), " and 1 other"), ((5, 6, 7), " and 2 others")]
+)
+def test_the_three_most_frequent_sizes_are_listed(tmp_path, capsys, sides, more):
+    for number, side in enumerate((8, 8, 8, 9, 9, *sides)):
+        write_image(tmp_path / f"d/w/train/good/{number}.png", np.full((side, side), 9, np.uint8))
+    write_image(tmp_path / "d/w/test/good/0.png", np.full((9, 9), 7, np.uint8))
+    text = check(capsys, tmp_path / "d")[1]
+    assert f"    sizes: 8x8 (3), 9x9 (3), 5x5 (1){more}\n" in text
+
+
 def test_deep_values(tmp_path, capsys):
     for index in range(3):
         write_image(tmp_path / f"d/w/train/good/{index}.png", np.full((9, 9), 4000, np.uint16))
@@ -174,6 +185,9 @@ def test_a_category_that_cannot_be_listed_does_not_end_the_check(data, capsys):
         ("a b", "expected one to 1 values for PATH, found 2"),
         ("a --model b", "expected a dataset or a --model to check, found both"),
         ("--model nowhere", "expected the folder of a trained model"),
+        ("nowhere --seed -1", "expected seed in [0, 4294967295], found -1 (--seed)"),
+        ("nowhere --seed 4294967296", "expected seed in [0, 4294967295], found 4294967296"),
+        ("nowhere --seed 4294967295", "found nothing at nowhere (PATH)"),
     ],
 )
 def test_mistakes(capsys, words, message):

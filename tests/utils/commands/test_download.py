@@ -4,10 +4,12 @@ import errno
 import hashlib
 import logging
 import zipfile
+from io import StringIO
 from pathlib import Path
 from unittest import mock
 
 import pytest
+from tqdm import tqdm
 
 import main
 from datasets.downloads import DOWNLOADS, NEEDS_FORM, Download, find_published, listed
@@ -72,7 +74,8 @@ class TestList:
     @pytest.mark.parametrize("width", [60, 100, 200])
     def test_a_terminal_gets_paragraphs_of_its_width(self, width):
         shown = describe(listed(), width)
-        assert max(map(len, shown.splitlines())) <= max(width, 88)  # the longest address
+        for line in shown.splitlines():
+            assert len(line) <= width or len(line.split()) == 1  # an address
         assert len(shown.split("\n\n")) == len(listed())
         for dataset in listed():
             words = shown.split()
@@ -98,6 +101,16 @@ class TestDownload:
         assert names(tmp_path, "*") == {"data"}
         assert f"BTAD: 2 files in {tmp_path / 'data'}" in caplog.messages
         assert "no digest" not in caplog.text
+
+    def test_a_terminal_sees_the_share_of_the_bytes(self, serve, tmp_path, monkeypatch):
+        def show(total: int, text: str, unit: str) -> tqdm:
+            return tqdm(total=total, desc=text, unit=unit, file=seen, mininterval=0)
+
+        seen = StringIO()
+        monkeypatch.setattr(command, "show_progress", show)
+        serve()
+        assert call(*ARGUMENTS, tmp_path / "data") == 0
+        assert "x.zip: 100%|" in seen.getvalue()
 
     def test_the_archive_can_be_kept(self, serve, tmp_path, archive):
         serve()

@@ -18,6 +18,7 @@ from tests.support import (
     truncate,
 )
 from utils import run_record
+from utils.machine import package_versions
 from utils.results import measured, read_rows, results_digest
 
 FLAGS = (
@@ -163,6 +164,16 @@ def test_without_rows_and_digest_nothing_is_equal(folder, rerun):
     del record["results_digest"]
     (folder / "run.json").write_text(json.dumps(record))
     assert rerun(folder, status=1).startswith("nothing to compare with: no results.csv")
+
+
+@pytest.mark.parametrize("versions", [None, [], "torch 1.0", {"torch": "1.0"}])
+def test_other_versions_are_reported(folder, rerun, caplog, versions):
+    path = folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"versions": versions}))
+    # The weights end the run before the computation.
+    assert "no weights file missing.pth" in rerun(folder, "--weights", "missing.pth", status=2)
+    found = "1.0" if isinstance(versions, dict) else "none"
+    assert f"torch is {package_versions()['torch']}, recorded is {found}" in caplog.messages
 
 
 def test_a_protocol_is_no_change_of_a_run(folder, rerun):

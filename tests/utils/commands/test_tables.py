@@ -194,6 +194,37 @@ class TestApart:
             value = 100 * float(read_table(folder)[0]["pixel_ap"])
             assert f"{value:.2f}" in printed.partition("### Pixel AP (%)")[2]
 
+    @pytest.mark.parametrize(
+        ("layers", "weights", "apart"),
+        [
+            (["f1"], "4", ""),
+            (["f1", "f1"], "4", ""),  # given for all, or for each
+            (["f1", "f2"], "4", "b ensemble"),
+            (["f2"], "4", "a b ensemble"),
+            (["f1"], "5", "b ensemble"),
+        ],
+    )
+    def test_a_member_is_compared_by_its_own_layers_and_weights(
+        self, plain, tmp_path, gather, layers, weights, apart
+    ):
+        line = r"(?m)^(widget,.*),squeezenet1_1(.*)$"
+        folders = []
+        for name, seed, own, digest in (("one", 0, ["f1"], "4"), ("two", 7, layers, weights)):
+            lines = "\n".join(rf"\1,{model}\2" for model in ("a", "b", "ensemble"))
+            folder = copy_run(plain, tmp_path / name, line, lines)
+            results = folder / "results.csv"
+            results.write_text(
+                results.read_text().replace("widget,0.1,1,0,", f"widget,0.1,1,{seed},")
+            )
+            run = read_run(folder) | {"weights_digest": {"a": "3", "b": digest}}
+            run["options"] |= {"backbone": ["a", "b"], "layers": [[layer] for layer in own]}
+            (folder / "run.json").write_text(json.dumps(run))
+            folders.append(folder)
+        printed = gather(*folders)
+        for model in ("a", "b", "ensemble"):
+            is_apart = f"### Pixel AUROC (%): {model} (two)\n" in printed
+            assert is_apart == (model in apart.split())
+
     def test_an_unknown_setting_of_an_older_run_is_another_one(self, plain, tmp_path, gather):
         other = change_options(plain, tmp_path)
         run = read_run(other)
@@ -273,6 +304,7 @@ class TestMistakes:
             ("run.json", "{", "run.json"),
             ("run.json", "[]", "run.json"),
             ("run.json", json.dumps({"command": "another program's"}), "run.json"),
+            ("run.json", json.dumps({"weights_digest": {}, "options": {"layers": []}}), "run.json"),
         ],
     )
     def test_a_folder_without_results_is_named(self, copy, capsys, name, content, message):

@@ -6,6 +6,7 @@ import re
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import faiss
@@ -16,6 +17,7 @@ from datasets.base import GOOD, Category, Sample
 from datasets.images import read_image
 from main import WRONG_USAGE
 from patchcore import PatchCore
+from patchcore.thresholds import Threshold
 from tests.support import (
     NUM_TRAIN,
     call,
@@ -32,7 +34,7 @@ from utils.locks import lock_folder
 from utils.options.method import parse_options
 from utils.options.train import DEFAULTS, EXTENDS, TrainOptions
 from utils.pipeline.skipping import Skipping
-from utils.pipeline.suspects import SUSPECTS_FILE, find_suspects
+from utils.pipeline.suspects import SUSPECTS_FILE, describe_suspects, find_suspects
 from utils.pipeline.training import train as pipeline_train
 
 
@@ -217,6 +219,34 @@ def test_without_held_out_scores_no_image_is_listed(data, tmp_path, caplog):
     assert "cap: no held-out scores, so no training image can be checked" in caplog.text
 
 
+@pytest.mark.parametrize("value", [None, 0.0, 2.0])
+def test_suspects_are_listed_without_a_threshold_too(value):
+    """A ratio needs a threshold above 0."""
+    held_out = SimpleNamespace(images=[0, 1], largest=lambda count: [(1, 3.5), (0, 1.0)][:count])
+    origins = SimpleNamespace(names=("a.png", "b.png", "c.png"))
+    threshold = None if value is None else Threshold(value, "given")
+    trained = SimpleNamespace(
+        category="cap",
+        held_out=held_out,
+        thresholds=SimpleNamespace(image=threshold),
+        coreset=SimpleNamespace(origins=origins),
+    )
+    heading, *lines = describe_suspects(trained).splitlines()
+    assert "(2 of 3 are scored)" in heading
+    ratios = (" 1.750 x threshold", " 0.500 x threshold") if value else ("", "")
+    assert [" ".join(line.split()) for line in lines] == [
+        f"3.5{ratios[0]} b.png",
+        f"1{ratios[1]} a.png",
+    ]
+
+
+def test_one_image_is_too_few_for_a_threshold(data, tmp_path, caplog):
+    train(data / "widget/train/good/000.png", "--category", "cap", trained=tmp_path)
+    assert load(tmp_path, "cap").thresholds.image is None
+    message = "cap: too few training images to set a threshold; infer needs --threshold NUMBER"
+    assert message in caplog.messages
+
+
 def test_a_mask_is_kept_and_applied_by_infer(data, tmp_path, caplog, capsys):
     mask = np.zeros((32, 32), np.uint8)
     mask[:, :18] = 255  # half of the size of the images
@@ -351,6 +381,19 @@ class TestExtend:
         assert f"the threshold stays {before.thresholds.image.value:.4g}\n" in caplog.text
         other = extension.thresholds.image.value
         assert f"before they were added, it would be {other:.4g} (infer --threshold)" in caplog.text
+
+    @pytest.mark.parametrize(("flags", "count"), [((), 2), (("--keep_copies",), 4)])
+    def test_copies_join_if_they_are_to_be_kept(self, data, folder, flags, count):
+        self.extend(data, folder, *flags, *sorted((data / "widget/train/good").iterdir())[4:])
+        assert PatchCore.load(folder).trained.extension.num_images == count
+
+    def test_a_model_with_a_given_threshold_keeps_it(self, data, tmp_path, caplog):
+        images = sorted((data / "widget/train/good").iterdir())
+        flags = ("--threshold", "7.5", "--threshold_pixel", "2")
+        train(*images[:4], "--category", "cap", *flags, trained=tmp_path)
+        with caplog.at_level("INFO"):
+            self.extend(data, tmp_path / "cap/squeezenet1_1_p0100_k01")
+        assert "the threshold stays 7.5" in caplog.text
 
     def test_it_is_what_the_library_does(self, data, folder):
         model = PatchCore.load(folder)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import typing
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -82,10 +83,12 @@ def test_options_come_back_the_same(folder, options):
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
-def test_every_flag_comes_back(folder, name):
+def test_every_flag_comes_back(folder, name, caplog):
+    caplog.set_level(logging.INFO)
     options = parse_options(
         f"--{name} {EXAMPLES[name][0]}".split(), EvaluateOptions(), command="", description=""
     )
     again = through_json(options, folder)
     assert again == options
     assert type(getattr(again, name)) is type(getattr(options, name))
+    assert caplog.messages == []  # nothing is missing

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from datasets.base import Sample
-from utils.pipeline.chosen_images import WORST_LIMIT, choose_images
+from utils.pipeline.chosen_images import WORST_LIMIT, choose_images, misclassification_margin
 
 TYPES = ["crack", "crack", "crack", "good", "good", "hole"]
 
@@ -38,6 +38,11 @@ def choose(which: str, limit: int = 0, scores=(5, 1, 4, 2, 3.5, 6), threshold=3.
 )
 def test_images_are_chosen(which, limit, expected):
     assert choose(which, limit) == expected
+
+
+def test_margins_are_distances_to_the_threshold():
+    margins = misclassification_margin(samples(TYPES), np.array([5, 1, 3, 2, 3.5, 3]), 3.0)
+    np.testing.assert_array_equal(margins, [-2, 2, 0, -1, 0.5, 0])
 
 
 def test_without_a_threshold_the_worst_good_images_score_highest():

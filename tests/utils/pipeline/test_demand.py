@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from datasets.layouts import open_dataset
+from patchcore.engine import SHARE_OF_FREE_MEMORY
 from patchcore.memory_needs import memory_needs
 from patchcore.memory_plan import GIGABYTE, plan_memory
 from patchcore.training_patches import TrainingPatches
@@ -80,9 +81,15 @@ def test_the_budget_is_that_of_the_most_shots(categories, shots, num_images):
     assert [demand.budget for demand in found] == [demand.budget for demand in expected]
 
 
-@pytest.mark.parametrize("banks", ["joined", "per_layer"])
-def test_the_coreset_stays_while_that_of_the_context_is_made(categories, banks):
-    flags = f"--context 0.9 --embed_dim 512 --percentage_coreset 0.9 --banks {banks}"
+@pytest.mark.parametrize(
+    ("banks", "share", "budget"),
+    [
+        *(("joined", 0.9, 1000), ("per_layer", 0.9, 1000)),
+        *(("joined", 0.1, 0.0033), ("per_layer", 0.1, 0.0066)),  # two passes
+    ],
+)
+def test_the_coreset_stays_while_that_of_the_context_is_made(categories, banks, share, budget):
+    flags = f"--context 0.9 --embed_dim 512 --percentage_coreset {share} --banks {banks}"
     options = parse_options(quick(*flags.split()), EvaluateOptions(), command="", description="")
     (model,) = make_models(options, choose_device("cpu"), categories).values()
     request = replace(fit_request(model, options, (0,)), normal=True)
@@ -90,11 +97,14 @@ def test_the_coreset_stays_while_that_of_the_context_is_made(categories, banks):
     for part in (model, model.context):
         count = len(categories[0].train)
         patches = TrainingPatches.of(part.embedder, part.scorer, count, options.batch_size, request)
-        needed.append(plan_memory(memory_needs(patches), 1000).needed)
-        kept.append(int(0.9 * count * part.embedder.patches_per_image) * part.embedder.embed_dim)
+        needed.append(plan_memory(memory_needs(patches), budget).needed)
+        kept.append(int(share * count * part.embedder.patches_per_image) * part.embedder.embed_dim)
     expected = max(needed[0], needed[1] + kept[0] * 4 / GIGABYTE)
     assert expected > needed[0]
-    (one, _) = demands(categories, [node()], flags)
+    (large, _) = demands(categories, [node()], flags)
+    results = large.memory - PROCESS_MEMORY - large.budget
+    memory = PROCESS_MEMORY + results + budget / SHARE_OF_FREE_MEMORY
+    (one, _) = demands(categories, [node(memory=memory)], flags)
     assert one.budget == pytest.approx(expected)
 
 

@@ -68,6 +68,7 @@ def test_records_tell_files_places_and_distances(data, here):
         record = json.loads((here / name).read_text(encoding="utf-8"))
         assert (data / record["file"]).is_file()
         assert record["size_crop"] == [64, 64]
+        assert "shots" not in record
         height, width = record["grid"]
         scores = [patch["score"] for patch in record["patches"]]
         assert scores == sorted(scores, reverse=True)

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from patchcore import PatchCore
 from patchcore.thresholds import Threshold
 from utils.errors import UsageError
 from utils.options.evaluate import EvaluateOptions
-from utils.pipeline.models import choose_device, describe_threshold, with_layers
+from utils.options.model_choice import ModelChoice
+from utils.pipeline.models import choose_device, describe_threshold, load_model, with_layers
 
 
 @pytest.fixture
@@ -68,6 +70,11 @@ def test_a_device_that_is_not_available(monkeypatch, name):
             "training images can give)",
         ),
         (
+            Threshold(2.5, "train_quantile", 1.01 / 41),
+            40,
+            "2.5 (train_quantile, nominal false-positive rate 2.46 %)",
+        ),
+        (
             Threshold(2.5, "train_quantile", 0.1),
             40,
             "2.5 (train_quantile, nominal false-positive rate 10.00 %)",
@@ -99,3 +106,20 @@ def test_chosen_layers_are_recorded_once_if_all_networks_have_the_same(given, ch
         with_layers(EvaluateOptions(backbone=("resnet18", "resnet34"), layers=given), models).layers
         == expected
     )
+
+
+@pytest.mark.parametrize(
+    ("backbone", "weights", "expected"),
+    [
+        ("", "", (None, None)),
+        ("resnet18", "w.pth", (None, "w.pth")),  # it only chooses among trained models
+        ("mine:net", "", ("mine:net", None)),
+    ],
+)
+def test_a_loaded_model_has_its_own_backbone_or_code_that_the_user_names(
+    monkeypatch, tmp_path, backbone, weights, expected
+):
+    seen = []
+    monkeypatch.setattr(PatchCore, "load", lambda folder, **options: seen.append(options))
+    load_model(tmp_path, ModelChoice(backbone=backbone, weights=weights), torch.device("cpu"))
+    assert [(options["backbone"], options["weights"]) for options in seen] == [expected]

@@ -15,6 +15,7 @@ from utils.errors import UsageError
 from utils.options.evaluate import EvaluateOptions
 from utils.options.method import parse_options
 from utils.pipeline import nodes
+from utils.pipeline.cluster import Cluster
 from utils.pipeline.nodes import Expected, Node, Report, check_report, inspect_node
 
 NODE = Node("a", "10.0.0.7", 4.0, 0.0, 8.0)
@@ -100,6 +101,20 @@ def test_the_name_and_the_memory_of_a_gpu_are_reported(expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
     reports = [inspect_node(replace(expected, uses_gpu=uses_gpu)) for uses_gpu in (True, False)]
     assert [(report.gpu, report.gpu_memory) for report in reports] == [("a GPU", 24), ("", 0)]
+
+
+@pytest.mark.parametrize(("uses_gpu", "device"), [(True, "a GPU, another"), (False, "CPU")])
+def test_a_run_records_what_computes(expected, uses_gpu, device):
+    kinds = (("a GPU", "one"), ("", "two"), ("another", "one"), ("a GPU", "one"))
+    reports = [Report(f"h{n}", {}, "", cpu, gpu) for n, (gpu, cpu) in enumerate(kinds)]
+    cluster = Cluster([NODE] * 4, reports, replace(expected, uses_gpu=uses_gpu))
+    assert cluster.describe() == {
+        "device": device,
+        "cpu": "one; two",
+        "nodes": [
+            {"host": f"h{n}", "cpu": cpu, "gpu": gpu or None} for n, (gpu, cpu) in enumerate(kinds)
+        ],
+    }
 
 
 @pytest.mark.parametrize(("uses_gpu", "gpus"), [(True, 0.0), (False, 1.0)])

@@ -55,6 +55,29 @@ def test_training_and_test_images_are_counted(skipping, caplog):
     assert caplog.messages[-1] == "cap: starts again without 2 images"
 
 
+@pytest.mark.parametrize(
+    ("gone", "kind"), [("0.png", "training"), ("1.png", "normal test"), ("2.png", "defective test")]
+)
+def test_a_category_needs_an_image_of_each_kind_that_it_had(skipping, gone, kind):
+    def fit(category):
+        raise UnusableFilesError({gone: f"cannot read {gone}"})
+
+    defect = Sample(Path("2.png"), "cap", "crack")
+    assert skipping.compute(Category("cap", SAMPLES[:1], (SAMPLES[1], defect), False), fit) is None
+    assert skipping.categories == {"cap": f"no {kind} image is left: cannot read {gone}"}
+
+
+@pytest.mark.parametrize("kind", [GOOD, "crack"])
+def test_a_kind_of_images_that_was_never_there_is_not_missed(skipping, kind):
+    def fit(category):
+        if len(category.test) == 2:
+            raise UnusableFilesError({"1.png": "cannot read 1.png"})
+        return [sample.path.name for sample in category.test]
+
+    tested = tuple(Sample(Path(name), "cap", kind) for name in ("1.png", "2.png"))
+    assert skipping.compute(Category("cap", SAMPLES[:1], tested, False), fit) == ["2.png"]
+
+
 def test_a_file_that_is_none_of_the_categorys_costs_the_category(skipping):
     def fit(category, calls=[]):  # noqa: B006
         calls.append(category)

@@ -220,6 +220,9 @@ class TestChooseModel:
     def test_there_is_none(self, tmp_path):
         with pytest.raises(UsageError, match=r"expected trained models in .*none.*no such folder"):
             find_model(tmp_path / "none")
+        (tmp_path / "file").touch()
+        with pytest.raises(UsageError, match=r"expected trained models in .*file, found a file"):
+            find_model(tmp_path / "file")
         with pytest.raises(UsageError, match=r"found none .*main.py train makes them"):
             find_model(tmp_path)
 

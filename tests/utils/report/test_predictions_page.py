@@ -80,7 +80,7 @@ class Run:
 
     def __init__(self, folder, limit):
         self.folder = folder
-        model = SimpleNamespace(
+        self.model = SimpleNamespace(
             preprocess=SimpleNamespace(size_crop=(24, 48)),
             trained=SimpleNamespace(
                 category="cap",
@@ -93,7 +93,7 @@ class Run:
         image = SimpleNamespace(value=2.0, method="given", rate=None)
         self.drawn = 0
         self.page = PredictionPage(
-            model,
+            self.model,
             SimpleNamespace(image=image),
             SimpleNamespace(page_limit=limit),
             ResultFolder(folder),
@@ -159,7 +159,38 @@ def test_without_a_limit_nothing_is_written(tmp_path):
     run.fail(1)
     run.page.update(run.counts)
     run.page.finish(run.counts)
+    run.page.clean_up()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_without_images_has_a_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SECONDS_BETWEEN", 0)
+    run = Run(tmp_path, limit=1)
+    run.page.update(run.counts)
+    assert "No image was judged." in run.text()
+
+
+@pytest.mark.parametrize(
+    ("held_out", "text"),
+    [
+        (None, "none: the model has no held-out scores"),
+        (range(1200), "by 1,200 held-out scores of normal images"),
+    ],
+)
+def test_facts_tell_where_the_p_values_are_from(tmp_path, held_out, text):
+    run = Run(tmp_path, limit=1)
+    run.model.trained.held_out = held_out and SimpleNamespace(images=held_out)
+    run.page.finish(run.counts)
+    assert text in run.text()
+
+
+def test_a_frame_is_named_with_its_time(tmp_path):
+    run = Run(tmp_path, limit=2)
+    for details in ({"frame": 3, "time": 0.125}, {}):
+        run.page.add(Outcome("line.avi", "normal", 1.0, 2.0, details=details), None, None)
+    run.page.finish(run.counts)
+    places = [image["place"] for image in data_of(run.text())["images"]]
+    assert places == ["frame 3, 0.12 s", ""]
 
 
 def test_it_is_written_during_the_run_but_not_all_the_time(tmp_path, monkeypatch):
