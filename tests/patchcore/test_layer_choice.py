@@ -65,6 +65,18 @@ def test_a_network_without_stages_is_refused():
         choose_layers(network, SIZE)
 
 
+def test_repeated_blocks_of_maps_are_no_transformer():
+    blocks = [nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU()) for _ in range(6)]
+    with pytest.raises(PatchCoreError, match="neither maps of stride 8 or 16 nor blocks of tokens"):
+        choose_layers(nn.Sequential(*blocks), SIZE)
+
+
+def test_of_several_calls_of_a_module_the_last_one_counts():
+    twice = nn.Identity()
+    network = nn.Sequential(twice, nn.MaxPool2d(8), nn.Identity(), twice, nn.MaxPool2d(2))
+    assert choose_layers(network, SIZE) == ("0", "4")
+
+
 class Patches(nn.Module):
     def __init__(self, patch_size):
         super().__init__()
@@ -78,7 +90,9 @@ class Patches(nn.Module):
         (14, (224, 224), ""),
         (14, (230, 230), "fit are 224 224 or 238 238 ("),
         (14, (224, 225), "fit are 224 224 or 224 238 ("),
+        (14, (225, 224), "fit are 224 224 or 238 224 ("),
         ((16, 8), (100, 100), "16x8 pixels; the nearest sizes that fit are 96 96 or 112 104 ("),
+        ((16, 8), (24, 16), "nearest sizes that fit are 16 16 or 32 16 ("),
         (16, (5, 32), "fit are 16 32 or 32 32 ("),
         ("large", (5, 32), ""),
         (0, (5, 32), ""),
