@@ -63,6 +63,14 @@ def kept(data, tmp_path_factory) -> Path:
     return root
 
 
+def read_frames(path: Path) -> tuple[float, list[np.ndarray]]:
+    """Return the frames per second of a video, and its frames."""
+    capture, frames = cv2.VideoCapture(str(path)), []
+    while (read := capture.read())[0]:
+        frames.append(read[1])
+    return capture.get(cv2.CAP_PROP_FPS), frames
+
+
 @pytest.fixture(scope="module")
 def video(data, tmp_path_factory) -> Path:
     """Return a film of the test images: good ones, holes, stains, 2 frames each."""
@@ -492,16 +500,38 @@ class TestFlags:
     def test_annotate(self, infer, video):
         records = infer(video, "--annotate", "--frame_stride", "2", status=1)
         (name,) = {r["annotated"] for r in records}
-        capture = cv2.VideoCapture(str(infer.folder / name))
-        assert capture.get(cv2.CAP_PROP_FPS) == 2
-        frames = []
-        while (read := capture.read())[0]:
-            frames.append(read[1])
+        rate, frames = read_frames(infer.folder / name)
+        assert rate == 2
         assert len(frames) == len(records) == 6
         assert frames[0].shape == (64, 64, 3)
         # The bar on top: greenish (BGR) where normal, reddish where anomalous.
         assert frames[0][4, 60, 1] > frames[0][4, 60, 2]
         assert frames[-1][4, 60, 2] > frames[-1][4, 60, 1]
+
+    def test_each_video_has_its_own_annotated_copy(self, infer, data, video, tmp_path):
+        videos = [shutil.copy(video, tmp_path / name) for name in ("a.avi", "b.avi")]
+        flags = ("--annotate", "--frame_stride", "4")
+        records = infer(videos[0], data / "widget/test/good/000.png", videos[1], *flags, status=1)
+        names = [record.get("annotated") for record in records]
+        assert [name is None for name in names] == [False] * 3 + [True] + [False] * 3
+        assert (len(set(names[:3])), len(set(names[4:]))) == (1, 1)
+        for name in (names[0], names[-1]):
+            assert len(read_frames(infer.folder / name)[1]) == 3
+
+    def test_a_picture_states_the_verdict(self, infer, data, monkeypatch):
+        texts = []
+
+        def note(image, *, text, **_):
+            texts.append(text)
+            return image
+
+        monkeypatch.setattr("utils.plots.annotation.annotate", note)
+        paths = [data / f"widget/test/{name}.png" for name in (GOOD[0], DEFECTS[0])]
+        good, hole = infer(*paths, "--pictures", "all", "--layout", "overlay", status=1)
+        assert texts == [
+            f"{verdict}  {record['score']:.3g}  (threshold {record['threshold']:.3g})"
+            for verdict, record in (("normal", good), ("ANOMALY", hole))
+        ]
 
     def test_score_max(self, infer, data):
         hole = data / "widget/test/hole/000.png"
