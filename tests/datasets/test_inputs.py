@@ -14,7 +14,15 @@ import pytest
 from datasets import inputs, videos
 from datasets.base import DatasetError
 from datasets.folders import HIDDEN, LINK, LOOP, RESULT_FILES, RESULTS, TWICE, FolderSearch
-from datasets.inputs import NEITHER, NO_FILE, UNREADABLE, find_items, path_fault, watch_folder
+from datasets.inputs import (
+    NEITHER,
+    NO_FILE,
+    UNREADABLE,
+    find_items,
+    is_camera,
+    path_fault,
+    watch_folder,
+)
 from datasets.items import Item
 from datasets.notes import Notes
 from datasets.path_list import OTHER_ENCODING, QUOTED
@@ -578,6 +586,15 @@ class TestCameras:
             ("camera 1#0", None, 0),
             ("camera 1#1", None, 1),
         ]
+
+    def test_numbers_have_at_most_two_digits(self, here):
+        """OpenCV gives those from 100 on other meanings."""
+        assert [is_camera(text) for text in ("0", "99", "100", "-1", "1.5", "²")] == [
+            *(True, True),
+            *[False] * 4,
+        ]
+        (here / "7").touch()
+        assert not is_camera("7")
 
     def test_every_third_frame(self, here, monkeypatch):
         capture = FakeCapture()

@@ -1,11 +1,13 @@
 """A trained model goes to a folder of plain files and comes back the same, or not at all."""
 
+import copy
 import json
 import platform
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -120,6 +122,15 @@ class TestTheSameAgain:
         subprocess.run([sys.executable, "-c", code, *map(str, paths)], check=True, cwd=ROOT)
         found = np.load(tmp_path / "maps.npy")
         np.testing.assert_array_equal(found, fitted.predict(images).anomaly_map)
+
+    def test_a_model_without_crops_of_its_patches(self, fitted, tmp_path):
+        coreset = replace(fitted.trained.coreset, patches=None)
+        model = copy.copy(fitted)
+        model.trained = replace(fitted.trained, coreset=coreset)
+        model.save(tmp_path / "one")
+        found = PatchCore.load(tmp_path / "one")
+        assert found.coreset.patches is None
+        np.testing.assert_array_equal(found.coreset.indices, coreset.indices)
 
     def test_everything_that_was_learned(self, fitted, folder):
         before, after = fitted.trained, PatchCore.load(folder).trained

@@ -5,7 +5,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn import metrics as sklearn_metrics
@@ -82,6 +82,7 @@ def test_equal_scikit_learn(items, dtype):
 
 @settings(max_examples=50, deadline=None)
 @given(items=scored_items, block=st.integers(1, 9))
+@example(items=[(4, True), (3, False), (2, False), (1, True)], block=2)  # the same F1 twice
 def test_blocks_do_not_change_the_result(items, block):
     scores = np.array([score for score, _ in items], dtype=np.float32)
     labels = np.array([label for _, label in items])

@@ -202,8 +202,10 @@ class TestReadingBack:
             "header": [header.replace("seed", "sead"), *lines],
         }
         path.write_text("\n".join(changed[change]))
-        with pytest.raises(UsageError, match="expected results of this program in"):
+        with pytest.raises(UsageError, match="expected results of this program in") as caught:
             read_rows(tmp_path)
+        reason = "row 1: it has more or fewer cells than there are columns"
+        assert (reason in str(caught.value)) == (change in ("extra", "missing"))
 
     @pytest.mark.parametrize(
         "content",

@@ -25,6 +25,8 @@ from datasets import reading_ahead
 from datasets.items import Item
 from patchcore import PatchCore
 from patchcore.embedder import Embedder
+from patchcore.preprocess import Preprocess
+from patchcore.regions import resize_map_to_image
 from tests.support import (
     ROOT,
     call,
@@ -374,6 +376,20 @@ class TestFlags:
         assert areas[0] > areas[1] > 0
         # An image's score is not compared with it.
         assert infer(hole, "--threshold_pixel", "1e9", status=1)[0]["regions"] == []
+
+    def test_a_pixel_at_the_threshold_is_marked(self, infer, data):
+        hole = data / "widget/test/hole/000.png"
+        (record,) = infer(hole, "--save_maps", status=1)
+        anomaly_map = np.load(infer.folder / record["map"])
+        box = Preprocess((72, 72), (64, 64)).crop_box((64, 64))
+        highest = resize_map_to_image(anomaly_map, (64, 64), crop_box=box).max()
+        counts = []
+        for value in (highest, np.nextafter(highest, np.float32(np.inf))):
+            flags = ("--save_masks", "--threshold_pixel", repr(float(value)))
+            (record,) = infer(hole, *flags, status=1)
+            mask = cv2.imread(str(infer.folder / record["mask"]), cv2.IMREAD_GRAYSCALE)
+            counts.append(np.count_nonzero(mask))
+        assert counts == [1, 0]
 
     def test_nominal_fpr(self, infer, data):
         good = data / "widget/test/good"
