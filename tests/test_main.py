@@ -584,3 +584,21 @@ def test_a_large_tensor_takes_few_page_faults(monkeypatch):
 
     small_pages = megabytes * 1024 / 4
     assert int(output) < small_pages / 2
+
+
+def test_only_an_interrupt_that_is_handled_holds_back_the_next_one():
+    """An interrupt also ends the handling of another error, and of what it led to."""
+    found = [main._is_handled(KeyboardInterrupt)]
+    try:
+        raise ValueError
+    except ValueError:
+        found.append(main._is_handled(KeyboardInterrupt))
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            found.append(main._is_handled(KeyboardInterrupt))
+            try:
+                raise OSError
+            except OSError:
+                found.append(main._is_handled(KeyboardInterrupt))
+    assert found == [False, False, True, True]
