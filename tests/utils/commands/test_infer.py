@@ -377,20 +377,6 @@ class TestFlags:
         # An image's score is not compared with it.
         assert infer(hole, "--threshold_pixel", "1e9", status=1)[0]["regions"] == []
 
-    def test_a_pixel_at_the_threshold_is_marked(self, infer, data):
-        hole = data / "widget/test/hole/000.png"
-        (record,) = infer(hole, "--save_maps", status=1)
-        anomaly_map = np.load(infer.folder / record["map"])
-        box = Preprocess((72, 72), (64, 64)).crop_box((64, 64))
-        highest = resize_map_to_image(anomaly_map, (64, 64), crop_box=box).max()
-        counts = []
-        for value in (highest, np.nextafter(highest, np.float32(np.inf))):
-            flags = ("--save_masks", "--threshold_pixel", repr(float(value)))
-            (record,) = infer(hole, *flags, status=1)
-            mask = cv2.imread(str(infer.folder / record["mask"]), cv2.IMREAD_GRAYSCALE)
-            counts.append(np.count_nonzero(mask))
-        assert counts == [1, 0]
-
     def test_nominal_fpr(self, infer, data):
         good = data / "widget/test/good"
         flags = ("--threshold", "train_quantile", "--nominal_fpr")
@@ -524,31 +510,6 @@ class TestFlags:
         assert frames[0][4, 60, 1] > frames[0][4, 60, 2]
         assert frames[-1][4, 60, 2] > frames[-1][4, 60, 1]
 
-    def test_each_video_has_its_own_annotated_copy(self, infer, data, video, tmp_path):
-        videos = [shutil.copy(video, tmp_path / name) for name in ("a.avi", "b.avi")]
-        flags = ("--annotate", "--frame_stride", "4")
-        records = infer(videos[0], data / "widget/test/good/000.png", videos[1], *flags, status=1)
-        names = [record.get("annotated") for record in records]
-        assert [name is None for name in names] == [False] * 3 + [True] + [False] * 3
-        assert (len(set(names[:3])), len(set(names[4:]))) == (1, 1)
-        for name in (names[0], names[-1]):
-            assert len(read_frames(infer.folder / name)[1]) == 3
-
-    def test_a_picture_states_the_verdict(self, infer, data, monkeypatch):
-        texts = []
-
-        def note(image, *, text, **_):
-            texts.append(text)
-            return image
-
-        monkeypatch.setattr("utils.plots.annotation.annotate", note)
-        paths = [data / f"widget/test/{name}.png" for name in (GOOD[0], DEFECTS[0])]
-        good, hole = infer(*paths, "--pictures", "all", "--layout", "overlay", status=1)
-        assert texts == [
-            f"{verdict}  {record['score']:.3g}  (threshold {record['threshold']:.3g})"
-            for verdict, record in (("normal", good), ("ANOMALY", hole))
-        ]
-
     def test_score_max(self, infer, data):
         hole = data / "widget/test/hole/000.png"
         flags = ("--pictures", "all", "--layout", "overlay", "--score_max")
@@ -637,6 +598,49 @@ def test_an_image_in_other_proportions_than_the_mask_is_not_judged(infer, data, 
     path = write_image(tmp_path / "mask.png", mask)
     (record,) = infer(data / "widget/test/good/000.png", "--ignore_mask", path, status=2)
     assert "aspect ratio of the mask of ignored pixels, 96x64, found 64x64" in record["error"]
+
+
+class TestOutputs:
+    """What the files of a run show."""
+
+    def test_a_pixel_at_the_threshold_is_marked(self, infer, data):
+        hole = data / "widget/test/hole/000.png"
+        (record,) = infer(hole, "--save_maps", status=1)
+        anomaly_map = np.load(infer.folder / record["map"])
+        box = Preprocess((72, 72), (64, 64)).crop_box((64, 64))
+        highest = resize_map_to_image(anomaly_map, (64, 64), crop_box=box).max()
+        counts = []
+        for value in (highest, np.nextafter(highest, np.float32(np.inf))):
+            flags = ("--save_masks", "--threshold_pixel", repr(float(value)))
+            (record,) = infer(hole, *flags, status=1)
+            mask = cv2.imread(str(infer.folder / record["mask"]), cv2.IMREAD_GRAYSCALE)
+            counts.append(np.count_nonzero(mask))
+        assert counts == [1, 0]
+
+    def test_a_picture_states_the_verdict(self, infer, data, monkeypatch):
+        texts = []
+
+        def note(image, *, text, **_):
+            texts.append(text)
+            return image
+
+        monkeypatch.setattr("utils.plots.annotation.annotate", note)
+        paths = [data / f"widget/test/{name}.png" for name in (GOOD[0], DEFECTS[0])]
+        good, hole = infer(*paths, "--pictures", "all", "--layout", "overlay", status=1)
+        assert texts == [
+            f"{verdict}  {record['score']:.3g}  (threshold {record['threshold']:.3g})"
+            for verdict, record in (("normal", good), ("ANOMALY", hole))
+        ]
+
+    def test_each_video_has_its_own_annotated_copy(self, infer, data, video, tmp_path):
+        videos = [shutil.copy(video, tmp_path / name) for name in ("a.avi", "b.avi")]
+        flags = ("--annotate", "--frame_stride", "4")
+        records = infer(videos[0], data / "widget/test/good/000.png", videos[1], *flags, status=1)
+        names = [record.get("annotated") for record in records]
+        assert [name is None for name in names] == [False] * 3 + [True] + [False] * 3
+        assert (len(set(names[:3])), len(set(names[4:]))) == (1, 1)
+        for name in (names[0], names[-1]):
+            assert len(read_frames(infer.folder / name)[1]) == 3
 
 
 def test_every_flag_has_its_test():

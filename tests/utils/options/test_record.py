@@ -92,3 +92,11 @@ def test_every_flag_comes_back(folder, name, caplog):
     assert again == options
     assert type(getattr(again, name)) is type(getattr(options, name))
     assert caplog.messages == []  # nothing is missing
+
+
+def test_options_that_are_not_recorded_have_their_defaults(caplog):
+    """A run of an older version did not record newer flags."""
+    caplog.set_level(logging.INFO)
+    found = read_options(EvaluateOptions(), {"k": 3}, Path("run.json"))
+    assert found == dataclasses.replace(EvaluateOptions(), k=3)
+    assert caplog.text.count("not in run.json, defaults are used: ") == 1
