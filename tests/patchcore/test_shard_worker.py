@@ -133,6 +133,8 @@ class TestLosses:
         fit_images(make_model(percentage_coreset=0.02), Engine(shards=2), seeds=SEEDS)
         assert known[:2] == [None, None]
         np.testing.assert_array_equal(known[2], digests[1])
+        # A selection that is over is not repeated.
+        assert ray.calls.count("call_shard") == calls.count("call_shard")
 
     @pytest.mark.slow
     def test_at_every_call(self, ray, calls, expected, caplog):

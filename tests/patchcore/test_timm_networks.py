@@ -131,7 +131,8 @@ class TestAttentionBiases:
     @pytest.fixture(
         scope="class", params=[("levit_128s", "stages.0"), ("efficientvit_m0", "stages.0")]
     )
-    def network(self, request, tmp_path_factory):
+    @classmethod
+    def network(cls, request, tmp_path_factory):
         """Return a network, its layer, timm's own map of it, and a file of its weights."""
         name, layer = request.param
         network = make(name)
@@ -388,7 +389,8 @@ class TestModel:
     """A model on a network of timm."""
 
     @pytest.fixture(scope="class")
-    def fitted(self, vit_file):
+    @classmethod
+    def fitted(cls, vit_file):
         with one_thread():
             return PatchCore(f"timm:{VIT}", weights=vit_file, norm_tokens=True, **SETTINGS).fit(
                 make_images(4)
