@@ -10,7 +10,7 @@ import torch
 from patchcore import PatchCoreError
 from patchcore.distributed_prediction import predict_distributed
 from tests.patchcore.distributed_fit import make_images, make_model
-from tests.patchcore.local_ray import ActorPool, LocalRay
+from tests.patchcore.ray_actors import ActorPool, LocalRay, use
 from tests.support import one_thread
 
 
@@ -28,7 +28,7 @@ def batches():
 @pytest.fixture(autouse=True)
 def ray(monkeypatch):
     ray = LocalRay()
-    monkeypatch.setattr("patchcore.ray_workers.import_ray", lambda: ray)
+    use(monkeypatch, ray)
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setitem(sys.modules, "ray.util", SimpleNamespace(ActorPool=ActorPool))
     with one_thread():

@@ -19,9 +19,10 @@ from patchcore.fit import FitRequest, fit
 from patchcore.memory_plan import MemoryPlan, Needs
 from patchcore.observer import Observer
 from patchcore.passes import CroppedImages
+from patchcore.ray_workers import Workers
 from patchcore.shard_worker import ShardWorker, versions
 from tests.patchcore.distributed_fit import SIDE, assert_equal, fit_images, make_images, make_model
-from tests.patchcore.local_ray import LocalRay
+from tests.patchcore.ray_actors import LocalRay, use
 from tests.support import one_thread
 
 
@@ -40,8 +41,7 @@ class Engine(RayEngine):
 def ray(monkeypatch):
     """Workers in this process."""
     ray = LocalRay()
-    for module in ("distributed", "ray_workers"):
-        monkeypatch.setattr(f"patchcore.{module}.import_ray", lambda: ray)
+    use(monkeypatch, ray)
     return ray
 
 
@@ -81,8 +81,7 @@ def calls():
     """The calls of workers in a fit in which none is lost."""
     ray = LocalRay()
     with one_thread(), pytest.MonkeyPatch.context() as patch:
-        for module in ("distributed", "ray_workers"):
-            patch.setattr(f"patchcore.{module}.import_ray", lambda: ray)
+        use(patch, ray)
         fit_images(make_model(percentage_coreset=0.02), Engine(shards=2), seeds=SEEDS)
     return ray.calls
 
@@ -96,15 +95,13 @@ def expected():
 class TestLosses:
     """Workers that are lost are replaced, and brought to the state of the lost ones."""
 
-    def lose(self, numbers, ray, expected, caplog):
-        ray.losses, ray.calls = numbers, []
+    def lose(self, number, ray, expected, caplog):
+        ray.losses, ray.calls = [number], []
         caplog.clear()
         result = fit_images(make_model(percentage_coreset=0.02), Engine(shards=2), seeds=SEEDS)
         assert_equal(result, expected)
         messages = [text for text in caplog.messages if "is lost" in text]
-        assert messages == [
-            f"worker {number % 2} is lost and replaced: killed" for number in numbers
-        ]
+        assert messages == [f"worker {number % 2} is lost and replaced: killed"]
 
     @pytest.mark.parametrize(
         "method", ["embed", "open", "subtract", "close", "free_projections", "rows"]
@@ -112,12 +109,12 @@ class TestLosses:
     @pytest.mark.parametrize("place", [0, -1])
     def test_at_a_call_of(self, ray, calls, expected, caplog, method, place):
         numbers = [number for number, called in enumerate(calls) if called == method]
-        self.lose([numbers[place]], ray, expected, caplog)
+        self.lose(numbers[place], ray, expected, caplog)
 
     @pytest.mark.parametrize("part", [0.2, 0.5, 0.8])
     def test_during_selections(self, ray, calls, expected, caplog, part):
         numbers = [number for number, called in enumerate(calls) if called == "call_shard"]
-        self.lose([numbers[int(part * len(numbers))]], ray, expected, caplog)
+        self.lose(numbers[int(part * len(numbers))], ray, expected, caplog)
 
     def test_its_images_must_be_those_that_the_lost_one_embedded(self, ray, calls, monkeypatch):
         known, digests, embed = [], [], ShardWorker.embed
@@ -139,7 +136,7 @@ class TestLosses:
     @pytest.mark.slow
     def test_at_every_call(self, ray, calls, expected, caplog):
         for number in range(len(calls)):
-            self.lose([number], ray, expected, caplog)
+            self.lose(number, ray, expected, caplog)
 
     def test_a_worker_that_is_lost_again_and_again_is_given_up(self, ray):
         ray.losses = range(100)
@@ -332,24 +329,11 @@ def test_a_worker_needs_memory_for_its_packages_too(monkeypatch):
             RayEngine().plan(needs, 0, torch.device("cpu"))
 
 
-def test_a_worker_that_finds_no_room_is_an_error(monkeypatch):
-    from patchcore import ray_workers
-
-    class Actor:
-        class __ray_ready__:  # noqa: N801
-            remote = staticmethod(lambda: "started")
-
-    killed = []
-    ray = SimpleNamespace(
-        remote=lambda **_: lambda kind: SimpleNamespace(remote=lambda *_: Actor()),
-        wait=lambda started, timeout: ([], started),
-        kill=killed.append,
-    )
-    monkeypatch.undo()
-    monkeypatch.setattr(ray_workers, "import_ray", lambda: ray)
+def test_a_worker_that_finds_no_room_is_an_error(monkeypatch, ray):
+    monkeypatch.setattr(ray, "wait", lambda started, timeout: ([], started))
     with pytest.raises(PatchCoreError, match=r"room for 2 workers .* for worker 0 within 300 s"):
-        ray_workers.Workers([(), ()], {})
-    assert len(killed) == 2
+        Workers([(), ()], {}, kind=object)
+    assert [actor.is_lost for actor in ray.actors] == [True, True]
 
 
 @pytest.mark.parametrize("fails", ["embed", "rows"])

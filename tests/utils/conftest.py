@@ -1,3 +1,3 @@
 """Fixtures that several files of tests use."""
 
-from tests.utils.fake_ray import ray  # noqa: F401 (a fixture)
+from tests.utils.ray_tasks import ray  # noqa: F401 (a fixture)

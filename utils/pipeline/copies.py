@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -80,11 +80,13 @@ def describe_leak(category: Category) -> str:
         return ""
     train, test = ([sample.path for sample in part] for part in (category.train, category.test))
     for key in (_num_bytes, _middle_of, _file_digest):  # so that few files are read in full
-        train, test = _with_equal_keys(train, test, key)
+        keys = _keys((*train, *test), key)
+        common = {keys.get(path) for path in train} & {keys.get(path) for path in test} - {None}
+        train, test = ([p for p in part if keys.get(p) in common] for part in (train, test))
     if not test:
         return ""
     copy = min(test)
-    original = next(path for path in train if _file_digest(path) == _file_digest(copy))
+    original = next(path for path in train if keys[path] == keys[copy])
     return (
         f"{len(test)} of {numbered(len(category.test), 'test image')} are copies of training "
         f"images, for example {copy} of {original}: the results are better than for new images "
@@ -92,22 +94,13 @@ def describe_leak(category: Category) -> str:
     )
 
 
-def _with_equal_keys(
-    train: list[Path], test: list[Path], key: Callable[[Path], Hashable]
-) -> tuple[list[Path], list[Path]]:
-    """Return the files of each list that have the key of a file of the other list.
-
-    Files that cannot be read are left out; they are reported when their images are read.
-    """
-    keys: dict[Path, Hashable] = {}
-    for path in (*train, *test):
+def _keys(paths: Iterable[Path], key: Callable[[Path], Hashable]) -> dict[Path, Hashable]:
+    """Return the keys of files; those that cannot be read are reported as their images are read."""
+    keys = {}
+    for path in paths:
         with suppress(OSError):
             keys[path] = key(path)
-    common = ({keys.get(path) for path in train} & {keys.get(path) for path in test}) - {None}
-    return (
-        [path for path in train if keys.get(path) in common],
-        [path for path in test if keys.get(path) in common],
-    )
+    return keys
 
 
 def _num_bytes(path: Path) -> int:

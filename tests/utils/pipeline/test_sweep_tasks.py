@@ -13,7 +13,7 @@ import main
 from datasets.base import Category
 from tests.support import call, make_data, quick, read_run, read_table, truncate, without_plots
 from tests.test_resume import contents
-from tests.utils.fake_ray import RayError, RayTaskError
+from tests.utils.ray_tasks import RayError, RayTaskError
 from utils.errors import LEFT_OUT, UsageError
 from utils.logs import PACKAGES
 from utils.options.evaluate import EvaluateOptions

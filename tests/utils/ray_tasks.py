@@ -1,4 +1,4 @@
-"""A Ray that computes tasks at once in this process, for tests of what surrounds a cluster."""
+"""The tasks of Ray without Ray: computed at once in this process; `ray_actors` has its actors."""
 
 import importlib
 import sys

@@ -1,8 +1,10 @@
-"""What `patchcore.ray_workers` uses of Ray, in this process, with workers that get lost."""
+"""The actors of Ray without Ray: objects of this process, which can get lost."""
 
 import pickle
 from collections.abc import Callable, Collection, Sequence
 from types import SimpleNamespace
+
+import pytest
 
 
 class RayActorError(Exception):
@@ -109,6 +111,12 @@ class ActorPool:
         actor, call = self._calls.pop(0)
         self._idle.append(actor)
         return call()
+
+
+def use(patch: pytest.MonkeyPatch, ray: LocalRay) -> None:
+    """Let the package find this Ray in place of an installed one."""
+    for module in ("distributed", "ray_workers"):
+        patch.setattr(f"patchcore.{module}.import_ray", lambda: ray)
 
 
 def _sent(value: object) -> object:
