@@ -138,11 +138,12 @@ class TestLosses:
         for number in range(len(calls)):
             self.lose(number, ray, expected, caplog)
 
-    def test_a_worker_that_is_lost_again_and_again_is_given_up(self, ray):
+    def test_a_worker_that_is_lost_again_and_again_is_given_up(self, ray, caplog):
         ray.losses = range(100)
         message = "expected worker 0 to keep running, lost it 4 times: killed"
         with pytest.raises(PatchCoreError, match=message):
             fit_images(make_model(percentage_coreset=0.02), Engine(shards=2))
+        assert caplog.text.count("worker 0 is lost and replaced") == 3
         assert all(actor.is_lost for actor in ray.actors)  # they are ended
 
 
