@@ -126,6 +126,8 @@ class RangeFinder:
         if True in self._examples:
             # A constant image has no range: it becomes black.
             high = self._high if self._high > self._low else self._low + 1
+            # From 2^53 on, the next number is farther away than 1.
+            high = max(high, float(np.nextafter(self._low, np.inf)))
             return ValueRange(self._low, high, is_float=True)
         return ValueRange.of_bits(next(bits for bits in BIT_DEPTHS if self._high < 2**bits))
 

@@ -614,7 +614,7 @@ class TestValueRange:
         assert value_range.clips(np.array([low, high + 1]))
         assert ValueRange.from_json(value_range.as_json()) == value_range
 
-    @pytest.mark.parametrize("value", [-7.5, 0, 1e6])
+    @pytest.mark.parametrize("value", [-7.5, 0, 1e6, 1e17, -1e38])
     def test_constant_images_without_a_depth_are_black(self, value):
         finder, values = RangeFinder(), np.full((2, 3), value, np.float32)
         finder.add(Path("i.tif"), values)
