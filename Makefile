@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # pytest markers to select, e.g. MARKERS="not slow" for the real data too; see pyproject.toml
 MARKERS ?=
 
-.PHONY: demo test test-ray bench fuzz assets flags lint format clean
+.PHONY: demo test test-ray bench fuzz mutation assets flags lint format clean
 
 demo: $(VENV)/installed
 	$(BIN)/python main.py demo
@@ -24,6 +24,12 @@ bench: $(VENV)/installed-tests
 # 22,000 damaged inputs, about 10 minutes on 2 cores; FUZZ="--kinds images --cases 100000" for others
 fuzz: $(VENV)/installed-tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(FUZZ)
+
+# 300 small changes of the code, and whether the tests notice them, about an hour on 2 cores;
+# MUTATION="--number 20 patchcore/coreset.py" for others
+mutation: $(VENV)/installed-tests
+	$(BIN)/python -m pip install pytest-cov
+	$(BIN)/python -m tests.mutation $(MUTATION)
 
 # the images of the README; ASSETS="--weights FILE" gives the weights of the network
 assets: $(VENV)/installed
