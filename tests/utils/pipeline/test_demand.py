@@ -15,7 +15,13 @@ from utils.options.evaluate import EvaluateOptions
 from utils.options.method import parse_options
 from utils.pipeline import sweep
 from utils.pipeline.cluster import uses_gpu
-from utils.pipeline.demand import GPU_PROCESS_MEMORY, PROCESS_MEMORY, Demand, demands_of
+from utils.pipeline.demand import (
+    GPU_PROCESS_MEMORY,
+    PROCESS_MEMORY,
+    Demand,
+    check_demand,
+    demands_of,
+)
 from utils.pipeline.evaluate_category import fit_request
 from utils.pipeline.models import choose_device, make_models
 from utils.pipeline.nodes import Node
@@ -161,3 +167,19 @@ def test_a_lost_node_may_come_back_for_a_while(monkeypatch):
     assert sweep._check_nodes(pending, 10.0) == 10 + sweep.POLL_SECONDS
     with pytest.raises(UsageError, match=r"8 CPUs and 1 GB for nut, found 10\.0\.0\.7 with 4 "):
         sweep._check_nodes(pending, sweep.WAITING_SECONDS)
+
+
+def test_a_task_may_need_all_that_a_node_has():
+    demand = Demand(2, 0.5, 4.0, 1.0)
+    assert demand.fits(node(2, 0.5, 4.0))
+    for less in (node(1, 0.5, 4.0), node(2, 0.25, 4.0), node(2, 0.5, 3.0)):
+        assert not demand.fits(less)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "text"),
+    [(0.25, "2 CPUs, 0.25 GPU and 4 GB for nut"), (0, "2 CPUs and 4 GB for nut")],
+)
+def test_an_error_names_the_share_of_a_gpu_if_there_is_one(gpus, text):
+    with pytest.raises(UsageError, match=text):
+        check_demand("nut", Demand(2, gpus, 4.0, 1.0), [])

@@ -11,7 +11,13 @@ from patchcore.thresholds import Threshold
 from utils.errors import UsageError
 from utils.options.evaluate import EvaluateOptions
 from utils.options.model_choice import ModelChoice
-from utils.pipeline.models import choose_device, describe_threshold, load_model, with_layers
+from utils.pipeline.models import (
+    _report_few_images,
+    choose_device,
+    describe_threshold,
+    load_model,
+    with_layers,
+)
 
 
 @pytest.fixture
@@ -123,3 +129,13 @@ def test_a_loaded_model_has_its_own_backbone_or_code_that_the_user_names(
     monkeypatch.setattr(PatchCore, "load", lambda folder, **options: seen.append(options))
     load_model(tmp_path, ModelChoice(backbone=backbone, weights=weights), torch.device("cpu"))
     assert [(options["backbone"], options["weights"]) for options in seen] == [expected]
+
+
+def test_categories_with_fewer_images_than_the_most_shots_are_reported(caplog):
+    categories = [SimpleNamespace(name=f"of{n}", train=range(n)) for n in (3, 4, 5)]
+    _report_few_images(SimpleNamespace(shots=(4, 2)), categories)
+    assert caplog.messages == [
+        "expected at least 4 training images (--shots), found fewer in of3 (3): all are used"
+    ]
+    _report_few_images(SimpleNamespace(shots=()), categories)
+    assert len(caplog.messages) == 1

@@ -10,10 +10,11 @@ import pytest
 from datasets.base import GOOD, Category, DatasetError, Sample
 from datasets.depth import Decoding, ValueRange
 from datasets.masks import JPEG_MASK
+from datasets.notes import Notes
 from patchcore.record import read_record
 from tests.support import SIDE, call, evaluate, make_category, quick, read_run, write_image
 from utils.options.train import DEFAULTS
-from utils.pipeline.reading import find_reading
+from utils.pipeline.reading import find_reading, log_notes
 
 
 def deepen(folder, factor: float, dtype: type, ending: str = "png") -> None:
@@ -115,3 +116,11 @@ class TestFindReading:
         other = write_image(tmp_path / "b.png", np.full((4, 4), 500, np.uint16))
         with pytest.raises(DatasetError, match=r"images of one kind.*b\.png and .*a\.tiff"):
             self.find(one, other)
+
+
+def test_remarks_about_files_name_the_category_if_there_is_one(tmp_path, caplog):
+    notes = Notes()
+    notes.add("cut short", tmp_path / "a.png")
+    assert log_notes(notes, "cap") == log_notes(notes) == notes.as_json()
+    (note,) = notes.all()
+    assert caplog.messages == [f"cap: {note}", str(note)]

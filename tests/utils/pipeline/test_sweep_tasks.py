@@ -68,11 +68,23 @@ def test_a_category_that_fails_costs_none_of_the_others(ray, tmp_path, caplog, c
     assert f"first gadget: {expected}" in capsys.readouterr().err
 
 
-def test_a_node_with_other_weights_computes_nothing(worker):
+def test_a_node_with_other_weights_computes_nothing(worker, monkeypatch):
     models = {"net": SimpleNamespace(backbone=SimpleNamespace(weights_digest="1"))}
-    worker._check_weights(models, {"net": "1"})
-    with pytest.raises(UsageError, match=r"expected the same weights of net on all nodes"):
-        worker._check_weights(models, {"net": "2"})
+    monkeypatch.setattr(worker, "_load_models", lambda _: models)
+    monkeypatch.setattr(worker, "evaluate_one", lambda *_: "computed")
+    for digest, evaluated, error in (
+        ("1", "computed", ""),
+        ("2", None, "expected the same weights of net on all nodes, found others"),
+    ):
+        context = worker.TaskContext(None, {"net": digest}, str(Path.cwd()), logging.INFO)
+        outcome = worker.run_task(context, None, None, 1)
+        assert outcome.evaluated == evaluated
+        assert outcome.error.startswith(error)
+        assert bool(outcome.error) == bool(error)
+
+
+def test_without_tasks_no_cluster_is_needed():
+    assert list(sweep.sweep(None, {}, [])) == []
 
 
 @pytest.mark.parametrize(
@@ -173,13 +185,15 @@ def test_a_node_that_does_not_come_back_ends_the_run(ray, worker, monkeypatch):
 
 def test_a_record_names_the_share_of_a_gpu(caplog):
     caplog.set_level(logging.INFO)
-    run = SimpleNamespace(record={}, folder=SimpleNamespace(write_run=dict))
+    written = []
+    run = SimpleNamespace(record={}, folder=SimpleNamespace(write_run=written.append))
     for uses_gpu, share in ((True, ", GPU: 0.5"), (False, "")):
         expected = SimpleNamespace(uses_gpu=uses_gpu)
         cluster = SimpleNamespace(describe=dict, expected=expected, nodes=[0])
         sweep._record(run, cluster, [Demand(2, 0.25, 1.0, 1.0), Demand(2, 0.5, 3.0, 1.0)])
         assert f"CPUs: 2 (--task_cpus){share}, memory: up to 3 GB" in caplog.messages[-1]
     assert run.record == {"threads": 2}
+    assert written == [run.record] * 2
 
 
 class TestNodes:
@@ -193,11 +207,14 @@ class TestNodes:
 
     @pytest.mark.parametrize(("uses_gpu", "shares"), [(True, [0, 0.001]), (False, [0, 0])])
     def test_each_node_is_inspected_with_its_gpu(self, ray, monkeypatch, uses_gpu, shares):
-        monkeypatch.setattr(nodes, "check_report", lambda *_: None)
+        checked = []
+        monkeypatch.setattr(nodes, "check_report", lambda *report: checked.append(report))
         ray.run = lambda function, expected: expected.folder
         found = [Node("a", "one", 4.0, 0.0, 1.0), Node("b", "two", 4.0, 1.0, 1.0)]
-        reports = nodes.inspect_nodes(found, Expected({}, "folder", [], {}, uses_gpu))
+        expected = Expected({}, "folder", [], {}, uses_gpu)
+        reports = nodes.inspect_nodes(found, expected)
         assert reports == ["folder", "folder"]
+        assert checked == [(node, "folder", expected) for node in found]
         # No other node may answer in the place of the one that is asked.
         assert [task["scheduling_strategy"] for task in ray.tasks] == [("a", False), ("b", False)]
         assert [task["num_gpus"] for task in ray.tasks] == shares

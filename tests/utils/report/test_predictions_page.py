@@ -1,5 +1,6 @@
 """The page of an inference: escaped, complete, in constant memory, and usable in a browser."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -151,6 +152,17 @@ def test_errors_are_listed_up_to_the_limit(tmp_path):
     run.page.finish(run.counts)
     assert "The first 2 of 3 that could not be judged" in run.text()
     assert "No image was judged." in run.text()
+
+
+def test_an_error_alone_changes_the_page_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SECONDS_BETWEEN", 0)
+    monkeypatch.setattr(module, "SHARE_OF_TIME", math.inf)
+    run = Run(tmp_path, limit=2)
+    run.page.finish(run.counts)
+    run.fail(2)
+    run.page.update(run.counts)
+    assert "2 could not be judged." in run.text()
+    assert "The first" not in run.text()
 
 
 def test_without_a_limit_nothing_is_written(tmp_path):
