@@ -14,7 +14,7 @@ from datasets import archives
 from datasets.archives import Limits, unpack
 from datasets.base import DatasetError
 
-FILES = {"a/1.png": b"one", "a/b/2.png": b"", "3.txt": b"three" * 1000}
+FILES = {"a/1.png": b"one", "a/b c/2 .png": b"", "3.txt": b"three" * 1000}
 
 
 def random_bytes(count: int) -> bytes:

@@ -587,6 +587,16 @@ class TestCameras:
             ("camera 1#1", None, 1),
         ]
 
+    @pytest.mark.parametrize(
+        ("frames", "faults"),
+        [(0, ["expected a camera, found no frame in camera 1"]), (2, ["", ""])],
+    )
+    def test_a_camera_that_ends_is_a_fault_if_it_gave_no_frame(
+        self, here, monkeypatch, frames, faults
+    ):
+        monkeypatch.setattr(cv2, "VideoCapture", lambda _: FakeCapture(frames=frames))
+        assert [item.fault for item in find_items(["1"])] == faults
+
     def test_numbers_have_at_most_two_digits(self, here):
         """OpenCV gives those from 100 on other meanings."""
         assert [is_camera(text) for text in ("0", "99", "100", "-1", "1.5", "²")] == [

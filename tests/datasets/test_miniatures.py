@@ -193,6 +193,24 @@ def test_validation_images_need_not_exist(written):
     assert (found.train, found.test) == (expected.train, expected.test)
 
 
+@pytest.mark.parametrize("name", ["mvtec_3d", "mvtec_ad_2"])
+def test_what_the_published_split_leaves_out_is_no_finding(written):
+    (name,) = written[0].categories
+    category = open_dataset(written[1]).read_category(name)
+    assert category.left_out
+    assert category.findings() == []
+
+
+@pytest.mark.parametrize("name", ["real_iad"])
+def test_other_sizes_of_real_iad_are_named(written):
+    assert open_dataset(written[1]).read_category("mint").facts == ()
+    for size in ("realiad_512", "realiad_raw"):
+        shutil.copytree(written[1] / "realiad_256", written[1] / size)
+    assert open_dataset(written[1]).read_category("mint").facts == (
+        "images of realiad_raw; not used: realiad_512, realiad_256",
+    )
+
+
 @pytest.mark.parametrize("name", ["magnetic_tile"])
 def test_every_defect_of_magnetic_tile_needs_its_mask(written):
     (written[1] / "MT_Crack/Imgs/exp1_num_0.png").unlink()

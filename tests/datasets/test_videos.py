@@ -8,7 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets.containers import ASF_FILE_PROPERTIES, EBML_SEGMENT, is_cut_short, is_trimmed
+from datasets.containers import (
+    ASF_FILE_PROPERTIES,
+    EBML_SEGMENT,
+    Box,
+    _boxes,
+    is_cut_short,
+    is_trimmed,
+)
 from datasets.videos import TIMED, read_video
 from tests.support import ROOT
 
@@ -234,6 +241,41 @@ def test_a_matroska_file_that_ends_within_its_size_is_cut_short(videos, tmp_path
     for length in range(place + 3, place + 13):
         path.write_bytes(content[:length])
         assert is_cut_short(path) == (length > place + 3)
+
+
+def test_the_size_of_a_matroska_segment_has_one_to_eight_bytes(videos, tmp_path):
+    """The number of zeros before the first one of its bits is that of its further bytes."""
+    content = videos["v.mkv", "MJPG"]
+    place = content.index(EBML_SEGMENT) + 4
+    path = tmp_path / "v.mkv"
+    for width in range(1, 9):
+        size = ((1 << 7 * width) | 100).to_bytes(width, "big")
+        for length, is_cut in ((100, False), (99, True)):
+            path.write_bytes(content[:place] + size + bytes(length))
+            assert is_cut_short(path) == is_cut
+    path.write_bytes(content[: place - 4] + bytes(200))  # without a segment nothing is known
+    assert not is_cut_short(path)
+
+
+def test_a_box_may_have_a_size_of_64_bits(tmp_path):
+    path = tmp_path / "v.mp4"
+    inner = box(b"trak", b"")
+    head = (1).to_bytes(4, "big") + b"moov" + (16 + len(inner)).to_bytes(8, "big")
+    path.write_bytes(head + inner + box(b"free", bytes(5)))
+    with path.open("rb") as file:
+        found = list(_boxes(file, 0, path.stat().st_size))
+    assert found == [
+        Box(b"moov", 16, 24),
+        Box(b"trak", 24, 24),
+        Box(b"free", 32, 37),
+    ]
+
+
+def test_a_box_that_is_smaller_than_its_head_ends_the_list(tmp_path):
+    path = tmp_path / "v.mp4"
+    path.write_bytes(box(b"free", b"") + (7).to_bytes(4, "big") + b"free" + box(b"free", b""))
+    with path.open("rb") as file:
+        assert list(_boxes(file, 0, path.stat().st_size)) == [Box(b"free", 8, 8)]
 
 
 def test_a_live_matroska_recording_has_no_size(videos, tmp_path):
