@@ -591,9 +591,7 @@ class TestCameras:
         ("frames", "faults"),
         [(0, ["expected a camera, found no frame in camera 1"]), (2, ["", ""])],
     )
-    def test_a_camera_that_ends_is_a_fault_if_it_gave_no_frame(
-        self, here, monkeypatch, frames, faults
-    ):
+    def test_a_camera_without_a_frame_is_a_fault(self, here, monkeypatch, frames, faults):
         monkeypatch.setattr(cv2, "VideoCapture", lambda _: FakeCapture(frames=frames))
         assert [item.fault for item in find_items(["1"])] == faults
 
