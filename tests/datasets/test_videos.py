@@ -253,7 +253,7 @@ def test_the_size_of_a_matroska_segment_has_one_to_eight_bytes(videos, tmp_path)
         for length, is_cut in ((100, False), (99, True)):
             path.write_bytes(content[:place] + size + bytes(length))
             assert is_cut_short(path) == is_cut
-    path.write_bytes(content[: place - 4] + bytes(200))  # without a segment nothing is known
+    path.write_bytes(content[:20])  # without a segment nothing is known
     assert not is_cut_short(path)
 
 

@@ -1,5 +1,6 @@
 """The free memory, on this machine and on systems that do not report it."""
 
+import math
 import os
 from pathlib import Path
 
@@ -26,6 +27,16 @@ def test_cached_files_of_a_container_are_free(monkeypatch, tmp_path):
     )
     monkeypatch.setattr(device_memory, "CONTAINER", tmp_path)
     assert device_memory._left_in_container() == 5000 - (3000 - 1100)
+
+
+@pytest.mark.parametrize(("limit", "left"), [("max", math.inf), ("3000", 0), ("2999", 0)])
+def test_what_is_left_in_a_container(monkeypatch, tmp_path, limit, left):
+    """Without a limit, and where it is reached or was lowered below what is used."""
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.current").write_text("3000\n")
+    (tmp_path / "memory.stat").write_text("anon 3000\n")
+    monkeypatch.setattr(device_memory, "CONTAINER", tmp_path)
+    assert device_memory._left_in_container() == left
 
 
 @pytest.fixture
@@ -64,7 +75,8 @@ def test_the_memory_of_a_gpu_is_its_own(monkeypatch):
         return 3_000_000_000, 80_000_000_000
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", free_and_total)
-    for name in ("memory_reserved", "memory_allocated"):
-        monkeypatch.setattr(torch.cuda, name, lambda device: 0)
-    assert device_memory.free_memory(torch.device("cuda", 1)) == 3.0
+    # What torch holds without using it is free for its next tensors.
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 2_000_000_000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 500_000_000)
+    assert device_memory.free_memory(torch.device("cuda", 1)) == 4.5
     assert asked == [torch.device("cuda", 1)]

@@ -40,6 +40,13 @@ def test_beyond_the_border_the_image_is_mirrored():
     np.testing.assert_array_equal(patch, padded[0:16, 24:40])
 
 
+def test_a_patch_that_is_wider_than_the_image_shows_its_mirror_images():
+    images = make_images(1, (4, 4))
+    patch = cut_patch(images, 0, 0, 0, (1, 1), fields=3)
+    padded = np.pad(images[0], ((4, 4), (4, 4), (0, 0)), mode="symmetric")
+    np.testing.assert_array_equal(patch, padded)
+
+
 @pytest.mark.parametrize(
     ("grid", "size"),
     [

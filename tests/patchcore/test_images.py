@@ -209,6 +209,7 @@ class TestEachImage:
             (["a.png"], "found str"),
             ([{"image": picture()}], "found dict"),
             ([[]], "found list"),
+            ([(picture(), picture()[:, :, 0])], "a tuple of 2 images within the images"),
         ],
     )
     def test_what_is_no_collection_of_images_is_told(self, images, found):

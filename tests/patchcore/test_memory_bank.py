@@ -506,3 +506,15 @@ def test_finds_the_same_on_a_gpu(monkeypatch, faiss_on_gpu):
     expected_distances, expected_indices = MemoryBank(embeddings).search(queries, 3)
     assert torch.equal(indices.cpu(), expected_indices)
     torch.testing.assert_close(distances.cpu(), expected_distances)
+
+
+@pytest.mark.parametrize(
+    ("radius", "k", "count"), [(2, 1, 0), (1, 1, 1), (2, 2, 0), (1, 2, 1), (-1, 2, 0)]
+)
+def test_positions_with_fewer_than_k_rows_within_the_radius_are_counted(radius, k, count):
+    """Rows of a bank at columns 0 and 1 of a grid of one row: column 2 is 2 and 1 away."""
+    places = Places.of_patches(np.array([0, 1]), (1, 3), torch.device("cpu"))
+    if k == 1:
+        places = places[:1]
+    area = SearchArea(places, radius, 0)
+    assert area.num_widened((1, 3), k) == count

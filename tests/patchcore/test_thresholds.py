@@ -25,6 +25,12 @@ def test_rates_move_their_own_threshold_only():
     assert (chosen.pixel.value, chosen.pixel.rate) == (pytest.approx(5, abs=1e-3), 0.5)
 
 
+def test_a_rate_of_1_lets_everything_be_anomalous():
+    chosen = choose_thresholds(HELD_OUT, BEST, image_rate=1.0, pixel_rate=1.0)
+    assert chosen.image.value == HELD_OUT.image_threshold(1.0)[0]
+    assert chosen.pixel == Threshold(HELD_OUT.pixel_threshold(1.0), "train_quantile", 1.0)
+
+
 def test_labelled_images_or_numbers_set_them_where_asked():
     chosen = choose_thresholds(HELD_OUT, BEST, image="f1_max", pixel=2)
     assert chosen == Thresholds(Threshold(7.0, "f1_max"), Threshold(2.0, "given"))
