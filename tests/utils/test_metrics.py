@@ -1,6 +1,8 @@
 import math
 import tracemalloc
+from contextlib import nullcontext
 from dataclasses import fields
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -99,9 +101,12 @@ def test_blocks_do_not_change_the_result(items, block):
 def test_torch_sorts_as_numpy_does(keys):
     keys = np.array(keys, dtype=np.uint64)
     expected = np.sort(keys)
-    found = sorted_scores._sorted_by_torch(keys, torch.device("cpu"))
-    assert found.dtype == np.uint64
-    assert found.tolist() == expected.tolist()
+    for full in (False, True):  # a GPU without room for the keys: the CPU sorts them
+        error = mock.Mock(side_effect=torch.OutOfMemoryError)
+        with mock.patch.object(torch, "from_numpy", error) if full else nullcontext():
+            found = sorted_scores._sorted_by_torch(keys.copy(), torch.device("cpu"))
+        assert found.dtype == np.uint64
+        assert found.tolist() == expected.tolist()
 
 
 @pytest.mark.gpu

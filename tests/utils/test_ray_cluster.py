@@ -108,6 +108,72 @@ def test_a_run_keeps_its_folder_and_its_signals(ray, monkeypatch, tmp_path, erro
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.fixture
+def answers(monkeypatch):
+    """Let every port accept connections; return what was asked, and how Ray answers a trial."""
+    found = SimpleNamespace(ports=[], trials=[], status=0, error="")
+
+    def create_connection(place, _):
+        found.ports.append(place)
+        return SimpleNamespace(close=lambda: None)
+
+    def run(command, **_):
+        found.trials.append(command[-1])
+        return SimpleNamespace(returncode=found.status, stderr=found.error)
+
+    monkeypatch.setattr(socket, "create_connection", create_connection)
+    monkeypatch.setattr(subprocess, "run", run)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("address", "ports"),
+    [("auto", []), ("cluster:65535", [("cluster", 65535)]), ("[::1]:6379", [("::1", 6379)])],
+)
+def test_a_running_cluster_gets_the_packages_and_is_left(ray, monkeypatch, answers, address, ports):
+    started = []
+
+    def init(**arguments):
+        started.append(arguments)
+        ray.is_running = True
+
+    monkeypatch.setattr(ray, "init", init)
+    with mock.patch.dict(os.environ, {"OPENCV_LOG_LEVEL": "SILENT"}):
+        for name in ("THP_MEM_ALLOC_ENABLE", *ray_cluster.LOOPBACK):
+            os.environ.pop(name, None)
+        with connected(address, (Path("a"), Path("b"))):
+            assert ray.is_running
+            # Only nodes that are started here have the loopback address.
+            assert not ray_cluster.LOOPBACK.keys() & os.environ.keys()
+    assert not ray.is_running
+    (given,) = started
+    assert given["address"] == address
+    assert given["runtime_env"] == {
+        "py_modules": ["a", "b"],
+        "env_vars": {"OPENCV_LOG_LEVEL": "SILENT"},
+    }
+    assert (answers.ports, answers.trials) == (ports, [address])
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [("Traceback\nof another version\n", "of another version"), ("", "exit status 3")],
+)
+def test_a_cluster_that_refuses_is_one_line(answers, error, shown):
+    answers.status, answers.error = 3, error
+    message = rf"at cluster:6379 \(--address\), cannot connect \({shown}\): start one with"
+    with pytest.raises(UsageError, match=message):
+        connect("cluster:6379")
+
+
+def test_a_cluster_that_does_not_answer_in_time(answers, monkeypatch):
+    late = mock.Mock(side_effect=subprocess.TimeoutExpired("ray", 60))
+    monkeypatch.setattr(subprocess, "run", late)
+    message = r"at auto \(--address\), found no answer of Ray within 60 s"
+    with pytest.raises(UsageError, match=message):
+        connect("auto")
+
+
 @pytest.mark.ray
 @needs_ray
 def test_something_else_listens(monkeypatch):

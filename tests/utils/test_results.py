@@ -218,6 +218,14 @@ class TestReadingBack:
         assert str(tmp_path / "results.csv") in str(caught.value)
 
 
+def test_a_table_of_defect_types_without_their_counts_is_named(tmp_path):
+    write(tmp_path, [row(defects={"crack": CRACK})])
+    path = tmp_path / "results_defects.csv"
+    path.write_text(path.read_text().replace("num_test", "number"))
+    with pytest.raises(UsageError, match="cannot find the column 'num_test'"):
+        read_rows(tmp_path)
+
+
 def test_rows_are_compared_by_their_measurements():
     """In all digits of the file, and without the times."""
     recorded = [row(), row("cap"), row("wood", {"image_auroc": 0.5, "image_ap": NAN})]

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import logging
+import sys
 import zipfile
 from io import StringIO
 from pathlib import Path
@@ -80,6 +81,12 @@ class TestList:
         for dataset in listed():
             words = shown.split()
             assert {dataset.key, dataset.address} <= set(words)
+
+    def test_the_command_asks_for_the_width_of_a_terminal(self, capsys, monkeypatch):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", "72")
+        assert call("datasets") == 0
+        assert capsys.readouterr().out == describe(listed(), 72) + "\n"
 
     def test_addresses_and_digests_are_of_known_datasets(self):
         keys = {dataset.key for dataset in PUBLISHED}
