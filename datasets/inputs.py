@@ -8,7 +8,8 @@ reported at once.
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import TextIO
 
@@ -17,7 +18,7 @@ from datasets.content import HEAD_BYTES, IMAGE, OTHER, VIDEO, kind_of
 from datasets.folders import FolderSearch, FoundFile, is_regular
 from datasets.items import Item
 from datasets.notes import Notes
-from datasets.path_list import read_paths
+from datasets.path_list import read_arrivals
 from datasets.patterns import expand_pattern, has_match, has_pattern
 from datasets.videos import read_camera, read_video
 
@@ -62,17 +63,35 @@ def find_items(
     Yields:
         Items; a missing or unreadable one has a fault, and the search continues.
     """
+    for group in find_groups(paths, frame_stride=frame_stride, listed=listed, notes=notes):
+        yield from group
+
+
+def find_groups(
+    paths: Iterable[str],
+    *,
+    frame_stride: int = 1,
+    listed: TextIO | None = None,
+    notes: Notes | None = None,
+) -> Iterator[Iterator[Item]]:
+    """Find images as `find_items`, in groups that need not wait for what is not listed yet.
+
+    Yields:
+        Items: those of the paths on standard input that have arrived by then, or of all paths up
+        to the next ``-``. Each group has to be consumed before the next.
+    """
     search = _Search(frame_stride, Notes() if notes is None else notes)
-    for path in paths:
-        if path == STANDARD_INPUT:
-            for text in read_paths(listed, search.notes):
-                yield from search.find_path(text)
-        elif is_camera(path):
-            yield from read_camera(int(path), frame_stride)
-        elif _is_pattern(path):
-            yield from search.find_matches(path)
+    for is_list, some in groupby(paths, STANDARD_INPUT.__eq__):
+        if is_list:
+            for arrived in read_arrivals(listed, search.notes):
+                yield _find_each(arrived, search.find_path)
         else:
-            yield from search.find_path(path)
+            yield _find_each(some, search.find)
+
+
+def _find_each(texts: Iterable[str], find: Callable[[str], Iterator[Item]]) -> Iterator[Item]:
+    for text in texts:
+        yield from find(text)
 
 
 def find_listed(path: str, notes: Notes) -> Iterator[Item]:
@@ -150,6 +169,12 @@ class _Search:
     def __init__(self, frame_stride: int, notes: Notes):
         self.notes = notes
         self._frame_stride = frame_stride
+
+    def find(self, text: str) -> Iterator[Item]:
+        """Yield the items at a path, the matches of a pattern, or the frames of a camera."""
+        if is_camera(text):
+            return read_camera(int(text), self._frame_stride)
+        return self.find_matches(text) if _is_pattern(text) else self.find_path(text)
 
     def find_path(self, text: str) -> Iterator[Item]:
         """Yield the items at a path, without interpreting it as a pattern or camera."""

@@ -3,12 +3,16 @@
 import codecs
 import io
 import os
+import sys
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import BinaryIO
 
 from datasets.notes import Notes
 
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# Bytes that are read at a time, if there are as many.
+MAX_PART = 1 << 20
 # Encoding of Windows programs that do not write UTF-8; it has Latin-1 as a part.
 WINDOWS = "cp1252"
 OTHER_ENCODING = f"path in the list read as {WINDOWS}, since it is not UTF-8"
@@ -16,7 +20,12 @@ QUOTED = "path in the list read without the quotes or spaces around it"
 
 
 def read_paths(lines: Iterable[str] | None, notes: Notes) -> Iterator[str]:
-    """Yield the paths of a list, one line at a time.
+    """Yield the paths of a list; arguments as for `read_arrivals`."""
+    return chain.from_iterable(read_arrivals(lines, notes))
+
+
+def read_arrivals(lines: Iterable[str] | None, notes: Notes) -> Iterator[list[str]]:
+    """Yield the paths of a list: each time those that can be read without waiting for more.
 
     A list in UTF-16 or with a byte-order mark is decoded. Null characters separate paths as lines
     do; in a stream that begins with a path and one of them (``find -print0``), they alone do. If a
@@ -27,42 +36,32 @@ def read_paths(lines: Iterable[str] | None, notes: Notes) -> Iterator[str]:
         lines: The list; of a text stream, the bytes are read. None for an empty list.
         notes: Collects what was assumed.
     """
-    if isinstance(lines, io.TextIOWrapper):
-        lines = _decode(lines.buffer)
-    for line in lines or ():
-        for text in line.rstrip("\r\n").split("\0"):
-            if text:
-                yield _find(text, notes)
+    is_stream = isinstance(lines, io.TextIOWrapper)
+    for arrived in _decode(lines.buffer) if is_stream else ([line] for line in lines or ()):
+        texts = (text for line in arrived for text in line.rstrip("\r\n").split("\0"))
+        if paths := [_find(text, notes) for text in texts if text]:
+            yield paths
 
 
-def _decode(buffer: BinaryIO) -> Iterator[str]:
+def _decode(buffer: BinaryIO) -> Iterator[list[str]]:
     """Yield the paths of a binary stream with what ends them; names need not be valid text."""
     reader = buffer if isinstance(buffer, io.BufferedReader) else io.BufferedReader(buffer)
-    head = reader.peek()
+    head, end = reader.peek(), "\n"
     if head.startswith(UTF16_MARKS):
-        yield from _decode_utf16(reader)
-        return
-    if head.startswith(codecs.BOM_UTF8):
-        reader.read(len(codecs.BOM_UTF8))
-    # Names may contain line breaks if null characters separate them.
-    yield from map(os.fsdecode, _split_at_nulls(reader) if b"\0" in head else reader)
-
-
-def _decode_utf16(reader: io.BufferedReader) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-16")(errors="replace")
-    text = ""
-    for part in reader:  # parts need not end at the ends of characters
-        *lines, text = (text + decoder.decode(part)).split("\n")
-        yield from lines
-    yield text
-
-
-def _split_at_nulls(reader: io.BufferedReader) -> Iterator[bytes]:
-    rest = b""
-    while part := reader.read1():
-        *paths, rest = (rest + part).split(b"\0")
-        yield from (path + b"\0" for path in paths)
-    yield rest
+        decoder = codecs.getincrementaldecoder("utf-16")("replace")
+    else:
+        decoder = codecs.getincrementaldecoder(sys.getfilesystemencoding())(
+            sys.getfilesystemencodeerrors()
+        )
+        if head.startswith(codecs.BOM_UTF8):
+            reader.read(len(codecs.BOM_UTF8))
+        if b"\0" in head:  # names may contain line breaks then
+            end = "\0"
+    rest = ""
+    while part := reader.read1(MAX_PART):  # parts need not end at the ends of characters
+        *paths, rest = (rest + decoder.decode(part)).split(end)
+        yield [path + end for path in paths]
+    yield [rest + decoder.decode(b"", final=True)]
 
 
 def _find(text: str, notes: Notes) -> str:

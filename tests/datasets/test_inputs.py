@@ -18,6 +18,7 @@ from datasets.inputs import (
     NEITHER,
     NO_FILE,
     UNREADABLE,
+    find_groups,
     find_items,
     is_camera,
     path_fault,
@@ -379,6 +380,21 @@ class TestLists:
         items = list(find_items(["a.png", "-"], listed=listed))
         assert [i.name for i in items] == ["a.png", "a.png", "p/b.png", " c d.png", "gone.png"]
         assert [bool(item.fault) for item in items] == [False] * 4 + [True]
+
+    @pytest.mark.parametrize("end", ["\n", "\0"])
+    def test_paths_are_read_as_they_arrive(self, here, end):
+        images("a.png", "b.png", "c.png", "d.png")
+        source, target = os.pipe()
+        parts = [f"a.png{end}b.p", f"ng{end}c.png{end}", "d.png"]
+        with os.fdopen(source, "rb") as reader, os.fdopen(target, "wb", 0) as writer:
+            found, groups = [], find_groups(["-", "d.png"], listed=io.TextIOWrapper(reader))
+            for part in parts:
+                writer.write(part.encode())
+                if part == parts[-1]:
+                    writer.close()
+                found.append([item.name for item in next(groups)])
+            found += [[item.name for item in group] for group in groups]
+        assert found == [["a.png"], ["b.png", "c.png"], ["d.png"], ["d.png"]]
 
     @pytest.mark.parametrize("line", ["*.png", "0", "-", "a[1].png"])
     def test_a_line_is_no_pattern_no_camera_and_no_list(self, here, line):

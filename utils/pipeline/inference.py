@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from datasets.inputs import find_items, is_camera, watch_folder
+from datasets.inputs import find_groups, is_camera, watch_folder
 from datasets.items import Item
 from datasets.notes import Notes
 from patchcore import PatchCore
@@ -145,8 +145,7 @@ def _judge_all(
         folder.write_run(record | {"state": state, "end": now()} | result)
 
     try:
-        for items in _groups(options, judge.notes):
-            judge.run(items)
+        judge.run(_groups(options, judge.notes))
     except BaseException as error:
         is_end = isinstance(error, KeyboardInterrupt) and is_endless
         finish("complete" if is_end else describe_end(error))
@@ -188,10 +187,10 @@ def set_thresholds(model: PatchCore, options: InferOptions) -> Thresholds:
 
 
 def _groups(options: InferOptions, notes: Notes) -> Iterator[Iterable[Item]]:
-    """Yield items to judge together: all, or those of each scan of the watched folder."""
+    """Yield items to judge together: those at the paths, or of a scan of the watched folder."""
     stride = options.frame_stride
     if not options.watch:
-        yield find_items(options.paths, frame_stride=stride, listed=sys.stdin, notes=notes)
+        yield from find_groups(options.paths, frame_stride=stride, listed=sys.stdin, notes=notes)
         return
     folder = Path(options.watch)
     log.info("watching %s; Ctrl-C or SIGTERM ends it", folder)

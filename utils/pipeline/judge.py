@@ -94,22 +94,25 @@ class Judge:
             return FAULT_FOUND
         return ANOMALY_FOUND if self.counts[ANOMALY] else NOTHING_FOUND
 
-    def run(self, items: Iterable[Item]) -> None:
-        """Judge items, while the next ones are read."""
-        options = self._options
-        batches = self._reading.batches(self._load, items, lambda item: item.file)
+    def run(self, groups: Iterable[Iterable[Item]]) -> None:
+        """Judge groups of items; the outcomes of a group do not wait for the next one."""
         with show_progress(None, "judge", "image") as bar:
-            for batch in batches:
-                for outcome in self._judge(batch):
-                    self.counts[outcome.verdict] += 1
-                    self._files.add(outcome)
-                    print(outcome.to_json() if options.json else outcome.to_line(), flush=True)
-                    if outcome.verdict == ERROR and options.on_error == STOP:
-                        raise DatasetError(outcome.error)
-                bar.update(len(batch))
+            for items in groups:
+                for batch in self._reading.batches(self._load, items, lambda item: item.file):
+                    self._report(self._judge(batch))
+                    bar.update(len(batch))
+                    self._page.update(self.counts)
+                self._pictures.finish_video()
                 self._page.update(self.counts)
-        self._pictures.finish_video()
-        self._page.update(self.counts)
+
+    def _report(self, outcomes: Iterable[Outcome]) -> None:
+        """Count, write and print outcomes."""
+        for outcome in outcomes:
+            self.counts[outcome.verdict] += 1
+            self._files.add(outcome)
+            print(outcome.to_json() if self._options.json else outcome.to_line(), flush=True)
+            if outcome.verdict == ERROR and self._options.on_error == STOP:
+                raise DatasetError(outcome.error)
 
     def close(self, *, is_complete: bool) -> None:
         """Finish the files, and log the number of verdicts."""

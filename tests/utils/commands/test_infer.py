@@ -229,20 +229,18 @@ class TestVerdicts:
     def test_memory_does_not_grow_with_the_number_of_pictures(self, kept, monkeypatch, tmp_path):
         """At most a few batches are held: items are asked for as results are written."""
         held, most = [0], [0]
-        make = infer_module.find_items
 
-        def counted(*arguments, **options):
+        def counted():
             image = np.full((64, 64, 3), 120, np.uint8)
-            (item,) = make([str(ROOT / "README.md")])
             for number in range(100):
                 held[0] += 1
                 most[0] = max(most[0], held[0])
-                yield type(item)(f"picture {number}", frame=image)
+                yield Item(f"image {number}", frame=image)
 
         def written(self, outcome):
             held[0] -= 1
 
-        monkeypatch.setattr(infer_module, "find_items", counted)
+        monkeypatch.setattr(infer_module, "find_groups", lambda *_, **__: [counted()])
         monkeypatch.setattr(judge_module.PredictionFiles, "add", written)
         words = ["--path_trained", kept / "trained/widget/squeezenet1_1_p0100_k01"]
         arguments = ["--batch_size", 2, "--num_workers", 1, "--path_result", tmp_path]
@@ -616,6 +614,26 @@ class TestOutputs:
             mask = cv2.imread(str(infer.folder / record["mask"]), cv2.IMREAD_GRAYSCALE)
             counts.append(np.count_nonzero(mask))
         assert counts == [1, 0]
+
+    def test_paths_on_standard_input_are_judged_as_they_arrive(self, infer, data, monkeypatch):
+        """With batches of four images: another program may wait for each outcome."""
+        paths = [f"{data}/widget/test/{name}.png\n" for name in ("hole/000", "good/000")]
+        judged = []
+
+        class Arriving(io.RawIOBase):
+            readable = staticmethod(lambda: True)
+
+            def readinto(self, buffer):
+                lines = infer.folder / "predictions.jsonl"
+                judged.append(lines.read_text().count("\n") if lines.exists() else 0)
+                part = paths.pop(0).encode() if paths else b""
+                buffer[: len(part)] = part
+                return len(part)
+
+        stream = io.TextIOWrapper(io.BufferedReader(Arriving()))
+        monkeypatch.setattr(sys, "stdin", stream)
+        assert len(infer("-", "--batch_size", "4", status=1)) == 2
+        assert judged == [0, 1, 2]
 
     def test_a_picture_states_the_verdict(self, infer, data, monkeypatch):
         texts = []
