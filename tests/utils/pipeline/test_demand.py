@@ -15,7 +15,13 @@ from utils.options.evaluate import EvaluateOptions
 from utils.options.method import parse_options
 from utils.pipeline import sweep
 from utils.pipeline.cluster import uses_gpu
-from utils.pipeline.demand import GPU_PROCESS_MEMORY, PROCESS_MEMORY, Demand, demands_of
+from utils.pipeline.demand import (
+    GPU_PROCESS_MEMORY,
+    PROCESS_MEMORY,
+    Demand,
+    check_demand,
+    demands_of,
+)
 from utils.pipeline.evaluate_category import fit_request
 from utils.pipeline.models import choose_device, make_models
 from utils.pipeline.nodes import Node
@@ -143,6 +149,26 @@ def test_no_more_tasks_run_at_once_than_gpus_take(categories):
 def test_too_little_on_every_node(categories, nodes, flags, message):
     with pytest.raises(UsageError, match=message):
         demands(categories, nodes, flags)
+
+
+@pytest.mark.parametrize(
+    ("changed", "fits"),
+    [
+        ({}, True),
+        ({"cpus": 5}, False),
+        ({"gpus": 0.51}, False),
+        ({"memory": 8.01}, False),
+    ],
+)
+def test_a_node_has_what_it_has_to_the_last(changed, fits):
+    demand = replace(Demand(cpus=4, gpus=0.5, memory=8.0, budget=1.0), **changed)
+    assert demand.fits(node(4.0, 0.5, 8.0)) is fits
+
+
+@pytest.mark.parametrize(("gpus", "text"), [(0.0, "3 CPUs and"), (0.5, "3 CPUs, 0.5 GPU and")])
+def test_a_share_of_a_gpu_that_no_node_has_is_named(gpus, text):
+    with pytest.raises(UsageError, match=f"cluster with {text} 9 GB for nut, found none"):
+        check_demand("nut", Demand(3, gpus, 9.0, 1.0), [])
 
 
 def test_a_gpu_that_no_node_has():

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -206,6 +207,18 @@ def test_a_process_that_dies_is_reported_once_and_the_run_goes_on(tmp_path, capl
     assert len(caplog.records) == 1
 
 
+def test_what_several_threads_notice_of_a_broken_pool_is_reported_once(tmp_path, caplog):
+    with Drawing(ResultFolder(tmp_path), 1) as drawing:
+        broken, new = SimpleNamespace(), SimpleNamespace(shutdown=lambda: None)
+        drawing._pool = broken
+        drawing._report_dead_workers(broken)
+        assert drawing._pool is None
+        drawing._pool = new
+        drawing._report_dead_workers(broken)  # by a thread that waited for the same pool
+        assert drawing._pool is new
+    assert len(caplog.records) == 1
+
+
 def test_processes_that_cannot_start_leave_the_drawing_to_the_main_process(
     tmp_path, caplog, monkeypatch
 ):
@@ -217,14 +230,19 @@ def test_processes_that_cannot_start_leave_the_drawing_to_the_main_process(
     assert [warning.levelname for warning in warnings] == ["WARNING"]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.EAGAIN])
-def test_without_room_for_processes_the_main_process_draws(tmp_path, caplog, monkeypatch, number):
+@pytest.mark.parametrize(
+    ("number", "method"),
+    [(errno.ENOSPC, "__init__"), (errno.EMFILE, "__init__"), (errno.EAGAIN, "submit")],
+)
+def test_without_room_for_processes_the_main_process_draws(
+    tmp_path, caplog, monkeypatch, number, method
+):
     """As with a full /dev/shm, too few file descriptors, and a limit of processes."""
 
     def fail(*_, **__):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(drawing_module, "ProcessPoolExecutor", fail)
+    monkeypatch.setattr(drawing_module.ProcessPoolExecutor, method, fail)
     with Drawing(ResultFolder(tmp_path), 2) as drawing:
         for name in "ab":
             drawing.draw(lambda n, name=name: Figure(f"{name}{n}"), 2, name)
@@ -290,6 +308,24 @@ def test_an_interruption_ends_the_drawing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         interrupt_while_drawing()
     assert len(drawn_by(tmp_path)) < 20
+
+
+@pytest.mark.usefixtures("threads")
+def test_an_interruption_ends_the_processes_of_the_pool_and_no_others(tmp_path, monkeypatch):
+    """A process of the caller's may be anything, such as a worker of another library."""
+    running = [other := mock.Mock()]
+    monkeypatch.setattr(drawing_module.multiprocessing, "active_children", lambda: list(running))
+
+    def interrupt_while_drawing():
+        with Drawing(ResultFolder(tmp_path), 1) as drawing:
+            drawing.draw(lambda n: Figure(f"a{n}"), 1, "a")
+            running.append(mock.Mock())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_while_drawing()
+    other.terminate.assert_not_called()
+    running[1].terminate.assert_called_once()
 
 
 @pytest.mark.usefixtures("threads")

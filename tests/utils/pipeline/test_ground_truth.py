@@ -94,21 +94,28 @@ def test_maps_masks_and_ignored_pixels_keep_their_places(mask):
     assert np.flatnonzero(pixels.hidden[0].any(1)).tolist() == [6, 7]
 
 
-@pytest.mark.parametrize("hidden", [np.eye(4, 6, dtype=bool), [np.eye(4, 6), np.eye(3, 5)]])
-def test_what_is_measured_without_the_hidden_pixels(hidden):
-    """One mask for all maps, and one for each of maps of two sizes."""
+@pytest.mark.parametrize(
+    ("hidden", "shapes"),
+    [
+        (np.eye(4, 6, dtype=bool), [(4, 6), (4, 6)]),
+        ([np.eye(4, 6, dtype=bool), np.eye(3, 5, dtype=bool)], [(4, 6), (3, 5)]),
+        (np.eye(4, 6, dtype=bool), [(4, 6)]),
+        ([np.eye(4, 6, dtype=bool)], [(4, 6)]),
+    ],
+)
+def test_what_is_measured_without_the_hidden_pixels(hidden, shapes):
+    """One mask for all maps, and one for each of maps of two sizes; also of a single image."""
     rng = np.random.default_rng(0)
-    shapes = [(4, 6), (4, 6) if isinstance(hidden, np.ndarray) else (3, 5)]
-    hidden = hidden if isinstance(hidden, np.ndarray) else [one > 0 for one in hidden]
     maps = [rng.random(shape, dtype=np.float32) for shape in shapes]
     masks = [one > 0.5 for one in maps]
-    regions = (SaturatedRegion(1, masks[1], 0.5),)
+    last = len(maps) - 1
+    regions = (SaturatedRegion(last, masks[last], 0.5),)
     found = without_pixels(JudgedPixels(maps, masks, regions, hidden))
     for index, shape in enumerate(shapes):
         seen = [at for at in np.ndindex(shape) if at[0] != at[1]]
         assert found.maps[index].tolist() == [maps[index][at] for at in seen]
         assert found.masks[index].tolist() == [masks[index][at] for at in seen]
     (region,) = found.regions
-    assert (region.image, region.share) == (1, 0.5)
-    np.testing.assert_array_equal(region.mask, found.masks[1])
+    assert (region.image, region.share) == (last, 0.5)
+    np.testing.assert_array_equal(region.mask, found.masks[last])
     assert found.hidden is None

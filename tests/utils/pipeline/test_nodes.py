@@ -98,7 +98,7 @@ def test_a_node_with_a_gpu_that_torch_does_not_find(expected):
 def test_the_name_and_the_memory_of_a_gpu_are_reported(expected, monkeypatch):
     properties = SimpleNamespace(name="a GPU", total_memory=24 * GIGABYTE)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", {0: properties}.get)
     reports = [inspect_node(replace(expected, uses_gpu=uses_gpu)) for uses_gpu in (True, False)]
     assert [(report.gpu, report.gpu_memory) for report in reports] == [("a GPU", 24), ("", 0)]
 

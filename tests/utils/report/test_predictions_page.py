@@ -147,7 +147,10 @@ def test_of_equal_scores_the_first_stay_and_an_undefined_one_comes_first(tmp_pat
 
 def test_errors_are_listed_up_to_the_limit(tmp_path):
     run = Run(tmp_path, limit=2)
-    run.fail(3)
+    run.fail(2)
+    run.page.finish(run.counts)
+    assert "2 could not be judged." in run.text()
+    run.fail(1)
     run.page.finish(run.counts)
     assert "The first 2 of 3 that could not be judged" in run.text()
     assert "No image was judged." in run.text()
@@ -215,6 +218,9 @@ def test_it_is_written_during_the_run_but_not_all_the_time(tmp_path, monkeypatch
     clock[0] += module.SECONDS_BETWEEN
     run.page.update(run.counts)  # nothing has changed
     assert (tmp_path / "index.html").stat().st_mtime_ns == before
+    run.fail(1)
+    run.page.update(run.counts)
+    assert "1 could not be judged." in run.text()
 
 
 @pytest.fixture
