@@ -15,6 +15,7 @@ import sys
 import time
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import cv2
@@ -43,6 +44,7 @@ from utils.locks import lock_folder
 from utils.options.infer import InferOptions
 from utils.pipeline import inference as infer_module
 from utils.pipeline import judge as judge_module
+from utils.pipeline.annotated_video import AnnotatedVideo
 from utils.plots import draw_localization
 
 DEFECTS = ("hole/000", "hole/001", "stain/000", "stain/001")
@@ -872,6 +874,16 @@ def test_a_video_without_an_encoder_is_told(infer, video, monkeypatch):
     infer(video, "--annotate", status=2)
     assert f"cannot write the video {infer.folder}/annotated/" in infer.err
     assert "this OpenCV has no encoder for mp4 (--annotate)" in infer.err
+
+
+def test_a_video_is_closed_before_it_is_removed_even_without_a_frame(monkeypatch, tmp_path):
+    """Some systems keep open files, and an encoder may make the file with the first frame."""
+    form = SimpleNamespace(size=(4, 4), frames_per_second=4.0)
+    monkeypatch.setattr("utils.pipeline.annotated_video.video_format", lambda _: form)
+    writer = mock.Mock()
+    monkeypatch.setattr("utils.pipeline.annotated_video.cv2.VideoWriter", lambda *_: writer)
+    AnnotatedVideo(tmp_path / "a.avi", tmp_path / "b/a.mp4", 1).remove()
+    writer.release.assert_called_once()
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 8192])

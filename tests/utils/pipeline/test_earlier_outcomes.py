@@ -170,6 +170,21 @@ def test_other_settings_judge_all(infer, tmp_path, judged, caplog, flags, percen
     assert len(list((tmp_path / "result/earlier").glob("*/predictions.csv"))) == 1
 
 
+def test_another_mask_judges_all(infer, tmp_path, judged, caplog):
+    masks = []
+    for row in (16, 40):
+        pixels = np.zeros((64, 64), np.uint8)
+        pixels[row] = 255
+        masks.append(write_image(tmp_path / f"{row}.png", pixels))
+    for flags, count in (((), 6), (masks[:1], 6), (masks[:1], 0), (masks[1:], 6), ((), 6)):
+        judged.clear()
+        infer(*(("--ignore_mask", *flags) if flags else ()))
+        assert sum(judged) == count
+    moved = [text for text in caplog.messages if "the earlier run in" in text]
+    assert len(moved) == 3
+    assert all("the digest of the ignored pixels is " in text for text in moved)
+
+
 def test_flags_of_the_machine_and_the_page_do_not_matter(infer, tmp_path, judged):
     infer()
     judged.clear()

@@ -10,10 +10,11 @@ import pytest
 from datasets.base import GOOD, Category, DatasetError, Sample
 from datasets.depth import Decoding, ValueRange
 from datasets.masks import JPEG_MASK
+from datasets.notes import Notes
 from patchcore.record import read_record
 from tests.support import SIDE, call, evaluate, make_category, quick, read_run, write_image
 from utils.options.train import DEFAULTS
-from utils.pipeline.reading import find_reading
+from utils.pipeline.reading import find_reading, log_notes
 
 
 def deepen(folder, factor: float, dtype: type, ending: str = "png") -> None:
@@ -85,6 +86,14 @@ def test_notes_of_an_evaluation_are_logged_and_recorded_once(tmp_path, caplog):
     found = read_run(result)["file_notes"]["widget"]
     assert {reason: note["count"] for reason, note in found.items()} == {JPEG_MASK: 4}
     assert caplog.text.count("JPEG mask") == 1
+
+
+@pytest.mark.parametrize(("name", "start"), [("cap", "cap: 1 file: odd"), ("", "1 file: odd")])
+def test_notes_begin_with_the_category_if_there_is_one(caplog, name, start):
+    notes = Notes()
+    notes.add("odd", "a.png")
+    assert log_notes(notes, name) == {"odd": {"count": 1, "example": "a.png"}}
+    assert caplog.messages == [f"{start} (for example a.png)"]
 
 
 class TestFindReading:

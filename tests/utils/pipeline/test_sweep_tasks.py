@@ -93,6 +93,8 @@ def test_a_task_computes_nothing_with_other_weights(worker, monkeypatch):
 
 def test_all_libraries_compute_with_the_threads_of_the_task(worker):
     before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     try:
         with worker._threads(2):
             assert (torch.get_num_threads(), cv2.getNumThreads()) == (2, 2)

@@ -1,5 +1,6 @@
 """The page of an inference: escaped, complete, in constant memory, and usable in a browser."""
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -135,6 +136,14 @@ def test_the_most_anomalous_are_kept_and_the_rest_is_told(tmp_path):
     thumbnails = {image["thumb"] for image in data_of(run.text())["images"]}
     assert {f"thumbnails/{file.name}" for file in (tmp_path / "thumbnails").iterdir()} == thumbnails
     assert run.drawn < 150  # of 300: few of the later ones are among the 20
+
+
+def test_a_thumbnail_that_someone_has_removed_ends_no_run(tmp_path):
+    run = Run(tmp_path, limit=1)
+    run.add(1.0, 2.0)
+    shutil.rmtree(tmp_path / "thumbnails")
+    run.page.finish(run.counts)
+    assert run.shown() == [2.0]
 
 
 def test_of_equal_scores_the_first_stay_and_an_undefined_one_comes_first(tmp_path):
