@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,6 +45,7 @@ from utils.locks import lock_folder
 from utils.options.infer import InferOptions
 from utils.pipeline import inference as infer_module
 from utils.pipeline import judge as judge_module
+from utils.pipeline import prediction_page
 from utils.pipeline.annotated_video import AnnotatedVideo
 from utils.plots import draw_localization
 
@@ -176,6 +178,9 @@ class TestVerdicts:
         assert str(broken) in records[1]["error"]
         assert records[1]["score"] is None
         assert "2 judged: 0 anomalous, 2 normal; 2 could not be read" in caplog.text
+        page = (infer.folder / "index.html").read_text()
+        assert "2 could not be judged." in page
+        assert str(broken) in page
         rows = read_table(self_csv(infer))
         assert [row["verdict"] for row in rows] == [r["verdict"] for r in records]
 
@@ -280,6 +285,8 @@ class TestFlags:
         assert [r["path"] for r in records[5:]] == [f"{video}#{n}" for n in range(12)]
         assert [r["verdict"] for r in records[5:]] == ["normal"] * 4 + ["anomaly"] * 8
         assert [r["time"] for r in records[5:8]] == [0.0, 0.25, 0.5]
+        for record in records:  # a file may change, and a frame has none of its own
+            assert ("file" in record) != ("frame" in record)
 
     @pytest.mark.usefixtures("heeds_ctrl_c")
     @pytest.mark.parametrize(
@@ -488,6 +495,10 @@ class TestFlags:
         picture = cv2.imread(str(infer.folder / record["explanation"]))
         assert min(picture.shape[:2]) > 300
         assert "patches" not in infer(hole, status=1)[0]
+        (record,) = infer(hole, "--explain_top", "2", status=1)
+        assert len(record["patches"]) == 2
+        assert "explanation" not in record
+        assert not (infer.folder / "explanations").exists()
 
     def test_save_masks(self, infer, data):
         (record,) = infer(data / "widget/test/hole/000.png", "--save_masks", status=1)
@@ -618,6 +629,35 @@ class TestOutputs:
             mask = cv2.imread(str(infer.folder / record["mask"]), cv2.IMREAD_GRAYSCALE)
             counts.append(np.count_nonzero(mask))
         assert counts == [1, 0]
+
+    def test_a_score_at_the_threshold_is_an_anomaly(self, infer, data):
+        good = data / "widget/test/good/000.png"
+        (record,) = infer(good, status=0)
+        for value, status in ((record["score"], 1), (np.nextafter(record["score"], np.inf), 0)):
+            (found,) = infer(good, "--threshold", repr(float(value)), status=status)
+            assert found["verdict"] == ("anomaly" if status else "normal")
+
+    def test_results_are_shown_while_others_are_judged(self, infer, data, monkeypatch):
+        """By lines that a pipe does not keep back, the page, the files and the bar."""
+        monkeypatch.setattr(prediction_page, "SECONDS_BETWEEN", 0.0)
+        monkeypatch.setattr(prediction_page, "SHARE_OF_TIME", np.inf)
+        shown, seen, updates = io.TextIOWrapper(io.BytesIO()), [], []
+        judge = judge_module.Judge._judge
+
+        def noted(self, batch):
+            page = infer.folder / "index.html"
+            images = data_of(page.read_text())["images"] if page.exists() else []
+            lines = shown.buffer.getvalue().splitlines()
+            seen.append((len(images), len(lines), sum(updates)))
+            return judge(self, batch)
+
+        monkeypatch.setattr(judge_module.Judge, "_judge", noted)
+        bar = SimpleNamespace(update=updates.append)
+        monkeypatch.setattr(judge_module, "show_progress", lambda *_: nullcontext(bar))
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", shown)
+            infer(data / "widget/test", "--batch_size", 2, status=1)
+        assert seen == [(0, 0, 0), (2, 2, 2), (4, 4, 4)]
 
     def test_a_picture_states_the_verdict(self, infer, data, monkeypatch):
         texts = []
