@@ -82,22 +82,21 @@ def test_without_a_defective_image_no_mask_is_missed(data, capsys):
 
 def test_each_category_is_shown_as_soon_as_it_is_checked(data, monkeypatch):
     """A dataset may take minutes, and a pipe would keep the lines back."""
-    shutil.rmtree(data / "gadget/train")
+    for name in ("nut", "zip"):
+        make_category(data, name)
+    shutil.rmtree(data / "widget/train")
     shown = io.TextIOWrapper(io.BytesIO())
     monkeypatch.setattr(sys, "stdout", shown)
-    make_category(data, "zip")
-    original, seen = checking.check_category, []
+    original, before = checking.check_category, {}
 
     def check_category(category, options):
-        if category.name == "zip":
-            seen.append(shown.buffer.getvalue().decode())
+        before[category.name] = shown.buffer.getvalue().decode()
         return original(category, options)
 
     monkeypatch.setattr(checking, "check_category", check_category)
     assert call("check", data) == 2
-    (text,) = seen
-    assert "gadget:\n  error: " in text
-    assert "widget: 6 training" in text
+    assert "gadget: 6 training" in before["nut"]
+    assert "widget:\n  error: " in before["zip"]
 
 
 def test_the_bar_counts_the_images(data, monkeypatch):

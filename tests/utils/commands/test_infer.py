@@ -659,6 +659,25 @@ class TestOutputs:
             infer(data / "widget/test", "--batch_size", 2, status=1)
         assert seen == [(0, 0, 0), (2, 2, 2), (4, 4, 4)]
 
+    def test_a_watched_folder_without_new_images_has_them_all_on_the_page(
+        self, infer, data, monkeypatch
+    ):
+        """The last ones may have come too soon after the page was written."""
+        clock, seen, groups = [100.0], [], infer_module._groups
+        monkeypatch.setattr(prediction_page.time, "monotonic", lambda: clock[0])
+
+        def with_a_scan_that_finds_nothing(*arguments):
+            page = infer.folder / "index.html"
+            yield from groups(*arguments)
+            seen.append(page.exists())
+            clock[0] += prediction_page.SECONDS_BETWEEN
+            yield ()
+            seen.append(len(data_of(page.read_text())["images"]))
+
+        monkeypatch.setattr(infer_module, "_groups", with_a_scan_that_finds_nothing)
+        infer(data / "widget/test/good", status=0)
+        assert seen == [False, 2]
+
     def test_a_picture_states_the_verdict(self, infer, data, monkeypatch):
         texts = []
 
