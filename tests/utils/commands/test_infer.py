@@ -436,6 +436,9 @@ class TestFlags:
         for patch in found["patches"]:
             left, top, right, bottom = (np.array(patch["box"]) + 4) * 64 // 72
             assert mask[top:bottom, left:right].mean() < 128
+        low = ("--threshold", "99", "--threshold_pixel", "0")  # any distance reaches it
+        (record,) = infer(hole, "--ignore_mask", path, *low, status=0)
+        assert 0 < sum(region["area"] for region in record["regions"]) < 64**2 - 36 * 44
         with mock.patch("utils.plots.draw_localization", wraps=draw_localization) as drawn:
             infer(hole, "--ignore_mask", path, *flags, "--pictures", "all", status=0)
         hatched = drawn.call_args.kwargs["ignored"]  # the crop of 64 of 72 pixels

@@ -207,6 +207,28 @@ def test_a_process_that_dies_is_reported_once_and_the_run_goes_on(tmp_path, capl
     assert len(caplog.records) == 1
 
 
+@pytest.mark.usefixtures("threads")
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no masks of signals")
+def test_an_interruption_is_heeded_again_once_the_processes_have_started(tmp_path, monkeypatch):
+    def blocked():
+        return signal.pthread_sigmask(signal.SIG_BLOCK, set())
+
+    make, seen, before = drawing_module.ProcessPoolExecutor, [], blocked()
+
+    def make_pool(*arguments, **options):
+        seen.append(blocked() - before)
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(drawing_module, "ProcessPoolExecutor", make_pool)
+    try:
+        with Drawing(ResultFolder(tmp_path), 1) as drawing:
+            drawing.draw(lambda n: Figure(f"a{n}"), 1, "a")
+        assert seen == [{signal.SIGINT, signal.SIGHUP}]
+        assert blocked() == before
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def test_what_several_threads_notice_of_a_broken_pool_is_reported_once(tmp_path, caplog):
     with Drawing(ResultFolder(tmp_path), 1) as drawing:
         broken, new = SimpleNamespace(), SimpleNamespace(shutdown=lambda: None)

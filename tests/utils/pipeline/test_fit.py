@@ -1,14 +1,17 @@
 """Training images of a fit, in this process and in another one."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from datasets.base import GOOD, Sample
+from datasets.base import GOOD, Category, Sample
 from datasets.depth import Decoding
 from tests.support import make_category
+from utils.pipeline import fit
 from utils.pipeline.fit import TrainingFiles
 from utils.pipeline.reading import Reading
 
@@ -45,6 +48,26 @@ def test_a_part_is_read_from_the_folder_of_the_first_process(files, tmp_path, mo
     monkeypatch.chdir(tmp_path / "elsewhere")
     found = np.concatenate(list(part.batches()))
     np.testing.assert_array_equal(found, expected[1:4])
+
+
+@pytest.mark.parametrize(("context", "total"), [(None, 2 * 6), (object(), 2 * 2 * 6)])
+def test_the_bar_has_each_version_of_each_image_once_for_each_size(
+    files, monkeypatch, context, total
+):
+    bars, observer = [], SimpleNamespace(bar=None)
+
+    def show(*arguments):
+        bars.append(arguments)
+        return nullcontext("the bar")
+
+    monkeypatch.setattr(fit, "show_progress", show)
+    monkeypatch.setattr(fit, "fit", lambda *_: observer.bar)
+    embedder = SimpleNamespace(versions=("", "vertical flip"))
+    model = SimpleNamespace(cropper=None, embedder=embedder, scorer=None, context=context)
+    category = Category("cap", tuple(files._samples), (), has_masks=False)
+    reading = Reading(Decoding(), 2, 3)
+    assert fit.fit_category(model, category, None, reading, observer) == "the bar"
+    assert bars == [(total, "cap: embed", "image")]
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 1), (2, 2), (8, 3)])

@@ -10,6 +10,7 @@ import torch
 
 from datasets.layouts import open_dataset
 from patchcore.memory_plan import GIGABYTE
+from patchcore.version import RESULTS_VERSION, VERSION
 from tests.support import make_data, quick
 from utils.errors import UsageError
 from utils.options.evaluate import EvaluateOptions
@@ -87,6 +88,15 @@ def test_packages_that_touch_no_number_may_differ(expected, monkeypatch):
     found = nodes.package_versions() | {"matplotlib": "0.0", "scikit-learn": "0.0"}
     monkeypatch.setattr(nodes, "package_versions", lambda: found)
     check_report(NODE, inspect_node(expected), expected)
+
+
+def test_builds_of_the_same_version_may_differ(monkeypatch):
+    found = {"torch": "2.9.1+cu128", "numpy": "2.0"}
+    monkeypatch.setattr(nodes, "package_versions", lambda: found)
+    assert nodes.own_versions() == {
+        **{"patchcore": VERSION, "results": str(RESULTS_VERSION)},
+        **{"torch": "2.9.1", "numpy": "2.0"},
+    }
 
 
 def test_a_node_with_a_gpu_that_torch_does_not_find(expected):

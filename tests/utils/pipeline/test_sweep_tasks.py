@@ -4,9 +4,10 @@ import logging
 import sys
 import threading
 from concurrent.futures import Future
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import cv2
 import pytest
@@ -21,7 +22,7 @@ from tests.utils.ray_tasks import RayError, RayTaskError
 from utils.errors import LEFT_OUT, UsageError
 from utils.logs import PACKAGES
 from utils.options.evaluate import EvaluateOptions
-from utils.pipeline import nodes, sweep
+from utils.pipeline import cluster, evaluation, nodes, sweep
 from utils.pipeline.demand import Demand
 from utils.pipeline.evaluate_one import evaluate_one
 from utils.pipeline.nodes import Expected, Node, Report, list_nodes
@@ -235,6 +236,44 @@ def test_a_finished_run_needs_no_cluster(ray, tmp_path):
         ray.init = None
         assert call(*words) == 0
     assert len(ray.tasks) == 1 + 2  # an inspection, and a task for each category
+
+
+@pytest.mark.parametrize("record", [None, {"state": "running"}])
+def test_workers_that_divide_each_category_are_recorded_if_there_is_a_record(
+    ray, monkeypatch, caplog, record
+):
+    caplog.set_level(logging.INFO)
+    made = mock.Mock()
+    connected = SimpleNamespace(nodes=["a", "b"], describe_nodes=lambda: {"nodes": ["a", "b"]})
+    monkeypatch.setattr(cluster, "checked_cluster", lambda *_: nullcontext(connected))
+    monkeypatch.setattr("patchcore.distributed.RayEngine", made)
+    options = EvaluateOptions(engine="ray", shards=3, task_cpus=2)
+    with cluster.fit_engine(options, ["cap"], "cpu", record) as engine:
+        assert engine is made.return_value
+    made.assert_called_once_with(3, cpus=2)
+    engine.check.assert_called_once_with(torch.device("cpu"))
+    assert record in (None, {"state": "running", "nodes": ["a", "b"]})
+    assert "Ray: nodes: 2;" in caplog.text
+
+
+def test_nodes_are_recorded_before_a_category_is_computed(ray, tmp_path, monkeypatch):
+    @contextmanager
+    def fit_engine(options, categories, device, record):
+        record["nodes"] = ["a"]
+        yield None
+
+    def noted(*arguments):
+        seen.append(read_run(tmp_path / "result")["nodes"])
+        return evaluate_one(*arguments)
+
+    seen = []
+    monkeypatch.setattr(evaluation, "fit_engine", fit_engine)
+    monkeypatch.setattr(evaluation, "evaluate_one", noted)
+    data, flags = make_data(tmp_path / "data"), f"{RAY} --shards 2 --categories gadget"
+    words = quick("--path_data", data, "--path_result", tmp_path / "result", *flags.split())
+    with without_plots():
+        assert call(*words) == 0
+    assert seen == [["a"]]
 
 
 def test_a_category_that_fails_may_be_left_out(ray, tmp_path, monkeypatch, worker):

@@ -180,6 +180,10 @@ def test_a_run_without_images_has_a_page(tmp_path, monkeypatch):
     run = Run(tmp_path, limit=1)
     run.page.update(run.counts)
     assert "No image was judged." in run.text()
+    assert ">cap</h1>" in run.text()
+    run.model.trained.category = ""
+    run.page.finish(run.counts)
+    assert ">Predictions</h1>" in run.text()
 
 
 @pytest.mark.parametrize(
