@@ -251,6 +251,15 @@ class TestBadFlags:
         assert call(*words, "x" * 300) == main.WRONG_USAGE
         assert re.search(f"cannot use x+.*: .*name too long .{flag}.$", capfd.readouterr().err)
 
+    @pytest.mark.parametrize("words", [(), ("train",), ("demo", "--categories", "weave")])
+    def test_missing_weights_are_told_before_data_are_listed_or_made(
+        self, words, tmp_path, monkeypatch, capfd
+    ):
+        monkeypatch.chdir(tmp_path)
+        assert call(*words, "--weights", "gone.pth", "--path_data", "data") == main.WRONG_USAGE
+        assert "no weights file gone.pth" in capfd.readouterr().err
+        assert list(tmp_path.iterdir()) == []
+
     @pytest.mark.parametrize("words", [("--path_data",), ("--weights",), ("infer",), ("tables",)])
     def test_a_name_does_not_colour_its_error(self, words, capfd):
         assert call(*words, "a\x1b[31m") == main.WRONG_USAGE

@@ -370,6 +370,54 @@ def test_the_same_files_with_other_labels_are_other_data(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("nothing", ""),
+        ("gone", "{b} is no longer among the files of cap"),
+        ("new", "{c} is new among the files of cap"),
+        ("changed", "{b} has changed"),
+        ("order", "the list of images, labels and masks of cap has changed"),
+        ("skipped", "{d} was skipped and has changed"),
+    ],
+)
+def test_the_first_difference_of_the_data_is_named(tmp_path, change, expected):
+    paths = {name: tmp_path / f"{name}.png" for name in "abcd"}
+    for path in paths.values():
+        path.write_bytes(b"1")
+
+    def category(names):
+        samples = tuple(Sample(paths[name], "cap", GOOD) for name in names)
+        return Category("cap", samples, (), has_masks=False)
+
+    before, skipped = category("ab"), {str(paths["d"]): (1, 0, "")}
+    if change != "skipped":
+        skipped = finished_categories.states_of(skipped)
+    finished = FinishedCategory(
+        *("cap", {}, digest_of_samples(before), data_state(before)),
+        rows=(),
+        measurements=(),
+        skipped=skipped,
+    )
+    if change == "changed":
+        paths["b"].write_bytes(b"2")
+        os.utime(paths["b"], ns=(1, 1))
+    now = category({"gone": "ad", "new": "abcd", "order": "bad"}.get(change, "abd"))
+    assert first_difference(finished, {}, now) == expected.format_map(paths)
+    assert first_difference(finished, {}, None) == ""
+
+
+def test_a_record_that_is_too_large_is_not_read(tmp_path, monkeypatch, caplog):
+    work = finished_categories.FinishedWork(ResultFolder(tmp_path))
+    work.write(FinishedCategory("cap", {}, "", {}, rows=(), measurements=()))
+    (path,) = tmp_path.rglob("*.json")
+    size = path.stat().st_size
+    for limit, found in ((size, ["cap"]), (size - 1, [])):
+        monkeypatch.setattr(finished_categories, "MAX_BYTES", limit)
+        assert list(work.read()) == found
+    assert f"{path} is damaged (ValueError)" in caplog.text
+
+
 class Killed(BaseException):
     """Ends a run at once, as SIGKILL does."""
 

@@ -60,10 +60,10 @@ class Ray(ModuleType):
     def put(value: object) -> object:
         return value
 
-    def remote(self, **_: object) -> Callable:
+    def remote(self, **common: object) -> Callable:
         return lambda function: SimpleNamespace(
-            options=lambda **options: SimpleNamespace(
-                remote=lambda *arguments: self._start(function, options, arguments)
+            options=lambda **own: SimpleNamespace(
+                remote=lambda *arguments: self._start(function, common | own, arguments)
             )
         )
 

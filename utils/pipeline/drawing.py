@@ -79,7 +79,7 @@ class Drawing:
                     worker.terminate()
             self._background.shutdown(cancel_futures=True)
             if self._pool is not None:
-                self._pool.shutdown(cancel_futures=True)
+                self._pool.shutdown()
 
     def draw(self, make: Callable[[int], ImageFigures], count: int, category: str) -> None:
         """Draw all test images of a category, now or in the background.

@@ -59,8 +59,6 @@ def _chosen(arrays: Sequence[np.ndarray], chosen: np.ndarray) -> Sequence[np.nda
     """Return the chosen ones of a stack or a list of arrays, without a copy if all are."""
     if chosen.all():
         return arrays
-    if isinstance(arrays, np.ndarray):
-        return arrays[chosen]
     return [array for array, is_chosen in zip(arrays, chosen, strict=True) if is_chosen]
 
 

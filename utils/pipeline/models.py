@@ -41,8 +41,8 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         if device.type == "cuda":
-            count = torch.cuda.device_count() if device.index else 1
-            is_available = torch.cuda.is_available() and (device.index or 0) < count
+            has_gpus = torch.cuda.is_available()
+            is_available = has_gpus and (device.index or 0) < torch.cuda.device_count()
         else:
             is_available = torch.ones(1, device=device).item() == 1
     except (RuntimeError, AssertionError) as error:  # torch raises either, depending on the type

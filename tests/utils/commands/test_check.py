@@ -1,7 +1,11 @@
 """``check`` finds what would give wrong results, and its exit status tells."""
 
+import io
 import shutil
+import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -68,6 +72,46 @@ def test_images_that_the_split_leaves_out_are_no_finding(data, capsys):
     assert "    2 files skipped: validation images" in text
 
 
+def test_without_a_defective_image_no_mask_is_missed(data, capsys):
+    for kind in ("hole", "stain"):
+        shutil.rmtree(data / "widget/test" / kind)
+        shutil.rmtree(data / "widget/ground_truth" / kind)
+    text = check(capsys, data, "--categories", "widget")[1]
+    assert "    masks: none, since no test image is defective\n" in text
+
+
+def test_each_category_is_shown_as_soon_as_it_is_checked(data, monkeypatch):
+    """A dataset may take minutes, and a pipe would keep the lines back."""
+    for name in ("nut", "zip"):
+        make_category(data, name)
+    shutil.rmtree(data / "widget/train")
+    shown = io.TextIOWrapper(io.BytesIO())
+    monkeypatch.setattr(sys, "stdout", shown)
+    original, before = checking.check_category, {}
+
+    def check_category(category, options):
+        before[category.name] = shown.buffer.getvalue().decode()
+        return original(category, options)
+
+    monkeypatch.setattr(checking, "check_category", check_category)
+    assert call("check", data) == 2
+    assert "gadget: 6 training" in before["nut"]
+    assert "widget:\n  error: " in before["zip"]
+
+
+def test_the_bar_counts_the_images(data, monkeypatch):
+    bars = []
+
+    def show(total, text, unit):
+        bars.append([text, total])
+        return nullcontext(SimpleNamespace(update=bars[-1].append))
+
+    monkeypatch.setattr(checking, "show_progress", show)
+    monkeypatch.setattr(checking, "BATCH_SIZE", 5)
+    assert call("check", data, "--categories", "widget") == 0
+    assert bars == [["widget: check", 12, 5, 5, 2]]
+
+
 def test_chosen_categories(data, capsys):
     _, text = check(capsys, "--path_data", data, "--categories", "gadget")
     assert "gadget" in text
@@ -95,12 +139,14 @@ def test_copies(data, capsys):
 
 
 def test_every_file_that_cannot_be_read_is_listed(data, capsys):
-    bad = [truncate(data / f"widget/{n}") for n in ("train/good/001.png", "test/stain/000.png")]
+    names = ("train/good/001.png", "train/good/002.png", "test/stain/000.png")
+    bad = [truncate(data / f"widget/{name}") for name in names]
     mask = truncate(data / "gadget/ground_truth/hole/000_mask.png")
     status, text = check(capsys, data)
     assert status == 2
     errors = [line for line in text.splitlines() if line.startswith("  error: ")]
-    assert len(errors) == 3
+    assert len(errors) == 4
+    assert "duplicates" not in text
     for path in (*bad, mask):
         assert any(str(path) in line for line in errors)
 

@@ -16,6 +16,7 @@ from tests.support import (
     read_table,
     write_image,
 )
+from utils.pipeline import evaluate_one
 
 PERCENTAGES = ["0.05", "0.2"]
 SETTING = f"--percentage_coreset {' '.join(PERCENTAGES)}"
@@ -113,7 +114,14 @@ class TestEnsemble:
         np.testing.assert_allclose(known @ weights, both, atol=1e-3 * np.abs(both).max())
         assert (weights[:2] > 0).all()
 
-    def test_it_ignores_what_any_member_ignores(self, data, tmp_path):
+    def test_it_ignores_what_any_member_ignores(self, data, tmp_path, monkeypatch):
+        combine, seen = evaluate_one.combine_members, []
+
+        def noted(members, options):
+            seen.append((members, found := combine(members, options)))
+            return found
+
+        monkeypatch.setattr(evaluate_one, "combine_members", noted)
         mask = np.zeros((64, 64), np.uint8)
         mask[:36, :44] = 255  # the first defect of each type, and half of the second
         mask[4] = 0  # on the left far from the patches that are judged, whose grids differ
@@ -127,6 +135,10 @@ class TestEnsemble:
         first, second, both = (read_maps(folder, row)["ignored"] for row in rows)
         np.testing.assert_array_equal(both, first | second)
         assert (second & ~first).any()
+        (members, found), *_ = seen
+        assert len(members) == 2
+        assert found.learned is members[0].learned  # figures show patches of the first
+        np.testing.assert_array_equal(found.ignored.patches, members[0].ignored.patches)
         check_against_saved_maps(folder, rows[-1])
         assert (
             "widget: in 2 of 4 defective test images the whole defect is ignored (--ignore_mask)"

@@ -13,8 +13,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import cv2
@@ -43,6 +45,8 @@ from utils.locks import lock_folder
 from utils.options.infer import InferOptions
 from utils.pipeline import inference as infer_module
 from utils.pipeline import judge as judge_module
+from utils.pipeline import prediction_page
+from utils.pipeline.annotated_video import AnnotatedVideo
 from utils.plots import draw_localization
 
 DEFECTS = ("hole/000", "hole/001", "stain/000", "stain/001")
@@ -174,6 +178,9 @@ class TestVerdicts:
         assert str(broken) in records[1]["error"]
         assert records[1]["score"] is None
         assert "2 judged: 0 anomalous, 2 normal; 2 could not be read" in caplog.text
+        page = (infer.folder / "index.html").read_text()
+        assert "2 could not be judged." in page
+        assert str(broken) in page
         rows = read_table(self_csv(infer))
         assert [row["verdict"] for row in rows] == [r["verdict"] for r in records]
 
@@ -276,6 +283,8 @@ class TestFlags:
         assert [r["path"] for r in records[5:]] == [f"{video}#{n}" for n in range(12)]
         assert [r["verdict"] for r in records[5:]] == ["normal"] * 4 + ["anomaly"] * 8
         assert [r["time"] for r in records[5:8]] == [0.0, 0.25, 0.5]
+        for record in records:  # a file may change, and a frame has none of its own
+            assert ("file" in record) != ("frame" in record)
 
     @pytest.mark.usefixtures("heeds_ctrl_c")
     @pytest.mark.parametrize(
@@ -425,6 +434,9 @@ class TestFlags:
         for patch in found["patches"]:
             left, top, right, bottom = (np.array(patch["box"]) + 4) * 64 // 72
             assert mask[top:bottom, left:right].mean() < 128
+        low = ("--threshold", "99", "--threshold_pixel", "0")  # any distance reaches it
+        (record,) = infer(hole, "--ignore_mask", path, *low, status=0)
+        assert 0 < sum(region["area"] for region in record["regions"]) < 64**2 - 36 * 44
         with mock.patch("utils.plots.draw_localization", wraps=draw_localization) as drawn:
             infer(hole, "--ignore_mask", path, *flags, "--pictures", "all", status=0)
         hatched = drawn.call_args.kwargs["ignored"]  # the crop of 64 of 72 pixels
@@ -484,6 +496,10 @@ class TestFlags:
         picture = cv2.imread(str(infer.folder / record["explanation"]))
         assert min(picture.shape[:2]) > 300
         assert "patches" not in infer(hole, status=1)[0]
+        (record,) = infer(hole, "--explain_top", "2", status=1)
+        assert len(record["patches"]) == 2
+        assert "explanation" not in record
+        assert not (infer.folder / "explanations").exists()
 
     def test_save_masks(self, infer, data):
         (record,) = infer(data / "widget/test/hole/000.png", "--save_masks", status=1)
@@ -634,6 +650,54 @@ class TestOutputs:
         monkeypatch.setattr(sys, "stdin", stream)
         assert len(infer("-", "--batch_size", "4", status=1)) == 2
         assert judged == [0, 1, 2]
+
+    def test_a_score_at_the_threshold_is_an_anomaly(self, infer, data):
+        good = data / "widget/test/good/000.png"
+        (record,) = infer(good, status=0)
+        for value, status in ((record["score"], 1), (np.nextafter(record["score"], np.inf), 0)):
+            (found,) = infer(good, "--threshold", repr(float(value)), status=status)
+            assert found["verdict"] == ("anomaly" if status else "normal")
+
+    def test_results_are_shown_while_others_are_judged(self, infer, data, monkeypatch):
+        """By lines that a pipe does not keep back, the page, the files and the bar."""
+        monkeypatch.setattr(prediction_page, "SECONDS_BETWEEN", 0.0)
+        monkeypatch.setattr(prediction_page, "SHARE_OF_TIME", np.inf)
+        shown, seen, updates = io.TextIOWrapper(io.BytesIO()), [], []
+        judge = judge_module.Judge._judge
+
+        def noted(self, batch):
+            page = infer.folder / "index.html"
+            images = data_of(page.read_text())["images"] if page.exists() else []
+            lines = shown.buffer.getvalue().splitlines()
+            seen.append((len(images), len(lines), sum(updates)))
+            return judge(self, batch)
+
+        monkeypatch.setattr(judge_module.Judge, "_judge", noted)
+        bar = SimpleNamespace(update=updates.append)
+        monkeypatch.setattr(judge_module, "show_progress", lambda *_: nullcontext(bar))
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", shown)
+            infer(data / "widget/test", "--batch_size", 2, status=1)
+        assert seen == [(0, 0, 0), (2, 2, 2), (4, 4, 4)]
+
+    def test_a_watched_folder_without_new_images_has_them_all_on_the_page(
+        self, infer, data, monkeypatch
+    ):
+        """The last ones may have come too soon after the page was written."""
+        clock, seen, groups = [100.0], [], infer_module._groups
+        monkeypatch.setattr(prediction_page.time, "monotonic", lambda: clock[0])
+
+        def with_a_scan_that_finds_nothing(*arguments):
+            page = infer.folder / "index.html"
+            yield from groups(*arguments)
+            seen.append(page.exists())
+            clock[0] += prediction_page.SECONDS_BETWEEN
+            yield ()
+            seen.append(len(data_of(page.read_text())["images"]))
+
+        monkeypatch.setattr(infer_module, "_groups", with_a_scan_that_finds_nothing)
+        infer(data / "widget/test/good", status=0)
+        assert seen == [False, 2]
 
     def test_a_picture_states_the_verdict(self, infer, data, monkeypatch):
         texts = []
@@ -890,6 +954,16 @@ def test_a_video_without_an_encoder_is_told(infer, video, monkeypatch):
     infer(video, "--annotate", status=2)
     assert f"cannot write the video {infer.folder}/annotated/" in infer.err
     assert "this OpenCV has no encoder for mp4 (--annotate)" in infer.err
+
+
+def test_a_video_is_closed_before_it_is_removed_even_without_a_frame(monkeypatch, tmp_path):
+    """Some systems keep open files, and an encoder may make the file with the first frame."""
+    form = SimpleNamespace(size=(4, 4), frames_per_second=4.0)
+    monkeypatch.setattr("utils.pipeline.annotated_video.video_format", lambda _: form)
+    writer = mock.Mock()
+    monkeypatch.setattr("utils.pipeline.annotated_video.cv2.VideoWriter", lambda *_: writer)
+    AnnotatedVideo(tmp_path / "a.avi", tmp_path / "b/a.mp4", 1).remove()
+    writer.release.assert_called_once()
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 8192])

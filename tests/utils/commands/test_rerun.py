@@ -170,8 +170,9 @@ def test_without_rows_and_digest_nothing_is_equal(folder, rerun):
 def test_other_versions_are_reported(folder, rerun, caplog, versions):
     path = folder / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"versions": versions}))
-    # The weights end the run before the computation.
-    assert "no weights file missing.pth" in rerun(folder, "--weights", "missing.pth", status=2)
+    # The weights end the run before the data are listed.
+    flags = ("--weights", "missing.pth", "--path_data", "nowhere")
+    assert "no weights file missing.pth" in rerun(folder, *flags, status=2)
     found = "1.0" if isinstance(versions, dict) else "none"
     assert f"torch is {package_versions()['torch']}, recorded is {found}" in caplog.messages
 

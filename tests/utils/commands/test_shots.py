@@ -1,5 +1,6 @@
 """`--shots`: few-shot results through the program."""
 
+import json
 import re
 import shutil
 
@@ -137,6 +138,9 @@ def test_figures_have_the_number_of_shots_in_their_names(few):
     for kind in ("roc-curve", "pr-curve", "pro-curve", "pred-dist", "localization", "explanation"):
         tags = {re.search(r"p\d+_k01(_shots\d+)?", n)[0] for n in names(folder, f"{kind}_*.png")}
         assert tags == {f"p{p}_k01_shots{n:03d}" for p in ("0050", "1000") for n in SHOTS}, kind
+    for name in names(folder, "explanation_*.json"):
+        record = json.loads((folder / name).read_text(encoding="utf-8"))
+        assert f"_shots{record['shots']:03d}." in name
 
 
 def test_the_report_has_a_choice_for_each_number_of_shots(few):
@@ -161,7 +165,8 @@ def test_full_and_few_shot_runs_are_joined_by_tables(few, full, tmp_path, capsys
 
 
 def test_the_number_of_images_that_are_missing_is_reported(data, tmp_path, caplog):
-    evaluate(data, tmp_path, "--shots 7 2")
+    evaluate(data, tmp_path / "enough", "--shots 6 2")
+    evaluate(data, tmp_path / "fewer", "--shots 7 2")
     (message,) = [r.getMessage() for r in caplog.records if "--shots" in r.getMessage()]
     assert message == (
         "expected at least 7 training images (--shots), found fewer in widget (6): all are used"

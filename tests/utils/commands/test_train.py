@@ -120,6 +120,14 @@ class TestWhatIsLearned:
         (radius,) = (one for one in caplog.records if "covering radius" in one.getMessage())
         assert radius.levelno == logging.DEBUG
 
+    def test_images_that_are_not_learned_are_told(self, data, tmp_path, caplog):
+        folder = shutil.copytree(data / "widget", tmp_path / "data/widget")
+        shutil.copytree(folder / "test/hole", folder / "train/hole")
+        train("--path_data", tmp_path / "data", trained=tmp_path / "kept")
+        told = [text for text in caplog.messages if text.startswith("widget: 2 files skipped: ")]
+        assert len(told) == 1
+        assert "defective images of the training split" in told[0]
+
     def test_a_dataset_is_refused(self, data, tmp_path, capsys):
         train(data, "--category", "cap", trained=tmp_path / "kept", status=2)
         assert f"found 2 categories: give --path_data {data}" in capsys.readouterr().err

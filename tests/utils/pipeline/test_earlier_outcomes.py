@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,14 +171,58 @@ def test_other_settings_judge_all(infer, tmp_path, judged, caplog, flags, percen
     assert len(list((tmp_path / "result/earlier").glob("*/predictions.csv"))) == 1
 
 
-def test_flags_of_the_machine_and_the_page_do_not_matter(infer, tmp_path, judged):
+def test_an_image_without_its_thumbnail_is_judged_again(infer, tmp_path, judged):
+    infer()
+    judged.clear()
+    lost = sorted((tmp_path / "result/thumbnails").iterdir())[0]
+    lost.unlink()
+    infer()
+    assert sum(judged) == 1
+    assert lost.exists()
+
+
+def test_an_interrupted_run_keeps_what_it_has_not_come_to(infer, tmp_path, monkeypatch, judged):
+    infer()
+    before = contents(tmp_path / "result")
+    judged.clear()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt(signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(judge_module.Judge, "_judge", interrupted)
+        assert infer() == 128 + signal.SIGTERM
+    assert infer() == 1
+    assert judged == []
+    assert contents(tmp_path / "result") == before
+
+
+def test_another_mask_judges_all(infer, tmp_path, judged, caplog):
+    masks = []
+    for row in (16, 40):
+        pixels = np.zeros((64, 64), np.uint8)
+        pixels[row] = 255
+        masks.append(write_image(tmp_path / f"{row}.png", pixels))
+    for flags, count in (((), 6), (masks[:1], 6), (masks[:1], 0), (masks[1:], 6), ((), 6)):
+        judged.clear()
+        infer(*(("--ignore_mask", *flags) if flags else ()))
+        assert sum(judged) == count
+    moved = [text for text in caplog.messages if "the earlier run in" in text]
+    assert len(moved) == 3
+    assert all("the digest of the ignored pixels is " in text for text in moved)
+
+
+def test_flags_of_the_machine_and_the_page_do_not_matter(infer, tmp_path, judged, caplog):
     infer()
     judged.clear()
     infer("--num_workers", 0, "--json", "--page_limit", 2)
     assert judged == []
     assert len(list((tmp_path / "result/thumbnails").iterdir())) == 2
+    assert f"{tmp_path / 'result'}, shown by index.html" in caplog.text
+    caplog.clear()
     infer("--page_limit", 0)
     assert not (tmp_path / "result/index.html").exists()
+    assert "index.html" not in caplog.text
 
 
 def test_names_with_the_same_hash_are_told_apart(infer, tmp_path, judged, monkeypatch):

@@ -44,6 +44,7 @@ def test_metrics_are_those_of_the_images_own_pixels(data, tmp_path):
     result = evaluate(data, tmp_path / "result", FLAGS)
     (row,) = read_table(result)
     saved = read_maps(result, row)
+    assert "has_ground_truth" not in saved  # it is known of all images
     files = saved["files"].tolist()
     scores, labels = [], []
     for index, file in enumerate(files):
@@ -73,7 +74,7 @@ def test_images_of_one_size_give_stacks(data, tmp_path):
     size = cv2.imread(str(next((data / "widget/test/good").iterdir()))).shape[:2]
     windows = [window(length) for length in size]
     assert saved["anomaly_maps"].shape[1:] == tuple(w.stop - w.start for w in windows)
-    assert "masks" not in saved
+    assert not {"masks", "has_ground_truth"} & saved.keys()
 
 
 @pytest.mark.parametrize("mask", [np.eye(24, 40, dtype=bool), None])
@@ -94,21 +95,28 @@ def test_maps_masks_and_ignored_pixels_keep_their_places(mask):
     assert np.flatnonzero(pixels.hidden[0].any(1)).tolist() == [6, 7]
 
 
-@pytest.mark.parametrize("hidden", [np.eye(4, 6, dtype=bool), [np.eye(4, 6), np.eye(3, 5)]])
-def test_what_is_measured_without_the_hidden_pixels(hidden):
-    """One mask for all maps, and one for each of maps of two sizes."""
+@pytest.mark.parametrize(
+    ("hidden", "shapes"),
+    [
+        (np.eye(4, 6, dtype=bool), [(4, 6), (4, 6)]),
+        ([np.eye(4, 6, dtype=bool), np.eye(3, 5, dtype=bool)], [(4, 6), (3, 5)]),
+        (np.eye(4, 6, dtype=bool), [(4, 6)]),
+        ([np.eye(4, 6, dtype=bool)], [(4, 6)]),
+    ],
+)
+def test_what_is_measured_without_the_hidden_pixels(hidden, shapes):
+    """One mask for all maps, and one for each of maps of two sizes; also of a single image."""
     rng = np.random.default_rng(0)
-    shapes = [(4, 6), (4, 6) if isinstance(hidden, np.ndarray) else (3, 5)]
-    hidden = hidden if isinstance(hidden, np.ndarray) else [one > 0 for one in hidden]
     maps = [rng.random(shape, dtype=np.float32) for shape in shapes]
     masks = [one > 0.5 for one in maps]
-    regions = (SaturatedRegion(1, masks[1], 0.5),)
+    last = len(maps) - 1
+    regions = (SaturatedRegion(last, masks[last], 0.5),)
     found = without_pixels(JudgedPixels(maps, masks, regions, hidden))
     for index, shape in enumerate(shapes):
         seen = [at for at in np.ndindex(shape) if at[0] != at[1]]
         assert found.maps[index].tolist() == [maps[index][at] for at in seen]
         assert found.masks[index].tolist() == [masks[index][at] for at in seen]
     (region,) = found.regions
-    assert (region.image, region.share) == (1, 0.5)
-    np.testing.assert_array_equal(region.mask, found.masks[1])
+    assert (region.image, region.share) == (last, 0.5)
+    np.testing.assert_array_equal(region.mask, found.masks[last])
     assert found.hidden is None

@@ -151,3 +151,15 @@ def test_ignored_pixels_do_not_count_in_the_range_of_the_colours():
     assert settings.score_range == (np.min(judged), np.max(judged))
     assert maps.min() < settings.score_range[0] < settings.score_range[1] < maps.max()
     np.testing.assert_array_equal(settings.ignored, ignored)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "used"), [("backbone", "bilinear"), ("bicubic", "bicubic"), ("bilinear", "bilinear")]
+)
+def test_training_images_are_shown_as_the_model_sees_them(chosen, used):
+    """Those of several backbones may differ: then one of them has to do."""
+    options = make_options(interpolation=chosen, resize="shorter_edge", size_resize=(9,))
+    view = make_view()
+    preprocess = make_figures(view, describe_images(view, options), options)(0).settings.preprocess
+    assert (preprocess.interpolation, preprocess.resize) == (used, "shorter_edge")
+    assert (preprocess.size_resize, preprocess.size_crop) == ((9, 9), (8, 8))

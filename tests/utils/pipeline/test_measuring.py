@@ -1,56 +1,67 @@
-"""Metrics of predictions: which images and pixels are measured, and what is reported."""
+"""What is measured of which images, and what is said of defects that nothing can find."""
 
+import logging
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
-from datasets.base import GOOD, Category, Sample
-from datasets.masks import MaskFiles
+from datasets.base import Category, MaskFiles, Sample
+from patchcore import Prediction
 from patchcore.ignored import Ignored
+from utils.metrics import measure_pixels
 from utils.options.evaluate import EvaluateOptions
-from utils.pipeline.ground_truth import JudgedPixels
+from utils.pipeline.ground_truth import GroundTruth, OriginalTruth
 from utils.pipeline.measuring import measure_prediction, report_hidden_defects
-from utils.sorted_scores import CPU
+
+CPU = torch.device("cpu")
+MASK = MaskFiles((Path("mask.png"),))
+# The second defective image has no mask: nobody knows which of its pixels are defective.
+SAMPLES = tuple(
+    Sample(Path(f"{kind}/{n}.png"), "nut", kind, mask)
+    for n, (kind, mask) in enumerate((("good", None), ("hole", MASK), ("hole", None)))
+)
+CATEGORY = Category("nut", (), SAMPLES, has_masks=True)
 
 
-@pytest.mark.parametrize("as_lists", [False, True])
-def test_pixels_of_unknown_ground_truth_are_not_measured(as_lists):
-    """Of images of one size, which are a stack, and of several, which are a list."""
-    rng = np.random.default_rng(0)
-    maps, masks = rng.random((4, 8, 8), dtype=np.float32), rng.random((4, 8, 8)) > 0.75
-    masks[0] = False
-    samples = [Sample(Path("0.png"), "cap", GOOD)]
-    mask = MaskFiles((Path("mask.png"),))
-    samples += [Sample(Path(f"{n}.png"), "cap", "crack", mask) for n in (1, 2)]
-    samples.append(Sample(Path("3.png"), "cap", "crack"))
-    assert [s.has_ground_truth for s in samples] == [True, True, True, False]
-
-    def measured(count):
-        judged = JudgedPixels(maps[:count], masks[:count], (), None)
-        if as_lists:
-            judged = JudgedPixels(list(maps[:count]), list(masks[:count]), (), None)
-        truth = SimpleNamespace(masks=masks, pixels=lambda *_: judged)
-        category = Category("cap", (), tuple(samples[:count]), has_masks=True)
-        prediction = SimpleNamespace(score=maps[:count].max((1, 2)), anomaly_map=maps[:count])
-        found = measure_prediction(prediction, category, truth, EvaluateOptions(), CPU, None)[1]
-        return found.auroc, found.average_precision, found.aupro
-
-    assert measured(4) == measured(3)
+def predict(maps: np.ndarray) -> Prediction:
+    return Prediction(maps.max(axis=(1, 2)), maps, distance=None, nearest=None)
 
 
-def test_defects_that_are_ignored_entirely_are_reported(caplog):
-    masks = np.zeros((3, 4, 4), bool)
-    masks[1, :2, :2] = masks[2, 2:, 2:] = True
-    category = Category("cap", (), (), has_masks=True)
-    ignored = np.zeros((4, 4), bool)
-    ignored[:2, :1] = True
-    report_hidden_defects(category, masks, Ignored(ignored, None))
-    report_hidden_defects(category, None, Ignored(ignored, None))
-    report_hidden_defects(category, masks, None)
-    assert caplog.messages == []
-    ignored[:2, 1] = True
-    report_hidden_defects(category, masks, Ignored(ignored, None))
-    (message,) = caplog.messages
-    assert message.startswith("cap: in 1 of 2 defective test images the whole defect is ignored")
+@pytest.mark.parametrize("is_hidden", [False, True])
+@pytest.mark.parametrize("at_original_size", [False, True])
+def test_pixels_are_measured_where_the_ground_truth_is_known(at_original_size, is_hidden):
+    maps = np.random.default_rng(0).random((3, 6, 8), dtype=np.float32)
+    masks = np.zeros((3, 6, 8), bool)
+    masks[1, :3, 2:5] = True
+    ignored = Ignored(np.eye(6, 8, dtype=bool), None) if is_hidden else None
+    originals = tuple(
+        OriginalTruth.of((6, 8), (0.0, 0.0, 8.0, 6.0), mask, [])
+        for mask in (None, masks[1], None)
+        if at_original_size
+    )
+    truth = GroundTruth(masks, originals=originals)
+    options = EvaluateOptions()
+    _, found, _ = measure_prediction(predict(maps), CATEGORY, truth, options, CPU, ignored)
+    hidden = None if ignored is None else ignored.pixels
+    expected = measure_pixels(maps[:2], masks[:2], options.aupro_limit, CPU, hidden)
+    assert replace(found, curve=None) == replace(expected, curve=None)
+    spoilt = maps.copy()
+    spoilt[2] += 9
+    _, found, _ = measure_prediction(predict(spoilt), CATEGORY, truth, options, CPU, ignored)
+    assert found.auroc == expected.auroc
+
+
+@pytest.mark.parametrize(
+    ("num_columns", "text"), [(4, ""), (5, "in 1 of 2 defective"), (8, "in 2 of 2 defective")]
+)
+def test_defects_that_are_ignored_entirely_are_counted(caplog, num_columns, text):
+    """A defect of the columns 2 to 4, and one of 3 to 7, which is longer."""
+    caplog.set_level(logging.INFO)
+    masks = np.zeros((3, 6, 8), bool)
+    masks[1, 2, 2:5] = masks[2, 4, 3:8] = True
+    ignored = Ignored(np.broadcast_to(np.arange(8) < num_columns, (6, 8)), None)
+    report_hidden_defects(CATEGORY, masks, ignored)
+    assert [f"nut: {text}" in line for line in caplog.messages] == ([True] if text else [])

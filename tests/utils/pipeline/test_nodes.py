@@ -10,6 +10,7 @@ import torch
 
 from datasets.layouts import open_dataset
 from patchcore.memory_plan import GIGABYTE
+from patchcore.version import RESULTS_VERSION, VERSION
 from tests.support import make_data, quick
 from utils.errors import UsageError
 from utils.options.evaluate import EvaluateOptions
@@ -89,6 +90,15 @@ def test_packages_that_touch_no_number_may_differ(expected, monkeypatch):
     check_report(NODE, inspect_node(expected), expected)
 
 
+def test_builds_of_the_same_version_may_differ(monkeypatch):
+    found = {"torch": "2.9.1+cu128", "numpy": "2.0"}
+    monkeypatch.setattr(nodes, "package_versions", lambda: found)
+    assert nodes.own_versions() == {
+        **{"patchcore": VERSION, "results": str(RESULTS_VERSION)},
+        **{"torch": "2.9.1", "numpy": "2.0"},
+    }
+
+
 def test_a_node_with_a_gpu_that_torch_does_not_find(expected):
     wanted, node = replace(expected, uses_gpu=True), replace(NODE, gpus=1.0)
     with pytest.raises(UsageError, match="expected torch to find the GPU of node"):
@@ -98,7 +108,7 @@ def test_a_node_with_a_gpu_that_torch_does_not_find(expected):
 def test_the_name_and_the_memory_of_a_gpu_are_reported(expected, monkeypatch):
     properties = SimpleNamespace(name="a GPU", total_memory=24 * GIGABYTE)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", {0: properties}.get)
     reports = [inspect_node(replace(expected, uses_gpu=uses_gpu)) for uses_gpu in (True, False)]
     assert [(report.gpu, report.gpu_memory) for report in reports] == [("a GPU", 24), ("", 0)]
 

@@ -1,6 +1,5 @@
 """The figures of a run name what they draw."""
 
-import logging
 from dataclasses import replace
 from math import nan
 
@@ -53,19 +52,28 @@ def test_the_mean_in_a_file_name_is_that_of_known_measures(titles, measurement, 
     assert "pro-curve_p0100_k01_prm0250.png" in names
 
 
-def test_earlier_figures_of_the_same_images_are_removed(tmp_path, caplog):
-    """Not those of other images and settings, nor files that are named like figures."""
-    image = "bolt_crack_000_p0100_k01"
-    now = f"localization_{image}_s080.png"
-    earlier = [f"localization_{image}_s067.png", f"explanation_{image}.json"]
-    earlier += [f"explanation_{image}.png"]
-    others = [f"localization_{image.replace('000', '001')}_s067.png", f"curve_{image}.png"]
-    others += [f"localization_{image.replace('0100', '0010')}_s067.png", f"{image}.jpg"]
-    for name in (now, *earlier, *others):
+def test_large_figures_of_these_images_that_are_not_drawn_now_are_removed(tmp_path, caplog):
+    """Those of another seed have another share of the largest score, or explain other patches."""
+    caplog.set_level("INFO")
+    large, small = (f"nut_crack_{n}_p0100_k01" for n in ("000", "001"))
+    described = [
+        ReportImage("crack", "000.png", 2.0, True, f"thumbnails/{large}.jpg"),
+        ReportImage("crack", "001.png", 1.0, True, f"thumbnails/{small}.jpg"),
+    ]
+    localization, explanation = f"localization_{large}_s100.png", f"explanation_{large}.png"
+    described[0] = replace(described[0], localization=localization, explanation=explanation)
+    kept = {
+        *(localization, explanation, f"explanation_{large}.json"),
+        *("explanation_nut_crack_002_p0100_k01.png", f"explanation_{large}_shots004.png"),
+        *(f"pred-dist_{large}_r0900.png", f"roc_{large}.png", f"explanation_{large}_s100.png"),
+    }
+    earlier = {
+        *(f"localization_{large}_s099.png", f"localization_{small}_s050.png"),
+        *(f"explanation_{small}.png", f"explanation_{small}.json"),
+    }
+    for name in (*kept, *earlier):
         (tmp_path / name).touch()
-    shown = ReportImage("crack", "000.png", 0.8, True, f"thumbnails/{image}.jpg", now)
-    caplog.set_level(logging.INFO)
     for _ in range(2):
-        pictures._remove_earlier(make_row("bolt"), [shown], ResultFolder(tmp_path))
-        assert {path.name for path in tmp_path.iterdir()} == {now, *others}
-    assert caplog.messages == ["bolt, coreset 10 %: files of earlier figures that are removed: 3"]
+        pictures._remove_earlier(make_row(), described, ResultFolder(tmp_path))
+        assert {path.name for path in tmp_path.iterdir()} == kept
+    assert [text.rpartition(" ")[2] for text in caplog.messages] == ["4"]

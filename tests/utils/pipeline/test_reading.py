@@ -88,6 +88,14 @@ def test_notes_of_an_evaluation_are_logged_and_recorded_once(tmp_path, caplog):
     assert caplog.text.count("JPEG mask") == 1
 
 
+@pytest.mark.parametrize(("name", "start"), [("cap", "cap: 1 file: odd"), ("", "1 file: odd")])
+def test_notes_begin_with_the_category_if_there_is_one(caplog, name, start):
+    notes = Notes()
+    notes.add("odd", "a.png")
+    assert log_notes(notes, name) == {"odd": {"count": 1, "example": "a.png"}}
+    assert caplog.messages == [f"{start} (for example a.png)"]
+
+
 class TestFindReading:
     def category(self, *paths) -> Category:
         return Category("x", tuple(Sample(path, "x", GOOD) for path in paths), (), has_masks=False)
@@ -116,11 +124,3 @@ class TestFindReading:
         other = write_image(tmp_path / "b.png", np.full((4, 4), 500, np.uint16))
         with pytest.raises(DatasetError, match=r"images of one kind.*b\.png and .*a\.tiff"):
             self.find(one, other)
-
-
-def test_remarks_about_files_name_the_category_if_there_is_one(tmp_path, caplog):
-    notes = Notes()
-    notes.add("cut short", tmp_path / "a.png")
-    assert log_notes(notes, "cap") == log_notes(notes) == notes.as_json()
-    (note,) = notes.all()
-    assert caplog.messages == [f"cap: {note}", str(note)]

@@ -8,12 +8,19 @@ from utils.pipeline.suspects import SIDE, _fitted
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [((2 * SIDE, SIDE), (SIDE, SIDE // 2)), ((10, 20), (SIDE // 2, SIDE)), ((1, 1000), (1, SIDE))],
+    [
+        ((10, 20), (SIDE // 2, SIDE)),
+        ((20, 10), (SIDE, SIDE // 2)),
+        ((4 * SIDE, 2 * SIDE), (SIDE, SIDE // 2)),
+        ((1, 1), (SIDE, SIDE)),
+        ((SIDE, SIDE), (SIDE, SIDE)),
+        ((5000, 1), (SIDE, 1)),
+    ],
 )
-def test_an_image_keeps_its_shape_within_a_white_square(size, expected):
-    fitted = _fitted(np.zeros((*size, 3), np.uint8))
-    assert fitted.shape == (SIDE, SIDE, 3)
+def test_an_image_fills_a_square_and_keeps_its_aspect(size, expected):
+    canvas = _fitted(np.full((*size, 3), 50, np.uint8))
+    assert canvas.shape == (SIDE, SIDE, 3)
     height, width = expected
-    assert not fitted[:height, :width].any()
-    fitted[:height, :width] = 255
-    assert (fitted == 255).all()
+    assert (canvas[:height, :width] == 50).all()
+    assert (canvas == 50).sum() == height * width * 3
+    assert (canvas == 255).sum() == (SIDE**2 - height * width) * 3

@@ -4,10 +4,15 @@ import logging
 import sys
 import threading
 from concurrent.futures import Future
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
+import cv2
 import pytest
+import threadpoolctl
+import torch
 
 import main
 from datasets.base import Category
@@ -17,9 +22,10 @@ from tests.utils.ray_tasks import RayError, RayTaskError
 from utils.errors import LEFT_OUT, UsageError
 from utils.logs import PACKAGES
 from utils.options.evaluate import EvaluateOptions
-from utils.pipeline import nodes, sweep
+from utils.pipeline import cluster, evaluation, nodes, sweep
 from utils.pipeline.demand import Demand
-from utils.pipeline.nodes import Expected, Node, list_nodes
+from utils.pipeline.evaluate_one import evaluate_one
+from utils.pipeline.nodes import Expected, Node, Report, list_nodes
 from utils.pipeline.sweep import Failure
 
 RAY = "--engine ray --task_cpus 1"
@@ -68,23 +74,36 @@ def test_a_category_that_fails_costs_none_of_the_others(ray, tmp_path, caplog, c
     assert f"first gadget: {expected}" in capsys.readouterr().err
 
 
-def test_a_node_with_other_weights_computes_nothing(worker, monkeypatch):
+def test_a_node_with_other_weights_computes_nothing(worker):
+    models = {"net": SimpleNamespace(backbone=SimpleNamespace(weights_digest="1"))}
+    worker._check_weights(models, {"net": "1"})
+    with pytest.raises(UsageError, match=r"expected the same weights of net on all nodes"):
+        worker._check_weights(models, {"net": "2"})
+
+
+def test_a_task_computes_nothing_with_other_weights(worker, monkeypatch):
     models = {"net": SimpleNamespace(backbone=SimpleNamespace(weights_digest="1"))}
     monkeypatch.setattr(worker, "_load_models", lambda _: models)
     monkeypatch.setattr(worker, "evaluate_one", lambda *_: "computed")
-    for digest, evaluated, error in (
-        ("1", "computed", ""),
-        ("2", None, "expected the same weights of net on all nodes, found others"),
-    ):
+    for digest, evaluated in (("1", "computed"), ("2", None)):
         context = worker.TaskContext(None, {"net": digest}, str(Path.cwd()), logging.INFO)
         outcome = worker.run_task(context, None, None, 1)
         assert outcome.evaluated == evaluated
-        assert outcome.error.startswith(error)
-        assert bool(outcome.error) == bool(error)
+        assert ("expected the same weights of net" in outcome.error) is (evaluated is None)
 
 
-def test_without_tasks_no_cluster_is_needed():
-    assert list(sweep.sweep(None, {}, [])) == []
+def test_all_libraries_compute_with_the_threads_of_the_task(worker):
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        with worker._threads(2):
+            assert (torch.get_num_threads(), cv2.getNumThreads()) == (2, 2)
+            pools = {pool["num_threads"] for pool in threadpoolctl.threadpool_info()}
+            assert max(pools) == 2
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
 
 
 @pytest.mark.parametrize(
@@ -151,7 +170,8 @@ def test_a_task_gets_what_it_demands(ray, worker, given, num_workers, uses_gpu, 
     ray.run = run
     options = EvaluateOptions(num_workers=given)
     assert stream(Demand(3, 0.25, 2.0, 1.5), options, uses_gpu=uses_gpu) == ["computed"]
-    assert ray.tasks == [{"num_cpus": 3, "num_gpus": 0.25, "memory": 2 * 10**9}]
+    demanded = {"num_cpus": 3, "num_gpus": 0.25, "memory": 2 * 10**9}
+    assert ray.tasks == [{"max_retries": sweep.MAX_RETRIES, **demanded}]
 
 
 def test_a_lost_task_is_a_failure_and_a_mistake_of_the_program_is_not(ray):
@@ -183,17 +203,106 @@ def test_a_node_that_does_not_come_back_ends_the_run(ray, worker, monkeypatch):
     assert len(looks) == 3  # after 0, 1 and 2 sixty-fourths
 
 
+def test_the_time_without_a_node_begins_anew_with_each_task_that_ends(ray, worker, monkeypatch):
+    first, second, waited, done = Future(), Future(), [], []
+    futures = iter((first, second))
+    monkeypatch.setattr(ray, "_start", lambda *_: SimpleNamespace(future=lambda: next(futures)))
+    moments = iter(((), (), (first,), (), (), (second,)))
+
+    def wait(*_):
+        ready = next(moments)
+        for future in ready:
+            future.set_result(worker.TaskOutcome("computed", "", ()))
+        return set(ready), ()
+
+    monkeypatch.setattr(sweep, "wait", wait)
+    monkeypatch.setattr(sweep, "_check_nodes", lambda _, so_far: waited.append(so_far) or 5.0)
+    bar = SimpleNamespace(update=lambda: done.append(len(waited)))
+    monkeypatch.setattr(sweep, "show_progress", lambda *_: nullcontext(bar))
+    category, options = Category("cap", (), (), has_masks=False), EvaluateOptions()
+    demands = [Demand(1, 0.0, 1.0, 1.0)] * 2
+    expected = Expected({}, "", [], {}, False)
+    found = sweep._stream(options, {}, [(category, options)] * 2, demands, expected)
+    assert list(found) == ["computed"] * 2
+    assert waited == [0.0, 5.0, 0.0, 5.0]
+    assert done == [2, 4]  # a step for each category
+
+
+def test_a_finished_run_needs_no_cluster(ray, tmp_path):
+    data = make_data(tmp_path / "data")
+    words = quick("--path_data", data, "--path_result", tmp_path / "result", *RAY.split())
+    with without_plots():
+        assert call(*words) == 0
+        ray.init = None
+        assert call(*words) == 0
+    assert len(ray.tasks) == 1 + 2  # an inspection, and a task for each category
+
+
+@pytest.mark.parametrize("record", [None, {"state": "running"}])
+def test_workers_that_divide_each_category_are_recorded_if_there_is_a_record(
+    ray, monkeypatch, caplog, record
+):
+    caplog.set_level(logging.INFO)
+    made = mock.Mock()
+    connected = SimpleNamespace(nodes=["a", "b"], describe_nodes=lambda: {"nodes": ["a", "b"]})
+    monkeypatch.setattr(cluster, "checked_cluster", lambda *_: nullcontext(connected))
+    monkeypatch.setattr("patchcore.distributed.RayEngine", made)
+    options = EvaluateOptions(engine="ray", shards=3, task_cpus=2)
+    with cluster.fit_engine(options, ["cap"], "cpu", record) as engine:
+        assert engine is made.return_value
+    made.assert_called_once_with(3, cpus=2)
+    engine.check.assert_called_once_with(torch.device("cpu"))
+    assert record in (None, {"state": "running", "nodes": ["a", "b"]})
+    assert "Ray: nodes: 2;" in caplog.text
+
+
+def test_nodes_are_recorded_before_a_category_is_computed(ray, tmp_path, monkeypatch):
+    @contextmanager
+    def fit_engine(options, categories, device, record):
+        record["nodes"] = ["a"]
+        yield None
+
+    def noted(*arguments):
+        seen.append(read_run(tmp_path / "result")["nodes"])
+        return evaluate_one(*arguments)
+
+    seen = []
+    monkeypatch.setattr(evaluation, "fit_engine", fit_engine)
+    monkeypatch.setattr(evaluation, "evaluate_one", noted)
+    data, flags = make_data(tmp_path / "data"), f"{RAY} --shards 2 --categories gadget"
+    words = quick("--path_data", data, "--path_result", tmp_path / "result", *flags.split())
+    with without_plots():
+        assert call(*words) == 0
+    assert seen == [["a"]]
+
+
+def test_a_category_that_fails_may_be_left_out(ray, tmp_path, monkeypatch, worker):
+    def fail(models, category, options):
+        if category.name == "gadget":
+            raise UsageError("expected anything else")
+        return evaluate_one(models, category, options)
+
+    monkeypatch.setattr(worker, "evaluate_one", fail)
+    data, flags = make_data(tmp_path / "data"), f"{RAY} --on_error skip"
+    words = quick("--path_data", data, "--path_result", tmp_path / "result", *flags.split())
+    with without_plots():
+        assert call(*words) == LEFT_OUT
+    record = read_run(tmp_path / "result")
+    assert (record["state"], list(record["skipped_categories"])) == ("complete", ["gadget"])
+
+
 def test_a_record_names_the_share_of_a_gpu(caplog):
     caplog.set_level(logging.INFO)
     written = []
-    run = SimpleNamespace(record={}, folder=SimpleNamespace(write_run=written.append))
+    folder = SimpleNamespace(write_run=lambda record: written.append(dict(record)))
+    run = SimpleNamespace(record={}, folder=folder)
     for uses_gpu, share in ((True, ", GPU: 0.5"), (False, "")):
         expected = SimpleNamespace(uses_gpu=uses_gpu)
         cluster = SimpleNamespace(describe=dict, expected=expected, nodes=[0])
         sweep._record(run, cluster, [Demand(2, 0.25, 1.0, 1.0), Demand(2, 0.5, 3.0, 1.0)])
         assert f"CPUs: 2 (--task_cpus){share}, memory: up to 3 GB" in caplog.messages[-1]
     assert run.record == {"threads": 2}
-    assert written == [run.record] * 2
+    assert written == [{"threads": 2}] * 2
 
 
 class TestNodes:
@@ -207,17 +316,21 @@ class TestNodes:
 
     @pytest.mark.parametrize(("uses_gpu", "shares"), [(True, [0, 0.001]), (False, [0, 0])])
     def test_each_node_is_inspected_with_its_gpu(self, ray, monkeypatch, uses_gpu, shares):
-        checked = []
-        monkeypatch.setattr(nodes, "check_report", lambda *report: checked.append(report))
+        monkeypatch.setattr(nodes, "check_report", lambda *_: None)
         ray.run = lambda function, expected: expected.folder
         found = [Node("a", "one", 4.0, 0.0, 1.0), Node("b", "two", 4.0, 1.0, 1.0)]
-        expected = Expected({}, "folder", [], {}, uses_gpu)
-        reports = nodes.inspect_nodes(found, expected)
+        reports = nodes.inspect_nodes(found, Expected({}, "folder", [], {}, uses_gpu))
         assert reports == ["folder", "folder"]
-        assert checked == [(node, "folder", expected) for node in found]
         # No other node may answer in the place of the one that is asked.
         assert [task["scheduling_strategy"] for task in ray.tasks] == [("a", False), ("b", False)]
         assert [task["num_gpus"] for task in ray.tasks] == shares
+        # Also while other runs use all CPUs; a node that is lost is not asked again.
+        assert {(task["num_cpus"], task["max_retries"]) for task in ray.tasks} == {(0, 0)}
+
+    def test_a_node_that_lacks_a_file_ends_the_inspection(self, ray):
+        ray.run = lambda *_: Report("host", {}, "does not see a.png", "a CPU")
+        with pytest.raises(UsageError, match=r"but node one \(host\) does not see a\.png"):
+            nodes.inspect_nodes([Node("a", "one", 4.0, 0.0, 1.0)], Expected({}, "", [], {}, False))
 
     @pytest.mark.parametrize(
         ("error", "shown"),

@@ -24,7 +24,7 @@ from tests.support import (
 )
 from utils.errors import UsageError
 from utils.options.model_choice import ModelChoice
-from utils.pipeline.trained_models import choose_model, model_folder
+from utils.pipeline.trained_models import _similar, choose_model, model_folder
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +216,11 @@ class TestChooseModel:
         assert str(caught.value).count("--category gadget") == 2
         with pytest.raises(UsageError, match=r"0.1\nDid you mean gadget\b"):
             find_model(kept[0], "gadgte")
+
+    def test_a_similar_name_is_shown_as_it_is(self):
+        records = [{"category": "no. 1"}, {"category": "cable"}]
+        assert _similar({"category": "no. 2"}, records) == "\nDid you mean no. 1?"
+        assert _similar({"category": "cable"}, records) == ""
 
     def test_there_is_none(self, tmp_path):
         with pytest.raises(UsageError, match=r"expected trained models in .*none.*no such folder"):
