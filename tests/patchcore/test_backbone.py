@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 
 from patchcore import PatchCoreError
-from patchcore.backbone import Backbone, digest
+from patchcore.backbone import Backbone, _are_equal, digest
 from patchcore.fold import fold_batch_norms
 from patchcore.layer_names import _outline
 from patchcore.layout import Layout
@@ -598,3 +598,12 @@ def test_at_another_size_it_is_the_same_network(toy):
     assert other.digest() == backbone.digest()
     assert other.layout["removed"] == backbone.layout["removed"]
     assert backbone.at((32, 32)) is backbone
+
+
+def test_outputs_are_equal_to_the_bit_or_not_at_all():
+    values = torch.tensor([1.0, torch.nan])
+    assert _are_equal(values.clone(), values)
+    assert not _are_equal(values + 2**-20, values)
+    assert not _are_equal(torch.nextafter(values, torch.tensor(2.0)), values)
+    assert not _are_equal(values[:1], values)
+    assert not _are_equal(None, values)

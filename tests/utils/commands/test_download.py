@@ -106,6 +106,8 @@ class TestDownload:
         assert call(*ARGUMENTS, tmp_path / "data") == 0
         assert {p.parent.name for p in (tmp_path / "data").rglob("*.png")} == {"ok"}
         assert names(tmp_path, "*") == {"data"}
+        licence = find_published("btad").licence
+        assert caplog.messages[0].startswith(f"BTAD, licence {licence}, from http://127.0.0.1:")
         assert f"BTAD: 2 files in {tmp_path / 'data'}" in caplog.messages
         assert "no digest" not in caplog.text
 

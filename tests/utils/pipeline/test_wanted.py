@@ -3,6 +3,7 @@
 import pytest
 
 from patchcore.errors import PatchCoreError
+from tests.utils.report.pages import make_row
 from utils.options.evaluate import EvaluateOptions
 from utils.pipeline import wanted
 from utils.pipeline.wanted import Wanted
@@ -43,3 +44,9 @@ def test_the_state_of_a_model_is_of_its_flags_and_content(tmp_path, monkeypatch)
     }
     digests["net_p0100_k01"] = "other"
     assert states(percentage_coreset=(0.1,)) != {str(folder / "net_p0100_k01"): first}
+
+
+def test_own_rows_are_of_the_categories_settings_and_seeds_of_a_run():
+    rows = [make_row("nut"), make_row("bolt"), make_row("nut", 0.2), make_row("nut", seed=3)]
+    options = EvaluateOptions(percentage_coreset=(0.1,), seed=(0,))
+    assert wanted.own_rows(rows, options, ["nut", "cap"]) == rows[:1]
