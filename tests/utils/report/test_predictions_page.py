@@ -207,6 +207,7 @@ def test_a_frame_is_named_with_its_time(tmp_path):
     run.page.finish(run.counts)
     places = [image["place"] for image in data_of(run.text())["images"]]
     assert places == ["frame 3, 0.12 s", ""]
+    assert "No image was judged." not in run.text()
 
 
 def test_it_is_written_during_the_run_but_not_all_the_time(tmp_path, monkeypatch):
