@@ -32,12 +32,13 @@ def test_of_two_files_of_others_with_one_name_the_newer_stays(tmp_path, killed, 
     assert f"files of the former folder are left in {former}" in caplog.text
 
 
-def test_own_files_of_the_former_folder_go_also_where_the_new_one_has_none(tmp_path):
+def test_own_files_of_the_former_folder_go_also_where_the_new_one_has_none(tmp_path, caplog):
     folder = tmp_path / "new" / "one"
     replace_folder(folder, {"model": b"1", "index": b"1"}, own={"model", "index"})
     replace_folder(folder, {"model": b"2"}, own={"model", "index"})
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"model": b"2"}
     assert [path.name for path in folder.parent.iterdir()] == ["one"]
+    assert not caplog.records
 
 
 def test_names_of_folders_are_no_patterns(tmp_path, killed):
