@@ -41,7 +41,7 @@ def cut(
             ", ".join(kept),
             unused,
             total,
-            100 * unused / max(total, 1),
+            100 * unused / total,
         )
     return tuple(removed)
 

@@ -165,7 +165,6 @@ class RayPatches:
     def _close(self) -> None:
         for key in self._open:
             self._workers.discard(key)
-        self._open = []
 
 
 @dataclass(frozen=True)

@@ -233,7 +233,9 @@ def test_loading_leaves_the_given_network_as_it_is(toy, images):
     torch.manual_seed(5)
     other = Toy().eval()
     backbone = Backbone(toy, ["stage1"], (32, 32))
+    assert backbone.shares_weights
     backbone.load(other.state_dict())
+    assert not backbone.shares_weights
     torch.testing.assert_close(backbone(images)["stage1"], other.stage1(other.stem(images)))
     assert torch.equal(toy(images), expected)
 

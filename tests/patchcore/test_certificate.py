@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchcore.certificate import Coverage
+from patchcore.certificate import Coverage, _coverage, _rounding
 from patchcore.coreset import select_sizes
 from patchcore.greedy import NUM_STARTING_POINTS, centre, select_greedily, starting_points
 from patchcore.shards import CHECKED_AT_A_TIME, LocalShards, Shard, squared_norms
@@ -117,6 +117,19 @@ def test_the_factor_is_two_where_the_starting_points_do_not_matter():
     coverage, _ = coverage_and_radii(points, [300, 1900])
     for found in coverage:
         assert 2 < found.factor < 2.001
+
+
+@pytest.mark.parametrize("dim", [1, 128, 1024])
+def test_the_rounding_is_at_least_the_bound_for_sums_of_products(dim):
+    """n u / (1 - n u) of the sum of their sizes: |x|^2 + |c|^2 + 2 |x||c|, at most 4 |x|^2."""
+    unit, longest = 2.0**-24, 7.0
+    assert _rounding(longest, dim) > dim * unit / (1 - dim * unit) * 4 * longest
+
+
+def test_the_factor_holds_whatever_the_rounding_was():
+    """The squared radius 8 may be 9, and the squared distance 5 may be 4: 2 * 3 / 2."""
+    assert _coverage(8.0, 5.0, 1.0) == (pytest.approx(8**0.5), pytest.approx(3))
+    assert _coverage(8.0, 1.0, 1.0).factor is None
 
 
 def test_a_radius_below_the_rounding_proves_nothing():

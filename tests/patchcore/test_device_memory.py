@@ -29,12 +29,14 @@ def test_cached_files_of_a_container_are_free(monkeypatch, tmp_path):
     assert device_memory._left_in_container() == 5000 - (3000 - 1100)
 
 
-@pytest.mark.parametrize(("limit", "left"), [("max", math.inf), ("3000", 0), ("2999", 0)])
-def test_what_is_left_in_a_container(monkeypatch, tmp_path, limit, left):
-    """Without a limit, and where it is reached or was lowered below what is used."""
-    (tmp_path / "memory.max").write_text(f"{limit}\n")
-    (tmp_path / "memory.current").write_text("3000\n")
-    (tmp_path / "memory.stat").write_text("anon 3000\n")
+@pytest.mark.parametrize(
+    ("limit", "used", "left"),
+    [("max", "3000", math.inf), ("3000", "3001", 0), ("5000", "unknown", math.inf)],
+    ids=["no limit", "above the limit", "another format"],
+)
+def test_bytes_left_in_a_container(monkeypatch, tmp_path, limit, used, left):
+    for name, text in (("max", limit), ("current", used), ("stat", "inactive_file 0")):
+        (tmp_path / f"memory.{name}").write_text(f"{text}\n")
     monkeypatch.setattr(device_memory, "CONTAINER", tmp_path)
     assert device_memory._left_in_container() == left
 
@@ -67,7 +69,7 @@ def test_a_constant_if_the_installed_memory_is_unknown_too(monkeypatch):
     assert device_memory.free_memory(CPU) == device_memory.UNKNOWN_MEMORY
 
 
-def test_the_memory_of_a_gpu_is_its_own(monkeypatch):
+def test_the_memory_of_a_gpu_is_its_own_and_what_torch_holds_without_using_it(monkeypatch):
     asked = []
 
     def free_and_total(device: torch.device) -> tuple[int, int]:
@@ -75,8 +77,7 @@ def test_the_memory_of_a_gpu_is_its_own(monkeypatch):
         return 3_000_000_000, 80_000_000_000
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", free_and_total)
-    # What torch holds without using it is free for its next tensors.
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 2_000_000_000)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 500_000_000)
-    assert device_memory.free_memory(torch.device("cuda", 1)) == 4.5
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1_500_000_000)
+    assert device_memory.free_memory(torch.device("cuda", 1)) == 3.5
     assert asked == [torch.device("cuda", 1)]

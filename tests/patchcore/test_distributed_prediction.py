@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from patchcore import PatchCoreError
+from patchcore import PatchCore, PatchCoreError
 from patchcore.distributed_prediction import predict_distributed
 from tests.patchcore.distributed_fit import make_images, make_model
 from tests.patchcore.ray_actors import ActorPool, LocalRay, use
@@ -61,6 +61,12 @@ def test_threads_of_a_worker(model, batches, ray, monkeypatch, num_threads, expe
     predict_distributed(model, batches, 2, num_threads=num_threads)
     assert counts[:2] == [expected] * 2
     assert ray.resources["num_cpus"] == 1
+
+
+def test_gpus_are_reserved_where_the_model_is_on_one(model, batches, ray, monkeypatch):
+    monkeypatch.setattr(PatchCore, "device", torch.device("cuda"))
+    predict_distributed(model, batches, 1, gpus=0.5)
+    assert ray.resources["num_gpus"] == 0.5
 
 
 def test_the_error_of_a_worker_is_raised_as_it_is(model, batches):

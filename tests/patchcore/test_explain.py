@@ -3,6 +3,7 @@ import pytest
 
 from patchcore.explain import (
     GAP,
+    _mirror,
     crop_patches,
     find_most_anomalous,
     patch_box,
@@ -40,11 +41,11 @@ def test_beyond_the_border_the_image_is_mirrored():
     np.testing.assert_array_equal(patch, padded[0:16, 24:40])
 
 
-def test_a_patch_that_is_wider_than_the_image_shows_its_mirror_images():
-    images = make_images(1, (4, 4))
-    patch = cut_patch(images, 0, 0, 0, (1, 1), fields=3)
-    padded = np.pad(images[0], ((4, 4), (4, 4), (0, 0)), mode="symmetric")
-    np.testing.assert_array_equal(patch, padded)
+@pytest.mark.parametrize("length", [1, 5])
+def test_mirrored_pixels_are_those_of_a_symmetric_padding(length):
+    """Also farther from the border than the image is long."""
+    expected = np.pad(np.arange(length), 3 * length, mode="symmetric")
+    np.testing.assert_array_equal(_mirror(np.arange(-3 * length, 4 * length), length), expected)
 
 
 @pytest.mark.parametrize(

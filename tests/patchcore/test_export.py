@@ -161,6 +161,20 @@ def test_a_smaller_percentage_and_noise_to_compare_on(model, tmp_path):
     assert "threshold_image" not in text  # it is of the largest percentage
 
 
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (1, [[0], [0, 0, 0]]),
+        (4, [[0], [1, 2, 3]]),
+        (5, [[0], [1, 2, 3], [4]]),
+        (6, [[0], [1, 2, 3], [4], [5, 0, 1]]),
+    ],
+)
+def test_each_size_of_batch_is_compared_and_each_image(count, expected):
+    """The last batch is filled up with the first images."""
+    assert [batch.tolist() for batch in patchcore.export._batches(range(count))] == expected
+
+
 class Tampered:
     """What an exported file would give if one value of one output were a little off."""
 
@@ -286,6 +300,21 @@ def test_names_the_packages_that_are_missing(monkeypatch, tmp_path, model):
     )
     with pytest.raises(PatchCoreError, match=r"pip install onnxruntime$"):
         export(model, tmp_path / "model.onnx")
+
+
+def test_an_onnx_file_holds_as_much_as_its_limit(monkeypatch):
+    module = nn.Sequential(nn.Linear(10, 6), nn.BatchNorm1d(6))
+    num_bytes = 4 * (10 * 6 + 6 + 4 * 6) + 8  # the number of batches is int64
+    monkeypatch.setattr(export_formats, "ONNX_MAX_BYTES", num_bytes)
+    FORMATS["onnx"].check_size(module)
+    monkeypatch.setattr(export_formats, "ONNX_MAX_BYTES", num_bytes - 1)
+    with pytest.raises(PatchCoreError, match="limit of an ONNX file"):
+        FORMATS["onnx"].check_size(module)
+
+
+def test_the_limit_of_an_onnx_file_leaves_room_for_its_nodes():
+    """A protobuf message holds less than 2 GiB."""
+    assert 2**31 - 100e6 < export_formats.ONNX_MAX_BYTES < 2**31 - 1e6
 
 
 def test_says_when_an_onnx_file_would_be_too_large(monkeypatch, tmp_path, model):

@@ -8,6 +8,7 @@ import torch
 
 from patchcore import PatchCore, PatchCoreError
 from patchcore.coreset import project
+from patchcore.passes import CroppedImages
 from tests.patchcore.test_slow_twin import make_images, make_model, two_layers
 from tests.support import one_thread
 
@@ -73,6 +74,19 @@ def test_it_covers_old_and_new_images_as_before():
     bank = project(model.coreset.bank.embeddings, 3)
     assert torch.cdist(points, bank).amin(1).max() <= radius * (1 + 1e-5)
     assert model.coreset.coverage == ((radius, None),)
+
+
+def test_new_images_are_read_and_embedded_once(monkeypatch):
+    model = make().fit(TRAIN)
+    batches, read = CroppedImages.batches, []
+
+    def note(images):
+        read.append(len(images))
+        yield from batches(images)
+
+    monkeypatch.setattr(CroppedImages, "batches", note)
+    assert model.extend([np.full_like(NEW[0], 255)]).num_added > 0
+    assert read == [1]
 
 
 def test_images_that_are_known_add_nothing():

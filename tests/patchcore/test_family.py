@@ -390,6 +390,15 @@ class TestForeground:
         assert (few[8, 14], few[19, 32]) == (False, True)
         assert (more[8, 14], more[19, 32]) == (True, False)
 
+    def test_the_component_of_the_object_is_beyond_the_threshold_on_the_other_side_too(self):
+        """The middle is at the negative of the threshold, and a corner below it."""
+        embeddings = torch.full((1, 10, 10, 1), 6.0)  # of mean 0
+        embeddings[:, 2:8, 2:8] = -10
+        embeddings[:, 0, 0] = -18
+        expected = torch.zeros(10, 10, dtype=torch.bool)
+        expected[:2, :2] = True  # dilated by one patch
+        assert torch.equal(foreground_of(embeddings, 10.0)[0], expected)
+
     def test_an_image_without_an_object_is_scored_whole(self):
         assert foreground_of(torch.zeros(1, 4, 4, 3), 10.0).all()
 

@@ -200,10 +200,17 @@ def test_two_sizes_tell_where_a_grid_is_not_in_proportion():
     assert first["grid"] == last["grid"] == [6, 10]
 
 
+def test_height_and_width_of_a_small_grid_may_change_by_the_same_number():
+    """From 1x1 to 2x2: both sides of the larger image are rounded up to two strides."""
+    layout = layout_of(lambda images: images[:, :, ::128, ::128], (128, 128))
+    assert (layout["axes"], layout["grid"]) == ("channels_first", [1, 1])
+
+
 @pytest.mark.parametrize(
     "function",
     [
         lambda images: images.mT[:, :, ::4, ::4],  # width before height
+        lambda images: images[:, :, :1, ::4],  # one height for all images
         # More channels, or fewer, for a larger image.
         lambda images: images[:, :1, ::4, ::4].expand(-1, images.shape[2] // 4, -1, -1),
         lambda images: images[:, :1, ::4, ::4].expand(-1, 4096 // images.shape[2], -1, -1),

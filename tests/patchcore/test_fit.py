@@ -1,5 +1,7 @@
 """The fit against slow twins: which patches, which crops, which scores of held-out images."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from patchcore.coreset import greedy_coreset
 from patchcore.explain import crop_patches
 from patchcore.fit import FitRequest, FitResult, coreset_sizes, fit
 from patchcore.folds import NUM_FOLDS
-from patchcore.passes import CroppedImages
+from patchcore.passes import CroppedImages, LocalPatches
 from patchcore.scoring import Scorer
 from patchcore.settings import Settings
 from tests.support import one_thread
@@ -124,6 +126,21 @@ class TestCoresets:
         np.testing.assert_array_equal(small.indices, coreset.indices[:8])
 
 
+@pytest.mark.parametrize("size", [(32, 16), (16, 32)])
+def test_positions_that_use_a_wider_radius_are_counted(size, caplog):
+    caplog.set_level("INFO")
+    network = torch.nn.Conv2d(3, 12, 8, stride=8)
+    settings = {"size_resize": size, "size_crop": size, "k": 2, "search_radius": 0}
+    backbone = Backbone(torch.nn.Sequential(network), ["0"], size)
+    model = PatchCore(backbone, embed_dim=48, percentage_coreset=0.3, **settings)
+    images = np.random.default_rng(0).integers(0, 256, (6, *size, 3), dtype=np.uint8)
+    origins = fit_images(model, list(images)).first.origins
+    found = Counter(zip(origins.row.tolist(), origins.column.tolist(), strict=True))
+    few = 8 - sum(number >= 2 for number in found.values())
+    assert 0 < few < 8
+    assert f"{few} of 8 positions have fewer than k = 2 of 14 coreset patches" in caplog.text
+
+
 class TestTwoPasses:
     """Memory changes the time, never a number."""
 
@@ -150,6 +167,7 @@ class TestTwoPasses:
         caplog.set_level("INFO")
         images = make_images(80)
         expected = make_model().fit(images).predict(images[:2])
+        assert "memory is short" not in caplog.text
         tight = make_model().fit(images, memory_budget=0.0008)
         assert "memory is short: projections kept, embedded twice" in caplog.text
         np.testing.assert_array_equal(tight.predict(images[:2]).score, expected.score)
@@ -179,6 +197,18 @@ class TestTwoPasses:
         assert needs.scored_patches == 8 * PATCHES + sampled
         assert needs.image_bytes == patches * 3 * SIDE * SIDE
         assert needs.patch_bytes == patches * 3 * 16 * 16  # two fields of 8 pixels wide
+
+    def test_the_projections_are_not_kept_beside_the_memory_banks(self, monkeypatch):
+        """The plan counts the larger of the two, not their sum."""
+        rows, kept = LocalPatches.rows, []
+
+        def note(patches, *arguments):
+            kept.append(len(patches._points))
+            return rows(patches, *arguments)
+
+        monkeypatch.setattr(LocalPatches, "rows", note)
+        fit_images(make_model(), make_images(8))
+        assert kept == [0]
 
     def test_an_image_that_changes_between_the_passes_is_named(self, monkeypatch):
         two_passes(monkeypatch)
@@ -251,9 +281,11 @@ class TestHeldOutScores:
         (found,) = fit_images(model, copies).held_out
         np.testing.assert_allclose(found.image_scores, alone.image_scores, rtol=1e-4)
 
-    @pytest.mark.parametrize(("count", "scored"), [(4 * NUM_FOLDS, 8), (8 * NUM_FOLDS, 5)])
+    @pytest.mark.parametrize(
+        ("count", "scored"), [(4 * NUM_FOLDS, 8), (5 * NUM_FOLDS, 5), (8 * NUM_FOLDS, 5)]
+    )
     def test_stops_when_enough_images_are_scored(self, count, scored, monkeypatch):
-        """Two folds of four, or the first five of a fold of eight."""
+        """Two folds of four, one of five, or the first five of a fold of eight."""
         monkeypatch.setattr("patchcore.folds.ENOUGH_IMAGES", 5)
         (found,) = fit_images(make_model(), make_images(count)).held_out
         assert len(found.image_scores) == scored

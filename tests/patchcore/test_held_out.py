@@ -49,6 +49,13 @@ def test_one_image_has_no_folds(num_copies):
     assert list(Folds(np.zeros(num_copies, np.int64), seed=0).needed()) == []
 
 
+def test_two_images_are_scored_by_each_other():
+    folds = Folds(np.array([0, 1]), seed=0)
+    assert sorted(
+        int(number) for fold in folds.needed() for number in folds.scored_images(fold)
+    ) == [0, 1]
+
+
 class TestThresholds:
     def test_by_hand(self):
         scores = of_images(np.arange(1, 100))

@@ -144,6 +144,19 @@ def test_blocks_have_one_shape_and_hold_each_row_once():
         assert not joined[2500:].any()
 
 
+def test_blocks_are_views_where_nothing_has_to_be_copied():
+    vectors = make_points(2048 + 1, dim=16)  # a row is as long as a cache line
+    views = [block.data_ptr() == vectors[rows].data_ptr() for rows, block in fixed_blocks(vectors)]
+    assert views == [True, True, False]
+
+
+def test_blocks_are_copied_where_their_rows_begin_elsewhere_in_a_cache_line():
+    vectors = torch.randn(2048 * 16 + 1)[1:].view(2048, 16)
+    for rows, block in fixed_blocks(vectors):
+        assert block.data_ptr() % 64 == 0 != vectors[rows].data_ptr() % 64
+        assert torch.equal(block, vectors[rows])
+
+
 def test_prefixes_of_the_same_size_are_the_same(monkeypatch):
     """Nothing is searched for the second one: on a GPU an empty search is an error."""
     searched = []

@@ -1,8 +1,10 @@
 """One pass where all embeddings fit, two where only projections and coresets do."""
 
 import pytest
+import torch
 
 from patchcore import PatchCoreError
+from patchcore.engine import LocalEngine
 from patchcore.lower_bounds import FLOATS_PER_ROW
 from patchcore.memory_needs import memory_needs
 from patchcore.memory_plan import MemoryPlan, Needs, plan_memory
@@ -20,6 +22,13 @@ def test_one_pass_keeps_the_embeddings_beside_the_selection():
     assert SMALL.one_pass() == EMBEDDINGS + SELECTING
     needs = Needs(100, 10, 200, (900,))  # a bank larger than the projections
     assert needs.one_pass() == EMBEDDINGS + 9 * BANK
+
+
+@pytest.mark.parametrize(("share", "passes"), [(1.001, 1), (0.999, 2)])
+def test_without_a_budget_70_percent_of_the_free_memory_are_used(monkeypatch, share, passes):
+    free = share * SMALL.one_pass() / 1e9 / 0.7
+    monkeypatch.setattr("patchcore.engine.free_memory", lambda device: free)
+    assert LocalEngine().plan(SMALL, 0, torch.device("cpu")).passes == passes
 
 
 def test_two_passes_keep_the_projections_then_the_rows():

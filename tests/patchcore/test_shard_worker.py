@@ -13,7 +13,7 @@ import torch
 from datasets.base import UnusableFilesError
 from datasets.notes import Notes
 from patchcore import PatchCoreError
-from patchcore.distributed import WORKER_BYTES, RayEngine, _even_cpus
+from patchcore.distributed import WORKER_BYTES, RayEngine, RayShards, _even_cpus
 from patchcore.errors import ChangedImagesError
 from patchcore.fit import FitRequest, fit
 from patchcore.memory_plan import MemoryPlan, Needs
@@ -287,12 +287,26 @@ def test_a_cluster_without_room_for_the_workers_is_an_error_before_anything_is_r
         RayEngine().check(torch.device("cuda"))
 
 
+def test_a_node_may_have_nothing_to_reserve(monkeypatch):
+    monkeypatch.setattr("patchcore.distributed._resources", lambda: [{}])
+    with pytest.raises(PatchCoreError, match="found a node with 0 GB, 0 CPU, 0 GPU"):
+        RayEngine().check(torch.device("cpu"))
+
+
+def test_results_of_workers_are_moved_to_the_device_of_the_driver():
+    workers = SimpleNamespace(call=lambda method, calls: [torch.ones(2), 7])
+    shards = RayShards(workers, (0, 0), (1, 1), torch.device("meta"))
+    values, number = shards.call("rows", [(), ()])
+    assert (values.device.type, number) == ("meta", 7)
+
+
 @pytest.mark.parametrize(
     ("device", "budget", "shards", "expected"),
     [
         ("cpu", 0, 0, 1),  # the memory of the driver does not matter
         ("cpu", 16, 0, 4),
         ("cpu", 16, 5, 5),
+        ("cpu", 24.96, 0, 2),  # exactly what each has
         ("cuda", 0, 0, 3),  # of 24 GB, 70 % each
         ("cuda", 16, 0, 4),
         ("cuda", 8, 0, None),  # needs seven GPUs

@@ -421,6 +421,15 @@ class TestRefusals:
         assert (folder / "notes.txt").read_text() == "line 3"
         PatchCore.load(folder)
 
+    def test_what_cannot_be_removed_of_a_killed_process_stays(self, fitted, folder):
+        dead = subprocess.Popen([sys.executable, "-c", ""])
+        dead.wait()
+        no_folder = folder.with_name(f".one.{platform.node()}.{dead.pid}.partial")
+        no_folder.write_text("removed by no rmtree")
+        fitted.save(folder)
+        assert {path.name for path in folder.parent.iterdir()} == {"one", no_folder.name}
+        PatchCore.load(folder)
+
     def test_no_folder(self, tmp_path):
         self.check(tmp_path / "none", "the folder of a trained model, cannot read .*model.json")
 

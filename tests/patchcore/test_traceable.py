@@ -152,6 +152,13 @@ def test_refuses_a_model_in_fewer_digits():
         TraceablePatchCore(model, model.coreset)
 
 
+def test_refuses_a_model_on_a_gpu(monkeypatch):
+    model = make_model()
+    monkeypatch.setattr(PatchCore, "device", torch.device("cuda", 1))
+    with pytest.raises(PatchCoreError, match="model on the CPU to export, found one on cuda:1"):
+        TraceablePatchCore(model, model.coreset)
+
+
 def test_a_torchvision_network():
     options = {"size_resize": (72, 72), "size_crop": (64, 64), "embed_dim": 50}
     model = PatchCore("resnet18", ["layer1", "layer2", "layer3"], weights="random", **options)
