@@ -33,6 +33,14 @@ def test_a_file_too_large_is_not_read(tmp_path, monkeypatch):
         read_json(tmp_path / "a.json")
 
 
+def test_a_json_file_above_1_gib_is_not_read(tmp_path):
+    """Those of published datasets have some hundred MB."""
+    with (tmp_path / "a.json").open("wb") as file:
+        file.truncate((1 << 30) + 1)  # without a block on the disk
+    with pytest.raises(DatasetError, match="more than 1073741824 bytes"):
+        read_json(tmp_path / "a.json")
+
+
 @pytest.mark.parametrize("value", [10**400, float("inf"), None, [], "x"])
 def test_a_saturation_that_is_no_number(tmp_path, value):
     record = {"defect_name": "a", "pixel_value": value, "saturation_threshold": value}
