@@ -240,6 +240,14 @@ def test_every_file_of_the_split_of_visa_is_needed(written, gone):
         open_dataset(written[1]).read_category("candle")
 
 
+@pytest.mark.parametrize("name", ["visa"])
+def test_the_split_of_visa_may_be_written_in_any_case(written):
+    expected = open_dataset(written[1]).read_training("candle")
+    split = written[1] / "split_csv/1cls.csv"
+    split.write_text(split.read_text().replace(",train,", ",Train,"))
+    assert open_dataset(written[1]).read_training("candle") == expected
+
+
 @pytest.mark.parametrize("name", ["magnetic_tile"])
 def test_masks_may_have_their_ending_in_capitals(written):
     miniature, path = written
