@@ -281,10 +281,14 @@ class TestCoco:
                 {"images": [*COCO["images"], {"id": 9, "file_name": "0.png"}]},
                 r"expected each image once, found .*0.png twice",
             ),
+            (  # which of them has the annotations?
+                {"images": [*COCO["images"], {**COCO["images"][-1], "file_name": "x.png"}]},
+                rf"each id of an image once in .*a.json, found '{COCO['images'][-1]['id']}' twice",
+            ),
         ],
     )
     def test_mistakes(self, write, change, message):
-        folder = write({**self.files(), "a.json": {**COCO, **change}})
+        folder = write({**self.files(), "x.png": GOOD, "a.json": {**COCO, **change}})
         with pytest.raises(DatasetError, match=message):
             self.read(folder)
 
