@@ -266,16 +266,17 @@ class TestJpeg:
             with pytest.raises(DatasetError, match=r"i\.jpg \(JPEG: "):
                 read_image(path)
 
-    @pytest.mark.parametrize("options", [{}, {"progressive": True}])
-    def test_a_file_that_ends_at_a_restart_is_refused(self, options):
+    @pytest.mark.parametrize("blocks", [4, 32])
+    @pytest.mark.parametrize("progressive", [False, True])
+    def test_a_file_that_ends_at_a_restart_is_refused(self, blocks, progressive):
         """The markers have the numbers 0 to 7 again and again."""
         pixels = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
-        options |= {"restart_marker_blocks": 4}
+        options = {"restart_marker_blocks": blocks, "progressive": progressive}
         Image.fromarray(pixels).save(data := io.BytesIO(), "JPEG", **options)
         data = data.getvalue()
         first_scan = b"\xff\xda".join(data.split(b"\xff\xda")[:2])
         restarts = [match.start() for match in re.finditer(b"\xff[\xd0-\xd7]", first_scan)]
-        assert len(restarts) == 15
+        assert len(restarts) == 64 // blocks - 1
         for place in restarts:
             for length in (place, place + 2):
                 assert not is_complete(data[:length] + b"\xff\xd9")
