@@ -126,8 +126,6 @@ def _write_members(archive: Path, root: Path, limits: Limits) -> int:
                 f"expected at most {largest:.0f} bytes in {archive} ({archive.stat().st_size} "
                 f"bytes), found more: {member.name}"
             )
-        if not parts:  # the root itself, as `./`
-            continue
         above = [kinds.setdefault(parts[:length], "folder") for length in range(1, len(parts))]
         is_known = parts in kinds and (member.kind, kinds[parts]) != ("folder", "folder")
         if is_known or "file" in above:
@@ -188,12 +186,11 @@ def _members(archive: Path) -> Iterator[_Member]:
     opener = next((opener for magic, opener in COMPRESSED if start.startswith(magic)), open)
     with opener(archive, "rb") as file:
         yield from _tar_members(archive, file)
-        if opener is not open:
-            _check_rest(archive, file)
+        _check_rest(archive, file)
 
 
 def _check_rest(archive: Path, file: BinaryIO) -> None:
-    """Read a compressed file to its end, where the checksum is compared."""
+    """Read a file to its end, where the checksum of a compressed one is compared."""
     left = LARGEST_READ
     while left > 0 and (piece := file.read(PIECE)):
         left -= len(piece)

@@ -1,6 +1,7 @@
 """Terms that all layouts share: sample, mask, category, skipped file, and the error."""
 
 import difflib
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -150,12 +151,19 @@ class Saturation:
         pixel_value: Value of the region's pixels in its mask file.
         threshold: Area in pixels of the mask file, or share of the region's area, in (0, 1].
         is_relative: Whether `threshold` is a share.
+
+    Raises:
+        ValueError: The threshold is not positive, or is a share above 1.
     """
 
     defect: str
     pixel_value: int
     threshold: float
     is_relative: bool
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold <= (1 if self.is_relative else math.inf):
+            raise ValueError(f"a saturation threshold of {self.threshold:g}")
 
     def share(self, area: int) -> float:
         """Return the share, in (0, 1], of a region of ``area`` pixels that must be found."""

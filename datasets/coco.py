@@ -8,6 +8,7 @@ Images without annotations are good. The names of the annotations' classes are t
 """
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,12 +77,16 @@ def _read(source: Source, notes: list[str]) -> list[Entry]:
             _entry(source, record, annotations.get(str(record["id"]), []), classes)
             for record in content["images"]
         ]
-        listed = {str(record["id"]) for record in content["images"]}
+        listed = Counter(str(record["id"]) for record in content["images"])
     except MALFORMED as error:
         raise DatasetError(
             f"expected annotations in COCO's format in {source.path}, found something else "
             f"({error!r})"
         ) from error
+    if double := [image for image, count in listed.items() if count > 1]:
+        raise DatasetError(
+            f"expected each id of an image once in {source.path}, found {double[0]!r} twice"
+        )
     if spare := sum(len(found) for image, found in annotations.items() if image not in listed):
         notes.append(
             f"{spare} annotations in {source.path} are of no image that it lists, not used"

@@ -176,8 +176,6 @@ def _with_names(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
 def _hold_out(root: Path, entries: Sequence[Entry], options: ReadOptions) -> set[Path]:
     """Choose good images without a split; the choice depends on their names and the seed alone."""
     good = [entry.path for entry in entries if not entry.split and entry.defect_type == GOOD]
-    if len(good) < 2:
-        return set()
 
     def rank(path: Path) -> bytes:
         text = f"{options.seed}/{relative_name(path, root)}"

@@ -130,7 +130,7 @@ def _read_by_pillow(file: BinaryIO, head: bytes, name: str) -> Header:
                 name or image.format,
                 *image.size,
                 is_deep=_is_deep(image, name, head),
-                pages=getattr(image, "n_frames", 1) if image.format in ANIMATED else 1,
+                pages=image.n_frames if image.format in ANIMATED else 1,
                 orientation=_orientation(image),
             )
     except Exception as error:  # decoders raise errors of any type for damaged files

@@ -110,7 +110,7 @@ def _training_folder(path: Path) -> Path | None:
         below = [folder for parent in training for folder in list_folders(parent)]
         raise DatasetError(
             f"expected one folder of normal training images in {path}, found {len(normal)}: give "
-            f"{_choices(below)}"
+            f"{_choices(normal or below)}"
         )
     others = [folder.name for folder in folders if folder not in training]
     chosen = normal[0]
@@ -227,4 +227,4 @@ def _is_category(folder: Path) -> bool:
 def _choices(folders: Sequence[Path]) -> str:
     shown = [str(folder) for folder in folders[:MAX_CHOICES]]
     more = ", ..." if len(folders) > MAX_CHOICES else ""
-    return f"one of {', '.join(shown)}{more}" if shown else "its folder"
+    return f"one of {', '.join(shown)}{more}"

@@ -79,7 +79,7 @@ def fetch(
                 part.remove()  # it cannot be continued
                 raise DatasetError(f"{error}; the downloaded file was removed") from error
             part.path.rename(target)
-            part.source.unlink(missing_ok=True)
+            part.remove()
             return digest
         try:
             return _check(target, remote, str(target))
@@ -263,8 +263,6 @@ def _append(part: _Part, answer: HTTPResponse, on_bytes: Callable[[int, int], No
     with part.path.open("ab") as file:
         while piece := _read(answer, min(PIECE, part.total - done + 1) if part.total else PIECE):
             done += len(piece)
-            if 0 < part.total < done:
-                break
             file.write(piece)
             on_bytes(done, part.total)
     if not part.total:  # an answer in chunks is complete, or raises an error

@@ -79,7 +79,7 @@ def read_video(path: Path, name: str, frame_stride: int) -> Iterator[Item]:
 
 
 def read_camera(camera: int, frame_stride: int) -> Iterator[Item]:
-    """Yield every n-th frame of a camera, without end.
+    """Yield every n-th frame of a camera, then a fault if it has no further one.
 
     The time of a frame is the clock's: frames arrive at any time, and some are lost during
     computation.
@@ -99,8 +99,8 @@ def read_camera(camera: int, frame_stride: int) -> Iterator[Item]:
             if number % frame_stride == 0:
                 yield _decode(capture, f"{name}#{number}", None, number, seconds)
             number += 1
-        if number == 0:
-            yield Item(name, fault=f"expected a camera, found no frame in {name}")
+        # Only the user ends a camera: without a further frame it has failed.
+        yield Item(name, fault=f"expected frames of {name} without end, found {number}")
     finally:
         capture.release()
 

@@ -38,12 +38,12 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     """
     entries = []
     for row in choose(_rows_by_category(path), name, path):
-        is_good = row["label"] == "normal"
-        if options.training_only and row["split"] != "train":
+        split = split_named(row["split"], path / SPLIT)
+        if not options.lists(split):
             continue
+        is_good = row["label"] == "normal"
         file = listed_file(path, row["image"], path / SPLIT)
         mask = None if is_good else MaskFiles((listed_file(path, row["mask"], path / SPLIT),))
-        split = split_named(row["split"], path / SPLIT)
         entries.append(Entry(file, GOOD if is_good else "anomaly", split, mask))
     return make_category(path / name, name, entries, options)
 

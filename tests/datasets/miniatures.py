@@ -356,6 +356,7 @@ MINIATURES = {
                 benchmark="MVTec 3D-AD",
             )
         },
+        lacks=("bagel/*/*/rgb", "bagel/train/good/rgb"),
     ),
     "visa": Miniature(
         "visa",

@@ -3,6 +3,7 @@
 import gzip
 import io
 import random
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -14,7 +15,7 @@ from datasets import archives
 from datasets.archives import Limits, unpack
 from datasets.base import DatasetError
 
-FILES = {"a/1.png": b"one", "a/b c/2 .png": b"", "3.txt": b"three" * 1000}
+FILES = {"a/1.png": b"one", "a/b/2.png": b"", "größe 3.txt": b"three" * 1000}
 
 
 def random_bytes(count: int) -> bytes:
@@ -145,6 +146,14 @@ class TestHostileNames:
         archive = tar_with(place / "x.tar", [(tar_entry("1"), b"1"), (tar_entry(name), b"2")])
         check_refused(archive, "expected names inside the archive's folder, found")
 
+    @pytest.mark.parametrize("form", ["zip", "tar"])
+    def test_a_file_in_place_of_the_root(self, place, form):
+        if form == "zip":
+            archive = zip_with(place / "x", [(zip_entry(".", 0), b"1"), ("1.png", b"2")])
+        else:
+            archive = tar_with(place / "x", [(tar_entry("."), b"1"), (tar_entry("1.png"), b"2")])
+        check_refused(archive, "cannot unpack .*: (File exists|Is a directory)")
+
     def test_a_name_that_zip_would_cut(self, place):
         archive = zip_with(place / "x.zip", [("1.png_x", b"1")])
         archive.write_bytes(archive.read_bytes().replace(b"1.png_x", b"1.png\0x"))
@@ -251,6 +260,17 @@ class TestBombs:
             archive,
             "expected headers of at most 1048576|expected the end .*, found 1048576 further bytes",
         )
+
+    @pytest.mark.parametrize("compress", [bytes, gzip.compress])
+    def test_the_largest_number_of_bytes_behind_the_end(self, place, monkeypatch, compress):
+        """The end is a block of zeros behind a file with a header of one block."""
+        monkeypatch.setattr(archives, "LARGEST_READ", 2000)
+        content = tar_with(place / "x", [(tar_entry("1.png"), b"1")]).read_bytes()[: 3 * 512]
+        (place / "x").write_bytes(compress(content + b"x" * 1999))
+        assert unpack(place / "x", place / "made") == 1
+        shutil.rmtree(place / "made")
+        (place / "x").write_bytes(compress(content + b"x" * 2000))
+        check_refused(place / "x", "expected the end of .*x, found 2000 further bytes")
 
     @pytest.mark.parametrize("stated", [10, 5000])
     def test_a_size_that_is_not_the_stated_one(self, place, stated):

@@ -1,15 +1,19 @@
 """What headers say: depth by the specifications of the formats, and defaults of tags left out."""
 
 import io
+import subprocess
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from datasets.header import OPENCV, PILLOW, Header, HeaderError, read_header
 from tests.datasets.test_tiff import noise, write_tiff
+from tests.support import ROOT
 
 
 def header_of(data: bytes) -> Header:
@@ -73,12 +77,33 @@ def test_tags_with_a_default_may_be_left_out(tmp_path, bits, tag):
     assert header_of(path.read_bytes()) == expected
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (0, 9), (9, 0), (2**32, 9), (9, 2**32)])
-def test_sizes(size):
+@pytest.mark.parametrize("side", [0, 1, 9, 2**32 - 1, 2**32])
+def test_sizes(side):
     """One pixel is an image; no format can state a side of 2**32."""
-    is_possible = set(size) <= {1, 9}
-    with nullcontext() if is_possible else pytest.raises(HeaderError, match="impossible size"):
-        Header("PNG", *size)
+    for size in ((side, 9), (9, side)):
+        is_possible = 0 < side < 2**32
+        with nullcontext() if is_possible else pytest.raises(HeaderError, match="impossible size"):
+            Header("PNG", *size)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, 1), (1, 1), (8, 8), (9, 1), (60000, 1)])
+@pytest.mark.parametrize("form", ["JPEG", "TIFF"])
+def test_an_orientation_that_exif_does_not_define_is_upright(form, value, expected):
+    exif = Image.Exif()
+    exif[274] = value
+    Image.new("RGB", (8, 6)).save(data := io.BytesIO(), form, exif=exif.tobytes())
+    assert header_of(data.getvalue()).orientation == expected
+
+
+def test_the_first_file_that_a_program_reads_may_be_in_any_format():
+    """Pillow loads its decoders of usual formats first, and all others when it is asked to."""
+    Image.new("RGB", (8, 6)).save(data := io.BytesIO(), "SGI")
+    code = f"""
+import io
+from datasets.header import read_header
+print(read_header(io.BytesIO({data.getvalue()!r})).width)
+"""
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT) == b"8\n"
 
 
 @pytest.mark.parametrize("count", [1, 2, 6])

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from datasets import json_files
-from datasets.base import DatasetError
+from datasets.base import DatasetError, Saturation
 from datasets.csv_files import read_rows
 from datasets.json_files import read_json
 from datasets.mvtec_loco import read_saturations
@@ -33,12 +33,46 @@ def test_a_file_too_large_is_not_read(tmp_path, monkeypatch):
         read_json(tmp_path / "a.json")
 
 
+def test_a_json_file_above_1_gib_is_not_read(tmp_path):
+    """Those of published datasets have some hundred MB."""
+    with (tmp_path / "a.json").open("wb") as file:
+        file.truncate((1 << 30) + 1)  # without a block on the disk
+    with pytest.raises(DatasetError, match="more than 1073741824 bytes"):
+        read_json(tmp_path / "a.json")
+
+
 @pytest.mark.parametrize("value", [10**400, float("inf"), None, [], "x"])
 def test_a_saturation_that_is_no_number(tmp_path, value):
     record = {"defect_name": "a", "pixel_value": value, "saturation_threshold": value}
     path = tmp_path / "config.json"
     path.write_text(json.dumps([record | {"relative_saturation": False}]))
     with pytest.raises(DatasetError, match="expected a list of defect_name, pixel_value"):
+        read_saturations(path)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "is_relative", "is_possible"),
+    [
+        (1, True, True),
+        (0.01, True, True),
+        (1.01, True, False),
+        (1.01, False, True),
+        (0, True, False),
+        (0, False, False),
+        (-5, False, False),
+        (float("nan"), True, False),
+        (float("nan"), False, False),
+    ],
+)
+def test_saturation_thresholds(tmp_path, threshold, is_relative, is_possible):
+    """An area in pixels, or a share of the region's area in (0, 1]."""
+    record = {"defect_name": "a", "pixel_value": 9, "saturation_threshold": threshold}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps([record | {"relative_saturation": is_relative}]))
+    if is_possible:
+        assert read_saturations(path) == (Saturation("a", 9, threshold, is_relative),)
+        return
+    with pytest.raises(DatasetError, match=r"saturation_threshold and .*found something else"):
         read_saturations(path)
 
 

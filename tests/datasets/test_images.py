@@ -20,7 +20,15 @@ from PIL import Image, ImageOps
 from datasets.base import DatasetError, MaskFiles, Sample
 from datasets.decoding import ImageFile, _colours
 from datasets.depth import Decoding, RangeFinder, ValueRange
-from datasets.images import OTHER_DEPTH, UNKNOWN_DEPTH, bytes_to_read, read_image, read_sample
+from datasets.images import (
+    BYTES_PER_DEEP_PIXEL,
+    BYTES_PER_PIXEL,
+    OTHER_DEPTH,
+    UNKNOWN_DEPTH,
+    bytes_to_read,
+    read_image,
+    read_sample,
+)
 from datasets.jpeg import is_complete
 from datasets.masks import read_mask
 from datasets.notes import Note, Notes
@@ -258,16 +266,17 @@ class TestJpeg:
             with pytest.raises(DatasetError, match=r"i\.jpg \(JPEG: "):
                 read_image(path)
 
-    @pytest.mark.parametrize("options", [{}, {"progressive": True}])
-    def test_a_file_that_ends_at_a_restart_is_refused(self, options):
+    @pytest.mark.parametrize("blocks", [4, 32])
+    @pytest.mark.parametrize("progressive", [False, True])
+    def test_a_file_that_ends_at_a_restart_is_refused(self, blocks, progressive):
         """The markers have the numbers 0 to 7 again and again."""
         pixels = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
-        options |= {"restart_marker_blocks": 4}
+        options = {"restart_marker_blocks": blocks, "progressive": progressive}
         Image.fromarray(pixels).save(data := io.BytesIO(), "JPEG", **options)
         data = data.getvalue()
         first_scan = b"\xff\xda".join(data.split(b"\xff\xda")[:2])
         restarts = [match.start() for match in re.finditer(b"\xff[\xd0-\xd7]", first_scan)]
-        assert len(restarts) == 15
+        assert len(restarts) == 64 // blocks - 1
         for place in restarts:
             for length in (place, place + 2):
                 assert not is_complete(data[:length] + b"\xff\xd9")
@@ -655,6 +664,30 @@ def test_every_orientation_in_every_format(tmp_path, form, orientation):
     with Image.open(path) as stored:
         upright = np.asarray(ImageOps.exif_transpose(stored))
     np.testing.assert_allclose(read_image(path).astype(int), upright, atol=3)
+
+
+@pytest.mark.parametrize("name", ["i.png", "i.jpg", "i.bmp", "i.tif", "i.webp"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_usual_formats_need_no_pillow(tmp_path, monkeypatch, name, channels):
+    """The decoders of JPEG give values that differ."""
+    path = save(tmp_path / name, IMAGE if channels == 3 else GREY, quality=95)
+    monkeypatch.setattr(ImageFile, "_by_pillow", mock.Mock(side_effect=AssertionError))
+    assert read_image(path).shape == IMAGE.shape
+    assert read_mask(path).shape == GREY.shape
+
+
+def test_more_bits_need_more_memory(tmp_path):
+    path = save(tmp_path / "i.png", IMAGE)
+    deep = write_image(tmp_path / "deep.png", GREY.astype(np.uint16))
+    assert bytes_to_read(path) == GREY.size * BYTES_PER_PIXEL
+    assert bytes_to_read(deep) == GREY.size * BYTES_PER_DEEP_PIXEL
+    path.write_bytes(b"damaged")
+    assert bytes_to_read(path) == 0
+
+
+def test_the_name_of_a_sample_is_the_stem_of_its_file_unless_it_has_one():
+    assert Sample(Path("a/b.c.png"), "x", "good").name == "b.c"
+    assert Sample(Path("a/b.c.png"), "x", "good", name="d").name == "d"
 
 
 class TestReadSample:

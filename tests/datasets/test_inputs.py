@@ -82,6 +82,15 @@ def faults(*paths: str, listed=None) -> list[str]:
     return [item.fault for item in find_items(paths, listed=listed)]
 
 
+@pytest.mark.parametrize(
+    ("more", "has_file"),
+    [({}, True), ({"frame": picture()}, False), ({"fault": "gone"}, False)],
+)
+def test_only_an_image_without_a_fault_has_a_file_to_read(more, has_file):
+    path = Path("a.png")
+    assert Item("a", path, **more).file == (path if has_file else None)
+
+
 class TestFiles:
     def test_an_image_is_read_when_it_is_asked_for(self, here):
         images("a.png")
@@ -447,6 +456,10 @@ class TestLists:
         images(line)
         assert names("-", listed=[line]) == [line]
 
+    def test_a_quote_alone_is_a_name(self, here):
+        (here / "'").touch()
+        assert names("-", listed=[" ' "]) == ["'"]
+
     def test_a_line_that_is_no_text(self, here):
         cv2.imencode(".png", picture())[1].tofile(b"\xff.png")
         listed = io.TextIOWrapper(io.BytesIO(b"\xff.png\n"), encoding="utf-8")
@@ -603,14 +616,6 @@ class TestCameras:
             ("camera 1#1", None, 1),
         ]
 
-    @pytest.mark.parametrize(
-        ("frames", "faults"),
-        [(0, ["expected a camera, found no frame in camera 1"]), (2, ["", ""])],
-    )
-    def test_a_camera_without_a_frame_is_a_fault(self, here, monkeypatch, frames, faults):
-        monkeypatch.setattr(cv2, "VideoCapture", lambda _: FakeCapture(frames=frames))
-        assert [item.fault for item in find_items(["1"])] == faults
-
     def test_numbers_have_at_most_two_digits(self, here):
         """OpenCV gives those from 100 on other meanings."""
         assert [is_camera(text) for text in ("0", "99", "100", "-1", "1.5", "²")] == [
@@ -641,12 +646,14 @@ class TestCameras:
         ("capture", "message"),
         [
             ({"opened": False}, "expected a camera, cannot open camera 3"),
-            ({"frames": 0}, "no frame"),
+            ({"frames": 0}, "expected frames of camera 3 without end, found 0"),
+            ({"frames": 2}, "expected frames of camera 3 without end, found 2"),
         ],
     )
-    def test_one_that_is_not_there_is_told(self, here, monkeypatch, capture, message):
+    def test_one_that_is_not_there_or_ends_is_told(self, here, monkeypatch, capture, message):
         monkeypatch.setattr(cv2, "VideoCapture", lambda _: FakeCapture(**capture))
-        (fault,) = faults("3")
+        *frames, fault = faults("3")
+        assert frames == [""] * capture.get("frames", 0)
         assert message in fault
         assert "a video" not in fault
 

@@ -281,10 +281,14 @@ class TestCoco:
                 {"images": [*COCO["images"], {"id": 9, "file_name": "0.png"}]},
                 r"expected each image once, found .*0.png twice",
             ),
+            (  # which of them has the annotations?
+                {"images": [*COCO["images"], {**COCO["images"][-1], "file_name": "x.png"}]},
+                rf"each id of an image once in .*a.json, found '{COCO['images'][-1]['id']}' twice",
+            ),
         ],
     )
     def test_mistakes(self, write, change, message):
-        folder = write({**self.files(), "a.json": {**COCO, **change}})
+        folder = write({**self.files(), "x.png": GOOD, "a.json": {**COCO, **change}})
         with pytest.raises(DatasetError, match=message):
             self.read(folder)
 
@@ -312,6 +316,11 @@ class TestCoco:
             ["nut"],
         )
         assert len(caplog.messages) == (name == "log.json")
+
+    @pytest.mark.parametrize(("count", "layout"), [(9, "coco"), (10, "folder")])
+    def test_of_more_than_9_json_files_each_is_of_one_image(self, write, count, layout):
+        others = {f"{number}.json": {} for number in range(count - 1)}
+        assert open_dataset(write({**self.files(), "a.json": COCO, **others})).layout == layout
 
     @pytest.mark.parametrize(
         "content", [{}, {"images": []}, {"annotations": []}, "[]", '["images", "annotations"]', "1"]
@@ -400,6 +409,32 @@ class TestLabelMe:
         files = self.files({"label": "dent", "points": BOX, "shape_type": "polygon"})
         category = self.read(write({**files, name: content}))
         assert [s.path.name for s in category.test if s.is_defective] == ["bad.png"]
+
+    @pytest.mark.parametrize(("count", "layout"), [(8, "labelme"), (9, "folder")])
+    def test_9_json_files_tell_the_layout(self, write, count, layout):
+        others = {f"{number}.json": {} for number in range(count)}
+        folder = write({**numbered("{}.png", 9), **others, "bad.png": BAD, "bad.json": LABELME})
+        assert open_dataset(folder).layout == layout
+
+    def test_annotations_of_test_images_do_not_matter_in_training(self, write):
+        folder = write(
+            {
+                **numbered("train/{}.png", 2),
+                **numbered("test/{}.png", 2),
+                "test/0.json": LABELME,
+                "test/1.json": {},
+            }
+        )
+        (name,) = open_dataset(folder).find_categories()
+        found = open_dataset(folder).read_training(name)
+        assert [s.path.name for s in found.train] == ["0.png", "1.png"]
+        with pytest.raises(DatasetError, match=r"label and points as in LabelMe in .*1\.json"):
+            open_dataset(folder).read_category(name)
+
+    def test_unreadable_annotations_of_one_of_many_categories_are_refused(self, write):
+        folder = write({**numbered("nut/good/{}.png", 2), "nut/good/0.json": "{"})
+        with pytest.raises(DatasetError, match=r"JSON in .*0.json.*; if it has no .*\(--dataset\)"):
+            open_dataset(folder)
 
     def test_unreadable_annotations_are_refused(self, write):
         folder = write({**self.files(), "0.json": "{"})

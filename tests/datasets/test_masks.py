@@ -51,6 +51,7 @@ def read(path: Path) -> tuple[np.ndarray, list[str]]:
 
 
 class TestReadMask:
+    @pytest.mark.filterwarnings("error")
     @pytest.mark.parametrize("value", [1, 128, 255])
     @pytest.mark.parametrize("name", ["mask.png", "mask.bmp", "mask.tif"])
     def test_whatever_is_above_zero_is_defective(self, tmp_path, name, value):
@@ -103,6 +104,12 @@ class TestValuesBetween:
         specks = np.random.default_rng(0).integers(0, 6, (64, 64), dtype=np.uint8)
         mask, _ = read(save(tmp_path / "m.jpg", specks, quality=95))
         assert not mask.any()
+
+    def test_half_of_a_jpeg_mask_is_refused(self, tmp_path):
+        data = save(tmp_path / "m.jpg", (SHAPES * 255).astype(np.uint8)).read_bytes()
+        (tmp_path / "m.jpg").write_bytes(data[: len(data) * 3 // 4] + b"\xff\xd9")
+        with pytest.raises(DatasetError, match=r"expected a mask, .*m\.jpg \(JPEG: it ends early"):
+            read_mask(tmp_path / "m.jpg")
 
     @pytest.mark.parametrize("factor", [2, 4, 8])
     def test_smooth_borders_are_cut_at_half(self, tmp_path, factor):
@@ -168,6 +175,10 @@ class TestValuesBetween:
         assert not has_smooth_borders((SHAPES * 3).astype(dtype))
         assert has_smooth_borders(smooth(SHAPES).astype(dtype))
 
+    def test_values_from_0_to_1(self):
+        assert not has_smooth_borders(SHAPES.astype(np.float32))
+        assert has_smooth_borders(smooth(SHAPES) / np.float32(255))
+
     def test_nothing(self):
         assert not has_smooth_borders(np.zeros((8, 8), np.uint8))
 
@@ -212,6 +223,14 @@ class TestTransparency:
         pixels[SHAPES] = 255
         pixels[2:-2, 2:-2, 3] = 255
         np.testing.assert_array_equal(read_mask(save(tmp_path / "m.png", pixels)), SHAPES)
+
+    @pytest.mark.parametrize("size", [1, 5])
+    def test_paint_of_one_pixel(self, tmp_path, size):
+        expected = np.zeros((size, size), bool)
+        expected[-1, -1] = True
+        pixels = np.zeros((size, size, 4), np.uint8)
+        pixels[expected] = 255
+        np.testing.assert_array_equal(read_mask(save(tmp_path / "m.png", pixels)), expected)
 
     def test_constant_opacity_says_nothing(self, tmp_path):
         pixels = np.zeros((*SHAPES.shape, 4), np.uint8)
@@ -312,14 +331,17 @@ class TestOrientation:
             read_sample(self.sample(tmp_path, orientation, mask, own))
         assert "EXIF" not in str(caught.value)
 
-    def test_an_upright_mask_of_a_turned_image_fits(self, tmp_path):
+    @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+    def test_an_upright_mask_of_a_turned_image_fits(self, tmp_path, orientation):
         notes = Notes()
-        _, mask = read_sample(self.sample(tmp_path, 6, turn(MASK, 6)), notes=notes)
-        np.testing.assert_array_equal(mask, turn(MASK, 6))
+        upright = turn(MASK, orientation)
+        _, mask = read_sample(self.sample(tmp_path, orientation, upright), notes=notes)
+        np.testing.assert_array_equal(mask, upright)
         assert notes.all() == []
 
-    def test_a_mask_that_fits_both_ways_is_noted(self, tmp_path):
+    @pytest.mark.parametrize("orientation", [2, 3, 4])
+    def test_a_mask_that_fits_both_ways_is_noted(self, tmp_path, orientation):
         notes = Notes()
-        _, mask = read_sample(self.sample(tmp_path, 3, MASK), notes=notes)
+        _, mask = read_sample(self.sample(tmp_path, orientation, MASK), notes=notes)
         np.testing.assert_array_equal(mask, MASK)
         assert [note.reason for note in notes.all()] == [UNMARKED_MASK]

@@ -109,7 +109,7 @@ def test_training_needs_no_test_images(written):
         split = [sample.path for sample in whole.train]
         has_split = not any("held out" in note for note in of_category.notes)
         assert read == split if has_split else set(read) > set(split)
-        assert category.test == ()
+        assert (category.test, category.saturations) == ((), ())
         assert category.benchmark == of_category.benchmark
         if has_split:
             _remove(whole.test)
@@ -184,6 +184,36 @@ def test_a_mask_that_tells_good_from_defective_is_needed(written, damage, messag
         open_dataset(written[1]).read_category("kolektor_sdd2")
 
 
+@pytest.mark.parametrize("name", ["kolektor_sdd2"])
+def test_masks_of_test_images_do_not_matter_in_training(written):
+    expected = open_dataset(written[1]).read_training("kolektor_sdd2")
+    truncate(written[1] / "test/20000_GT.png")
+    assert open_dataset(written[1]).read_training("kolektor_sdd2") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("kolektor_sdd", "kosx1/Part0_label.bmp"),
+        ("mvtec_loco", "settings/defects_config.json"),
+    ],
+)
+def test_another_folder_is_no_part_of_it(written, name, other):
+    expected = open_dataset(written[1]).read_category(*written[0].categories)
+    (written[1] / other).parent.mkdir(parents=True)
+    (written[1] / other).touch()
+    dataset = open_dataset(written[1])
+    assert dataset.find_categories() == list(written[0].categories)
+    assert dataset.read_category(*written[0].categories) == expected
+
+
+@pytest.mark.parametrize("name", ["mvtec_ad_2"])
+def test_images_that_a_split_leaves_out_are_no_findings(written):
+    category = open_dataset(written[1]).read_category("can")
+    assert category.left_out
+    assert category.findings() == []
+
+
 @pytest.mark.parametrize("name", ["mvtec_3d", "mvtec_ad_2"])
 def test_validation_images_need_not_exist(written):
     (category,) = written[0].categories
@@ -228,6 +258,14 @@ def test_every_file_of_the_split_of_visa_is_needed(written, gone):
         open_dataset(written[1]).read_category("candle")
 
 
+@pytest.mark.parametrize("name", ["visa"])
+def test_the_split_of_visa_may_be_written_in_any_case(written):
+    expected = open_dataset(written[1]).read_training("candle")
+    split = written[1] / "split_csv/1cls.csv"
+    split.write_text(split.read_text().replace(",train,", ",Train,"))
+    assert open_dataset(written[1]).read_training("candle") == expected
+
+
 @pytest.mark.parametrize("name", ["magnetic_tile"])
 def test_masks_may_have_their_ending_in_capitals(written):
     miniature, path = written
@@ -267,6 +305,15 @@ def test_a_mask_path_of_real_iad_is_that_of_a_defective_image(written):
     defective["mask_path"] = None
     (written[1] / source).write_text(json.dumps(content))
     assert [sample.mask for sample in dataset.read_category("mint").test] == [None, None]
+
+
+@pytest.mark.parametrize("name", ["real_iad"])
+def test_of_several_sizes_of_real_iad_the_published_one_is_read(written):
+    assert open_dataset(written[1]).read_category("mint").facts == ()
+    shutil.copytree(written[1] / "realiad_256", written[1] / "realiad_1024")
+    category = open_dataset(written[1]).read_category("mint")
+    assert category.facts == ("images of realiad_1024; not used: realiad_256",)
+    assert {s.path.relative_to(written[1]).parts[0] for s in category.train} == {"realiad_1024"}
 
 
 @pytest.mark.parametrize("name", ["real_iad"])

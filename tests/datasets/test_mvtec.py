@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -153,6 +154,14 @@ def test_content_decides_where_the_ending_is_unusual(root, folder):
         assert root / "widget" / folder / name in [sample.path for sample in category.train]
     else:
         assert category.left_out == (LeftOut(root / "widget" / folder / name, "a video"),)
+
+
+def test_a_file_of_an_unusual_ending_that_cannot_be_read(root, monkeypatch):
+    touch(file := root / "widget/train/good/a.xyz")
+    refused = PermissionError(13, "Permission denied")
+    monkeypatch.setattr("datasets.listing.kind_of", mock.Mock(side_effect=refused))
+    with pytest.raises(DatasetError, match=f"^cannot read {file}: Permission denied$"):
+        read_category(root, "widget")
 
 
 def test_hidden_folders_are_ignored(root):

@@ -2,6 +2,7 @@
 
 import shutil
 import unicodedata
+from pathlib import Path
 
 import pytest
 
@@ -262,6 +263,23 @@ class TestNamedFolders:
         assert category.left_out == (LeftOut(root / "masks/y.png", OUTSIDE),)
         others = read(root, **options)
         assert others.describe() == "4 training, 2 test images (1 good, 1 a_b)"
+
+    @pytest.mark.parametrize(
+        ("options", "outside"),
+        [
+            ({"normal_dir": "a"}, "good/0.png"),
+            ({"abnormal_dir": ("a",)}, "dent/x.png"),
+            ({"mask_dir": "a"}, "masks/x.png"),
+        ],
+    )
+    def test_each_of_them_alone_leaves_other_images_outside(self, tmp_path, options, outside):
+        files = {f"{folder}/{n}.png" for folder in ("good", "a") for n in range(2)}
+        root = touch(tmp_path / "nut", *files, "dent/0.png", outside)
+        left_out = read(root, **options).left_out
+        assert LeftOut(root / outside, OUTSIDE) in left_out
+        assert {left.path.parent.name for left in left_out if left.reason == OUTSIDE} == {
+            Path(outside).parent.name
+        }
 
     def test_good_images_next_to_the_other_folders(self, tmp_path):
         root = touch(tmp_path / "nut", "0.png", "1.png", "dent/x.png", "masks/x.png")

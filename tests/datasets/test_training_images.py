@@ -96,10 +96,11 @@ class TestCategories:
         [
             (("c/train/a/0.png", "c/train/b/0.png"), 0),
             (("c/train/good/0.png", "c/train/ok/0.png"), 2),
+            (("c/train/0.png", "c/training/0.png"), 2),
         ],
     )
     def test_training_images_that_may_be_defective(self, here, names, count):
-        files(*names)
+        files(*names, "c/test/bad/0.png")
         folders = ", ".join(str(Path(name).parent) for name in names)
         assert fault("c") == (
             f"expected one folder of normal training images in c, found {count}: give one of "
@@ -204,6 +205,26 @@ class TestList:
         )
         assert len(read_training_images(paths, "x", notes).train) == 3  # given as PATHs
         assert notes.all() == [note]
+
+    def test_of_normal_folders_among_others_these_are_offered(self, here):
+        files("c/train/bad/0.png", "c/train/good/0.png", "c/train/ok/0.png")
+        assert fault("c").endswith("found 2: give one of c/train/good, c/train/ok")
+
+    @pytest.mark.parametrize(
+        ("file", "is_noted"),
+        [
+            ("masks/0.png", True),
+            ("masks/hole/0.png", True),
+            ("masks/project/good/0.png", False),  # masks of something else
+            ("masks/0/good/0.png", False),
+            ("0/good/masks.png", False),
+        ],
+    )
+    def test_a_folder_of_masks_is_that_of_the_file_or_around_it(self, here, file, is_noted):
+        files(file)
+        notes = Notes()
+        read_training_images([file], "x", notes)
+        assert [note.reason for note in notes.all()] == [LIKE_A_MASK] * is_noted
 
     @pytest.mark.parametrize("path", ["c/ground_truth/hole", "p", "p/*.png"])
     def test_also_those_of_a_folder(self, here, path):

@@ -168,6 +168,14 @@ def test_an_mp4_above_4_gb_has_a_size_of_64_bits(tmp_path, size, expected):
     assert is_cut_short(path) == expected
 
 
+@pytest.mark.parametrize("size", range(2, 8))
+def test_behind_a_box_smaller_than_its_header_nothing_is_known(tmp_path, size):
+    path = tmp_path / "v.mp4"
+    damaged = size.to_bytes(4, "big") + b"free" * 9
+    path.write_bytes(box(b"ftyp", b"isom\0\0\0\0") + damaged)
+    assert not is_cut_short(path)
+
+
 def test_an_mp4_that_ends_behind_the_header_of_a_box_is_cut_short(tmp_path):
     path = tmp_path / "v.mp4"
     path.write_bytes(box(b"ftyp", b"isom\0\0\0\0") + box(b"mdat", b"0")[:8])
@@ -238,23 +246,25 @@ def test_a_matroska_file_that_ends_within_its_size_is_cut_short(videos, tmp_path
     content = videos["v.mkv", "MJPG"]
     place = content.index(EBML_SEGMENT)
     path = tmp_path / "v.mkv"
-    for length in range(place + 3, place + 13):
+    for length in range(4, place + 13):  # the size follows the mark of 4 bytes
         path.write_bytes(content[:length])
         assert is_cut_short(path) == (length > place + 3)
 
 
-def test_the_size_of_a_matroska_segment_has_one_to_eight_bytes(videos, tmp_path):
-    """The number of zeros before the first one of its bits is that of its further bytes."""
-    content = videos["v.mkv", "MJPG"]
-    place = content.index(EBML_SEGMENT) + 4
+@pytest.mark.parametrize("width", range(1, 9))
+def test_sizes_of_matroska_have_1_to_8_bytes(tmp_path, width):
+    """As many zeros as bytes follow precede the mark, and 7 bits of each byte remain (RFC 8794)."""
+    head = b"\x1a\x45\xdf\xa3\x80" + EBML_SEGMENT
+    mark, unknown = 1 << 7 * width, (1 << 7 * width) - 1
     path = tmp_path / "v.mkv"
-    for width in range(1, 9):
-        size = ((1 << 7 * width) | 100).to_bytes(width, "big")
-        for length, is_cut in ((100, False), (99, True)):
-            path.write_bytes(content[:place] + size + bytes(length))
-            assert is_cut_short(path) == is_cut
-    path.write_bytes(content[:20])  # without a segment nothing is known
-    assert not is_cut_short(path)
+    for size, length, expected in (
+        (100, 100, False),
+        (100, 99, True),
+        (unknown - 1, 100, True),
+        (unknown, 100, False),
+    ):
+        path.write_bytes(head + (mark + size).to_bytes(width, "big") + bytes(length))
+        assert is_cut_short(path) == expected
 
 
 def test_a_box_may_have_a_size_of_64_bits(tmp_path):
@@ -362,6 +372,7 @@ class FakeCapture:
         ([40, 140, 240], [0.04, 0.14, 0.24]),
         ([0, 0, 0, 0], [0, 0.1, 0.2, 0.3]),  # not stated
         ([float("nan"), float("inf"), -1], [0, 0.1, 0.2]),
+        ([float("inf"), 200], [0, 0.2]),
         ([0, 500, 300, 700], [0, 0.5, 0.6, 0.7]),  # not in order
     ],
 )
