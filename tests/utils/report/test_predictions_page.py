@@ -171,6 +171,7 @@ def test_errors_are_listed_up_to_the_limit(tmp_path):
 def test_without_a_limit_nothing_is_written(tmp_path):
     run = Run(tmp_path, limit=0)
     run.add(1.0)
+    run.page.add_earlier(Outcome("x.png", "normal", 1.0, 2.0))
     run.fail(1)
     run.page.update(run.counts)
     run.page.finish(run.counts)
@@ -236,6 +237,7 @@ def test_a_frame_is_named_with_its_time(tmp_path):
     run.page.finish(run.counts)
     places = [image["place"] for image in data_of(run.text())["images"]]
     assert places == ["frame 3, 0.12 s", ""]
+    assert "No image was judged" not in run.text()
 
 
 def test_it_is_written_during_the_run_but_not_all_the_time(tmp_path, monkeypatch):
