@@ -33,6 +33,7 @@ from tests.support import (
     write_image,
 )
 from tests.utils.report.test_page import data_of
+from utils.errors import LEFT_OUT
 from utils.pipeline import evaluate_one
 from utils.pipeline import finished as finished_categories
 from utils.pipeline.finished import (
@@ -463,6 +464,18 @@ def test_an_interrupted_run_says_what_is_finished(data, tmp_path, monkeypatch, c
         f"finished: 1 of 2 categories in {folder}; the same command computes the rest"
         in caplog.text
     )
+
+
+def test_a_category_that_is_too_small_ends_a_run_before_another_is_computed(tmp_path, computed):
+    data = make_data(tmp_path / "data")
+    for path in sorted((data / "widget/train/good").iterdir())[1:]:
+        path.unlink()
+    words = quick("--path_data", data, "--path_result", tmp_path / "result")
+    words += ["--percentage_coreset", "0.004"]  # of 225 patches none, of 1350 five
+    assert call(*words) == main.WRONG_USAGE
+    assert computed == []
+    assert call(*words, "--on_error", "skip") == LEFT_OUT
+    assert computed == ["gadget", "widget"]
 
 
 def test_a_second_run_into_the_same_folder_is_refused(data, folder, capsys):

@@ -223,14 +223,6 @@ def test_validation_images_need_not_exist(written):
     assert (found.train, found.test) == (expected.train, expected.test)
 
 
-@pytest.mark.parametrize("name", ["mvtec_3d", "mvtec_ad_2"])
-def test_what_the_published_split_leaves_out_is_no_finding(written):
-    (name,) = written[0].categories
-    category = open_dataset(written[1]).read_category(name)
-    assert category.left_out
-    assert category.findings() == []
-
-
 @pytest.mark.parametrize("name", ["real_iad"])
 def test_other_sizes_of_real_iad_are_named(written):
     assert open_dataset(written[1]).read_category("mint").facts == ()

@@ -1,6 +1,7 @@
 """The page of an inference: escaped, complete, in constant memory, and usable in a browser."""
 
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -132,6 +133,8 @@ def test_the_most_anomalous_are_kept_and_the_rest_is_told(tmp_path):
     run.add(*scores.tolist())
     run.page.finish(run.counts)
     assert run.shown() == sorted(scores.tolist(), reverse=True)[:20]
+    assert "No image was judged" not in run.text()
+    assert data_of(run.text())["aspect"] == 2
     assert "Only the 20 most anomalous of 300 judged images are shown (--page_limit)" in run.text()
     thumbnails = {image["thumb"] for image in data_of(run.text())["images"]}
     assert {f"thumbnails/{file.name}" for file in (tmp_path / "thumbnails").iterdir()} == thumbnails
@@ -168,11 +171,38 @@ def test_errors_are_listed_up_to_the_limit(tmp_path):
 def test_without_a_limit_nothing_is_written(tmp_path):
     run = Run(tmp_path, limit=0)
     run.add(1.0)
+    run.page.add_earlier(Outcome("x.png", "normal", 1.0, 2.0))
     run.fail(1)
     run.page.update(run.counts)
     run.page.finish(run.counts)
-    run.page.clean_up()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", [0, 2])
+def test_what_earlier_runs_have_left_is_removed_at_the_end(tmp_path, limit):
+    (tmp_path / "thumbnails").mkdir()
+    for name in ("index.html", "thumbnails/earlier_0.jpg"):
+        (tmp_path / name).touch()
+    run = Run(tmp_path, limit)
+    run.add(1.0, 2.0, 3.0)
+    run.page.finish(run.counts)
+    assert (tmp_path / "thumbnails/earlier_0.jpg").exists()
+    run.page.clean_up()
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
+    shown = data_of(run.text())["images"] if limit else []
+    assert found == ({"index.html"} if limit else set()) | {image["thumb"] for image in shown}
+    assert len(shown) == limit
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2])
+def test_an_earlier_image_on_the_page_needs_its_thumbnail(tmp_path, limit):
+    run = Run(tmp_path, limit)
+    run.add(2.0)
+    low, high = (Outcome("x.png", "normal", score, 2.0) for score in (1.0, 3.0))
+    assert run.page.can_show(low) == (limit < 2)  # it is not among the most anomalous
+    assert run.page.can_show(high) == (limit < 1)
+    run.page.add(high, None, None)
+    assert run.page.can_show(replace(high, score=4.0))
 
 
 def test_a_run_without_images_has_a_page(tmp_path, monkeypatch):
@@ -207,7 +237,7 @@ def test_a_frame_is_named_with_its_time(tmp_path):
     run.page.finish(run.counts)
     places = [image["place"] for image in data_of(run.text())["images"]]
     assert places == ["frame 3, 0.12 s", ""]
-    assert "No image was judged." not in run.text()
+    assert "No image was judged" not in run.text()
 
 
 def test_it_is_written_during_the_run_but_not_all_the_time(tmp_path, monkeypatch):
