@@ -79,6 +79,17 @@ class TestHoldOut:
         category = make([*entries, bad()])
         assert (len(category.train), len(category.test)) == (2, 2)
 
+    def test_images_may_lie_outside_of_the_folder(self):
+        """As those of annotations in a folder of their own."""
+        images = [*good(5), bad("good/000.jpg")]
+        category = make_category(ROOT / "annotations", "nut", images, ReadOptions())
+        assert (len(category.train), len(category.test)) == (4, 2)
+
+    @pytest.mark.parametrize("other", [good(1), [bad("good/000.png")]])
+    def test_an_image_that_is_there_twice_is_refused(self, other):
+        with pytest.raises(DatasetError, match=r"each image once, found data/good/000.png twice"):
+            make([*good(3), *other])
+
     def test_a_split_is_kept_and_the_flag_reported(self):
         entries = [*good(3, TRAIN), *good(2, TEST, "other"), bad(split=TEST)]
         category = make(entries, holdout=0.5)

@@ -29,7 +29,7 @@ from datasets.images import (
     read_image,
     read_sample,
 )
-from datasets.jpeg import is_complete
+from datasets.jpeg import is_complete, with_filling
 from datasets.masks import read_mask
 from datasets.notes import Note, Notes
 from tests.support import truncate, write_image
@@ -280,6 +280,14 @@ class TestJpeg:
         for place in restarts:
             for length in (place, place + 2):
                 assert not is_complete(data[:length] + b"\xff\xd9")
+
+    @pytest.mark.parametrize("code", range(0xC0, 0xD0))
+    def test_only_sequential_and_progressive_huffman_coding_is_filled(self, code):
+        """Table B.1 of ITU-T T.81; DHT, JPG and DAC (C4, C8, CC) begin no frame."""
+        data = encode("jpeg")
+        place = data.index(b"\xff\xc0") + 1
+        filled = with_filling(data[:place] + bytes([code]) + data[place + 1 :])
+        assert (filled is not None) == (code in {0xC0, 0xC1, 0xC2, 0xC4, 0xC8, 0xCC})
 
     def test_zeros_in_place_of_the_rest_are_refused(self, tmp_path):
         data = encode("jpeg")
