@@ -25,7 +25,9 @@ def test_which_processors_have_no_half_precision(
 ):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(
-        torch.cuda, "is_bf16_supported", lambda including_emulation=True: capability == "a GPU"
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or capability == "a GPU",
     )
 
     assert is_emulated(precision, torch.device(device)) is expected
