@@ -364,7 +364,7 @@ def test_the_list_of_layers_stays_readable_for_a_large_network():
     ("layers", "found"), [([], "none"), (["stage1", "stage1"], "stage1, stage1")]
 )
 def test_refuses_no_layer_and_one_given_twice(toy, layers, found):
-    with pytest.raises(PatchCoreError, match=f"one or more different layers, found {found} "):
+    with pytest.raises(PatchCoreError, match=rf"one or more different layers, found {found} \("):
         Backbone(toy, layers, (32, 32))
 
 

@@ -17,6 +17,7 @@ from patchcore.export import export
 from patchcore.fit import FitRequest
 from patchcore.fit import fit as fit_images
 from patchcore.held_out import HeldOutScores
+from patchcore.loading import _read_context
 from patchcore.passes import CroppedImages
 from patchcore.settings import Settings
 from tests.patchcore.family_twin import FamilyTwin
@@ -279,3 +280,12 @@ def test_half_precision_halves_both_banks(tmp_path):
     fit().save(tmp_path / "model", dtype="float16")
     tensors = load_file(tmp_path / "model/model.safetensors")
     assert {tensors[name].dtype for name in ("embeddings", "context_embeddings")} == {torch.float16}
+
+
+def test_a_context_of_one_patch_is_read():
+    scores = {"mean": 1.0, "std": 0.5}
+    context = {"normal": [[scores, scores]], "coreset_sizes": [1]}
+    settings, tensors = Settings(context=0.5), {"context_embeddings": torch.ones(1, 4)}
+    found = _read_context({"context": context}, settings, tensors, 1, torch.device("cpu"))
+    assert found.sizes == (1,)
+    assert torch.equal(found.bank.embeddings, torch.ones(1, 4))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from patchcore import PatchCoreError
 from patchcore.coreset import greedy_coreset, project, select_beyond, select_sizes
-from patchcore.greedy import centre, select_greedily, starting_points
+from patchcore.greedy import centre, select_greedily, select_group, starting_points
 from patchcore.shards import LocalShards, first_distances, lower_distances_, squared_norms
 from tests.support import one_thread
 
@@ -359,6 +359,29 @@ class TestAllPatches:
     def test_more_than_all_are_refused(self, points):
         with pytest.raises(PatchCoreError, match=r"1 to 60 patches.*found 61"):
             select_sizes(LocalShards.of(points), [61], seed=0)
+
+
+@pytest.mark.parametrize(("num_samples", "group_size"), [(3, 2), (5, 2), (6, 2), (6, 9)])
+def test_each_selected_patch_has_its_distance_and_the_next_one_too(num_samples, group_size):
+    """Docstring of `Greedy`: M + 1 squared distances, the last 0 if no other is left."""
+    line = np.array([0.0, 1, 3, 7, 15, 31])
+    distances = np.square(np.abs(line[:, None] - line).mean(1))  # all are starting points
+    expected = []
+    for _ in line:
+        expected.append(distances.max())
+        distances = np.minimum(distances, np.square(line - line[distances.argmax()]))
+    points = torch.from_numpy(line).float()[:, None]
+    found = select_greedily(LocalShards.of(points), num_samples, seed=0, group_size=group_size)
+    assert found.reached.tolist() == pytest.approx([*expected, 0][: num_samples + 1])
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(3.9, [0, 1]), (4.0, [0]), (4.1, [0])])
+def test_a_group_ends_at_the_limit(limit, expected):
+    """Only patches beyond it are selected, also if one outside of the group is just at it."""
+    points = torch.tensor([[9.0], [2.0], [-2.0]])
+    distances, numbers = np.float32([81, 4, 4]), np.arange(3)
+    chosen = select_group(LocalShards.of(points), distances, numbers, 2, 3, limit)
+    assert chosen.numbers.tolist() == expected
 
 
 class TestSelectBeyond:

@@ -12,7 +12,8 @@ from patchcore.coreset import greedy_coreset
 from patchcore.explain import crop_patches
 from patchcore.fit import FitRequest, FitResult, coreset_sizes, fit
 from patchcore.folds import NUM_FOLDS
-from patchcore.passes import CroppedImages, LocalPatches
+from patchcore.observer import Observer
+from patchcore.passes import CroppedImages, ImageReader, LocalPatches
 from patchcore.scoring import Scorer
 from patchcore.settings import Settings
 from tests.support import one_thread
@@ -139,6 +140,25 @@ def test_positions_that_use_a_wider_radius_are_counted(size, caplog):
     few = 8 - sum(number >= 2 for number in found.values())
     assert 0 < few < 8
     assert f"{few} of 8 positions have fewer than k = 2 of 14 coreset patches" in caplog.text
+
+
+class TestReading:
+    def test_images_have_digests_of_their_own_and_are_counted_as_they_are_embedded(self):
+        class Progress(Observer):
+            def advance(self, num_images):
+                counts.append(num_images)
+
+        counts, images = [], make_images(5)
+        embedder = make_model(augment=("horizontal",)).embedder
+        crops = CroppedImages([*images, images[0]], (), 4)
+        reader = ImageReader(embedder, crops, True, Progress())
+        numbers = [number for number, _, _ in reader.read()]
+        assert counts == [4, 4, 2, 2]  # each batch in two versions
+        assert numbers == [0, 4, 8, 10]
+        assert reader.digests.shape == (12, 2)
+        assert reader.digests.dtype == np.uint64
+        np.testing.assert_array_equal(reader.digests[9], reader.digests[0])
+        assert len(np.unique(reader.digests, axis=0)) == 10
 
 
 class TestTwoPasses:

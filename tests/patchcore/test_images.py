@@ -216,7 +216,9 @@ class TestEachImage:
         with pytest.raises(PatchCoreError, match=found):
             list(each_image(images))
 
-    @pytest.mark.parametrize("form", [np.asarray, Image.fromarray, tensor])
+    @pytest.mark.parametrize(
+        "form", [np.asarray, lambda image: image[:, :, 0], Image.fromarray, tensor]
+    )
     @pytest.mark.parametrize("kind", [list, tuple])
     def test_lists_of_images_within_the_list_are_told_rather_than_their_first_taken(
         self, form, kind

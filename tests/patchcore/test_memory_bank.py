@@ -114,6 +114,13 @@ def test_a_prefix_is_searched_as_a_bank_of_its_own(k):
         assert torch.equal(indices, alone[1])
 
 
+def test_the_first_of_all_rows_are_the_bank_itself():
+    """So that what its first search prepared is there."""
+    bank = MemoryBank(make_points(20))
+    assert bank.first(20) is bank
+    assert torch.equal(bank.first(19).embeddings, bank.embeddings[:19])
+
+
 def test_of_many_equal_distances_the_lowest_row_comes_first():
     """More than 16 values are sorted by a method that does not keep the order of equal ones."""
     queries, embeddings = make_points(9, seed=1), make_points(6, seed=2).repeat(10, 1)
@@ -337,6 +344,14 @@ def test_bounds_begin_at_these_sizes(small_bounds):
         assert ((0, stop) in bounds._parts) == is_prepared
 
 
+def test_the_plan_of_the_memory_counts_what_the_bounds_keep():
+    bounds = LowerBounds(make_points(1024, dim=256))
+    queries = make_points(256, dim=256)
+    bounds.nearest(queries, bounds.shorten(queries), 0, 1024, 1)
+    (part,) = bounds._parts.values()
+    assert part._factors.numel() == 1024 * lower_bounds.FLOATS_PER_ROW
+
+
 def test_bounds_that_avoid_no_work_are_not_used():
     vectors = make_points(1800, dim=300)
     bank = assert_nearest(vectors[1500:], vectors[:1500], 1)
@@ -436,6 +451,19 @@ def test_refuses_more_neighbours_than_there_are_or_none(k):
 def test_refuses_what_is_no_bank(shape):
     with pytest.raises(PatchCoreError, match="coreset embeddings"):
         MemoryBank(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("has_part", "num_gpus", "expected"),
+    [(True, 1, True), (True, 0, False), (False, 1, False), (False, 0, False)],
+)
+def test_faiss_searches_on_a_gpu_with_its_part_for_it_and_a_gpu(
+    monkeypatch, has_part, num_gpus, expected
+):
+    part = {"StandardGpuResources": None} if has_part else {}
+    installed = SimpleNamespace(get_num_gpus=lambda: num_gpus, **part)
+    monkeypatch.setattr(memory_bank, "faiss", installed)
+    assert memory_bank._faiss_has_gpu() is expected
 
 
 def test_says_what_searches(monkeypatch):

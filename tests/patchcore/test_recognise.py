@@ -32,6 +32,13 @@ def test_the_error_names_the_file_and_both_networks(tmp_path):
     assert str(caught.value).endswith("; they are weights of squeezenet1_1 (backbone)")
 
 
+def test_of_unknown_weights_no_network_is_named(tmp_path):
+    torch.save({"layer.weight": torch.zeros(2)}, path := tmp_path / "mine.pth")
+    with pytest.raises(PatchCoreError) as caught:
+        load_backbone("formulanet", ["layer2"], str(path), size=(64, 64))
+    assert "they are weights of" not in str(caught.value)
+
+
 def test_a_shape_is_shown_as_lengths(tmp_path):
     state = state_of("squeezenet1_1") | {"features.0.weight": torch.zeros(8, 3, 3, 3)}
     torch.save(state, path := tmp_path / "mine.pth")

@@ -84,6 +84,12 @@ def test_images_are_compared_by_the_mean_of_their_judged_patches():
     torch.testing.assert_close(scorer.image_features(points[:, :2]), found)
 
 
+@pytest.mark.parametrize(("count", "expected"), [(0, False), (1, True), (5, True)])
+def test_images_are_only_compared_if_the_setting_says_so(count, expected):
+    scorer = Scorer(Settings(retrieve_images=count), (1, 3), torch.device("cpu"))
+    assert scorer.retrieves_images is expected
+
+
 def test_every_choice_of_the_setting_has_its_score():
     assert tuple(IMAGE_SCORES) == settings.IMAGE_SCORES
 

@@ -130,6 +130,11 @@ def test_all_numbers_have_bounds():
         assert (details["bounds"] is not None) == is_number, name
 
 
+@pytest.mark.parametrize("size", [64, (64, 64), [64]])
+def test_a_shorter_edge_has_one_length(size):
+    assert Settings(resize="shorter_edge", size_resize=size).size_resize == (64, 64)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

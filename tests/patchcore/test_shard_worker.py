@@ -4,6 +4,7 @@ import pickle
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
@@ -349,6 +350,16 @@ def test_a_worker_that_finds_no_room_is_an_error(monkeypatch, ray):
     with pytest.raises(PatchCoreError, match=r"room for 2 workers .* for worker 0 within 300 s"):
         Workers([(), ()], {}, kind=object)
     assert [actor.is_lost for actor in ray.actors] == [True, True]
+
+
+def test_a_replaced_worker_that_finds_no_room_is_an_error(monkeypatch, ray):
+    """Its node is lost, and no other has room: it would be waited for without an end."""
+    workers = Workers([(1,), (2,)], {}, kind=Fraction)
+    ray.losses = [1]
+    monkeypatch.setattr(ray, "wait", lambda started, timeout: ([], started))
+    with pytest.raises(PatchCoreError, match=r"room for 2 workers .* for worker 1 within 300 s"):
+        workers.call("as_integer_ratio", [(), ()])
+    assert [actor.is_lost for actor in ray.actors] == [True, True, True]
 
 
 @pytest.mark.parametrize("fails", ["embed", "rows"])

@@ -88,3 +88,14 @@ def test_rows_keep_the_order_that_was_asked_for():
     shards = LocalShards([Shard(part) for part in torch.split(points, [3, 0, 9, 8])])
     numbers = np.array([19, 0, 5, 3, 12, 5])
     assert shards.rows(numbers)[:, 0].tolist() == numbers.tolist()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 9])
+def test_of_equal_distances_those_of_the_lowest_numbers_are_the_farthest(size):
+    shard = Shard(torch.tensor([[3.0], [-3], [1], [3], [-3], [0], [-3]]))
+    shard.prepare()
+    shard.begin_beyond(torch.zeros(1, 1), torch.zeros(1))
+    distances, numbers = shard.farthest(size)
+    expected = sorted([0, 1, 3, 4, 6, 2, 5][:size])
+    assert numbers.tolist() == expected
+    assert distances.tolist() == [[9, 9, 1, 9, 9, 0, 9][number] for number in expected]

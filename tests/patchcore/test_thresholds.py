@@ -25,10 +25,11 @@ def test_rates_move_their_own_threshold_only():
     assert (chosen.pixel.value, chosen.pixel.rate) == (pytest.approx(5, abs=1e-3), 0.5)
 
 
-def test_a_rate_of_1_lets_everything_be_anomalous():
-    chosen = choose_thresholds(HELD_OUT, BEST, image_rate=1.0, pixel_rate=1.0)
-    assert chosen.image.value == HELD_OUT.image_threshold(1.0)[0]
-    assert chosen.pixel == Threshold(HELD_OUT.pixel_threshold(1.0), "train_quantile", 1.0)
+def test_the_largest_rate_is_1():
+    """The smallest score of four images is reached by four of five new ones."""
+    chosen = choose_thresholds(HELD_OUT, BEST, image_rate=1, pixel_rate=1)
+    assert (chosen.image.value, chosen.image.rate) == (pytest.approx(1, abs=1e-5), 0.8)
+    assert (chosen.pixel.value, chosen.pixel.rate) == (pytest.approx(0, abs=1e-3), 1)
 
 
 def test_labelled_images_or_numbers_set_them_where_asked():
@@ -51,6 +52,7 @@ def test_without_anything_to_set_them_by_there_are_none():
         ({"pixel": float("nan")}, "expected threshold_pixel .* found nan"),
         ({"image_rate": 0}, r"expected nominal_fpr in \(0, 1\], found 0"),
         ({"pixel_rate": 1.5}, r"expected nominal_fpr_pixel in \(0, 1\], found 1.5"),
+        ({"image_rate": 1.001}, r"expected nominal_fpr in \(0, 1\], found 1.001"),
     ],
 )
 def test_refuses_what_cannot_be(arguments, message):

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import huggingface_hub.constants
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from patchcore import PatchCore, PatchCoreError
+from patchcore import PatchCore, PatchCoreError, timm_networks
 from patchcore.backbone import Backbone
 from patchcore.errors import WeightsUnavailableError
 from patchcore.export import export
@@ -296,6 +297,17 @@ class TestWeights:
 
     def test_default_weights_come_from_timms_cache(self, cached, vit_file):
         assert load_vit("default").weights_digest == load_vit(vit_file).weights_digest
+
+    def test_weights_without_a_hub_come_from_torchs_cache(self, monkeypatch, tmp_path):
+        """As timm stores what it downloads from an address alone."""
+        config = SimpleNamespace(hf_hub_id=None, url="https://example.org/a/network-1.pth")
+        monkeypatch.setattr(timm_networks, "_config", lambda backbone: config)
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+        assert timm_networks._cached_file("timm:network") is None
+        file = tmp_path / "checkpoints" / "network-1.pth"
+        file.parent.mkdir()
+        file.touch()
+        assert timm_networks._cached_file("timm:network") == file
 
     def test_weights_in_the_cache_that_are_cut_short_are_named(self, cached):
         truncate(cached)
