@@ -129,6 +129,8 @@ def test_a_small_node_gets_the_plan_of_two_passes(categories):
 def test_a_gpu_is_shared(categories):
     demand = demands(categories, [node(gpus=1)], gpu_memory=80.0)[0]
     assert demand.gpus == pytest.approx(GPU_PROCESS_MEMORY / 80, abs=0.011)
+    results = 2 * len(categories[0].test) * SIDE * SIDE * (4 + 4)  # the fit is on the GPU
+    assert demand.memory == pytest.approx(PROCESS_MEMORY + results / GIGABYTE, abs=1e-9)
     assert demands(categories, [node(gpus=1)], gpu_memory=4.0)[0].gpus == 1
 
 
