@@ -701,6 +701,7 @@ class TestDestinations:
                 raise PatchCoreError("far enough")
 
         self.patch.setattr(torch.cuda, "is_available", lambda: gpu)
+        self.patch.setattr(torch.cuda, "device_count", lambda: int(gpu))
         self.patch.setattr(torch.backends.cudnn, "allow_tf32", True)  # put back at the end
         self.patch.setattr(models_module, "PatchCore", Stopped)
         arguments = f"--path_data {self.data} --device {choice}".split()
