@@ -104,6 +104,18 @@ def test_torch_sorts_as_numpy_does(keys):
     assert found.tolist() == expected.tolist()
 
 
+def test_without_memory_on_the_device_the_host_sorts(monkeypatch):
+    class Full:
+        def sort(self):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.Tensor, "to", lambda *_: Full())
+    keys = np.array([2**63, 3, 2**64 - 1, 0, 2**63 - 1], dtype=np.uint64)
+    found = sorted_scores._sorted_by_torch(keys, torch.device("cuda"))
+    assert found.dtype == np.uint64
+    assert found.tolist() == [0, 3, 2**63 - 1, 2**63, 2**64 - 1]
+
+
 @pytest.mark.gpu
 def test_pixels_sorted_on_a_gpu_measure_the_same():
     maps, masks = make_pixels(levels=20)
