@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import logging
+import sys
 import zipfile
 from io import StringIO
 from pathlib import Path
@@ -70,6 +71,12 @@ class TestList:
         assert with_form[0] == lines[0]
         assert len(with_form) == len(NEEDS_FORM)
         assert any(line.endswith("| at the address |") for line in lines)
+
+    def test_a_terminal_gets_no_table(self, capsys, monkeypatch):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", "90")
+        assert call("datasets") == 0
+        assert capsys.readouterr().out == describe(listed(), 90) + "\n"
 
     @pytest.mark.parametrize("width", [60, 100, 200])
     def test_a_terminal_gets_paragraphs_of_its_width(self, width):
