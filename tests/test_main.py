@@ -522,6 +522,12 @@ class TestTorchvisionWeights:
         assert error.rstrip().endswith("found 'bottel' (--categories)")
         assert not (tmp_path / "made").exists()
 
+    def test_the_demo_makes_nothing_for_weights_that_are_missing(self, tmp_path, capsys):
+        flags = ["--path_data", str(tmp_path / "made"), "--weights", "missing.pth"]
+        assert call("demo", *flags) == main.WRONG_USAGE
+        assert "no weights file missing.pth" in capsys.readouterr().err
+        assert not (tmp_path / "made").exists()
+
     @pytest.mark.usefixtures("small_demo")
     def test_the_demo_does_not_replace_weights_that_were_asked_for(self, tmp_path, capsys):
         flags = [*self.flags, "--path_data", str(tmp_path / "made"), "--weights", "missing.pth"]

@@ -175,6 +175,7 @@ def test_texts_of_ticks_are_their_scores(power, high, step):
     ("low", "high", "texts"),
     [
         (0.1229999, 0.1230101, ["0.123", "0.123005", "0.12301"]),
+        (0, 0.0008, ["0.0000", "0.0002", "0.0004", "0.0006", "0.0008"]),
         (0.123, 0.12305, ["0.123", "0.12301", "0.12302", "0.12303", "0.12304", "0.12305"]),
         (123_400, 123_402, ["123400", "123401", "123402"]),
         (-1.2e6, -1.19e6, ["-1.2e+06", "-1.195e+06", "-1.19e+06"]),
@@ -230,6 +231,13 @@ def test_elided_text_keeps_both_ends_and_is_as_long_as_fits(full, limit):
     ends = full[: (limit - 1) // 2] + "…" + full[len(full) - limit // 2 :]
     assert short == (full if len(full) <= limit else ends)
     assert text.TextStyle(16).width(text.printable(full)) >= 0  # one line, whatever it was
+
+
+def test_only_letters_that_both_weights_have_are_printed():
+    weights = [set(text.FT2Font(text._font_path(bold)).get_charmap()) for bold in (False, True)]
+    in_one = "".join(map(chr, sorted(weights[0] ^ weights[1])))
+    assert set(text.printable(in_one)) == {text.REPLACEMENT}
+    assert text.printable("Größe 5 µm, Łódź, 温") == "Größe 5 µm, Łódź, \ufffd"
 
 
 @pytest.mark.parametrize("x", [-15, 0, 30, 70])

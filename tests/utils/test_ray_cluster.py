@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -58,6 +59,14 @@ def test_a_host_that_does_not_answer(monkeypatch):
         connect("10.0.0.1:6379")
 
 
+def test_the_largest_port_and_a_host_in_brackets(monkeypatch):
+    create_connection = mock.Mock(side_effect=TimeoutError("timed out"))
+    monkeypatch.setattr(socket, "create_connection", create_connection)
+    with pytest.raises(UsageError, match=r"found none \(timed out\)"):
+        connect("[::1]:65535")
+    assert create_connection.call_args.args[0] == ("::1", 65_535)
+
+
 def test_a_host_that_cannot_be_a_name():
     with pytest.raises(UsageError, match=r"at cluster\.\.local:6379 \(--address\), found none \("):
         connect("cluster..local:6379")
@@ -87,6 +96,7 @@ def test_a_run_keeps_its_folder_and_its_signals(ray, monkeypatch, tmp_path, erro
         ray.is_running = True
 
     def shutdown():
+        assert seen[1].is_dir()  # its processes write there until they end
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ray.is_running = False
 
@@ -108,70 +118,124 @@ def test_a_run_keeps_its_folder_and_its_signals(ray, monkeypatch, tmp_path, erro
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-@pytest.fixture
-def answers(monkeypatch):
-    """Let every port accept connections; return what was asked, and how Ray answers a trial."""
-    found = SimpleNamespace(ports=[], trials=[], status=0, error="")
+class TestThisMachine:
+    @pytest.fixture
+    def given(self, ray, monkeypatch):
+        """Return the arguments that Ray gets."""
+        given = {}
 
-    def create_connection(place, _):
-        found.ports.append(place)
-        return SimpleNamespace(close=lambda: None)
+        def init(**arguments):
+            given.update(arguments)
+            ray.is_running = True
 
-    def run(command, **_):
-        found.trials.append(command[-1])
-        return SimpleNamespace(returncode=found.status, stderr=found.error)
+        monkeypatch.setattr(ray, "init", init)
+        with mock.patch.dict(os.environ):
+            for name in ray_cluster.LOOPBACK:
+                os.environ.pop(name, None)
+            yield given
 
-    monkeypatch.setattr(socket, "create_connection", create_connection)
-    monkeypatch.setattr(subprocess, "run", run)
-    return found
+    def test_nobody_else_can_use_what_is_started(self, given):
+        with connected("", ()):
+            assert given["address"] == "local"
+            assert given["include_dashboard"] is False
+            assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+            assert os.environ["RAY_AUTH_MODE"] == "token"
+            assert len(os.environ["RAY_AUTH_TOKEN"]) >= 32
+            assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+
+    def test_its_folder_is_in_that_for_temporary_files_unless_paths_become_too_long(
+        self, given, monkeypatch, tmp_path
+    ):
+        """The path of a socket has at most 107 characters, on each system."""
+        long = tmp_path / ("long" * 10)
+        long.mkdir()
+        with tempfile.TemporaryDirectory(dir="/tmp") as short:
+            for parent, expected in ((short, short), (str(long), "/tmp")):
+                monkeypatch.setattr(tempfile, "tempdir", parent)
+                with connected("", ()):
+                    assert Path(given["_temp_dir"]).parent == Path(expected)
+
+    def test_its_folder_is_removed_though_a_process_still_writes(self, given, monkeypatch):
+        """A removal fails where a file appears meanwhile; the next one succeeds."""
+        calls, rmtree = [], shutil.rmtree
+
+        def interfere(folder, *, ignore_errors):
+            calls.append(folder)
+            if len(calls) > 1:
+                rmtree(folder)
+            elif not ignore_errors:
+                raise OSError("Directory not empty")
+
+        monkeypatch.setattr(shutil, "rmtree", interfere)
+        with connected("", ()):
+            folder = Path(given["_temp_dir"])
+        assert calls == [folder] * 2
+        assert not folder.exists()
 
 
-@pytest.mark.parametrize(
-    ("address", "ports"),
-    [("auto", []), ("cluster:65535", [("cluster", 65535)]), ("[::1]:6379", [("::1", 6379)])],
-)
-def test_a_running_cluster_gets_the_packages_and_is_left(ray, monkeypatch, answers, address, ports):
-    started = []
+class TestRunningCluster:
+    @pytest.fixture
+    def trial(self, tmp_path):
+        """Return a module that stands for Ray in the process that tries to connect."""
+        with mock.patch.dict(os.environ, PYTHONPATH=str(tmp_path)):
+            for name in ray_cluster.LOOPBACK:
+                os.environ.pop(name, None)
+            yield tmp_path / "ray.py"
 
-    def init(**arguments):
-        started.append(arguments)
-        ray.is_running = True
+    @pytest.fixture
+    def listening(self):
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", 0))
+            server.listen()
+            yield f"127.0.0.1:{server.getsockname()[1]}"
 
-    monkeypatch.setattr(ray, "init", init)
-    with mock.patch.dict(os.environ, {"OPENCV_LOG_LEVEL": "SILENT"}):
-        for name in ("THP_MEM_ALLOC_ENABLE", *ray_cluster.LOOPBACK):
-            os.environ.pop(name, None)
-        with connected(address, (Path("a"), Path("b"))):
+    @pytest.mark.parametrize("is_auto", [True, False])
+    def test_it_is_used_for_the_length_of_a_block(
+        self, ray, trial, listening, tmp_path, monkeypatch, is_auto
+    ):
+        address, given = "auto" if is_auto else listening, {}
+
+        def init(**arguments):
+            given.update(arguments)
+            ray.is_running = True
+
+        monkeypatch.setattr(ray, "init", init)
+        monkeypatch.setenv("OPENCV_LOG_LEVEL", "E")
+        monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+        trial.write_text(f"def init(*, address, **_): assert address == {address!r}")
+        with connected(address, (ROOT / "utils",)):
             assert ray.is_running
-            # Only nodes that are started here have the loopback address.
-            assert not ray_cluster.LOOPBACK.keys() & os.environ.keys()
-    assert not ray.is_running
-    (given,) = started
-    assert given["address"] == address
-    assert given["runtime_env"] == {
-        "py_modules": ["a", "b"],
-        "env_vars": {"OPENCV_LOG_LEVEL": "SILENT"},
-    }
-    assert (answers.ports, answers.trials) == (ports, [address])
+            assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+            assert not ray_cluster.LOOPBACK.keys() & os.environ.keys()  # as the cluster has it
+        assert not ray.is_running
+        assert given["address"] == address
+        environment = {"OPENCV_LOG_LEVEL": "E"}  # what main.py sets, where it is set
+        packages = [str(ROOT / "utils")]
+        assert given["runtime_env"] == {"py_modules": packages, "env_vars": environment}
+        # The output has lines of this program alone.
+        assert given["log_to_driver"] is given["configure_logging"] is False
 
-
-@pytest.mark.parametrize(
-    ("error", "shown"),
-    [("Traceback\nof another version\n", "of another version"), ("", "exit status 3")],
-)
-def test_a_cluster_that_refuses_is_one_line(answers, error, shown):
-    answers.status, answers.error = 3, error
-    message = rf"at cluster:6379 \(--address\), cannot connect \({shown}\): start one with"
-    with pytest.raises(UsageError, match=message):
-        connect("cluster:6379")
-
-
-def test_a_cluster_that_does_not_answer_in_time(answers, monkeypatch):
-    late = mock.Mock(side_effect=subprocess.TimeoutExpired("ray", 60))
-    monkeypatch.setattr(subprocess, "run", late)
-    message = r"at auto \(--address\), found no answer of Ray within 60 s"
-    with pytest.raises(UsageError, match=message):
-        connect("auto")
+    @pytest.mark.parametrize(
+        ("code", "seconds", "reason"),
+        [
+            (
+                "raise ConnectionError('other version')",
+                60,
+                "cannot connect (ConnectionError: other version)",
+            ),
+            ("raise SystemExit(3)", 60, "cannot connect (exit status 3)"),
+            ("import time; time.sleep(60)", 0.01, "found no answer of Ray within 0 s"),
+        ],
+    )
+    def test_what_does_not_accept_this_program_is_one_error(
+        self, ray, trial, listening, monkeypatch, code, seconds, reason
+    ):
+        monkeypatch.setattr(ray_cluster, "ANSWER_SECONDS", seconds)
+        trial.write_text(f"def init(**_): {code}")
+        with pytest.raises(UsageError, match=r"^expected a Ray cluster at 127") as caught:
+            connect(listening)
+        assert f"(--address), {reason}: start one with ray start --head" in str(caught.value)
+        assert not ray.is_running
 
 
 @pytest.mark.ray

@@ -259,6 +259,11 @@ def test_a_model_lists_the_training_images_that_the_others_explain_least(data, t
     assert drawn.shape[1] > 5 * 340  # five of the seven training images
     assert first.endswith(str(odd))
     assert float(first.split()[0]) > float(second.split()[0])
+    (folder / "suspects.png").unlink()  # as of a model that was trained without figures
+    assert check(capsys, "--model", folder, "--num_suspects", 2) == (
+        0,
+        text.removesuffix(figure + "\n"),
+    )
 
 
 def test_a_missing_dataset_is_named_as_it_was_given(capsys):

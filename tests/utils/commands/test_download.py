@@ -72,6 +72,12 @@ class TestList:
         assert len(with_form) == len(NEEDS_FORM)
         assert any(line.endswith("| at the address |") for line in lines)
 
+    def test_a_terminal_gets_no_table(self, capsys, monkeypatch):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", "90")
+        assert call("datasets") == 0
+        assert capsys.readouterr().out == describe(listed(), 90) + "\n"
+
     @pytest.mark.parametrize("width", [60, 100, 200])
     def test_a_terminal_gets_paragraphs_of_its_width(self, width):
         shown = describe(listed(), width)
@@ -81,12 +87,6 @@ class TestList:
         for dataset in listed():
             words = shown.split()
             assert {dataset.key, dataset.address} <= set(words)
-
-    def test_the_command_asks_for_the_width_of_a_terminal(self, capsys, monkeypatch):
-        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-        monkeypatch.setenv("COLUMNS", "72")
-        assert call("datasets") == 0
-        assert capsys.readouterr().out == describe(listed(), 72) + "\n"
 
     def test_addresses_and_digests_are_of_known_datasets(self):
         keys = {dataset.key for dataset in PUBLISHED}

@@ -253,7 +253,7 @@ class TestForms:
     def test_the_readmes_section_is_replaced_and_nothing_else(self, seeds, tmp_path):
         readme = tmp_path / "README.md"
         readme.write_text(
-            "before\n<!-- tables:begin -->\nformer text\n<!-- tables:end -->\nafter\n"
+            "before\n<!-- tables:begin -->\nformer text\n<!-- tables:end -->\nafter\n", newline="\n"
         )
         for _ in range(2):  # twice changes nothing more
             assert call("tables", seeds, "--path_result", tmp_path, "--readme", readme) == 0
@@ -262,6 +262,7 @@ class TestForms:
             assert text.endswith("<!-- tables:end -->\nafter\n")
             assert "former text" not in text
             assert text.count("### Image AUROC (%)") == text.count("### AUPRO (%)") == 1
+            assert b"\r" not in readme.read_bytes()
 
     def test_a_link_to_a_readme_stays_a_link(self, plain, tmp_path):
         readme, link = tmp_path / "README.md", tmp_path / "link.md"
@@ -279,6 +280,11 @@ class TestForms:
         assert content.startswith(b"before\r\n<!-- tables:begin -->\r\n\r\n")
         assert content.endswith(b"<!-- tables:end -->\r\nafter\r\n")
         assert content.count(b"\n") == content.count(b"\r\n") > 9
+
+
+@pytest.mark.parametrize("flag", ["--quiet", "--verbose"])
+def test_each_flag_of_the_log_can_be_given_alone(plain, tmp_path, flag):
+    assert call("tables", plain, "--path_result", tmp_path, flag) == 0
 
 
 class TestMistakes:

@@ -15,6 +15,7 @@ import pytest
 
 from datasets.base import GOOD, Category, Sample
 from datasets.images import read_image
+from datasets.training_images import LIKE_A_MASK
 from main import WRONG_USAGE
 from patchcore import PatchCore
 from patchcore.thresholds import Threshold
@@ -29,6 +30,7 @@ from tests.support import (
     truncate,
     write_image,
 )
+from utils.commands.train import read_categories
 from utils.errors import LEFT_OUT, UsageError
 from utils.locks import lock_folder
 from utils.options.method import parse_options
@@ -127,6 +129,16 @@ class TestWhatIsLearned:
         told = [text for text in caplog.messages if text.startswith("widget: 2 files skipped: ")]
         assert len(told) == 1
         assert "defective images of the training split" in told[0]
+
+    def test_what_may_be_no_normal_image_is_reported(self, data, tmp_path, caplog):
+        caplog.set_level(logging.INFO)
+        for name in ("0.png", "1_mask.png"):
+            shutil.copy(data / "widget/train/good/000.png", tmp_path / name)
+        options = parse(f"{tmp_path} --category cap")
+        (category,) = read_categories(options, Skipping(options))
+        assert len(category.train) == 2
+        assert LIKE_A_MASK in caplog.text
+        assert "1_mask.png" in caplog.text
 
     def test_a_dataset_is_refused(self, data, tmp_path, capsys):
         train(data, "--category", "cap", trained=tmp_path / "kept", status=2)

@@ -214,6 +214,11 @@ class TestProtocol:
         options = parse("--protocol patchcore_ex")
         assert (options.interpolation, options.k, options.image_score) == ("area", 5, "max_map")
 
+    def test_a_preset_is_the_same_as_its_flags(self):
+        """A square's size is one number in both, as `rerun` compares them."""
+        options = parse("--size_resize 366 --size_crop 320")
+        assert parse("--protocol paper_320") == replace(options, protocol="paper_320")
+
     def test_anomalib_like(self):
         options = parse("--protocol anomalib_like")
         assert options.settings().size_resize == options.settings().size_crop == (256, 256)

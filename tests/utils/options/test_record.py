@@ -100,3 +100,24 @@ def test_options_that_are_not_recorded_have_their_defaults(caplog):
     found = read_options(EvaluateOptions(), {"k": 3}, Path("run.json"))
     assert found == dataclasses.replace(EvaluateOptions(), k=3)
     assert caplog.text.count("not in run.json, defaults are used: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("k", "2", "expected int, found '2'"),
+        ("k", 2.0, "expected int, found 2.0"),
+        ("sigma", True, "expected float, found True"),
+        ("quiet", 1, "expected bool, found 1"),
+        ("path_data", None, "expected Path, found None"),
+        ("size_crop", None, "expected a list, found None"),
+        ("size_crop", ["64"], "expected int, found '64'"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(name, value, message):
+    with pytest.raises(UsageError, match=f"^cannot use {name} of run.json: {message}$"):
+        read_options(EvaluateOptions(), {name: value}, Path("run.json"))
+
+
+def test_a_whole_number_is_a_float():
+    assert read_options(EvaluateOptions(), {"sigma": 3}, Path("run.json")).sigma == 3.0
