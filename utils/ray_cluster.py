@@ -191,9 +191,10 @@ def _short_folder() -> Iterator[Path]:
         yield folder
     finally:
         end = time.monotonic() + REMOVE_SECONDS
+        shutil.rmtree(folder, ignore_errors=True)
         while folder.exists() and time.monotonic() < end:
-            shutil.rmtree(folder, ignore_errors=True)
             time.sleep(0.1)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _signal_handlers() -> Mapping[int, object]:

@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tqdm import tqdm
+
 from tests.mutation.changes import Change, changes_of
 from tests.mutation.covering import MAX_SECONDS, Covering, measure_covering
 
@@ -93,10 +95,11 @@ def _try_all(
             passed.append(one)
             before = (ROOT / name).read_bytes()[change.start : change.end].decode()
             old, new = (" ".join(text.split()) for text in (before, change.new))
-            print(f"{name}:{change.line}: {old} -> {new} ({len(tests)} tests)", flush=True)
+            tqdm.write(f"{name}:{change.line}: {old} -> {new} ({len(tests)} tests)")
 
     with ThreadPoolExecutor(len(trees)) as pool:
-        list(pool.map(try_one, chosen))
+        for _ in tqdm(pool.map(try_one, chosen), "changes", len(chosen)):
+            pass
     return passed
 
 
