@@ -1,6 +1,7 @@
 """The fit against slow twins: which patches, which crops, which scores of held-out images."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -125,6 +126,8 @@ class TestCoresets:
         assert len(small.bank) == len(small.patches) == len(small.origins.row) == 8
         assert small.sizes == (8,)
         np.testing.assert_array_equal(small.indices, coreset.indices[:8])
+        assert small.coverage == coreset.coverage[:1]
+        assert replace(coreset, coverage=()).part(0).coverage == ()  # not every one has been proven
 
 
 @pytest.mark.parametrize("size", [(32, 16), (16, 32)])

@@ -163,13 +163,20 @@ class TestDownload:
         assert names(tmp_path / "deep", "*") == {"x.zip"}
         assert names(tmp_path, "*") == {"bad.zip", "deep"}
 
-    def test_a_folder_with_files_is_left_alone(self, serve, tmp_path, capsys):
+    def test_an_empty_folder_is_filled_and_another_one_or_a_file_left_alone(
+        self, serve, tmp_path, capsys
+    ):
         server = serve()
+        (tmp_path / "file").touch()
         (tmp_path / "data").mkdir()
         (tmp_path / "data/own.png").write_bytes(b"1")
-        message = f"expected a new or an empty folder, found {tmp_path / 'data'} (--to)"
-        check_error(capsys, message, *ARGUMENTS, tmp_path / "data")
+        for name in ("file", "data"):
+            message = f"expected a new or an empty folder, found {tmp_path / name} (--to)"
+            check_error(capsys, message, *ARGUMENTS, tmp_path / name)
         assert server.ranges == []
+        (tmp_path / "data/own.png").unlink()
+        assert call(*ARGUMENTS, tmp_path / "data") == 0
+        assert len(list((tmp_path / "data").rglob("*.png"))) == 2
 
     @pytest.mark.parametrize(
         ("text", "message"),
