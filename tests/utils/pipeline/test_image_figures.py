@@ -141,6 +141,17 @@ def test_without_score_max_the_colours_reach_from_the_lowest_to_the_highest_dist
     assert figures.settings.score_range == (maps.min(), maps.max())
 
 
+def test_ignored_patches_are_not_explained():
+    view = make_view()
+    (first,) = describe_images(view, make_options())[0].patches
+    patches = np.zeros((4, 4), bool)
+    patches[first["row"], first["column"]] = True
+    view = replace(view, ignored=Ignored(np.zeros((8, 8), bool), patches))
+    (second,) = describe_images(view, make_options())[0].patches
+    assert (second["row"], second["column"]) != (first["row"], first["column"])
+    assert second["score"] < first["score"]
+
+
 def test_ignored_pixels_do_not_count_in_the_range_of_the_colours():
     view = make_view()
     maps = view.prediction.anomaly_map

@@ -2,19 +2,20 @@
 
 import json
 import logging
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from datasets.base import GOOD, Category, DatasetError, Sample
+from datasets.base import GOOD, Category, DatasetError, Sample, UnusableFilesError
 from datasets.depth import Decoding, ValueRange
 from datasets.masks import JPEG_MASK
 from datasets.notes import Notes
 from patchcore.record import read_record
 from tests.support import SIDE, call, evaluate, make_category, quick, read_run, write_image
 from utils.options.train import DEFAULTS
-from utils.pipeline.reading import find_reading, log_notes
+from utils.pipeline.reading import Reading, find_reading, log_notes
 
 
 def deepen(folder, factor: float, dtype: type, ending: str = "png") -> None:
@@ -94,6 +95,25 @@ def test_notes_begin_with_the_category_if_there_is_one(caplog, name, start):
     notes.add("odd", "a.png")
     assert log_notes(notes, name) == {"odd": {"count": 1, "example": "a.png"}}
     assert caplog.messages == [f"{start} (for example a.png)"]
+
+
+@pytest.mark.parametrize(
+    ("reads_on", "read", "named"), [(False, ["a"], ["a"]), (True, ["a", "b", "c"], ["a", "c"])]
+)
+def test_all_files_that_cannot_be_used_are_named_if_they_may_be_skipped(reads_on, read, named):
+    seen = []
+
+    def load(name: str) -> str:
+        seen.append(name)
+        if name in "ac":
+            raise DatasetError(f"no image: {name}")
+        return name
+
+    reading = Reading(Decoding(), batch_size=2, threads=0, reads_on=reads_on)
+    with pytest.raises(UnusableFilesError) as caught:
+        list(reading.batches(load, "abc", Path))
+    assert seen == read
+    assert list(caught.value.reasons) == named
 
 
 class TestFindReading:

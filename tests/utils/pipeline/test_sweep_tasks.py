@@ -41,6 +41,7 @@ def test_results_messages_and_record_are_those_of_a_run_without_ray(
     tmp_path,
     caplog,
 ):
+    caplog.set_level(logging.INFO)
     data = make_data(tmp_path / "data")
     truncate(data / "widget/train/good/003.png")
     flags = "--on_error skip --categories widget"
@@ -50,6 +51,7 @@ def test_results_messages_and_record_are_those_of_a_run_without_ray(
         words = quick("--path_data", data, "--path_result", tmp_path / name, *flags.split())
         with without_plots():
             assert call(*words, *more.split()) == LEFT_OUT
+        assert not any("(one of" in text for text in caplog.messages)  # there is one row
         warnings.append({r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING})
         assert read_run(tmp_path / name)["state"] == "complete"
     assert contents(tmp_path / "ray") == contents(tmp_path / "alone")
