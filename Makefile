@@ -25,7 +25,7 @@ bench: $(VENV)/installed-tests
 fuzz: $(VENV)/installed-tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(FUZZ)
 
-# 300 small changes of the code, and whether the tests notice them, about an hour on 2 cores;
+# 300 small changes of the code, and whether the tests notice them, about 40 minutes on 2 cores;
 # MUTATION="--number 20 patchcore/coreset.py" for others
 mutation: $(VENV)/installed-tests
 	$(BIN)/python -m pip install pytest-cov
