@@ -3,6 +3,9 @@
 Changes one operator, constant, guard or statement at a time in a copy of the checkout, runs the
 tests that run its line, and lists the changes that no test notices: gaps of the tests, code that is
 not needed, or changes without an effect. Needs `pip install pytest-cov`.
+
+A change is tried with the quick tests alone, and of these with at most 200: before you write a test
+for one that passes, run the tests of its room.
 """
 
 import argparse
