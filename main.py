@@ -87,12 +87,8 @@ def _run(arguments: list[str]) -> int:
         return WRONG_USAGE
     except KeyboardInterrupt as error:
         return _report_interrupt(*error.args)
-    except BrokenPipeError:  # the reader of our output has closed it: print nothing more
-        _discard_output()
-        return INTERRUPTED
     except OSError as error:  # such as a full disk, a full standard output, too many open files
-        _report_os_error(error)
-        return WRONG_USAGE
+        return _report_os_error(error)
 
 
 def run_script(arguments: list[str]) -> int:
@@ -129,8 +125,7 @@ def run_script(arguments: list[str]) -> int:
         if received or isinstance(error, KeyboardInterrupt):
             return _report_interrupt(*(number for number, _ in received[:1]))
         if isinstance(error, OSError):  # the standard output could not be flushed
-            _report_os_error(error)
-            return WRONG_USAGE
+            return _report_os_error(error)
         return _report_crash()
     finally:
         if received and hasattr(signal, "setitimer"):
@@ -193,12 +188,17 @@ def _check_memory_limits() -> None:
         raise MemoryError("a limit of this process is too low to import NumPy (ulimit -v, -d)")
 
 
-def _report_os_error(error: OSError) -> None:
+def _report_os_error(error: OSError) -> int:
+    """Report an error of the system, unless nobody reads the output; return the exit status."""
     from utils.printable import printable
 
-    where = "" if error.filename is None else f": {printable(os.fsdecode(error.filename))}"
-    print(f"error: {error.strerror or error}{where}; finished results are kept", file=sys.stderr)
+    is_unread = isinstance(error, BrokenPipeError)
+    if not is_unread:
+        where = "" if error.filename is None else f": {printable(os.fsdecode(error.filename))}"
+        text = f"error: {error.strerror or error}{where}; finished results are kept"
+        print(text, file=sys.stderr)
     _discard_output()
+    return INTERRUPTED if is_unread else WRONG_USAGE
 
 
 def _discard_output() -> None:

@@ -305,6 +305,28 @@ def test_a_full_standard_output_is_one_line(folder):
     assert process.stderr == "error: No space left on device; finished results are kept\n"
 
 
+@pytest.mark.parametrize("unbuffered", ["1", ""])
+def test_an_output_that_nobody_reads_ends_the_command_silently(unbuffered):
+    """As with `| head -1`: when a line is printed, or when all of them are flushed at the end."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = """import main, sys
+sys.modules["utils.commands.tables"] = sys
+sys.main = lambda *_, **__: print("lost")
+sys.exit(main.run_script(["tables"]))"""
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        cwd=ROOT,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (main.INTERRUPTED, "")
+
+
 @pytest.mark.parametrize("stream", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
 def test_closed_standard_streams_are_no_fault(folder, stream):
     script = f"{sys.executable} {ROOT / 'main.py'} tables nowhere --path_result made {stream}"
