@@ -237,6 +237,18 @@ class TestBombs:
         for limits in (Limits(ratio=0, free_bytes=999_999), Limits(5, 0.99 * ratio, 0)):
             check_refused(archive, r"expected at most \d+ bytes in .*, found more: 1.png", limits)
 
+    @pytest.mark.parametrize("num_bytes", [100, 2_000_000])
+    def test_the_documented_limits(self, place, num_bytes):
+        """100 times the size of the archive or 100 MB, and 2 million entries: docs/download.md."""
+        archive = zip_with(place / "x", [("1.png", random_bytes(num_bytes))])
+        data, size = archive.read_bytes(), num_bytes.to_bytes(4, "little")
+        most = max(100 * len(data), 100 << 20)
+        at = data.rindex(size)  # the size in the directory at the end
+        for stated, message in ((most, "found fewer"), (most + 1, f"at most {most} bytes in")):
+            archive.write_bytes(data[:at] + stated.to_bytes(4, "little") + data[at + 4 :])
+            check_refused(archive, message)
+        assert Limits().files == 2_000_000
+
     @pytest.mark.parametrize("form", ["zip", "tar"])
     def test_the_number(self, place, form):
         if form == "zip":

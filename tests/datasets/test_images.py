@@ -638,6 +638,8 @@ class TestValueRange:
         found = finder.range()
         assert ValueRange.from_json(found.as_json()) == found
         assert not found.to_8_bits(values).any()
+        if abs(value) < 2**24:  # above, the sum is rounded
+            assert (found.low, found.high) == (value, value + 1)
 
     def test_8_bits_do_not_count(self):
         finder = RangeFinder()

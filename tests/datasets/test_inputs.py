@@ -684,6 +684,23 @@ class TestWatching:
                 assert look() == []
         assert [look(), look()] == [["w/a.png"], []]
 
+    def test_the_time_between_two_looks_shows_whether_a_file_still_grows(self, here, monkeypatch):
+        Path("w").mkdir()
+        images("whole.png")
+        data, pauses = Path("whole.png").read_bytes(), []
+        parts = iter((data[:20], data[20:40], data[40:]))
+
+        def write(seconds):
+            pauses.append(seconds)
+            with Path("w/a.png").open("ab") as file:
+                file.write(next(parts, b""))
+
+        monkeypatch.setattr(inputs.time, "sleep", write)
+        watched = watch_folder(Path("w"))
+        found = [next(watched) for _ in range(5)]
+        assert [item and item.name for item in found] == [None, None, None, None, "w/a.png"]
+        assert pauses == [0.5] * 4
+
     def test_a_file_that_is_written_again_is_taken_again(self, look):
         images("w/a.png")
         assert [look(), look()] == [[], ["w/a.png"]]

@@ -205,7 +205,12 @@ class TestFetch:
         fetch(RemoteFile(server.url), target, wait=3)
         assert waits == [3, 6, 12, 3, 6]
 
-    @pytest.mark.parametrize("status", [403, 404, 410])
+    @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+    def test_each_temporary_status(self, server, target, status):
+        """A later request may succeed."""
+        assert get(server, target, answer(status, {}), whole) == SHA256
+
+    @pytest.mark.parametrize("status", [403, 404, 410, 501, 505])
     def test_another_status_is_not(self, server, target, status):
         check_refused(server, target, f"the server answered {status}", answer(status, {}))
         assert len(server.ranges) == 1
