@@ -331,6 +331,22 @@ class TestMistakes:
             parse(f"--{flag} {value}")
         assert getattr(parse(f"--{flag} 1"), flag) == 1
 
+    @pytest.mark.parametrize(
+        ("flag", "accepted", "refused"),
+        [
+            ("holdout", ["0.001", "0.9"], ["0", "0.91", "nan"]),
+            ("max_megapixels", ["0.001", "1e9"], ["0", "-1", "inf"]),
+            ("shots", ["1", "3 1"], ["0", "3 0"]),
+            ("spro_limit", ["0.001", "1"], ["0", "1.01"]),
+        ],
+    )
+    def test_other_bounds(self, flag, accepted, refused):
+        for text in accepted:
+            parse(f"--{flag} {text}")
+        for text in refused:
+            with pytest.raises(UsageError, match=rf"expected .*{flag} .*found .* \(--{flag}\)"):
+                parse(f"--{flag} {text}")
+
     @pytest.mark.parametrize("value", [-1, 2**32])
     def test_a_seed_that_no_generator_takes(self, value):
         with pytest.raises(UsageError, match=rf"in \[0, 4294967295\], found 3 {value} \(--seed\)"):

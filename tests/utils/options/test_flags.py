@@ -177,9 +177,36 @@ class TestCheck:
         with pytest.raises(UsageError, match=message):
             parse(text, CheckOptions())
 
+    def test_one_dataset_with_one_seed(self):
+        options = parse("data", CheckOptions())
+        assert (options.paths, options.seed, options.num_suspects) == (("data",), (0,), 20)
+        for text in ("data other", "data --seed 1 2"):
+            with pytest.raises(
+                UsageError, match=r"expected one to 1 values for (PATH|--seed), found"
+            ):
+                parse(text, CheckOptions())
+
+    def test_at_least_one_image_is_listed(self):
+        assert parse("--model m --num_suspects 1", CheckOptions()).num_suspects == 1
+        with pytest.raises(UsageError, match="expected num_suspects of at least 1, found 0"):
+            parse("--model m --num_suspects 0", CheckOptions())
+
     def test_flags_with_an_effect_are_not(self):
         assert parse("--model m --num_suspects 3 --quiet", CheckOptions()).num_suspects == 3
         assert parse("data --categories a --holdout 0.3", CheckOptions()).categories == ("a",)
+
+
+def test_a_download_is_of_one_dataset_and_nothing_is_accepted_or_kept_unasked():
+    options = parse("visa --to f", DownloadOptions())
+    assert options == DownloadOptions(names=("visa",), to="f")
+    assert (options.accept_licence, options.keep_archive) == (False, False)
+    with pytest.raises(UsageError, match="expected one to 1 values for NAME, found 2"):
+        parse("visa btad --to f", DownloadOptions())
+
+
+def test_an_empty_text_is_no_path():
+    with pytest.raises(UsageError, match="expected a value, found an empty text"):
+        parse_flags(["a", ""], Everything(), command="try", description="Try.")
 
 
 def test_an_empty_text_takes_back_what_a_record_gives_and_is_no_value_otherwise():

@@ -69,6 +69,7 @@ def test_a_flag_sets_its_own_option_and_no_other(name):
         ("--frame_stride 0", r"frame_stride of at least 1, found 0 \(--frame_stride\)"),
         ("--explain_top -1", r"explain_top of at least 0, found -1 \(--explain_top\)"),
         ("--regions -1", r"regions of at least 0, found -1 \(--regions\)"),
+        ("--page_limit -1", r"page_limit of at least 0, found -1 \(--page_limit\)"),
         ("--batch_size 0", r"batch_size of at least 1, found 0 \(--batch_size\)"),
         ("--num_workers -2", r"num_workers of at least -1, found -2 \(--num_workers\)"),
         ("--nominal_fpr 0", r"nominal_fpr in \(0, 1\], found 0 \(--nominal_fpr\)"),
@@ -102,6 +103,20 @@ def test_a_value_that_cannot_be_is_told_with_its_flag(text, message):
 def test_flags_are_grouped():
     groups = dict.fromkeys(field.metadata["group"] for field in fields(InferOptions))
     assert list(groups) == ["input", "model", "thresholds", "output", "computing", "messages"]
+
+
+def test_every_frame_is_judged_and_nothing_but_the_results_is_saved_unasked():
+    options = InferOptions()
+    assert (options.frame_stride, options.regions, options.page_limit) == (1, 5, 500)
+    switches = ("fresh", "json", "save_masks", "save_maps", "annotate", "quiet", "verbose")
+    assert not any(getattr(options, name) for name in switches)
+    assert (options.score_max, options.explain_top, options.percentage_coreset) == (0, 0, 0)
+
+
+def test_0_is_the_smallest_number_of_most_flags():
+    names = ("regions", "page_limit", "explain_top", "score_max", "percentage_coreset")
+    options = parse(" ".join(f"--{name} 0" for name in names))
+    assert all(getattr(options, name) == 0 for name in names)
 
 
 class TestInput:
