@@ -236,7 +236,7 @@ class _Reading:
         self._archive, self._file = archive, file
         self.seek, self.tell = file.seek, file.tell
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int) -> bytes:
         """Return the next bytes."""
         if size > LARGEST_READ:
             raise DatasetError(

@@ -12,10 +12,10 @@ from PIL import Image
 
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 RESTARTS = range(0xD0, 0xD8)
-# Without a length: TEM, the restart markers, and the start and end of an image.
-BARE = frozenset({0x01, *RESTARTS, 0xD8, END_OF_IMAGE})
-HUFFMAN_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
-FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Without a length: TEM, the restart markers, and the end of an image.
+BARE = frozenset({0x01, *RESTARTS, END_OF_IMAGE})
+# Frames of arithmetic, lossless and differential coding: table B.1 of ITU-T T.81.
+OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Any bytes but 255, in which no run of bits repeats.
 FILLING = bytes(np.random.default_rng(0).integers(0, 255, 64, dtype=np.uint8))
 
@@ -73,7 +73,7 @@ def with_filling(data: bytes) -> bytes | None:
                 pieces += [bytes([0xFF, RESTARTS[next_restart]]), FILLING]
         if code == END_OF_IMAGE:
             break
-        is_huffman = is_huffman and (code not in FRAMES or code in HUFFMAN_FRAMES)
+        is_huffman = is_huffman and code not in OTHER_FRAMES
         is_coded = code == START_OF_SCAN or code in RESTARTS
         next_restart = (code - RESTARTS[0] + 1) % len(RESTARTS) if code in RESTARTS else 0
         length = 0 if code in BARE else int.from_bytes(data[start + 2 : start + 4], "big")
