@@ -53,7 +53,7 @@ class ValueRange:
     def __str__(self) -> str:
         if self.is_float:
             return f"{self.low:.4g} to {self.high:.4g}"
-        return f"{(int(self.high) + 1).bit_length() - 1} bits"
+        return f"{int(self.high).bit_length()} bits"
 
     def as_json(self) -> dict[str, object]:
         """Return the range as a record."""
@@ -75,7 +75,7 @@ class ValueRange:
             uint8 of the same shape.
         """
         if not self.is_float:
-            bits = (int(self.high) + 1).bit_length() - 1
+            bits = int(self.high).bit_length()
             return np.minimum(values >> (bits - 8), 255).astype(np.uint8)
         scaled = (values.astype(np.float64) - self.low) * (256 / (self.high - self.low))
         return np.clip(scaled, 0, 255).astype(np.uint8)

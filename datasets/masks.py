@@ -141,7 +141,7 @@ def _split(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
 def _paint(colours: np.ndarray, opacity: np.ndarray, brightest: np.ndarray) -> np.ndarray:
     """Return (H, W): the largest colour channel, or the opacity of paint of one colour."""
     painted = opacity > 0
-    if not painted.any() or (opacity == opacity.flat[0]).all():
+    if (opacity == opacity.flat[0]).all():
         return brightest
     if (colours[painted] == colours[painted][0]).all():
         return opacity

@@ -29,7 +29,7 @@ from datasets.images import (
     read_image,
     read_sample,
 )
-from datasets.jpeg import is_complete, with_filling
+from datasets.jpeg import FILLING, is_complete, with_filling
 from datasets.masks import read_mask
 from datasets.notes import Note, Notes
 from tests.support import truncate, write_image
@@ -288,6 +288,16 @@ class TestJpeg:
         place = data.index(b"\xff\xc0") + 1
         filled = with_filling(data[:place] + bytes([code]) + data[place + 1 :])
         assert (filled is not None) == (code in {0xC0, 0xC1, 0xC2, 0xC4, 0xC8, 0xCC})
+
+    @pytest.mark.parametrize(("blocks", "due"), [(0, 0), (16, 3), (4, 7), (2, 7)])
+    def test_the_filling_has_the_restart_that_is_due(self, blocks, due):
+        """Of 64 blocks; each scan begins with restart 0 (ITU-T T.81, section F.1.1.5.2)."""
+        grey = Image.fromarray(np.zeros((64, 64), np.uint8))
+        grey.save(
+            data := io.BytesIO(), "JPEG", **({"restart_marker_blocks": blocks} if blocks else {})
+        )
+        filled = with_filling(data.getvalue())
+        assert filled.endswith(FILLING + bytes([0xFF, 0xD0 + due]) + FILLING + b"\xff\xd9")
 
     def test_zeros_in_place_of_the_rest_are_refused(self, tmp_path):
         data = encode("jpeg")

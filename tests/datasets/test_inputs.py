@@ -440,6 +440,12 @@ class TestLists:
         listed = io.TextIOWrapper(io.BytesIO(b"\xc4.png\n"))
         assert left_out("-", listed=listed) == {OTHER_ENCODING: (1, "Ä.png")}
 
+    def test_a_list_may_end_within_a_character(self, here):
+        """In UTF-8, the last byte would begin a longer one."""
+        images("a.png", "b.png")
+        Path("b.png").rename("Ä")
+        assert self.read(b"a.png\n\xc4") == ["a.png", "Ä"]
+
     def test_null_characters_separate_paths(self, here):
         images("a.png", "b\nc.png")
         assert self.read(b"a.png\0") == ["a.png"]

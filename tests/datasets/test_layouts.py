@@ -77,6 +77,18 @@ def test_what_a_layout_lacks_is_named_though_a_general_one_fits(dataset):
     assert choose(dataset, one="list.csv", two="", mvtec="") == "two"
 
 
+def test_a_file_that_cannot_be_read_is_an_error_unless_another_layout_fits(dataset, caplog):
+    def refuse(path):
+        raise DatasetError("cannot read a.json")
+
+    layouts = {"one": SimpleNamespace(match=refuse), "two": layout(None), "mvtec": layout("")}
+    with pytest.raises(DatasetError, match="^cannot read a.json$"):
+        open_dataset(dataset, layouts=layouts)
+    layouts["two"] = layout("")
+    assert open_dataset(dataset, layouts=layouts).layout == "two"
+    assert caplog.messages == ["not used to recognise the layout: cannot read a.json"]
+
+
 def test_what_a_named_layout_lacks(dataset):
     layouts = {"one": layout("list.csv"), "two": layout(None)}
     with pytest.raises(DatasetError, match=r"--dataset one at .*data: list.csv is missing"):

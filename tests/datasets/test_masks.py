@@ -237,6 +237,13 @@ class TestTransparency:
         pixels[SHAPES, :3] = 255
         np.testing.assert_array_equal(read_mask(save(tmp_path / "m.png", pixels)), SHAPES)
 
+    @pytest.mark.parametrize("opacity", [0, 128, 255])
+    @pytest.mark.parametrize("value", [0, 255])
+    def test_of_one_colour_it_says_nothing_either(self, tmp_path, value, opacity):
+        pixels = np.full((4, 5, 4), (*[value] * 3, opacity), np.uint8)
+        mask = read_mask(save(tmp_path / "m.png", pixels))
+        np.testing.assert_array_equal(mask, np.full((4, 5), value > 0))
+
     @pytest.mark.parametrize("form", ["GIF", "TIFF", "WEBP"])
     def test_paint_in_every_format_with_opacity(self, tmp_path, form):
         """White paint on white is marked by its opacity alone."""

@@ -131,11 +131,15 @@ def test_a_wmv_without_the_length_that_it_should_state_is_not_cut_short(videos, 
     assert not is_cut_short(path)
 
 
+@pytest.mark.parametrize("before", [0, 200])
 @pytest.mark.parametrize(("flags", "expected"), [(0, True), (1, False), (2, True), (3, False)])
-def test_a_live_wmv_recording_has_no_length(videos, tmp_path, flags, expected):
+def test_a_live_wmv_recording_has_no_length(videos, tmp_path, flags, expected, before):
     """Bit 0 of the flags says that it is live, bit 1 that it can be sought in."""
     content = bytearray(videos["v.wmv", "WMV2"])
     place = content.index(ASF_FILE_PROPERTIES)
+    content[place:place] = bytes(before)  # the objects of the header have any order
+    place += before
+    content[place + 40 : place + 48] = len(content).to_bytes(8, "little")
     content[place + 48 : place + 56] = b"\xff" * 8  # the date
     content[place + 88 : place + 92] = flags.to_bytes(4, "little")
     (path := tmp_path / "v.wmv").write_bytes(content)
@@ -343,8 +347,8 @@ def test_any_bytes_can_be_checked(videos, tmp_path):
 class FakeCapture:
     """A video with given times of its frames in milliseconds."""
 
-    def __init__(self, times):
-        self._times, self._number = times, -1
+    def __init__(self, times, count=-9.2e16):
+        self._times, self._number, self._count = times, -1, count
 
     def isOpened(self):  # noqa: N802
         return True
@@ -352,7 +356,7 @@ class FakeCapture:
     def get(self, what):
         if what == cv2.CAP_PROP_POS_MSEC:
             return self._times[self._number]
-        return {cv2.CAP_PROP_FPS: RATE, cv2.CAP_PROP_FRAME_COUNT: -9.2e16}.get(what, 32)
+        return {cv2.CAP_PROP_FPS: RATE, cv2.CAP_PROP_FRAME_COUNT: self._count}.get(what, 32)
 
     def grab(self):
         self._number += 1
@@ -381,6 +385,21 @@ def test_times_are_the_containers_unless_they_are_missing(tmp_path, monkeypatch,
     (path := tmp_path / "v").touch()
     found = [item.seconds for item in read_video(path, "v", 1)]
     np.testing.assert_allclose(found, times)
+
+
+@pytest.mark.parametrize(
+    ("count", "last", "is_missing"),
+    [(100, 8.95, False), (100, 8.85, True), (1000, 94.95, False), (1000, 94.85, True)],
+)
+def test_the_sound_may_be_a_second_or_a_twentieth_longer(
+    tmp_path, monkeypatch, count, last, is_missing
+):
+    """The last frame is shown for a tenth of a second; the file does not state its size."""
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: FakeCapture([0, 1000 * last], count))
+    content = b"\x1a\x45\xdf\xa3\x80" + EBML_SEGMENT + b"\x01" + 7 * b"\xff"
+    _, faults = read(tmp_path / "v.mkv", content)
+    text = f"expected {count / 10:.1f} s of frames in v.mkv, found {last + 0.1:.1f} s (2 frames)"
+    assert faults == [f"{text}: the file is cut short or damaged"] * is_missing
 
 
 def test_a_video_that_vanishes_while_it_is_read(tmp_path, monkeypatch):

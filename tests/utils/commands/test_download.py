@@ -78,6 +78,9 @@ class TestList:
         assert call("datasets") == 0
         assert capsys.readouterr().out == describe(listed(), 90) + "\n"
 
+    def test_it_takes_no_arguments(self, capsys):
+        check_error(capsys, "unrecognized arguments: visa", "datasets", "visa")
+
     @pytest.mark.parametrize("width", [60, 100, 200])
     def test_a_terminal_gets_paragraphs_of_its_width(self, width):
         shown = describe(listed(), width)
