@@ -82,7 +82,7 @@ def test_a_file_that_cannot_be_read_is_an_error_unless_another_layout_fits(datas
         raise DatasetError("cannot read a.json")
 
     layouts = {"one": SimpleNamespace(match=refuse), "two": layout(None), "mvtec": layout("")}
-    with pytest.raises(DatasetError, match="^cannot read a.json$"):
+    with pytest.raises(DatasetError, match=r"^cannot read a\.json$"):
         open_dataset(dataset, layouts=layouts)
     layouts["two"] = layout("")
     assert open_dataset(dataset, layouts=layouts).layout == "two"
