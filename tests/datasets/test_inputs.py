@@ -504,6 +504,9 @@ class TestVideos:
         video(name, code)
         items = list(find_items([name]))
         assert [item.name for item in items] == [f"{name}#{n}" for n in range(6)]
+        assert [item.name for group in find_groups([name]) for item in group] == [
+            item.name for item in items
+        ]
         assert [item.number for item in items] == list(range(6))
         assert {item.path for item in items} == {Path(name)}
         np.testing.assert_allclose([item.seconds for item in items], np.arange(6) / 10)

@@ -2,6 +2,8 @@
 
 import os
 import re
+import shutil
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -44,7 +46,8 @@ def test_the_cpu_is_described_with_its_cores(monkeypatch):
 @pytest.mark.parametrize(
     ("listing", "name"),
     [
-        ("processor\t: 0\nmodel name\t: Xeon @ 2 GHz\n" * 2, "Xeon @ 2 GHz"),
+        ("processor\t: 0\nmodel name\t: Xeon @ 2 GHz\n", "Xeon @ 2 GHz"),
+        ("model name\t: Cortex: A76\nmodel name\t: Cortex: A55\n", "Cortex: A76"),
         ("Features: fp\n", "arm"),
     ],
 )
@@ -69,6 +72,27 @@ def test_versions_are_of_what_is_installed(monkeypatch):
     assert versions["torch"] == metadata.version("torch")
     monkeypatch.setattr(machine, "RECORDED_PACKAGES", ("numpy", "no-such-package"))
     assert set(machine.package_versions()) == {"python", "numpy"}
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+def test_the_commit_is_what_git_says(monkeypatch, tmp_path, capfd):
+    def git(*words: str) -> str:
+        identity = ("-c", "user.name=n", "-c", "user.email=e@x", "-c", "commit.gpgsign=false")
+        command = ["git", "-C", str(tmp_path), *identity, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init")
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "utils/machine.py"))
+    assert machine.source_commit() is None  # there is no commit yet
+    (tmp_path / "main.py").touch()
+    git("add", "main.py")
+    git("commit", "-m", "one")
+    commit = git("rev-parse", "HEAD")
+    (tmp_path / "data.csv").touch()  # is not a part of the source
+    assert machine.source_commit() == commit
+    (tmp_path / "main.py").write_text("changed")
+    assert machine.source_commit() == f"{commit}+changes"
+    assert capfd.readouterr() == ("", "")
 
 
 class TestSourceCommit:

@@ -13,6 +13,7 @@ import pytest
 from tqdm import tqdm
 
 import main
+from datasets import transport
 from datasets.downloads import DOWNLOADS, NEEDS_FORM, Download, find_published, listed
 from datasets.published import PUBLISHED
 from datasets.transport import RemoteFile
@@ -88,8 +89,12 @@ class TestList:
             assert len(line) <= width or len(line.split()) == 1  # an address
         assert len(shown.split("\n\n")) == len(listed())
         for dataset in listed():
-            words = shown.split()
-            assert {dataset.key, dataset.address} <= set(words)
+            (text,) = [text for text in shown.split("\n\n") if text.startswith(f"{dataset.key} ")]
+            first, *others = text.splitlines()
+            start = first.index(dataset.name.split()[0], len(dataset.key))
+            assert start >= len(dataset.key) + 2
+            assert all(line[:start].isspace() and not line[start].isspace() for line in others)
+            assert dataset.address in text.split()
 
     def test_addresses_and_digests_are_of_known_datasets(self):
         keys = {dataset.key for dataset in PUBLISHED}
@@ -114,15 +119,17 @@ class TestDownload:
         assert f"BTAD: 2 files in {tmp_path / 'data'}" in caplog.messages
         assert "no digest" not in caplog.text
 
-    def test_a_terminal_sees_the_share_of_the_bytes(self, serve, tmp_path, monkeypatch):
+    def test_a_terminal_sees_the_share_of_the_bytes(self, serve, tmp_path, monkeypatch, archive):
         def show(total: int, text: str, unit: str) -> tqdm:
             return tqdm(total=total, desc=text, unit=unit, file=seen, mininterval=0)
 
         seen = StringIO()
         monkeypatch.setattr(command, "show_progress", show)
+        monkeypatch.setattr(transport, "PIECE", 100)
         serve()
         assert call(*ARGUMENTS, tmp_path / "data") == 0
         assert "x.zip: 100%|" in seen.getvalue()
+        assert f"| {len(archive)}/{len(archive)} [" in seen.getvalue()
 
     def test_the_archive_can_be_kept(self, serve, tmp_path, archive):
         serve()

@@ -13,7 +13,7 @@ from utils.options.evaluate import EvaluateOptions
 from utils.options.export import ExportOptions
 from utils.options.flags import Flags, describe_value, flag, parse_flags
 from utils.options.infer import InferOptions
-from utils.options.train import TrainOptions
+from utils.options.train import DEFAULTS, TrainOptions
 
 
 @dataclass(frozen=True)
@@ -202,6 +202,11 @@ def test_a_download_is_of_one_dataset_and_nothing_is_accepted_or_kept_unasked():
     assert (options.accept_licence, options.keep_archive) == (False, False)
     with pytest.raises(UsageError, match="expected one to 1 values for NAME, found 2"):
         parse("visa btad --to f", DownloadOptions())
+
+
+def test_training_takes_paths_and_no_copies_unasked():
+    options = parse("a b --category c", DEFAULTS)
+    assert (options.paths, options.keep_copies) == (("a", "b"), False)
 
 
 def test_an_empty_text_is_no_path():
