@@ -74,9 +74,6 @@ class MaskFiles:
         """The files that are read."""
         return self.paths
 
-    def __str__(self) -> str:
-        return ", ".join(map(str, self.paths))
-
 
 @dataclass(frozen=True)
 class Polygon:
@@ -135,9 +132,6 @@ class MaskShapes:
     def files(self) -> tuple[Path, ...]:
         """The files that are read."""
         return (self.source,)
-
-    def __str__(self) -> str:
-        return f"{len(self.shapes)} shapes in {self.source}"
 
 
 @dataclass(frozen=True)

@@ -226,7 +226,7 @@ def test_masks_next_to_their_images(root):
     (widget / "ground_truth/a_hole/000_mask.png").rename(widget / "test/a_hole/000_mask.png")
     for has_others in (True, False):
         defective = [s for s in read_category(root, "widget").test if s.is_defective]
-        assert str(defective[0].mask) == str(widget / "test/a_hole/000_mask.png")
+        assert defective[0].mask == MaskFiles((widget / "test/a_hole/000_mask.png",))
         assert [s.mask is not None for s in defective] == [True, has_others, has_others]
         shutil.rmtree(widget / "ground_truth", ignore_errors=True)
 
