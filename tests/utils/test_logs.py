@@ -80,6 +80,29 @@ def test_a_message_is_written_above_the_progress_bars(monkeypatch):
     assert (cleared.strip(), written) == ("", "a step")
 
 
+@pytest.mark.parametrize(
+    ("level", "is_terminal", "is_shown"),
+    [(logging.INFO, True, True), (logging.WARNING, True, False), (logging.INFO, False, False)],
+)
+def test_only_a_terminal_sees_progress_unless_it_is_quiet(
+    monkeypatch, level, is_terminal, is_shown
+):
+    seen = StringIO()
+    seen.isatty = lambda: is_terminal
+    monkeypatch.setattr(sys, "stderr", seen)
+    with command(level), show_progress(1, "score", "image") as bar:
+        bar.update()
+    assert ("score" in seen.getvalue()) == is_shown
+    assert "\n" not in seen.getvalue()  # the line is cleared for what is written next
+
+
+def test_a_closed_log_holds_no_file(tmp_path):
+    handler = LogFile(tmp_path / "run.log")
+    stream = handler.stream
+    handler.close()
+    assert stream.closed
+
+
 def test_a_second_command_warns_again(terminal):
     for _ in range(2):
         with command(logging.WARNING):
