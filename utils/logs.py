@@ -176,7 +176,6 @@ class RunLog(AbstractContextManager):
         for early in [one for one in root.handlers if isinstance(one, _Early)]:
             early.setTarget(self._file)
             early.flush()
-            early.setTarget(None)
             root.removeHandler(early)
         root.addHandler(self._file)
 

@@ -8,9 +8,6 @@ import numpy as np
 
 from utils.metrics import area_up_to
 
-# Largest false positive rate of the area in the paper's tables.
-SPRO_LIMIT = 0.05
-
 
 @dataclass(frozen=True)
 class SaturatedRegion:
@@ -31,7 +28,7 @@ def au_spro(
     maps: Sequence[np.ndarray],
     masks: Sequence[np.ndarray],
     regions: Sequence[SaturatedRegion],
-    fpr_limit: float = SPRO_LIMIT,
+    fpr_limit: float,
 ) -> float:
     """Return the area under the sPRO curve up to a false positive rate, divided by this rate.
 
@@ -42,7 +39,7 @@ def au_spro(
         maps: (B, H, W) float, or B maps of different shapes; higher means more anomalous.
         masks: Of the same shapes, bool, True where any region is.
         regions: The regions; those without a pixel do not count.
-        fpr_limit: Largest false positive rate, in (0, 1].
+        fpr_limit: Largest false positive rate, in (0, 1]; 0.05 in the paper's tables.
 
     Returns:
         Area in [0, 1]; NaN without normal pixels or without regions.

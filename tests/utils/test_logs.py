@@ -137,6 +137,13 @@ def test_the_log_has_all_that_was_said_before_it_was_open(terminal, tmp_path):
     assert all(map(LINE.fullmatch, lines))
 
 
+def test_a_message_needs_no_package_of_progress_bars(terminal, monkeypatch):
+    monkeypatch.delitem(sys.modules, "tqdm")
+    with command():
+        log.info("a step")
+    assert terminal() == "a step\n"
+
+
 def test_a_later_run_appends(terminal, tmp_path):
     for text in ("one", "two"):
         with command(logging.WARNING), RunLog(tmp_path) as run_log:

@@ -86,6 +86,6 @@ def test_half_of_a_region_suffices_where_half_is_needed():
 
 def test_nothing_to_measure():
     maps, masks = np.zeros((1, 2, 2), np.float32), np.zeros((1, 2, 2), bool)
-    assert math.isnan(au_spro(maps, masks, []))
-    assert math.isnan(au_spro(maps, masks, [SaturatedRegion(0, masks[0], 1.0)]))
-    assert math.isnan(au_spro(maps, ~masks, [SaturatedRegion(0, ~masks[0], 1.0)]))
+    assert math.isnan(au_spro(maps, masks, [], 0.05))
+    assert math.isnan(au_spro(maps, masks, [SaturatedRegion(0, masks[0], 1.0)], 0.05))
+    assert math.isnan(au_spro(maps, ~masks, [SaturatedRegion(0, ~masks[0], 1.0)], 0.05))
