@@ -4,8 +4,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from datasets.base import GOOD, Category, Sample
 from utils.options.evaluate import EvaluateOptions
+from utils.pipeline import evaluate_category as module
 from utils.pipeline.evaluate_category import fit_request
 
 MODEL = SimpleNamespace(percentages=(0.1, 0.2))
@@ -29,3 +32,28 @@ def test_only_what_is_needed_is_computed(options, is_first, held_out, patches, n
     assert (request.percentages, request.seeds) == ((0.1, 0.2), (2, 5))
     assert request.memory_budget == 3
     assert (request.held_out, request.patches, request.normal) == (held_out, patches, normal)
+
+
+@pytest.mark.parametrize(
+    ("shots", "expected"),
+    [
+        (None, [((2, 5), "abcd")]),
+        (9, [((2, 5), "abcd")]),
+        (4, [((2, 5), "abcd")]),  # nothing is left to choose
+        (3, [((2,), "bcd"), ((5,), "abc")]),  # as `choose_shots` does
+    ],
+)
+def test_each_seed_has_its_own_fit_only_if_it_chooses_its_own_images(monkeypatch, shots, expected):
+    fits = []
+
+    def fit(model, category, request, *_):
+        fits.append((request.seeds, "".join(s.path.name for s in category.train)))
+
+    monkeypatch.setattr(module, "fit_category", fit)
+    train = tuple(Sample(Path(name), "cap", GOOD) for name in "abcd")
+    category = Category("cap", train, (), has_masks=False)
+    model = SimpleNamespace(percentages=(0.1,), device=torch.device("cpu"))
+    options = EvaluateOptions(seed=(2, 5, 2))
+    found = module._fit_shots(model, category, shots, None, options, None)
+    assert fits == expected
+    assert [one.shots for one in found] == [shots] * len(expected)
