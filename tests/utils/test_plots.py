@@ -469,6 +469,7 @@ def test_ignored_pixels_are_hatched_where_the_map_is_shown(monkeypatch):
     ("threshold", "ignored", "through", "key"),
     [
         (2.0, None, "brightness: map", "map ≥ 2"),
+        (HIGH, None, "brightness: map", "map ≥ 3"),
         (None, None, "brightness: map", None),
         # The brightest pixel of a good image is no defect.
         (3.5, None, "brightness: map, all below threshold", "map ≥ 3.5: nowhere"),
