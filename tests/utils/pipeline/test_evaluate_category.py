@@ -1,5 +1,6 @@
 """What an evaluation asks of its fits."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,6 +8,8 @@ import pytest
 import torch
 
 from datasets.base import GOOD, Category, Sample
+from patchcore.settings import Settings
+from utils.metrics import Metrics
 from utils.options.evaluate import EvaluateOptions
 from utils.pipeline import evaluate_category as module
 from utils.pipeline.evaluate_category import fit_request
@@ -57,3 +60,26 @@ def test_each_seed_has_its_own_fit_only_if_it_chooses_its_own_images(monkeypatch
     found = module._fit_shots(model, category, shots, None, options, None)
     assert fits == expected
     assert [one.shots for one in found] == [shots] * len(expected)
+
+
+def test_a_row_has_the_seconds_of_its_fit_and_those_that_all_fits_share(monkeypatch):
+    monkeypatch.setattr(module, "measure_prediction", lambda *_: (Metrics(), Metrics(), {}))
+    own, shared = ({"read": 1.0, "select": 2.0}, {"read": 4.0, "embed": 8.0})
+    fit = module._Fit(Category("cap", (), (), has_masks=False), None, None, observer(own))
+    model = SimpleNamespace(
+        percentages=(0.1, 0.2),
+        settings=Settings(),
+        device=None,
+        scorer=SimpleNamespace(ignored=None),
+    )
+    collectors = {(3, 1): SimpleNamespace(finish=lambda: "predicted")}
+    ((measured, prediction),) = module._measure_fit(
+        model, "net", fit, collectors, None, observer(shared), EvaluateOptions()
+    )
+    assert prediction == "predicted"
+    assert measured.row.seconds == {"read": 5.0, "select": 2.0, "embed": 8.0}
+    assert (measured.row.seed, measured.row.percentage_coreset) == (3, 0.2)
+
+
+def observer(seconds):
+    return SimpleNamespace(stage=lambda *_: nullcontext(), seconds=lambda seed, part: dict(seconds))
