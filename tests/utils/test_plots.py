@@ -1,5 +1,6 @@
 """Pictures are checked at pixels whose content is known, not against stored pictures."""
 
+import itertools
 import math
 import subprocess
 import sys
@@ -215,6 +216,29 @@ def test_all_shapes_keep_their_proportions_and_defects_of_one_pixel(shape):
     assert (panels[NORMAL] == REBUILT).all()
 
 
+@pytest.mark.parametrize("shape", [(40, 90), (90, 40)])  # either side may be compared
+def test_masks_are_enlarged_by_whole_pixels_and_lose_none_as_they_shrink(shape):
+    height, width = shape
+    mask = np.random.default_rng(0).random(shape) < 0.3
+    blocks = mask.reshape(height // 2, 2, width // 2, 2)
+    shrunk, enlarged = ((round(width * by), round(height * by)) for by in (0.5, 2))
+    np.testing.assert_array_equal(loc._resize_mask(mask, shrunk), blocks.any((1, 3)))
+    np.testing.assert_array_equal(loc._resize_mask(mask, enlarged), mask.repeat(2, 0).repeat(2, 1))
+
+
+@pytest.mark.parametrize("shape", [(10, 30), (30, 10)])
+def test_images_shrink_by_area_and_are_enlarged_smoothly(shape):
+    height, width = shape
+    ramp = np.tile((8 * np.arange(width, dtype=np.uint8))[:, None], (height, 1, 3))
+    shrunk, enlarged = (
+        loc.resize_image(ramp, (round(width * by), round(height * by))).astype(int)
+        for by in (0.5, 2)
+    )
+    assert (shrunk == 16 * np.arange(width // 2)[:, None] + 4).all()
+    inner = slice(4, 2 * width - 4)  # there are no neighbours beyond the border
+    assert (enlarged[:, inner] == (4 * np.arange(2 * width) - 2)[inner, None]).all()
+
+
 def test_long_names_differ_but_stay_in_their_column():
     first, second = (draw(file_name="part_" * 900 + end, defect_type="W" * 500) for end in "12")
     place = cell(IMAGE)
@@ -240,14 +264,21 @@ def test_only_letters_that_both_weights_have_are_printed():
     assert text.printable("Größe 5 µm, Łódź, 温") == "Größe 5 µm, Łódź, \ufffd"
 
 
-@pytest.mark.parametrize("x", [-15, 0, 30, 70])
-@pytest.mark.parametrize("y", [-15, 5, 30, 70])
-def test_text_that_does_not_fit_is_cut_at_the_border(x, y):
-    around, inside = np.full((160, 200, 3), 255, np.uint8), np.full((60, 80, 3), 255, np.uint8)
+@pytest.mark.parametrize(
+    "places",
+    [
+        itertools.product((-15, 0, 30, 70), (-15, 5, 30, 70)),
+        itertools.product(range(-50, 90), [30]),  # entirely outside, by a pixel or more
+        itertools.product([30], range(-30, 85)),
+    ],
+)
+def test_text_that_does_not_fit_is_cut_at_the_border(places):
     style = text.TextStyle(16)
-    text.draw_labels(around, [text.Label("Text", x + 50, y + 50, style)])
-    text.draw_labels(inside, [text.Label("Text", x, y, style)])
-    np.testing.assert_array_equal(inside, around[50:110, 50:130])
+    for x, y in places:
+        around, inside = np.full((160, 200, 3), 255, np.uint8), np.full((60, 80, 3), 255, np.uint8)
+        text.draw_labels(around, [text.Label("Text", x + 50, y + 50, style)])
+        text.draw_labels(inside, [text.Label("Text", x, y, style)])
+        np.testing.assert_array_equal(inside, around[50:110, 50:130])
 
 
 CALLS = draw, distribute, lambda: draw_roc_curves({"a": curve(0.1)}, {}, title="")
@@ -438,6 +469,7 @@ def test_ignored_pixels_are_hatched_where_the_map_is_shown(monkeypatch):
     ("threshold", "ignored", "through", "key"),
     [
         (2.0, None, "brightness: map", "map ≥ 2"),
+        (HIGH, None, "brightness: map", "map ≥ 3"),
         (None, None, "brightness: map", None),
         # The brightest pixel of a good image is no defect.
         (3.5, None, "brightness: map, all below threshold", "map ≥ 3.5: nowhere"),

@@ -135,14 +135,10 @@ class Drawing:
         pending, self._pending = self._pending, []
         start = self._num_drawn
         with show_progress(self._num_in_background - start, "draw", "image") as bar:
-            try:
-                for future in pending:
-                    while wait([future], BAR_PERIOD).not_done:
-                        bar.update(self._num_drawn - start - bar.n)
-                    future.result()
-            finally:
-                for future in pending:
-                    future.cancel()
+            for future in pending:
+                while wait([future], BAR_PERIOD).not_done:
+                    bar.update(self._num_drawn - start - bar.n)
+                future.result()
 
     def _draw_in_background(self, make: Callable[[int], ImageFigures], count: int) -> None:
         drawn = map_ahead(

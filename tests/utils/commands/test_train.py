@@ -12,6 +12,8 @@ import cv2
 import faiss
 import numpy as np
 import pytest
+import torch
+import torchvision
 
 from datasets.base import GOOD, Category, Sample
 from datasets.images import read_image
@@ -414,6 +416,30 @@ class TestExtend:
         with caplog.at_level("INFO"):
             self.extend(data, tmp_path / "cap/squeezenet1_1_p0100_k01")
         assert "the threshold stays 7.5" in caplog.text
+
+    def test_a_model_without_a_threshold_has_none_to_keep(self, data, tmp_path, caplog):
+        first = sorted((data / "widget/train/good").iterdir())[0]
+        train(first, "--category", "cap", trained=tmp_path)
+        folder = tmp_path / "cap/squeezenet1_1_p0100_k01"
+        with caplog.at_level("INFO"):
+            self.extend(data, folder)
+        model = PatchCore.load(folder)
+        assert model.thresholds.image is None
+        assert "the threshold stays" not in caplog.text
+        other = model.trained.extension.thresholds.image.value
+        assert f"it would be {other:.4g} (infer --threshold)" in caplog.text
+
+    def test_weights_that_have_moved_are_named(self, data, tmp_path, capsys):
+        weights = tmp_path / "weights.pth"
+        torch.save(torchvision.models.squeezenet1_1().state_dict(), weights)
+        first = sorted((data / "widget/train/good").iterdir())[0]
+        train(first, "--category", "cap", "--weights", weights, trained=tmp_path)
+        folder, moved = tmp_path / "cap/squeezenet1_1_p0100_k01", tmp_path / "moved.pth"
+        weights.rename(moved)
+        self.extend(data, folder, status=WRONG_USAGE)
+        assert str(weights) in capsys.readouterr().err
+        self.extend(data, folder, "--weights", moved)
+        assert PatchCore.load(folder, weights=moved).trained.extension.num_images == 2
 
     def test_it_is_what_the_library_does(self, data, folder):
         model = PatchCore.load(folder)

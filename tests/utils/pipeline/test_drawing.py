@@ -3,12 +3,22 @@
 import json
 import shutil
 from pathlib import Path
+from typing import ClassVar
+from unittest import mock
 
 import cv2
 import numpy as np
 import pytest
 
-from tests.support import NUM_TEST_PER_TYPE, TEST_TYPES, evaluate, make_category, names
+from tests.support import (
+    NUM_PATCHES,
+    NUM_TEST_PER_TYPE,
+    NUM_TRAIN,
+    TEST_TYPES,
+    evaluate,
+    make_category,
+    names,
+)
 from utils.pipeline import drawing as drawing_module
 from utils.pipeline import explanations
 from utils.pipeline.explanations import read_training_image
@@ -41,10 +51,45 @@ def drawn_files(folder: Path) -> dict[str, bytes]:
     }
 
 
+class Bar:
+    """Counts instead of showing it."""
+
+    shown: ClassVar[list["Bar"]] = []
+
+    def __init__(self, *, total: int, desc: str, **_):
+        self.total, self.text, self.n = total, desc, 0
+        self.shown.append(self)
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *_) -> None: ...
+
+    def update(self, count: int = 1) -> None:
+        self.n += count
+
+
 @pytest.fixture(scope="module")
 def here(data, tmp_path_factory) -> Path:
     """Return the results of a run that drew everything in its own process."""
-    return evaluate(data, tmp_path_factory.mktemp("here") / "result", f"{FLAGS} --num_workers 0")
+    folder = tmp_path_factory.mktemp("here") / "result"
+    with mock.patch("utils.progress.tqdm", Bar):
+        return evaluate(data, folder, f"{FLAGS} --num_workers 0")
+
+
+@pytest.mark.usefixtures("here")
+def test_all_bars_of_a_run_begin_empty_and_end_full():
+    """The bar of the background has nothing to show."""
+    num_test, num_patches = len(TEST_TYPES) * NUM_TEST_PER_TYPE, NUM_PATCHES * 2 * NUM_TRAIN
+    expected = {
+        "widget: embed": 2 * NUM_TRAIN,  # with the flipped ones
+        "widget: select": num_patches // 10,
+        "widget: score": num_test,
+        "widget: draw": num_test,
+        "draw": 0,
+    }
+    assert {bar.text: bar.total for bar in Bar.shown} == expected
+    assert {bar.text: bar.n for bar in Bar.shown} == expected
 
 
 def test_other_processes_draw_the_same(data, here, tmp_path):

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -60,12 +61,47 @@ def _few_images(monkeypatch, caplog):
 
 @pytest.fixture
 def threads(monkeypatch):
-    """Replace the processes of the pool by threads, which start at once."""
+    """Replace the processes of the pool by threads, which start at once; return their pools."""
+    pools = []
 
     def make_pool(count: int, **_) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(count)
+        pools.append(ThreadPoolExecutor(count))
+        return pools[-1]
 
     monkeypatch.setattr(drawing_module, "ProcessPoolExecutor", make_pool)
+    return pools
+
+
+def test_without_workers_the_callers_thread_draws_everything(tmp_path):
+    drawn_by_threads = []
+
+    def make(index: int) -> Figure:
+        drawn_by_threads.append(threading.get_ident())
+        return Figure(str(index))
+
+    with Drawing(ResultFolder(tmp_path), 0) as drawing:
+        drawing.draw(make, 3, "a")
+        assert len(drawn_by(tmp_path)) == 3
+    assert set(drawn_by_threads) == {threading.get_ident()}
+
+
+def test_processes_have_started_before_the_caller_goes_on_and_end_with_the_drawing(
+    tmp_path, monkeypatch, threads
+):
+    """Their imports would take time of what is measured next."""
+    started = []
+
+    def start():
+        time.sleep(0.05)
+        started.append(0)
+
+    monkeypatch.setattr(drawing_module, "os", SimpleNamespace(getpid=start))
+    with Drawing(ResultFolder(tmp_path), 2) as drawing:
+        drawing.draw(lambda n: SimpleNamespace(draw=lambda _: None), 1, "a")
+        assert len(started) == 2
+    (pool,) = threads
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(start)
 
 
 def test_a_process_that_dies_is_reported_once_and_the_run_goes_on(tmp_path, caplog):

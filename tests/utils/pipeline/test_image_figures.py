@@ -61,10 +61,11 @@ def make_view(**changed) -> CategoryView:
 
 
 def test_names_tell_category_type_file_setting_and_share_of_the_largest_score():
-    described = describe_images(make_view(), make_options())[0]
+    described, *others = describe_images(make_view(), make_options())
     assert described.thumbnail == "thumbnails/nut_crack_000_p0100_k01.jpg"
     assert described.localization == "localization_nut_crack_000_p0100_k01_s050.png"
     assert described.explanation == "explanation_nut_crack_000_p0100_k01.png"
+    assert [one.localization[-8:-4] for one in others] == ["s010", "s040", "s020", "s035", "s100"]
     assert (described.file, described.score, described.defective) == ("000.png", 5.0, True)
     assert [patch["rank"] for patch in described.patches] == [1]  # the others are too near
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.utils.report.pages import make_row
-from utils.metrics import measure
+from utils.metrics import Metrics, measure
 from utils.pipeline import pictures
 from utils.pipeline.category_result import Measurement
 from utils.report import ReportImage
@@ -50,6 +50,25 @@ def test_the_mean_in_a_file_name_is_that_of_known_measures(titles, measurement, 
     names = {path.name for path in tmp_path.iterdir()}
     assert "roc-curve_p0100_k01_rim0750_rpm0750.png" in names
     assert "pro-curve_p0100_k01_prm0250.png" in names
+
+
+def test_curves_go_through_their_points(measurement):
+    """The scores 3 and 2, 1, 0 of a defective and of a good, a defective, a good image."""
+    ((fpr, tpr, auroc),) = pictures._curves([measurement], pictures._roc)[0].values()
+    assert (fpr.tolist(), tpr.tolist()) == ([0, 0, 0.5, 0.5, 1], [0, 0.5, 0.5, 1, 1])
+    assert auroc == 0.75
+    images, pixels = pictures._curves([measurement], pictures._precision_recall)
+    assert list(images) == list(pixels) == [measurement.row.category]
+    ((recall, precision, average),) = images.values()
+    assert recall.tolist() == [0.5, 0.5, 1, 1]  # without a point of no image
+    assert precision.tolist() == pytest.approx([1, 1 / 2, 2 / 3, 1 / 2])
+    assert average == pytest.approx(5 / 6)
+
+
+def test_a_category_without_a_curve_is_left_out(measurement):
+    other = replace(measurement, row=make_row("bolt"), pixels=Metrics())
+    images, pixels = pictures._curves([measurement, other], pictures._roc)
+    assert (list(images), list(pixels)) == ([measurement.row.category, "bolt"], ["nut"])
 
 
 def test_large_figures_of_these_images_that_are_not_drawn_now_are_removed(tmp_path, caplog):

@@ -10,10 +10,21 @@ import pytest
 
 from datasets.base import GOOD, Category, DatasetError, Sample, UnusableFilesError
 from datasets.depth import Decoding, ValueRange
+from datasets.images import CLIPPED
 from datasets.masks import JPEG_MASK
 from datasets.notes import Notes
 from patchcore.record import read_record
-from tests.support import SIDE, call, evaluate, make_category, quick, read_run, write_image
+from tests.support import (
+    NUM_TEST_PER_TYPE,
+    NUM_TRAIN,
+    SIDE,
+    call,
+    evaluate,
+    make_category,
+    quick,
+    read_run,
+    write_image,
+)
 from utils.options.train import DEFAULTS
 from utils.pipeline.reading import Reading, find_reading, log_notes
 
@@ -87,6 +98,19 @@ def test_notes_of_an_evaluation_are_logged_and_recorded_once(tmp_path, caplog):
     found = read_run(result)["file_notes"]["widget"]
     assert {reason: note["count"] for reason, note in found.items()} == {JPEG_MASK: 4}
     assert caplog.text.count("JPEG mask") == 1
+
+
+def test_notes_of_a_training_and_of_an_extension_are_logged_once(tmp_path, train, caplog):
+    """Also if the figure of suspects reads the images again."""
+    folder = make_category(tmp_path)
+    deepen(folder, 8, np.uint16)
+    with caplog.at_level(logging.WARNING):
+        train(folder / "train/good", "--bit_depth", "10")
+        extended = tmp_path / "trained/x/squeezenet1_1_p0100_k01"
+        assert call("train", "--extend", extended, folder / "test/good") == 0
+    found = [text.partition(" (")[0] for text in caplog.messages if "clipped" in text]
+    clipped = CLIPPED.format("10 bits").partition(" (")[0]
+    assert found == [f"x: {NUM_TRAIN} files: {clipped}", f"x: {NUM_TEST_PER_TYPE} files: {clipped}"]
 
 
 @pytest.mark.parametrize(("name", "start"), [("cap", "cap: 1 file: odd"), ("", "1 file: odd")])

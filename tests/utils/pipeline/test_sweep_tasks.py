@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 import cv2
+import numpy as np
 import pytest
 import threadpoolctl
 import torch
@@ -106,6 +107,28 @@ def test_all_libraries_compute_with_the_threads_of_the_task(worker):
     finally:
         torch.set_num_threads(before[0])
         cv2.setNumThreads(before[1])
+
+
+def test_tensors_of_a_result_travel_in_the_memory_of_the_host(ray, worker, monkeypatch):
+    """The driver may have no GPU; the arrays that Ray returns cannot be written to."""
+    found = {}
+
+    def register(kind, *, serializer, deserializer):
+        found[kind] = serializer, deserializer
+
+    monkeypatch.setattr(ray.util, "register_serializer", register)
+    monkeypatch.setattr(worker, "_load_models", lambda _: {})
+    monkeypatch.setattr(worker, "evaluate_one", lambda *_: "computed")
+    context = worker.TaskContext(None, {}, str(Path.cwd()), logging.INFO)
+    assert worker.run_task(context, None, None, 1).evaluated == "computed"
+    serialize, deserialize = found[torch.Tensor]
+    array = serialize(torch.ones(2, 3, dtype=torch.float64, requires_grad=True))
+    np.testing.assert_array_equal(array, np.ones((2, 3)), strict=True)
+    array.flags.writeable = False
+    tensor = deserialize(array)
+    tensor += 1
+    assert (tensor.dtype, tensor.tolist()) == (torch.float64, [[2.0] * 3] * 2)
+    assert (array == 1).all()
 
 
 @pytest.mark.parametrize(

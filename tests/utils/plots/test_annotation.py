@@ -80,6 +80,14 @@ def test_the_outline_grows_with_the_picture():
     assert large >= 3 * small
 
 
+@pytest.mark.parametrize(
+    ("size", "height"),
+    [((352, 600), 22), ((360, 600), 22), ((800, 480), 30), ((480, 800), 30), ((9, 600), 9)],
+)
+def test_the_bar_is_a_sixteenth_of_the_shorter_side_or_22_pixels(size, height):
+    assert holds(draw(size=size), ANOMALY_BAR).sum(0).tolist() == [height] * size[1]
+
+
 @pytest.mark.parametrize(("is_anomaly", "colour"), [(True, ANOMALY_BAR), (False, NORMAL_BAR)])
 def test_the_bar_tells_the_verdict_by_colour_and_words(is_anomaly, colour):
     plain = draw(is_anomaly=is_anomaly)
