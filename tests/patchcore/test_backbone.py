@@ -14,6 +14,7 @@ from patchcore.fold import fold_batch_norms
 from patchcore.layer_names import _outline
 from patchcore.layout import Layout
 from patchcore.network_input import NetworkInput
+from patchcore.reader import LayerReader, has_other_hooks, try_out
 from patchcore.scales import Scales
 
 
@@ -113,6 +114,16 @@ def test_leaves_the_network_as_it_was(toy, images):
     torch.testing.assert_close(toy(images), expected)
     # Without a second copy of the weights.
     assert backbone.network.stem.weight is toy.stem.weight
+
+
+def test_a_trial_says_what_ran_and_leaves_no_hook(toy, images):
+    trial = try_out(LayerReader(toy, ["stage1", "stage2.0"]), toy, images)
+    assert list(trial.outputs) == ["stage1", "stage2.0"]
+    assert trial.overwritten == {"stage1"}  # by the ReLU
+    inside = {"stem", "stage1", "stage1.0", "stage1.1", "relu", "stage2.0"}
+    assert trial.completed == inside
+    assert trial.called == inside | {"", "stage2"}
+    assert not any(has_other_hooks(module) for module in toy.modules())
 
 
 class Keeping(nn.Module):
@@ -371,6 +382,18 @@ def test_refuses_no_layer_and_one_given_twice(toy, layers, found):
 def test_refuses_a_layer_that_gives_no_map(toy):
     with pytest.raises(PatchCoreError, match=r"'head' to return a map.*shape \(1, 5\)"):
         Backbone(toy, ["head"], (32, 32))
+
+
+def test_refuses_a_layer_that_gives_no_tensor_before_one_that_gives_a_map(toy):
+    class Twice(nn.Module):
+        def forward(self, maps):
+            return maps, maps
+
+    stem, rest = toy.stem, toy.stage1
+    toy.stem, toy.stage1 = nn.Sequential(stem, Twice()), nn.Sequential()
+    toy.stage1.forward = lambda pair: rest(pair[0])
+    with pytest.raises(PatchCoreError, match=r"'stem' to return a map.*found tuple"):
+        Backbone(toy, ["stem", "stage1"], (32, 32))
 
 
 def test_refuses_a_layer_that_is_not_reached(toy):

@@ -5,6 +5,7 @@ from patchcore.explain import (
     GAP,
     _mirror,
     crop_patches,
+    crop_size,
     find_most_anomalous,
     patch_box,
     rebuild,
@@ -60,7 +61,9 @@ def test_mirrored_pixels_are_those_of_a_symmetric_padding(length):
 )
 def test_an_image_is_rebuilt_from_its_own_patches_to_the_last_value(grid, size):
     images = make_images(2, size)
-    rebuilt = rebuild(all_patches(images, grid)[1], size)
+    patches = all_patches(images, grid)[1]
+    assert patches.shape[2:4] == crop_size(grid, size)
+    rebuilt = rebuild(patches, size)
     np.testing.assert_array_equal(rebuilt, images[1])
 
 

@@ -265,6 +265,14 @@ def test_tokens_that_do_not_follow_the_size_are_refused():
         layout_of(lambda images: torch.zeros(len(images), 65, 8))
 
 
+@pytest.mark.parametrize(
+    ("size", "other"),
+    [((224, 224), (160, 96)), ((320, 223), (384, 351)), ((223, 320), (287, 448))],
+)
+def test_the_second_size_is_the_smaller_one_from_224_pixels(size, other):
+    assert other_size(size) == other
+
+
 @pytest.mark.parametrize("size", [(32, 32), (224, 224), (224, 320), (1024, 256)])
 def test_the_second_size_differs_in_both_directions(size):
     height, width = other_size(size)

@@ -1,5 +1,6 @@
 """The fit against slow twins: which patches, which crops, which scores of held-out images."""
 
+import weakref
 from collections import Counter
 from dataclasses import replace
 
@@ -115,6 +116,16 @@ class TestCoresets:
         expected = crop_patches(versions, image, *np.divmod(position, GRID), (GRID, GRID))
         np.testing.assert_array_equal(first.patches, expected)
 
+    def test_embeddings_far_from_the_origin_are_selected_as_those_around_it(self):
+        """Distances are small differences of large squares here, unless they are centred."""
+        model, images = make_model(percentage_coreset=0.5), make_images(7)
+        torch.nn.init.constant_(model.backbone.network[0].bias, 300.0)
+        _, embeddings = embed_in_order(model, images)
+        assert embeddings.mean() > 100
+        found = fit_images(model, images, held_out=False).first
+        expected = greedy_coreset(embeddings, 7 * PATCHES // 2)
+        np.testing.assert_array_equal(found.indices, expected)
+
     def test_crops_are_kept_only_on_request(self):
         found = fit_images(make_model(), make_images(4), patches=False, held_out=False)
         assert found.first.patches is None
@@ -163,6 +174,45 @@ class TestReading:
         np.testing.assert_array_equal(reader.digests[9], reader.digests[0])
         assert len(np.unique(reader.digests, axis=0)) == 10
 
+    def test_digests_that_nobody_needs_are_not_computed(self):
+        crops = CroppedImages(make_images(5), (), 4)
+        reader = ImageReader(make_model().embedder, crops, False, Observer())
+        assert [number for number, _, _ in reader.read()] == [0, 4]
+        assert reader.digests.shape == (0, 2)
+
+    @pytest.mark.parametrize("passes", [1, 2])
+    def test_images_are_read_once_in_each_pass(self, passes, monkeypatch):
+        class Counted(CroppedImages):
+            def batches(self):
+                readings.append(1)
+                return super().batches()
+
+        if passes == 2:
+            two_passes(monkeypatch)
+        readings, model = [], make_model()
+        fit(model.embedder, model.scorer, Counted(make_images(5), (), 3), FitRequest((0.5,)))
+        assert len(readings) == passes
+
+    @pytest.mark.parametrize(("embeddings", "images"), [(False, True), (True, False)])
+    def test_images_are_kept_only_beside_embeddings_and_on_request(self, embeddings, images):
+        model = make_model()
+        reader = ImageReader(model.embedder, CroppedImages(make_images(3), (), 2), True, Observer())
+        kept = {"keep_embeddings": embeddings, "keep_images": images}
+        assert not LocalPatches(reader, (0,), model.scorer, None, **kept)._images
+
+    def test_all_memory_is_given_back_in_the_end(self):
+        model = make_model()
+        crops = CroppedImages(make_images(3), (), 2)
+        reader = ImageReader(model.embedder, crops, True, Observer())
+        kept = {"keep_embeddings": True, "keep_images": True}
+        patches = LocalPatches(reader, (0, 1), model.scorer, None, **kept)
+        points = [point for of_banks in patches._points.values() for point in of_banks]
+        held = [weakref.ref(value) for value in (*points, patches._rows, patches._images[0][1])]
+        del points
+        assert all(value() is not None for value in held)
+        patches.close()
+        assert all(value() is None for value in held)
+
 
 class TestTwoPasses:
     """Memory changes the time, never a number."""
@@ -186,11 +236,14 @@ class TestTwoPasses:
             np.testing.assert_array_equal(alone.pixel_scores, other.pixel_scores)
 
     def test_the_library_takes_the_budget(self, caplog):
-        """1,280 patches: 246 KB of embeddings, 666 KB of projections and distances."""
-        caplog.set_level("INFO")
+        """1,280 patches: 246 KB each of embeddings and images, 666 KB of projections."""
+        caplog.set_level("DEBUG")
         images = make_images(80)
         expected = make_model().fit(images).predict(images[:2])
         assert "memory is short" not in caplog.text
+        assert (
+            "all embeddings kept, about 0.0012 GB; 1280 patches, coresets of (128,)" in caplog.text
+        )
         tight = make_model().fit(images, memory_budget=0.0008)
         assert "memory is short: projections kept, embedded twice" in caplog.text
         np.testing.assert_array_equal(tight.predict(images[:2]).score, expected.score)

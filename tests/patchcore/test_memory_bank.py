@@ -141,6 +141,8 @@ def test_torch_searches_on_a_gpu_where_faiss_cannot(monkeypatch, has_gpu, k):
 def test_blocks_have_one_shape_and_hold_each_row_once():
     vectors = make_points(2500, dim=5)
     taken = torch.arange(2499, -1, -1)
+    (first,) = fixed_blocks(vectors, taken[:9])  # as many blocks as the taken ones need
+    assert first[0] == slice(0, 9)
     for order in (None, taken):
         rows, blocks = zip(*fixed_blocks(vectors, order), strict=True)
         assert rows == (slice(0, 1024), slice(1024, 2048), slice(2048, 2500))

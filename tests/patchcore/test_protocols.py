@@ -191,9 +191,16 @@ def test_with_pooled_neighbourhoods(protocol):
 
 
 def test_the_sizes_of_the_larger_ones():
-    for name, resize, size in (("paper_320", 366, 320), ("high_resolution", 512, 448)):
-        assert PROTOCOLS[name]["size_resize"] == (resize,) * 2
-        assert PROTOCOLS[name]["size_crop"] == (size,) * 2
+    for name, resize, size in (
+        ("paper_320", 366, (320, 320)),
+        ("high_resolution", 512, (448, 448)),
+        ("anomalib_like", 256, (256, 256)),
+        ("anomalydino", 448, (448, 448)),
+        ("rad", 512, (448, 448)),
+        ("superadd", 1280, (1280, 1536)),
+    ):
+        assert PROTOCOLS[name]["size_resize"] == (resize, resize)
+        assert PROTOCOLS[name]["size_crop"] == size
     assert Settings(**PROTOCOLS["high_resolution"]).of_context().size_crop == (224, 224)
 
 
@@ -209,11 +216,14 @@ def test_the_networks_and_layers_exist(name):
 
 
 def test_what_the_originals_use():
+    ours, ex, lib = (PROTOCOLS[n] for n in ("high_resolution", "patchcore_ex", "anomalib_like"))
+    assert (ours["percentage_coreset"], ours["context"]) == ((0.03,), 0.5)
+    assert (ex["interpolation"], ex["k"], ex["image_score"]) == ("area", 5, "max_map")
+    assert (lib["embed_dim"], lib["image_score"], lib["num_reweight"]) == (1536, "reweighted", 9)
     dino, rad, superadd = (PROTOCOLS[name] for name in ("anomalydino", "rad", "superadd"))
     assert dino["top_share"] == rad["top_share"] == 0.01
-    assert (dino["size_resize"], dino["augment"]) == ((448, 448), ("rotations",))
-    assert (rad["retrieve_images"], rad["search_radius"]) == (150, 1)
-    assert (rad["size_resize"], rad["size_crop"]) == ((512, 512), (448, 448))
+    assert dino["augment"] == ("rotations",)
+    assert (rad["retrieve_images"], rad["search_radius"], rad["sigma"]) == (150, 1, 1.75)
     assert (superadd["tile"], superadd["overlap"], superadd["sigma"]) == (640, 256, 0)
     assert [p.get("norm_tokens", False) for p in (dino, rad, superadd)] == [True, True, False]
     assert [p["interpolation"] for p in (dino, rad, superadd)] == ["bicubic", "bilinear", "bicubic"]

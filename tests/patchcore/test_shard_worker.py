@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+import weakref
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -177,6 +178,17 @@ def test_images_that_changed_when_they_are_embedded_again_are_refused(worker):
         worker.embed(versions(), digests + np.uint64(1))
 
 
+def test_a_worker_gives_back_the_memory_of_its_projections(worker):
+    worker.embed(versions(), None)
+    worker.open((0, 0), None)
+    points = weakref.ref(worker._shards[0, 0]._shards[0]._points)
+    worker.close((0, 0))
+    assert points() is not None  # a later selection needs them
+    worker.open((0, 0), None)
+    worker.free_projections()
+    assert points() is None
+
+
 def test_without_a_connection_and_without_ray_an_error_says_so(monkeypatch):
     monkeypatch.undo()
     needs = Needs(10, 4, 48, (3,))
@@ -288,10 +300,18 @@ def test_a_cluster_without_room_for_the_workers_is_an_error_before_anything_is_r
         RayEngine().check(torch.device("cuda"))
 
 
-def test_a_node_may_have_nothing_to_reserve(monkeypatch):
-    monkeypatch.setattr("patchcore.distributed._resources", lambda: [{}])
-    with pytest.raises(PatchCoreError, match="found a node with 0 GB, 0 CPU, 0 GPU"):
-        RayEngine().check(torch.device("cpu"))
+@pytest.mark.parametrize(
+    ("node", "found"),
+    [
+        ({}, "0 GB, 0 CPU, 0 GPU"),
+        ({"memory": 3.5e9, "CPU": 8, "GPU": 2}, "3.5 GB, 8 CPU, 2 GPU"),
+    ],
+)
+def test_the_error_says_what_each_node_has_to_reserve(monkeypatch, node, found):
+    monkeypatch.setattr("patchcore.distributed._resources", lambda: [node, node])
+    message = f"found a node with {found}; a node with {found} "
+    with pytest.raises(PatchCoreError, match=message):
+        RayEngine(shards=17).check(torch.device("cpu"))
 
 
 def test_results_of_workers_are_moved_to_the_device_of_the_driver():

@@ -90,6 +90,13 @@ def test_rows_keep_the_order_that_was_asked_for():
     assert shards.rows(numbers)[:, 0].tolist() == numbers.tolist()
 
 
+def test_a_shard_without_patches_does_not_count():
+    """Neither for the largest length of a patch nor for the smallest first distance."""
+    shards = LocalShards([Shard(torch.tensor([[0.5], [-0.25]])), Shard(torch.empty(0, 1))])
+    assert shards.prepare() == 0.25
+    assert shards.begin(torch.tensor([[2.0], [2.0]])) == 1.5**2
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 9])
 def test_of_equal_distances_those_of_the_lowest_numbers_are_the_farthest(size):
     shard = Shard(torch.tensor([[3.0], [-3], [1], [3], [-3], [0], [-3]]))

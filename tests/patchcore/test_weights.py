@@ -159,6 +159,7 @@ def test_the_default_of_the_papers_backbone_is_the_papers_weights(monkeypatch):
     url, options = asked[0]
     assert url == torchvision.models.Wide_ResNet50_2_Weights.IMAGENET1K_V1.url
     assert options["progress"]
+    assert options["check_hash"]
     assert options["weights_only"]
 
 
