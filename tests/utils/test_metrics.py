@@ -303,6 +303,13 @@ def test_no_curve_has_a_gap_of_more_than_a_thousandth(rows, images):
         assert len(rate) < 3.2 * 2 * metrics.CURVE_STEPS < maps.size
 
 
+def test_images_have_no_metrics_of_regions():
+    found = measure(np.array([4.0, 3, 2, 1]), np.array([1, 0, 1, 0]))
+    names = ("auroc_defective", "aupro", "aupro_limit", "au_spro", "spro_limit")
+    assert all(math.isnan(getattr(found, name)) for name in names)
+    assert found.auroc == 0.75
+
+
 def test_curves_of_few_items_keep_every_point():
     curve = measure(np.array([4.0, 3, 2, 1]), np.array([1, 0, 1, 0])).curve
     assert curve.false_positive_rate.tolist() == [0, 0, 0.5, 0.5, 1]
