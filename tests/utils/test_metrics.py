@@ -315,6 +315,8 @@ def test_curves_of_few_items_keep_every_point():
     assert curve.false_positive_rate.tolist() == [0, 0, 0.5, 0.5, 1]
     assert curve.true_positive_rate.tolist() == [0, 0.5, 0.5, 1, 1]
     assert curve.precision.tolist() == [1, 1, 0.5, 2 / 3, 0.5]
+    curve = measure(np.array([2.0, 1]), np.array([0, 1])).curve
+    assert curve.precision.tolist() == [1, 0, 0.5]  # the highest item is a normal one
 
 
 def test_needs_little_memory_beside_the_maps():
