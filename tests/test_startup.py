@@ -274,6 +274,7 @@ def interrupted(arguments):
     except KeyboardInterrupt as error:
         try:
             time.sleep(0.3)  # what a run does at its end is not interrupted
+            print("ended")
         finally:
             time.sleep(0.3)
         return 128 + error.args[0]
@@ -286,7 +287,7 @@ sys.exit(main.run_script([]))
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the platform has no timer")
 def test_a_signal_ends_the_run_even_if_a_callback_drops_its_exception(folder):
     process = run(folder, "", DROPPED)
-    assert (process.returncode, process.stdout) == (128 + signal.SIGTERM, "")
+    assert (process.returncode, process.stdout) == (128 + signal.SIGTERM, "ended\n")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is full")
@@ -303,6 +304,18 @@ def test_a_full_standard_output_is_one_line(folder):
         )
     assert process.returncode == main.WRONG_USAGE
     assert process.stderr == "error: No space left on device; finished results are kept\n"
+
+
+def test_an_error_of_the_system_names_its_file():
+    code = """import main, sys
+def fail(*_, **__): raise OSError(24, "Too many open files", "a\\nb.png")
+sys.modules["utils.commands.tables"], sys.main = sys, fail
+sys.exit(main.run_script(["tables"]))"""
+    command = [sys.executable, "-c", code]
+    process = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == main.WRONG_USAGE
+    expected = "error: Too many open files: a\\nb.png; finished results are kept\n"
+    assert process.stderr == expected
 
 
 @pytest.mark.parametrize("unbuffered", ["1", ""])

@@ -97,9 +97,10 @@ def test_only_a_terminal_sees_progress_unless_it_is_quiet(
 
 
 def test_a_closed_log_holds_no_file(tmp_path):
-    handler = LogFile(tmp_path / "run.log")
-    stream = handler.stream
-    handler.close()
+    with command(), RunLog(tmp_path) as run_log:
+        run_log.begin()
+        stream = logging.root.handlers[-1].stream
+        assert not stream.closed
     assert stream.closed
 
 

@@ -1,17 +1,25 @@
 """The facts that records contain, on this machine and on systems that report less."""
 
+import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from utils import machine
+
+
+@dataclass
+class Options:
+    k: int = 3
 
 
 @pytest.fixture
@@ -72,6 +80,19 @@ def test_versions_are_of_what_is_installed(monkeypatch):
     assert versions["torch"] == metadata.version("torch")
     monkeypatch.setattr(machine, "RECORDED_PACKAGES", ("numpy", "no-such-package"))
     assert set(machine.package_versions()) == {"python", "numpy"}
+
+
+def test_a_record_begins_with_the_command_as_a_shell_takes_it(monkeypatch, caplog):
+    monkeypatch.setattr(sys, "argv", ["/any/main.py", "train", "my images", "--k", "3"])
+    record = machine.start_record(Options(), torch.device("cpu"))
+    assert record["command"] == "python main.py train 'my images' --k 3"
+    assert (record["options"], record["device"], record["end"]) == ({"k": 3}, "CPU", None)
+    caplog.set_level(logging.DEBUG)
+    machine.log_start(record)
+    command, place, packages = caplog.messages
+    assert command == record["command"]
+    assert place.startswith(f"{record['cpu']}, {record['threads']} threads; commit ")
+    assert f"numpy {np.__version__}" in packages.split(", ")
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git")

@@ -289,11 +289,34 @@ def test_curves_run_from_nothing_to_everything_and_keep_the_areas():
     assert drawn == pytest.approx(found.auroc, abs=1e-4)
 
 
+@pytest.mark.parametrize(("rows", "images"), [(20, 1), (150, 2)])
+def test_no_curve_has_a_gap_of_more_than_a_thousandth(rows, images):
+    """Of two regions, one has few pixels; or most normal pixels are in a good image."""
+    generator = np.random.default_rng(0)
+    maps = generator.random((images, 400, 500)).astype(np.float32)
+    masks = np.zeros(maps.shape, dtype=bool)
+    masks[0, :200], masks[0, 250 : 250 + rows] = True, True
+    maps[0, :250] += 0.3
+    curve = measure_pixels(maps, masks).curve
+    for rate in (curve.false_positive_rate, curve.true_positive_rate, curve.region_overlap):
+        assert np.diff(rate).max() < 1 / metrics.CURVE_STEPS
+        assert len(rate) < 3.2 * 2 * metrics.CURVE_STEPS < maps.size
+
+
+def test_images_have_no_metrics_of_regions():
+    found = measure(np.array([4.0, 3, 2, 1]), np.array([1, 0, 1, 0]))
+    names = ("auroc_defective", "aupro", "aupro_limit", "au_spro", "spro_limit")
+    assert all(math.isnan(getattr(found, name)) for name in names)
+    assert found.auroc == 0.75
+
+
 def test_curves_of_few_items_keep_every_point():
     curve = measure(np.array([4.0, 3, 2, 1]), np.array([1, 0, 1, 0])).curve
     assert curve.false_positive_rate.tolist() == [0, 0, 0.5, 0.5, 1]
     assert curve.true_positive_rate.tolist() == [0, 0.5, 0.5, 1, 1]
     assert curve.precision.tolist() == [1, 1, 0.5, 2 / 3, 0.5]
+    curve = measure(np.array([2.0, 1]), np.array([0, 1])).curve
+    assert curve.precision.tolist() == [1, 0, 0.5]  # the highest item is a normal one
 
 
 def test_needs_little_memory_beside_the_maps():
