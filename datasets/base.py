@@ -3,7 +3,7 @@
 import difflib
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -74,6 +74,10 @@ class MaskFiles:
         """The files that are read."""
         return self.paths
 
+    def with_files(self, other: Callable[[Path], Path]) -> "MaskFiles":
+        """Return the mask with other names of its files."""
+        return MaskFiles(tuple(map(other, self.paths)))
+
 
 @dataclass(frozen=True)
 class Polygon:
@@ -132,6 +136,10 @@ class MaskShapes:
     def files(self) -> tuple[Path, ...]:
         """The files that are read."""
         return (self.source,)
+
+    def with_files(self, other: Callable[[Path], Path]) -> "MaskShapes":
+        """Return the mask with another name of its file."""
+        return replace(self, source=other(self.source))
 
 
 @dataclass(frozen=True)
@@ -207,6 +215,11 @@ class Sample:
     def files(self) -> tuple[Path, ...]:
         """The files that are read: the image, then its mask."""
         return (self.path, *(() if self.mask is None else self.mask.files))
+
+    def with_files(self, other: Callable[[Path], Path]) -> "Sample":
+        """Return the sample with other names of its files."""
+        mask = None if self.mask is None else self.mask.with_files(other)
+        return replace(self, path=other(self.path), mask=mask)
 
     @property
     def is_defective(self) -> bool:

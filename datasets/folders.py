@@ -14,9 +14,13 @@ LINK = "skipped: link to a folder that is read under its own name"
 LOOP = "skipped: link to a folder that contains it"
 TWICE = "skipped: folder that has been read under another name"
 RESULTS = "skipped: results of this program; name the folder to read it"
-# Names of files in a folder of results of `infer` or `evaluate`. A test compares them with those
-# that these commands write, since modules of `datasets` do not import `utils`.
-RESULT_FILES = (frozenset({"run.json", "predictions.csv"}), frozenset({"run.json", "results.csv"}))
+# Names of files in a folder of results of `infer` or `evaluate`, and of a trained model. A test
+# compares them with those that are written, since modules of `datasets` do not import `utils`.
+RESULT_FILES = (
+    ("run.json", "predictions.csv"),
+    ("run.json", "results.csv"),
+    ("model.json", "model.safetensors"),
+)
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class FolderSearch:
                     folders.add(entry.name)
                     if entry.is_symlink():
                         links.add(entry.name)
-        if folder != self._root and any(files.issubset(names) for files in RESULT_FILES):
+        if folder != self._root and any(map(set(names).issuperset, RESULT_FILES)):
             self._notes.add(RESULTS, folder)
             return []
         return [_Entry(name, name in folders, name in links) for name in sorted(names)]
@@ -129,6 +133,11 @@ class FolderSearch:
                 self._notes.add(LINK, path)
                 return False
         return True
+
+
+def has_results(folder: Path) -> bool:
+    """Return whether a folder has results of this program."""
+    return any(all((folder / name).is_file() for name in names) for names in RESULT_FILES)
 
 
 def is_within(path: str, folder: str) -> bool:

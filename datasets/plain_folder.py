@@ -14,6 +14,7 @@ from pathlib import Path
 
 from datasets.base import GOOD, Category, DatasetError, LeftOut, MaskFiles
 from datasets.entries import UNSPLIT, Entry, ReadOptions
+from datasets.folders import has_results
 from datasets.listing import (
     choose,
     composed,
@@ -88,12 +89,18 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     """
     root = choose(_categories(path, options), name, path)
     folders = _find_folders(root, options)
-    found = _read_good(folders)
+    found = Found(notes=_about_results(root)) + _read_good(folders)
     if not options.training_only:
         found += _read_defective(folders)
         if options.normal_dir or options.abnormal_dir or options.mask_dir:
             found += Found(left_out=_outside(folders))
     return found.category(root, name, options)
+
+
+def _about_results(root: Path) -> tuple[str, ...]:
+    """Return a note about folders of results, which are not listed."""
+    found = [folder for folder in sorted(root.iterdir()) if has_results(folder)]
+    return tuple(f"{folder} has results of this program, not used" for folder in found)
 
 
 def _find_folders(root: Path, options: ReadOptions) -> _Folders:

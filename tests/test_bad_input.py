@@ -265,6 +265,15 @@ class TestBadFlags:
         assert call(*words, "a\x1b[31m") == main.WRONG_USAGE
         assert "a\\x1b[31m" in capfd.readouterr().err
 
+    @pytest.mark.parametrize("place", ["{}", "{}/", "{}/../link"])
+    def test_results_among_the_data(self, fail, own_data, place):
+        """The next run would read the figures as images."""
+        (own_data.parent / "link").symlink_to(own_data)
+        place = place.format(own_data)
+        error = fail(f"--path_result {place}")
+        assert "folder different from that of the images" in error
+        assert "(--path_result)" in error
+
     @pytest.mark.parametrize("place", ["file", "file/below"])
     def test_an_unwritable_result_folder(self, fail, tmp_path, place):
         (tmp_path / "file").write_text("in the way")

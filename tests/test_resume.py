@@ -30,6 +30,7 @@ from tests.support import (
     read_run,
     read_table,
     truncate,
+    without_plots,
     write_image,
 )
 from tests.utils.report.test_page import data_of
@@ -211,6 +212,19 @@ def test_files_that_were_only_copied_are_the_same(tmp_path, computed):
         os.utime(path, (1, 1))
     evaluate(data, folder)
     assert computed == ["widget"]
+
+
+def test_the_same_files_under_other_names_are_the_same(tmp_path, computed, monkeypatch):
+    """Also those that were skipped, and masks."""
+    truncate(make_category(tmp_path / "a/data") / "train/good/003.png")
+    (tmp_path / "link").symlink_to("a/data")
+    flags = quick("--path_result", str(tmp_path / "result"), "--on_error", "skip")
+    for folder, name in (("a", "data"), (".", "a/data"), (".", "link"), ("a", tmp_path / "a/data")):
+        monkeypatch.chdir(tmp_path / folder)
+        with without_plots():
+            assert call(*flags, "--path_data", name) in (0, LEFT_OUT)
+    assert computed == ["widget"] * 2  # the second time without the image that is skipped
+    assert not (tmp_path / "result/earlier").exists()
 
 
 def test_figures_that_are_asked_for_later_are_drawn(tmp_path, data, finished, computed):

@@ -28,6 +28,8 @@ from datasets.items import Item
 from datasets.notes import Notes
 from datasets.path_list import OTHER_ENCODING, QUOTED
 from datasets.videos import VideoFormat, video_format
+from patchcore.record import RECORD
+from patchcore.storage import TENSORS
 from tests.support import write_image
 from utils.output_names import RESULTS_FILE, RUN_FILE
 from utils.predictions import CSV_FILE
@@ -316,14 +318,15 @@ class TestFolders:
 
     def test_results_are_known_by_the_names_that_the_commands_write(self):
         assert set(RESULT_FILES) == {
-            frozenset({RUN_FILE, CSV_FILE}),
-            frozenset({RUN_FILE, RESULTS_FILE}),
+            (RUN_FILE, CSV_FILE),
+            (RUN_FILE, RESULTS_FILE),
+            (RECORD, TENSORS),
         }
 
-    @pytest.mark.parametrize("table", ["predictions.csv", "results.csv"])
-    def test_results_of_an_earlier_run_are_not_judged(self, here, table):
+    @pytest.mark.parametrize(("record", "table"), RESULT_FILES)
+    def test_results_of_an_earlier_run_are_not_judged(self, here, record, table):
         images("p/a.png", "p/result/pictures/a.png", "p/result/earlier/1/masks/a.png")
-        for name in ("run.json", table):
+        for name in (record, table):
             Path("p/result", name).touch()
         for path in ("p", "p/**/*.png"):
             assert names(path) == ["p/a.png"]

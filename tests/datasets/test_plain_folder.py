@@ -8,6 +8,7 @@ import pytest
 
 from datasets.base import GOOD, DatasetError, LeftOut, MaskFiles
 from datasets.entries import ReadOptions
+from datasets.folders import RESULT_FILES
 from datasets.layouts import open_dataset
 from datasets.listing import GOOD_NAMES, as_name, is_good_name
 from datasets.plain_folder import OUTSIDE
@@ -47,6 +48,25 @@ def test_the_usual_names_of_good_folders(tmp_path, name, layout):
     category = open_dataset(root).read_category("nut")
     assert {s.defect_type for s in category.train} == {GOOD}
     assert [s.defect_type for s in category.test] == [GOOD, "dent"]
+
+
+@pytest.mark.parametrize("files", RESULT_FILES)
+@pytest.mark.parametrize("place", ["result", "kept/model", "dent/again"])
+def test_results_among_the_images_are_no_images(root, files, place):
+    without = read(root)
+    touch(root / place, *files, "localization_dent_a.png", "thumbnails/a.png", "earlier/1/a.png")
+    category = read(root)
+    assert (category.train, category.test) == (without.train, without.test)
+    note = f"{root / 'result'} has results of this program, not used"
+    assert [text for text in category.notes if "results" in text] == (
+        [note] if place == "result" else []
+    )
+
+
+@pytest.mark.parametrize("files", RESULT_FILES)
+def test_results_next_to_categories_are_no_category(root, files):
+    touch(root.parent / "result", *files, "localization_dent_a.png", "thumbnails/a.png")
+    assert open_dataset(root.parent).find_categories() == ["nut"]
 
 
 @pytest.mark.parametrize("name", ["goods", "nok", "ok2", "not good", "freezing", "abnormal"])

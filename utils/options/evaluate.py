@@ -7,6 +7,7 @@ from patchcore.setting_values import SHARE, Bounds
 from utils.options.data import DataOptions
 from utils.options.fit import FitOptions
 from utils.options.flags import Flags, flag
+from utils.options.result_folder import check_result_folder
 
 PICTURES = ("all", "defective", "worst", "none")
 CROP, ORIGINAL = "crop", "original"
@@ -95,6 +96,11 @@ class OutputOptions(Flags):
 @dataclass(frozen=True)
 class EvaluateOptions(FitOptions, OutputOptions, DataOptions):
     """Options of an evaluation; ``run.json`` records them."""
+
+    def check_files(self) -> None:
+        """Raise UsageError as `FitOptions.check_files`, or if results are to be among the data."""
+        super().check_files()
+        check_result_folder(self.path_result, [self.path_data])
 
     @property
     def needs_patch_images(self) -> bool:

@@ -14,6 +14,7 @@ from utils.options.ignoring import IgnoringOptions
 from utils.options.log import LogOptions
 from utils.options.model_choice import ModelChoice
 from utils.options.reading import SKIP, STOP, ReadingOptions
+from utils.options.result_folder import check_result_folder
 from utils.options.thresholds import AS_TRAINED, METHODS, ThresholdOptions
 
 PICTURES = ("none", "anomalies", "all")
@@ -194,13 +195,4 @@ class InferOptions(
     def check_input(self) -> None:
         """Raise UsageError if there are no images, or if they are in the folder of the results."""
         super().check_input()
-        for folder in (*self.paths, *filter(None, [self.watch])):
-            try:
-                is_same = self.path_result.samefile(folder)
-            except (OSError, ValueError):  # there is none; the search for images says so
-                continue
-            if is_same:
-                raise UsageError(
-                    "expected a folder different from that of the images, found "
-                    f"{self.path_result} for both (--path_result)"
-                )
+        check_result_folder(self.path_result, (*self.paths, *filter(None, [self.watch])))

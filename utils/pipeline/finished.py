@@ -7,8 +7,10 @@ folder: its rows, the points of its curves, the data of its report, and the iden
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import cattrs
@@ -63,7 +65,7 @@ class FinishedCategory:
         category: The category's name.
         identity: The settings that all results of a folder have in common.
         samples: Digest of the list of the images, their labels and masks.
-        data: The state of each file, by its path.
+        data: The state of each file, by its name.
         rows: The rows of all models.
         measurements: The measurements with drawn curves, including these curves.
         figures: The figures, one for each setting with figures.
@@ -88,6 +90,14 @@ class FinishedCategory:
     def done(self) -> frozenset[tuple[Setting, int]]:
         """The settings and seeds that are measured."""
         return frozenset((row.setting, row.seed) for row in self.rows)
+
+    def with_files(self, other: Callable[[Path], Path]) -> "FinishedCategory":
+        """Return the results with other names of the files."""
+        data, skipped = (
+            {str(other(Path(name))): state for name, state in states.items()}
+            for states in (self.data, self.skipped)
+        )
+        return replace(self, data=data, skipped=skipped)
 
     def join(self, newer: "FinishedCategory") -> "FinishedCategory":
         """Return the results of both; of the same row, setting's figures or file the newer."""
@@ -143,12 +153,12 @@ class FinishedWork:
         return found
 
     def write(self, finished: FinishedCategory) -> None:
-        """Write a category.
+        """Write a category, with file names that are valid from every current folder.
 
         Raises:
             UsageError: The file cannot be written.
         """
-        content = json.dumps(self._converter.unstructure(finished))
+        content = json.dumps(self._converter.unstructure(finished.with_files(_real_names())))
         text = json.dumps({"format": FORMAT, "digest": _digest(content), "content": content})
         self._folder.write_text(f"{FINISHED_FOLDER}/{_file_name(finished.category)}", text)
 
@@ -164,6 +174,22 @@ class FinishedWork:
         ):
             raise ValueError("expected the content that the digest belongs to")
         return self._converter.structure(json.loads(content), FinishedCategory)
+
+
+def spelled_as(finished: FinishedCategory, category: Category) -> FinishedCategory:
+    """Return a finished category with the names that its files have in the present run.
+
+    The same files may be named from another current folder, or through a link to their folder.
+    """
+    real = _real_names()
+    names = {real(path): path for path in files_of(category)}
+    return finished.with_files(lambda path: names.get(real(path), path))
+
+
+def _real_names() -> Callable[[Path], Path]:
+    """Return a function to absolute names; it follows links to folders, not those to files."""
+    real = cache(os.path.realpath)
+    return lambda path: Path(real(path.parent), path.name)
 
 
 def first_difference(
@@ -202,8 +228,16 @@ def _data_difference(finished: FinishedCategory, listed: Category) -> str:
 
 
 def digest_of_samples(category: Category) -> str:
-    """Return a digest of the images, their labels, masks and saturations, in order."""
-    return _digest(repr((category.train, category.test, *category.saturations)))
+    """Return a digest of the images, their labels, masks and saturations, in order.
+
+    It does not depend on how the files are named, as `spelled_as` describes it.
+    """
+    real = _real_names()
+    train, test = (
+        tuple(sample.with_files(real) for sample in part)
+        for part in (category.train, category.test)
+    )
+    return _digest(repr((train, test, *category.saturations)))
 
 
 def data_state(category: Category) -> dict[str, FileState]:

@@ -16,6 +16,7 @@ from utils.pipeline.finished import (
     FinishedWork,
     first_difference,
     in_order,
+    spelled_as,
 )
 from utils.pipeline.wanted import Wanted
 from utils.report import ReportView, render_page
@@ -64,6 +65,8 @@ class Run:
         self.folder.remove_partial_files()
         found = FinishedWork(self.folder).read()
         samples = {category.name: category for category in categories}
+        for name in found.keys() & samples.keys():
+            found[name] = spelled_as(found[name], samples[name])
         if self.options.fresh:
             reason = "--fresh"
         else:
