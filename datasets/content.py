@@ -66,6 +66,11 @@ VIDEO_MARKS = {
     "Y4M": rb"YUV4MPEG2 ",
     "IVF": rb"DKIF\0\0",
 }
+# ZIP, gzip, bzip2, xz, 7z, RAR and tar.
+ARCHIVES = re.compile(
+    rb"PK\x03\x04|PK\x05\x06|\x1f\x8b|BZh[1-9]|\xfd7zXZ\0|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|.{257}ustar",
+    re.DOTALL,
+)
 FORMATS = tuple(
     (re.compile(pattern, re.DOTALL), Format(name, kind))
     for kind, marks in ((IMAGE, IMAGE_MARKS), (VIDEO, VIDEO_MARKS))
@@ -86,6 +91,11 @@ def kind_of(path: Path) -> str:
     """
     found = format_of(path)
     return OTHER if found is None else found.kind
+
+
+def is_archive(head: bytes) -> bool:
+    """Return whether a file is an archive, or compressed, by its first bytes."""
+    return ARCHIVES.match(head) is not None
 
 
 def format_of(path: Path) -> Format | None:

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from PIL import Image, TiffImagePlugin
 
-from datasets.content import HEAD_BYTES, TGA_END, format_of_bytes
+from datasets.content import HEAD_BYTES, TGA_END, format_of_bytes, is_archive
 
 # Pillow reads others by running programs (EPS, WMF), or only names their format.
 PILLOW_FORMATS = (
@@ -108,6 +108,8 @@ def read_header(file: BinaryIO) -> Header:
     file.seek(max(end - len(TGA_END), 0))
     found = format_of_bytes(head, file.read())
     file.seek(0)
+    if found is None and is_archive(head):
+        raise HeaderError("an archive, or compressed: unpack it")
     name = "" if found is None else found.name
     if name in UNSUPPORTED:
         raise HeaderError(f"{name} is not supported by this Pillow and OpenCV")

@@ -32,6 +32,7 @@ from datasets import (
     visa,
 )
 from datasets.base import Category, DatasetError, did_you_mean
+from datasets.content import HEAD_BYTES, is_archive
 from datasets.entries import ReadOptions
 from datasets.listing import has_images, list_folders
 from datasets.published import PUBLISHED, benchmark_of
@@ -205,9 +206,10 @@ def _recognise(path: Path, options: ReadOptions, layouts: Mapping[str, Layout]) 
                 )
             return Dataset(folder, name, layouts[name], options)
     if path.is_file():
+        with path.open("rb") as file:
+            what = "an archive: unpack" if is_archive(file.read(HEAD_BYTES)) else "another file:"
         raise DatasetError(
-            f"expected a folder, a CSV list or COCO annotations, found another file: {path} "
-            "(--path_data)"
+            f"expected a folder, a CSV list or COCO annotations, found {what} {path} (--path_data)"
         )
     raise DatasetError(
         "expected folders <category>/train/good and <category>/test, a folder of good images, or "

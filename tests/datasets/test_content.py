@@ -2,16 +2,27 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.content import IMAGE, OTHER, VIDEO, Format, format_of, kind_of
-from datasets.header import read_header
+from datasets.content import (
+    HEAD_BYTES,
+    IMAGE,
+    OTHER,
+    VIDEO,
+    Format,
+    format_of,
+    is_archive,
+    kind_of,
+)
+from datasets.header import HeaderError, read_header
 from tests.support import ROOT
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
@@ -92,6 +103,24 @@ def test_images_that_pillow_writes(check, form, name):
 )
 def test_other_forms_of_images(check, data, name):
     check(data, IMAGE, name)
+
+
+@pytest.mark.parametrize("form", ["zip", "tar", "gztar", "bztar", "xztar", "7z", "rar"])
+def test_archives(tmp_path, form):
+    marks = {"7z": b"7z\xbc\xaf\x27\x1c\0\x04", "rar": b"Rar!\x1a\x07\x01\0"}
+    (tmp_path / "a.png").write_bytes(encode("PNG"))
+    data = (
+        marks.get(form)
+        or Path(shutil.make_archive(tmp_path.parent / "made", form, tmp_path)).read_bytes()
+    )
+    assert is_archive(data[:HEAD_BYTES])
+    with pytest.raises(HeaderError, match="an archive, or compressed: unpack it"):
+        read_header(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("data", [b"", b"PK", b"PKZIP makes archives", b"BZhang", encode("PNG")])
+def test_no_archives(data):
+    assert not is_archive(data)
 
 
 @pytest.mark.parametrize(

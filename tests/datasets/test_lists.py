@@ -1,6 +1,8 @@
 """Lists of images: CSV, COCO's and LabelMe's annotations, and how they may be written."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -527,6 +529,12 @@ class TestSizes:
     def test_a_size_of_another_kind(self, write, layout):
         with pytest.raises(DatasetError, match=r"in .*\.json, found something else"):
             self.read(getattr(self, layout)(write, "x", 64))
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path):
+    path = Path(shutil.make_archive(tmp_path / "images", "gztar", tmp_path))
+    with pytest.raises(DatasetError, match=r"found an archive: unpack .*images.tar.gz"):
+        open_dataset(path)
 
 
 def test_a_file_that_is_no_list(tmp_path):

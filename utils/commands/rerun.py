@@ -114,6 +114,11 @@ def _check(
             f"expected a folder different from that of the record, found {options.path_result} for "
             "both (--path_result)"
         )
+    if "path_data" not in _names(flags) and not options.path_data.exists():
+        raise UsageError(
+            f"expected the data of the record, found nothing at {options.path_data}: give their "
+            "place (--path_data)"
+        )
     if "protocol" in _names(flags):
         raise UsageError(
             "expected no --protocol: the settings are those of the record; give single settings "

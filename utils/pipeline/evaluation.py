@@ -100,7 +100,7 @@ def evaluate(
             _evaluate_missing(run, models, categories, skipping)
         except BaseException as error:
             run.finish(describe_end(error))
-            log.info("%s", run.describe_progress())
+            log.info("%s", run.describe_progress(is_fault=isinstance(error, Exception)))
             raise
         run.record["results_digest"] = results_digest(own_rows(run.rows, options, run.names))
         run.record["rows_digest"] = results_digest(run.rows)  # also those of earlier commands

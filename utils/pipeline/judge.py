@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from utils.pipeline.reading import Reading, log_notes
 from utils.predictions import ANOMALY, ERROR, NORMAL, Outcome, PredictionFiles
 from utils.progress import show_progress
 from utils.result_folder import ResultFolder
+from utils.results import numbered
 
 NOTHING_FOUND, ANOMALY_FOUND, FAULT_FOUND = 0, 1, 2
 
@@ -84,6 +85,7 @@ class Judge:
         self._page = PredictionPage(model, thresholds, options, folder, self._pictures, record)
         self._earlier = earlier
         self.num_earlier = 0
+        self._num_found = 0
         self.counts = dict.fromkeys((ANOMALY, NORMAL, ERROR), 0)
         self.notes = self._reading.notes
 
@@ -98,12 +100,19 @@ class Judge:
         """Judge groups of items; the outcomes of a group do not wait for the next one."""
         with show_progress(None, "judge", "image") as bar:
             for items in groups:
-                for batch in self._reading.batches(self._load, items, lambda item: item.file):
+                found = self._count(items)
+                for batch in self._reading.batches(self._load, found, lambda item: item.file):
                     self._report(self._judge(batch))
                     bar.update(len(batch))
                     self._page.update(self.counts)
                 self._pictures.finish_video()
                 self._page.update(self.counts)
+
+    def _count(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Count the items that are found: an end of the run leaves some that are not judged."""
+        for item in items:
+            self._num_found += 1
+            yield item
 
     def _report(self, outcomes: Iterable[Outcome]) -> None:
         """Count, write and print outcomes."""
@@ -132,6 +141,8 @@ class Judge:
             self._options.path_result,
             f", shown by {REPORT_FILE}" if self._options.page_limit else "",
         )
+        if left := self._num_found - sum(self.counts.values()):
+            log.info("%s found and not judged", numbered(left, "image"))
         if self.num_earlier:
             log.info("%d of these by an earlier run (--fresh judges all)", self.num_earlier)
 

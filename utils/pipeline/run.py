@@ -168,13 +168,18 @@ class Run:
         """Write a category for later runs, with those of its outputs that are complete."""
         FinishedWork(self.folder).write(finished)
 
-    def describe_progress(self) -> str:
-        """Return a line about what is finished, for a run that ends early."""
+    def describe_progress(self, *, is_fault: bool) -> str:
+        """Return a line about what is finished, for a run that ends early.
+
+        Args:
+            is_fault: Whether an error ends it, not the user.
+        """
         found = FinishedWork(self.folder).read()
+        condition = "once the error is corrected, " if is_fault else ""
         done = sum(name in found and not self.wanted.missing(found[name]) for name in self.names)
         return (
             f"finished: {done} of {numbered(len(self.names), 'category')} in {self.folder.path}; "
-            "the same command computes the rest"
+            f"{condition}the same command computes the rest"
         )
 
     def write_report(self) -> None:
