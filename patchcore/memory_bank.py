@@ -143,7 +143,7 @@ class LayeredBank:
 Bank = MemoryBank | LayeredBank
 
 
-def make_bank(embeddings: torch.Tensor, num_banks: int = 1, area: SearchArea | None = None) -> Bank:
+def make_bank(embeddings: torch.Tensor, num_banks: int, area: SearchArea | None = None) -> Bank:
     """Return the bank, or banks.
 
     Args:

@@ -51,14 +51,14 @@ def find_regions(
     marked = (anomaly_map >= threshold).astype(np.uint8)
     if size is not None:
         marked &= _is_inside(anomaly_map.shape, size, crop_box)
-    count, labels, boxes, _ = cv2.connectedComponentsWithStats(marked, connectivity=8)
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats(marked, connectivity=8)
     left, top, right, bottom = crop_box
     scale_x = (right - left) / anomaly_map.shape[1]
     scale_y = (bottom - top) / anomaly_map.shape[0]
     areas = boxes[1:, cv2.CC_STAT_AREA]  # label 0 is the background
     largest = 1 + np.argsort(-areas, kind="stable")[:max_regions]
     regions = []
-    for label in largest if count > 1 else ():
+    for label in largest:
         x, y, width, height, area = boxes[label]
         inside = np.s_[y : y + height, x : x + width]
         scores = anomaly_map[inside][labels[inside] == label]

@@ -165,7 +165,7 @@ class Scorer:
         points = self.metric.points(embeddings)
         area = self.area_of(numbers, features, points.device)
         if num_banks == 1:
-            return make_bank(points, area=area)
+            return make_bank(points, num_banks, area)
         bank_of_row = torch.arange(len(points), device=points.device) % num_banks
         parts = torch.stack(self.metric.parts(points), dim=1)  # (L * M, L, D / L)
         return make_bank(parts[torch.arange(len(points)), bank_of_row], num_banks, area)
@@ -259,7 +259,7 @@ class ScoredPatches:
     coreset: torch.Tensor | None
     neighbours: Callable[[torch.Tensor], torch.Tensor]
     metric: Metric
-    top_counts: tuple[int, int] = (1, 1)
+    top_counts: tuple[int, int]
 
 
 def max_patch(patches: ScoredPatches) -> torch.Tensor:

@@ -1,5 +1,6 @@
 import copy
 import io
+import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -580,11 +581,13 @@ def test_a_layer_that_ends_with_a_convolution_keeps_its_meaning():
     assert check_folding(network, ["conv", "last"])[1] == 1
 
 
-def test_a_norm_without_running_statistics_is_not_folded():
+def test_a_norm_without_running_statistics_is_not_folded(caplog):
+    caplog.set_level(logging.DEBUG)
     network = Pair(lambda n, x: n.norm(n.conv(x)))
     network.norm = nn.BatchNorm2d(3, track_running_stats=False)
     backbone = Backbone(network, ["last"], (32, 32))
     assert fold_batch_norms(backbone) == 1
+    assert "1 batch norms of the backbone are folded into convolutions, 1 are not" in caplog.text
 
 
 def test_a_network_that_comes_out_otherwise_is_left_as_it_was():

@@ -88,7 +88,7 @@ def test_of_equal_patches_the_one_with_the_lowest_number_is_selected(group_size)
     assert selected.tolist() == select_one_by_one(embeddings, 120)
 
 
-@pytest.mark.parametrize("group_size", [1, 2, 7, 64, 1024])
+@pytest.mark.parametrize("group_size", [1, 2, 7, 64, 1024, 1100])
 @pytest.mark.parametrize(("count", "largest"), [(60, 5), (300, 40), (1500, 25)])
 def test_equal_distances_of_different_patches_are_taken_in_ascending_order(
     count, largest, group_size

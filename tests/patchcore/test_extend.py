@@ -143,6 +143,14 @@ def test_a_loaded_model_grows_as_the_one_in_memory(tmp_path, options):
     assert grown.trained.extension.num_added == 0
 
 
+def test_a_model_without_crops_of_its_patches_grows_without_them():
+    model = make().fit(TRAIN)
+    model.trained = replace(model.trained, coreset=replace(model.coreset, patches=None))
+    images = [*NEW, np.full_like(NEW[0], 255)]
+    assert model.extend(images).num_added == make().fit(TRAIN).extend(images).num_added > 0
+    assert model.coreset.patches is None
+
+
 def test_ignored_patches_do_not_join():
     mask = np.zeros(NEW[0].shape[:2], bool)
     mask[:20] = True  # the first 4 of 8 rows of patches

@@ -56,6 +56,17 @@ def test_two_images_are_scored_by_each_other():
     ) == [0, 1]
 
 
+def test_up_to_100_images_all_are_scored_and_of_more_100_to_198():
+    """As docs/models.md says: one fold of 99 images is not enough, and two are 198."""
+    numbers = {}
+    for count in range(2, 500):
+        folds = Folds(np.arange(count), seed=0)
+        numbers[count] = sum(len(folds.scored_images(fold)) for fold in folds.needed())
+    assert all(numbers[count] == count for count in range(2, 101))
+    assert min(numbers[count] for count in range(101, 500)) == 100
+    assert max(numbers.values()) == 198
+
+
 class TestThresholds:
     def test_by_hand(self):
         scores = of_images(np.arange(1, 100))

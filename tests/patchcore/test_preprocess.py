@@ -186,6 +186,10 @@ class TestShorterEdge:
         cropped = Preprocess((32, 32), (32, 24)).describe()
         assert cropped.endswith("antialiased bilinear), then centre-cropped to 32x24")
 
+    def test_words_for_area_interpolation_name_no_filter(self):
+        text = Preprocess((32, 32), (32, 32), interpolation="area").describe()
+        assert text == "resized to 32x32 (height x width, area)"
+
     def test_its_words(self):
         text = Preprocess((32, 32), (40, 32), resize="shorter_edge").describe()
         assert text == (

@@ -15,6 +15,8 @@ from patchcore.scoring import (
     max_map,
     max_patch,
     patch_scores,
+    top_share,
+    top_share_map,
 )
 from patchcore.settings import Settings
 
@@ -56,14 +58,19 @@ def test_a_patch_is_scored_by_its_mean_distance():
 
 def scored(scores: torch.Tensor, maps: torch.Tensor) -> ScoredPatches:
     nothing = torch.empty(0)
-    return ScoredPatches(scores, maps, nothing, nothing, nothing, lambda rows: rows, Metric())
+    metric, top_counts = Metric(), (2, 4)
+    return ScoredPatches(
+        scores, maps, nothing, nothing, nothing, lambda rows: rows, metric, top_counts
+    )
 
 
-def test_an_image_is_scored_by_its_most_anomalous_patch_or_pixel():
+def test_an_image_is_scored_by_its_most_anomalous_patches_or_pixels():
     scores = torch.tensor([[[1.0, 5.0], [2.0, 3.0]], [[0.0, 0.0], [0.0, 0.5]]])
     patches = scored(scores, scores / 2)
     assert torch.equal(max_patch(patches), torch.tensor([5.0, 0.5]))
     assert torch.equal(max_map(patches), torch.tensor([2.5, 0.25]))
+    assert torch.equal(top_share(patches), torch.tensor([4.0, 0.25]))
+    assert torch.equal(top_share_map(patches), torch.tensor([1.375, 0.0625]))
 
 
 def test_a_share_counts_judged_patches_and_pixels():

@@ -150,7 +150,8 @@ class TestLosses:
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"), [({"cpus": 2}, 2), ({"cpus": 2, "num_threads": 3}, 3)]
+    ("options", "expected"),
+    [({"cpus": 2}, 2), ({"cpus": 0.5}, 1), ({"cpus": 2, "num_threads": 3}, 3)],
 )
 def test_threads_of_a_worker(monkeypatch, options, expected):
     counts = []
@@ -322,28 +323,29 @@ def test_results_of_workers_are_moved_to_the_device_of_the_driver():
 
 
 @pytest.mark.parametrize(
-    ("device", "budget", "shards", "expected"),
+    ("device", "budget", "shards", "expected", "cpus"),
     [
-        ("cpu", 0, 0, 1),  # the memory of the driver does not matter
-        ("cpu", 16, 0, 4),
-        ("cpu", 16, 5, 5),
-        ("cpu", 24.96, 0, 2),  # exactly what each has
-        ("cuda", 0, 0, 3),  # of 24 GB, 70 % each
-        ("cuda", 16, 0, 4),
-        ("cuda", 8, 0, None),  # needs seven GPUs
-        ("cuda", 0, 2, None),
+        ("cpu", 0, 0, 1, 64),  # the memory of the driver does not matter
+        ("cpu", 16, 0, 4, 16),
+        ("cpu", 16, 5, 5, 12),
+        ("cpu", 24.96, 0, 2, 32),  # exactly what each has
+        ("cuda", 0, 0, 3, 21),  # of 24 GB, 70 % each
+        ("cuda", 16, 0, 4, 16),
+        ("cuda", 8, 0, None, 0),  # needs seven GPUs
+        ("cuda", 0, 2, None, 0),
     ],
 )
 def test_the_number_of_workers_is_the_smallest_with_enough_memory(
-    monkeypatch, device, budget, shards, expected
+    monkeypatch, device, budget, shards, expected, cpus
 ):
+    """They have the CPUs of the nodes in equal parts."""
     nodes = [{"CPU": 64, "GPU": 4, "memory": 400e9}, {"CPU": 8, "memory": 40e9}]
     monkeypatch.setattr("patchcore.distributed._resources", lambda: nodes)
     monkeypatch.setattr(
         "patchcore.distributed.free_memory", lambda _: 24 if device == "cuda" else 1
     )
     needs = Needs(1000, 96_000, 1024, (10,))  # 130 floats a patch: 50 GB
-    engine = RayEngine(shards=shards)
+    engine = RayEngine(shards=shards) if shards else RayEngine()
     if expected is None:
         with pytest.raises(
             PatchCoreError, match=f"for {shards or 4} workers of .* GB and 1 CPU, 1 GPU"
@@ -351,7 +353,7 @@ def test_the_number_of_workers_is_the_smallest_with_enough_memory(
             engine.plan(needs, budget, torch.device(device))
         return
     plan = engine.plan(needs, budget, torch.device(device))
-    assert plan.shards == expected
+    assert (plan.shards, plan.cpus) == (expected, cpus)
     assert plan.needed == pytest.approx(130 * 4 * 96e6 / 1e9)
 
 

@@ -93,10 +93,11 @@ def write_record(folder: Path, record: dict) -> None:
     (folder / "model.json").write_text(text)
 
 
-def change_tensors(folder: Path, **changes: torch.Tensor) -> None:
+def change_tensors(folder: Path, **changes: torch.Tensor | None) -> None:
     """Change the tensors, and the digest with them: what a careless editor would leave."""
     path = folder / "model.safetensors"
-    save_file(load_file(path) | changes, path)
+    tensors = load_file(path) | changes
+    save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, path)
     record = json.loads((folder / "model.json").read_text())
     digest = storage.hashlib.sha256(path.read_bytes()).hexdigest()
     change_record(folder, digests=record["digests"] | {"model.safetensors": digest})
@@ -131,6 +132,11 @@ class TestTheSameAgain:
         found = PatchCore.load(tmp_path / "one")
         assert found.coreset.patches is None
         np.testing.assert_array_equal(found.coreset.indices, coreset.indices)
+
+    @pytest.mark.parametrize("backbone", [None, "squeezenet1_1"])
+    def test_without_a_trial_run_of_the_network(self, folder, monkeypatch, backbone):
+        monkeypatch.setattr("patchcore.backbone.try_out", None)
+        PatchCore.load(folder, backbone=backbone)
 
     def test_everything_that_was_learned(self, fitted, folder):
         before, after = fitted.trained, PatchCore.load(folder).trained
@@ -513,6 +519,11 @@ class TestRefusals:
     def test_shapes_that_do_not_fit(self, folder, name, tensor):
         change_tensors(folder, **{name: tensor})
         self.check(folder, rf"expected {name} \(.*model.safetensors, found \({len(tensor)}")
+
+    @pytest.mark.parametrize("name", ["embeddings", "origin_row"])
+    def test_a_tensor_that_is_missing(self, folder, name):
+        change_tensors(folder, **{name: None})
+        self.check(folder, rf"expected {name} \(.*model.safetensors, found nothing")
 
     @pytest.mark.parametrize(
         ("name", "message"),

@@ -22,6 +22,7 @@ from patchcore.errors import WeightsUnavailableError
 from patchcore.export import export
 from patchcore.network_input import IMAGENET_MEAN, IMAGENET_STD, NetworkInput
 from patchcore.timm_networks import (
+    _is_permuted,
     adapted_state,
     check_order,
     licence,
@@ -191,6 +192,21 @@ def test_tokens_that_are_in_another_order_are_refused():
     """Those of Hiera, which restores their order only in what it returns."""
     with pytest.raises(PatchCoreError, match=r"'blocks\.1' of timm:hiera_tiny.* another order"):
         load_backbone("timm:hiera_tiny_224", ("blocks.1",), "random", size=SIZE)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda own: own.flip(3), True),
+        (lambda own: own.flip(3) + 1e-4, True),  # rounding
+        (lambda own: own + 1e-4, False),
+        (lambda own: 1.2 * own.flip(3), False),  # the map of another block
+        (lambda own: own.mT, False),
+    ],
+)
+def test_maps_with_the_same_values_at_other_positions_are_permuted(change, expected):
+    own = torch.arange(1.0, 2 * 3 * 4 * 2 + 1).view(2, 3, 4, 2)
+    assert _is_permuted(change(own), own) == expected
 
 
 def test_layers_without_tokens_have_no_final_norm():
