@@ -185,6 +185,18 @@ class TestChooseModel:
         assert find_model(own) == own
         assert find_model(kept[0] / "widget", percentage=0.1) == own
 
+    @pytest.mark.parametrize("place", [".hidden/kept", "a/b/../../kept", "../../kept"])
+    def test_hidden_folders_are_left_out_only_below_the_given_one(
+        self, kept, tmp_path, monkeypatch, place
+    ):
+        (tmp_path / "a/b").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / "a/b")
+        root = Path(place) if place.startswith("..") else tmp_path / place
+        own = shutil.copytree(kept[0] / "widget/squeezenet1_1_p0100_k01", root / "widget/own")
+        shutil.copytree(own, root / ".own.partial")  # as a save that was killed leaves it
+        assert find_model(root) == own
+        assert find_model(root / "widget") == own
+
     def test_several_fit(self, kept):
         with pytest.raises(UsageError, match="for --category widget, found 2; choose by") as caught:
             find_model(kept[0], "widget")
