@@ -24,6 +24,7 @@ from tests.support import (
 )
 from utils.errors import UsageError
 from utils.options.model_choice import ModelChoice
+from utils.pipeline import training
 from utils.pipeline.trained_models import _similar, choose_model, model_folder
 
 
@@ -127,6 +128,16 @@ class TestKept:
         flags = f"--path_trained {tmp_path / 'trained'}"
         evaluate(tmp_path / "data", tmp_path / "result", flags)
         assert "too few training images to set a threshold" in caplog.text
+
+    def test_a_folder_of_a_category_that_cannot_be_is_told_before_it_is_learned(
+        self, data, tmp_path, capsys, monkeypatch
+    ):
+        monkeypatch.setattr(training, "_train_category", mock.Mock(side_effect=AssertionError))
+        (tmp_path / "gadget").touch()
+        words = [w for w in quick("--path_trained", tmp_path) if w not in ("--pictures", "none")]
+        assert call("train", *words, "--path_data", data) == 2
+        expected = f"expected a folder to write trained models to, found {tmp_path / 'gadget'} ("
+        assert expected in capsys.readouterr().err
 
     @pytest.mark.parametrize("command", ["evaluate", "train"])
     def test_a_folder_that_cannot_be_is_told_before_anything_is_computed(

@@ -1,0 +1,55 @@
+"""Finished categories: the order of their rows, and files that are not those of this program."""
+
+import json
+import logging
+
+import pytest
+
+from tests.utils.report.pages import make_row
+from utils.pipeline import finished
+from utils.pipeline.finished import FinishedCategory, FinishedWork, in_order
+from utils.result_folder import ResultFolder
+from utils.results import Setting
+
+
+def test_rows_of_the_command_come_first_and_others_by_setting_and_seed():
+    """Each model has its percentages together, as the tables show them."""
+    wanted = [(Setting(p, shots), seed) for shots in (2, 4) for seed in (7, 3) for p in (0.25, 0.1)]
+    others = [
+        *((Setting(0.1, 1), 0), (Setting(0.1, 1), 5), (Setting(0.25, 1), 0)),
+        *((Setting(0.1, 4), 0), (Setting(0.1), 7), (Setting(0.25), 3)),
+    ]
+    expected = [
+        (model, setting, seed)
+        for part in (wanted, others)
+        for shots in (1, 2, 4, None)
+        for model in ("b", "a")
+        for setting, seed in part
+        if setting.shots == shots
+    ]
+    rows = [
+        make_row(percentage=setting.percentage, shots=setting.shots, seed=seed, model=model)
+        for model, setting, seed in sorted(expected, key=repr)
+    ]
+    found = [(row.model, row.setting, row.seed) for row in in_order(rows, wanted, ["b", "a"])]
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("changed", "max_bytes", "is_read"),
+    [({}, 0, True), ({}, -1, False), ({"of_a_later_version": 1}, 0, False)],
+)
+def test_files_that_are_too_large_or_have_other_entries_are_not_read(
+    tmp_path, monkeypatch, caplog, changed, max_bytes, is_read
+):
+    work = FinishedWork(ResultFolder(tmp_path))
+    one = FinishedCategory("nut", {}, "", {}, rows=(make_row(),), measurements=())
+    work.write(one)
+    (path,) = (tmp_path / "finished").iterdir()
+    record = json.loads(path.read_text())
+    content = json.dumps(json.loads(record["content"]) | changed)
+    path.write_text(json.dumps(record | {"content": content, "digest": finished._digest(content)}))
+    monkeypatch.setattr(finished, "MAX_BYTES", path.stat().st_size + max_bytes)
+    with caplog.at_level(logging.WARNING):
+        assert work.read() == ({"nut": one} if is_read else {})
+    assert ("is damaged" in caplog.text) is not is_read
