@@ -261,10 +261,9 @@ def in_order(
     places = {one: place for place, one in enumerate(wanted)}
 
     def key(row: ResultRow) -> tuple:
-        one = row.setting, row.seed
-        others = (*row.setting.order, row.seed) if one not in places else ()
-        shots = row.setting.order[0]
-        return one not in places, shots, models.index(row.model), places.get(one, 0), others
+        one, (shots, percentage) = (row.setting, row.seed), row.setting.order
+        place = places.get(one, 0), percentage, row.seed
+        return one not in places, shots, models.index(row.model), place
 
     return sorted(rows, key=key)
 

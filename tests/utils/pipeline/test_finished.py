@@ -29,7 +29,7 @@ def test_rows_of_the_command_come_first_and_others_by_setting_and_seed():
     ]
     rows = [
         make_row(percentage=setting.percentage, shots=setting.shots, seed=seed, model=model)
-        for model, setting, seed in sorted(expected, key=repr)
+        for model, setting, seed in reversed(expected)
     ]
     found = [(row.model, row.setting, row.seed) for row in in_order(rows, wanted, ["b", "a"])]
     assert found == expected
