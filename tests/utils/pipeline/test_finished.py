@@ -47,3 +47,15 @@ def test_a_record_with_other_entries_is_not_read(tmp_path, caplog, changed):
     with caplog.at_level(logging.WARNING):
         assert work.read() == ({} if changed else {"nut": one})
     assert ("is damaged" in caplog.text) is bool(changed)
+
+
+def test_categories_have_readable_files_that_no_file_system_mixes_up(tmp_path):
+    names = ["nut-1_B", "nut-1_b", "nut 1/b", "nut:1\udcffb", "é" * 300]
+    work = FinishedWork(ResultFolder(tmp_path))
+    for name in names:
+        work.write(FinishedCategory(name, {}, "", {}, rows=(), measurements=()))
+    files = [path.name for path in (tmp_path / "finished").iterdir()]
+    assert len({file.lower() for file in files}) == len(names)
+    starts = ["nut-1_B", "nut-1_b", "nut_1_b", "nut_1_b", "_" * 80]
+    assert sorted(file.rpartition("_")[0] for file in files) == sorted(starts)
+    assert set(work.read()) == set(names)
