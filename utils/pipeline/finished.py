@@ -94,16 +94,20 @@ class FinishedCategory:
         rows = {row.key: row for row in (*self.rows, *newer.rows)}
         measurements = {m.row.key: m for m in (*self.measurements, *newer.measurements)}
         figures = {one.view.setting: one for one in (*self.figures, *newer.figures)}
+        record = {
+            key: {**self.record.get(key, {}), **newer.record.get(key, {})}
+            for key in (*self.record, *newer.record)
+        }
+        for seed, files in self.record.get("shots", {}).items():
+            # Those of fewer shots are the first of those of more.
+            record["shots"][seed] = max(files, record["shots"][seed], key=len)
         return replace(
             newer,
             rows=tuple(rows.values()),
             measurements=tuple(measurements.values()),
             figures=tuple(figures.values()),
             files={**self.files, **newer.files},
-            record={
-                key: {**self.record.get(key, {}), **newer.record.get(key, {})}
-                for key in (*self.record, *newer.record)
-            },
+            record=record,
             skipped={**self.skipped, **newer.skipped},
         )
 

@@ -59,3 +59,15 @@ def test_categories_have_readable_files_that_no_file_system_mixes_up(tmp_path):
     starts = ["nut-1_B", "nut-1_b", "nut_1_b", "nut_1_b", "_" * 80]
     assert sorted(file.rpartition("_")[0] for file in files) == sorted(starts)
     assert set(work.read()) == set(names)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_run_of_fewer_shots_forgets_no_image_of_an_earlier_one(order):
+    """The images of fewer shots are the first of those of more."""
+    shots = [{"0": ["b", "a", "c"], "3": ["d"]}, {"0": ["b"], "3": ["d", "a"], "5": []}]
+    one, other = (
+        FinishedCategory("nut", {}, "", {}, (), (), record={"shots": seeds, "memory": {"net": n}})
+        for n, seeds in enumerate(shots[::order])
+    )
+    expected = {"0": ["b", "a", "c"], "3": ["d", "a"], "5": []}
+    assert one.join(other).record == {"shots": expected, "memory": {"net": 1}}
