@@ -159,5 +159,6 @@ def _cpus_per_task(shares: Sequence[float], nodes: Sequence[Node]) -> int:
     at_once = len(shares)
     if max(shares):
         at_once = min(at_once, int(sum(node.gpus for node in nodes) / max(shares)))
-    smallest = min(node.cpus for node in nodes)
+    # A head node is often started without CPUs, and computes nothing then.
+    smallest = min((node.cpus for node in nodes if node.cpus >= 1), default=1)
     return int(max(1, min(smallest, cpus // max(at_once, 1))))

@@ -51,6 +51,7 @@ def test_cpus_are_divided_among_the_tasks(categories):
         ([node(1)], 1),
         ([node(6), node(6)], 6),
         ([node(2), node(30)], 2),  # each task runs on every node
+        ([node(0), node(8)], 4),  # a head node is often started without CPUs
     ):
         assert [demand.cpus for demand in demands(categories, nodes)] == [expected] * 2
 
