@@ -51,7 +51,6 @@ def test_cpus_are_divided_among_the_tasks(categories):
         ([node(1)], 1),
         ([node(6), node(6)], 6),
         ([node(2), node(30)], 2),  # each task runs on every node
-        ([node(0), node(8)], 4),  # a head node is often started without CPUs
     ):
         assert [demand.cpus for demand in demands(categories, nodes)] == [expected] * 2
 
@@ -138,6 +137,15 @@ def test_a_small_node_gets_the_plan_of_two_passes(categories):
     small = demands(categories, [small_node])[0]
     assert small.budget < large.budget
     assert small.fits(small_node)
+
+
+def test_a_node_without_cpus_counts_for_nothing(categories):
+    """A head node is often started so."""
+    large = demands(categories, [node()])[0]
+    worker = node(8, memory=large.memory)
+    assert demands(categories, [node(0), worker]) == demands(categories, [worker])
+    with pytest.raises(UsageError, match=r"with 1 CPUs and .*, found 10\.0\.0\.7 with 0 CPUs"):
+        demands(categories, [node(0)])
 
 
 def test_a_gpu_is_shared(categories):
