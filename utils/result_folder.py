@@ -85,8 +85,9 @@ class ResultFolder:
     def remove_partial_files(self) -> None:
         """Remove the incomplete files that a killed run has left."""
         for pattern in PARTIAL_PATTERNS:
-            for file in self.path.rglob(pattern):
-                file.unlink(missing_ok=True)
+            for path in self.path.rglob(pattern):
+                if not path.is_dir():  # a folder is a model that is saved below this one
+                    path.unlink(missing_ok=True)
 
     def _files_of_earlier_run(self, more: Sequence[str]) -> list[Path]:
         return [file for name in (*OUTPUT_PATTERNS, *more) for file in self.path.glob(name)]

@@ -66,6 +66,8 @@ def demands_of(
     Raises:
         UsageError: no node has as much.
     """
+    # A head node is often started without CPUs, and computes nothing then.
+    nodes = [node for node in nodes if node.cpus >= 1] or nodes
     shares = [_memory(models, *task, nodes, gpu_memory) for task in tasks]
     cpus = tasks[0][1].task_cpus or _cpus_per_task([gpus for gpus, _, _ in shares], nodes)
     demands = [Demand(cpus, *share) for share in shares]

@@ -104,16 +104,20 @@ class FinishedCategory:
         rows = {row.key: row for row in (*self.rows, *newer.rows)}
         measurements = {m.row.key: m for m in (*self.measurements, *newer.measurements)}
         figures = {one.view.setting: one for one in (*self.figures, *newer.figures)}
+        record = {
+            key: {**self.record.get(key, {}), **newer.record.get(key, {})}
+            for key in (*self.record, *newer.record)
+        }
+        for seed, files in self.record.get("shots", {}).items():
+            # Those of fewer shots are the first of those of more.
+            record["shots"][seed] = max(files, record["shots"][seed], key=len)
         return replace(
             newer,
             rows=tuple(rows.values()),
             measurements=tuple(measurements.values()),
             figures=tuple(figures.values()),
             files={**self.files, **newer.files},
-            record={
-                key: {**self.record.get(key, {}), **newer.record.get(key, {})}
-                for key in (*self.record, *newer.record)
-            },
+            record=record,
             skipped={**self.skipped, **newer.skipped},
         )
 
@@ -295,10 +299,9 @@ def in_order(
     places = {one: place for place, one in enumerate(wanted)}
 
     def key(row: ResultRow) -> tuple:
-        one = row.setting, row.seed
-        others = (*row.setting.order, row.seed) if one not in places else ()
-        shots = row.setting.order[0]
-        return one not in places, shots, models.index(row.model), places.get(one, 0), others
+        one, (shots, percentage) = (row.setting, row.seed), row.setting.order
+        place = places.get(one, 0), percentage, row.seed
+        return one not in places, shots, models.index(row.model), place
 
     return sorted(rows, key=key)
 

@@ -35,7 +35,12 @@ def choose_model(choice: ModelChoice) -> Path:
     with named_flag("--path_trained"):
         if root.is_dir():
             next(root.iterdir(), None)  # raises an error that a search would leave out
-        folders = sorted(path.parent for path in root.rglob(RECORD) if "/." not in path.as_posix())
+        # Hidden folders below the root are those of a save that is not complete.
+        folders = sorted(
+            path.parent
+            for path in root.rglob(RECORD)
+            if "/." not in f"/{path.relative_to(root).as_posix()}"
+        )
     if not folders:
         found = "none" if root.is_dir() else "a file" if root.exists() else "no such folder"
         raise UsageError(

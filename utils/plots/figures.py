@@ -87,7 +87,7 @@ def style_axes(axes: Axes) -> None:
 
 def set_titles(axes: Axes, title: str, x_label: str, y_label: str = "") -> None:
     """Write the title of axes, left-aligned, and their labels."""
-    text = {"fontfamily": FONT, "color": INK, "parse_math": False}
+    text = {"fontfamily": FONT, "color": INK}
     axes.set_title(title, loc="left", fontsize=PART_TITLE_SIZE, pad=8, **text)
     axes.set_xlabel(x_label, fontsize=LABEL_SIZE, **text)
     axes.set_ylabel(y_label, fontsize=LABEL_SIZE, **text)

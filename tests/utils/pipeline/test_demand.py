@@ -139,6 +139,15 @@ def test_a_small_node_gets_the_plan_of_two_passes(categories):
     assert small.fits(small_node)
 
 
+def test_a_node_without_cpus_counts_for_nothing(categories):
+    """A head node is often started so."""
+    large = demands(categories, [node()])[0]
+    worker = node(8, memory=large.memory)
+    assert demands(categories, [node(0), worker]) == demands(categories, [worker])
+    with pytest.raises(UsageError, match=r"with 1 CPUs and .*, found 10\.0\.0\.7 with 0 CPUs"):
+        demands(categories, [node(0)])
+
+
 def test_a_gpu_is_shared(categories):
     demand = demands(categories, [node(gpus=1)], gpu_memory=80.0)[0]
     assert demand.gpus == pytest.approx(GPU_PROCESS_MEMORY / 80, abs=0.011)

@@ -244,6 +244,7 @@ def test_an_interruption_ends_the_drawing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         interrupt_while_drawing()
     assert len(drawn_by(tmp_path)) < 20
+    assert not list(tmp_path.glob("b*"))  # what has not begun does not begin
 
 
 @pytest.mark.usefixtures("threads")

@@ -253,9 +253,11 @@ def test_outcomes_that_cannot_be_kept_are_an_error(infer, tmp_path, capsys):
 def test_damaged_lines_are_judged_again(infer, tmp_path, judged):
     infer()
     path = tmp_path / "result/predictions.jsonl"
-    one, two, *others = path.read_text().splitlines()
-    broken = ["[" * 100_000, "{}", '{"path": 1}', one.replace('"score": ', '"score": "x", "y": ')]
-    path.write_text("\n".join([*broken, two.replace("normal", "fine"), *others]))
+    changes = [{"score": "x"}, {"score": None}, {"regions": [1]}, {"verdict": "fine"}]
+    lines = path.read_text().splitlines()
+    for number, changed in enumerate(changes):
+        lines[number] = json.dumps(json.loads(lines[number]) | changed)
+    path.write_text("\n".join(["[" * 100_000, "{}", '{"path": 1}', *lines]))
     judged.clear()
     infer()
-    assert sum(judged) == 2
+    assert sum(judged) == len(changes)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from math import nan
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -69,6 +70,19 @@ def test_a_category_without_a_curve_is_left_out(measurement):
     other = replace(measurement, row=make_row("bolt"), pixels=Metrics())
     images, pixels = pictures._curves([measurement, other], pictures._roc)
     assert (list(images), list(pixels)) == ([measurement.row.category, "bolt"], ["nut"])
+
+
+def test_a_category_is_drawn_once_those_before_it_are():
+    """Each keeps all its images in memory until then."""
+    calls = []
+    drawing = SimpleNamespace(wait=lambda: calls.append("wait"))
+
+    def views():
+        calls.append("next")
+        yield from ()
+
+    assert pictures.draw_category(views(), drawing, None, None) == []
+    assert calls == ["wait", "next"]
 
 
 def test_large_figures_of_these_images_that_are_not_drawn_now_are_removed(tmp_path, caplog):

@@ -13,6 +13,7 @@ from datasets.depth import Decoding, ValueRange
 from datasets.images import CLIPPED
 from datasets.masks import JPEG_MASK
 from datasets.notes import Notes
+from patchcore.errors import PatchCoreError
 from patchcore.record import read_record
 from tests.support import (
     NUM_TEST_PER_TYPE,
@@ -129,15 +130,18 @@ def test_all_files_that_cannot_be_used_are_named_if_they_may_be_skipped(reads_on
 
     def load(name: str) -> str:
         seen.append(name)
-        if name in "ac":
+        if name == "a":
             raise DatasetError(f"no image: {name}")
+        if name == "c":  # does not name the file
+            raise PatchCoreError("too small")
         return name
 
     reading = Reading(Decoding(), batch_size=2, threads=0, reads_on=reads_on)
     with pytest.raises(UnusableFilesError) as caught:
         list(reading.batches(load, "abc", Path))
     assert seen == read
-    assert list(caught.value.reasons) == named
+    reasons = {"a": "no image: a", "c": "too small: c"}
+    assert caught.value.reasons == {name: reasons[name] for name in named}
 
 
 class TestFindReading:

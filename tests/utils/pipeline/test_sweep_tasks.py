@@ -253,14 +253,18 @@ def test_the_time_without_a_node_begins_anew_with_each_task_that_ends(ray, worke
     assert done == [2, 4]  # a step for each category
 
 
-def test_a_finished_run_needs_no_cluster(ray, tmp_path):
+def test_a_finished_run_needs_no_cluster(ray, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     data = make_data(tmp_path / "data")
-    words = quick("--path_data", data, "--path_result", tmp_path / "result", *RAY.split())
+    flags = f"{RAY} --percentage_coreset 0.05 0.1"
+    words = quick("--path_data", data, "--path_result", tmp_path / "result", *flags.split())
     with without_plots():
         assert call(*words) == 0
         ray.init = None
         assert call(*words) == 0
     assert len(ray.tasks) == 1 + 2  # an inspection, and a task for each category
+    lines = [text for text in caplog.messages if text.endswith("(one of 2 rows in results.csv)")]
+    assert ["10 %" in line for line in lines] == [True] * 2  # a line for each category
 
 
 @pytest.mark.parametrize("record", [None, {"state": "running"}])

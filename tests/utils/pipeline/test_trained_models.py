@@ -24,6 +24,7 @@ from tests.support import (
 )
 from utils.errors import UsageError
 from utils.options.model_choice import ModelChoice
+from utils.pipeline import training
 from utils.pipeline.trained_models import _similar, choose_model, model_folder
 
 
@@ -128,6 +129,16 @@ class TestKept:
         evaluate(tmp_path / "data", tmp_path / "result", flags)
         assert "too few training images to set a threshold" in caplog.text
 
+    def test_a_folder_of_a_category_that_cannot_be_is_told_before_it_is_learned(
+        self, data, tmp_path, capsys, monkeypatch
+    ):
+        monkeypatch.setattr(training, "_train_category", mock.Mock(side_effect=AssertionError))
+        (tmp_path / "gadget").touch()
+        words = [w for w in quick("--path_trained", tmp_path) if w not in ("--pictures", "none")]
+        assert call("train", *words, "--path_data", data) == 2
+        expected = f"expected a folder to write trained models to, found {tmp_path / 'gadget'} ("
+        assert expected in capsys.readouterr().err
+
     @pytest.mark.parametrize("command", ["evaluate", "train"])
     def test_a_folder_that_cannot_be_is_told_before_anything_is_computed(
         self, tmp_path, capsys, monkeypatch, command
@@ -184,6 +195,18 @@ class TestChooseModel:
         own = kept[0] / "widget/squeezenet1_1_p0100_k01"
         assert find_model(own) == own
         assert find_model(kept[0] / "widget", percentage=0.1) == own
+
+    @pytest.mark.parametrize("place", [".hidden/kept", "a/b/../../kept", "../../kept"])
+    def test_hidden_folders_are_left_out_only_below_the_given_one(
+        self, kept, tmp_path, monkeypatch, place
+    ):
+        (tmp_path / "a/b").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / "a/b")
+        root = Path(place) if place.startswith("..") else tmp_path / place
+        own = shutil.copytree(kept[0] / "widget/squeezenet1_1_p0100_k01", root / "widget/own")
+        shutil.copytree(own, root / ".own.partial")  # as a save that was killed leaves it
+        assert find_model(root) == own
+        assert find_model(root / "widget") == own
 
     def test_several_fit(self, kept):
         with pytest.raises(UsageError, match="for --category widget, found 2; choose by") as caught:

@@ -1,9 +1,10 @@
 """The figure of the most anomalous patches and their nearest training patches."""
 
 import numpy as np
+import pytest
 
 from utils.plots import draw_explanation, explanation, panel_grid, text
-from utils.plots.explanation import TITLE_HEIGHT, ExplainedPatch, NormalPatch
+from utils.plots.explanation import CROP_SIDE, TITLE_HEIGHT, ExplainedPatch, NormalPatch
 
 
 def test_the_number_of_a_patch_in_the_corner_is_within_the_image():
@@ -14,6 +15,28 @@ def test_the_number_of_a_patch_in_the_corner_is_within_the_image():
     left, top = panel_grid.MARGIN, panel_grid.MARGIN + TITLE_HEIGHT
     assert (picture[:, : left - 3] == 255).all()  # but for the line around the patch
     assert (picture[: top - 3, : left + 100] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "width"),
+    [((40, 40), 212), ((40, 80), 424), ((40, 10), 53), ((10, 29), 615), ((10, 31), 636)],
+)
+def test_a_whole_training_image_is_as_high_as_the_crops_and_at_most_three_times_as_wide(
+    size, width
+):
+    image, green = np.zeros((64, 64, 3), np.uint8), (10, 200, 30)
+    whole = np.full((*size, 3), green, np.uint8)
+    place = (4, 4, 12, 12), "1.png", "row 1", 1.0
+    nearest = NormalPatch(image[:16, :16], *place, whole=whole, box=(0, 0, 1, 1))
+    patch = ExplainedPatch(image[:16, :16], place[0], (0, 0, 16, 16), "", 1.0, [nearest])
+    picture = draw_explanation(image, [patch], title="", file_name="")
+    rows, columns = (picture == green).all(-1).nonzero()
+    assert columns.max() == picture.shape[1] - panel_grid.MARGIN - 1
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (CROP_SIDE, width)
+
+
+def test_a_training_image_of_one_column_has_a_pixel_across():
+    assert explanation._whole_size(np.zeros((900, 1, 3))) == (1, CROP_SIDE)
 
 
 def explained(score: float, box: tuple[int, int, int, int], count: int = 1) -> ExplainedPatch:
