@@ -845,6 +845,7 @@ class TestFaults:
 
     def test_an_interruption_is_no_verdict(self, infer, data, monkeypatch, caplog):
         """The status 0 would mean that every image is normal."""
+        caplog.set_level(logging.INFO)
         judge, done = judge_module.Judge._judge, []
 
         def interrupted(inference, batch):
@@ -860,6 +861,11 @@ class TestFaults:
         record = json.loads((infer.folder / "run.json").read_text())
         assert record["state"] == "interrupted"
         assert record["verdicts"] == {"anomaly": 0, "normal": 1, "error": 0}
+        assert "1 image found and not judged" in caplog.messages
+        caplog.clear()
+        monkeypatch.setattr(judge_module.Judge, "_judge", judge)
+        infer(folder, status=0)
+        assert "not judged" not in caplog.text
 
     def test_an_interrupted_video_gets_no_final_name(self, infer, video, monkeypatch, caplog):
         draw = judge_module.PredictionPictures.draw

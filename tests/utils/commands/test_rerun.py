@@ -177,6 +177,14 @@ def test_other_versions_are_reported(folder, rerun, caplog, versions):
     assert f"torch is {package_versions()['torch']}, recorded is {found}" in caplog.messages
 
 
+def test_data_that_are_not_where_the_record_says(folder, rerun, data):
+    """Such as those of a relative path that is given in another folder."""
+    path = change(folder, path_data="gone")
+    expected = "expected the data of the record, found nothing at gone: give their place"
+    assert expected in rerun(path, status=2)
+    assert rerun(path, "--path_data", data, status=0).startswith("2 of 2 rows are equal")
+
+
 def test_a_protocol_is_no_change_of_a_run(folder, rerun):
     error = rerun(folder, "--protocol", "rad", status=2)
     assert "expected no --protocol: the settings are those of the record" in error
