@@ -865,7 +865,7 @@ class TestFaults:
         caplog.clear()
         monkeypatch.setattr(judge_module.Judge, "_judge", judge)
         infer(folder, status=0)
-        assert "not judged" not in caplog.text
+        assert "found and not judged" not in caplog.text
 
     def test_an_interrupted_video_gets_no_final_name(self, infer, video, monkeypatch, caplog):
         draw = judge_module.PredictionPictures.draw
