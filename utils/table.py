@@ -68,12 +68,14 @@ class Table:
         columns: Headings of the columns with values.
         rows: Categories, then averages; for each number of shots.
         digits: Digits after the decimal point.
+        notes: What limits the comparison of columns, one sentence each.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
     digits: int
+    notes: tuple[str, ...] = ()
 
     @property
     def has_shots(self) -> bool:
@@ -92,13 +94,15 @@ class Table:
             shown = f"**{row.name}**" if row.name in AVERAGES else escape_markdown(row.name)
             values = [cell.to_text(self.digits) for cell in row.cells]
             body.append([shown, *self._shots_of(row), *values])
-        return markdown_table(self.title, [*self._first_columns, *self.columns], body, num_texts=1)
+        columns = [*self._first_columns, *self.columns]
+        text = markdown_table(self.title, columns, body, num_texts=1)
+        return "\n".join([text, *(f"{note}\n" for note in self.notes)])
 
     def to_latex(self) -> str:
         """Return a tabular that needs the package booktabs."""
         headings = [*self._first_columns, *self.plain_columns]
         lines = [
-            f"% {self.title}",
+            *(f"% {text}" for text in (self.title, *self.notes)),
             rf"\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
             r"\toprule",
             " & ".join(map(_escape_latex, headings)) + r" \\",

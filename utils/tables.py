@@ -205,15 +205,31 @@ def _table(
         name = f"{100 * percentage:g} %"
         headings += [*([f"*Paper* {name}"] if has_paper else []), name]
         headings += ["difference"] if is_compared else []
-    body = []
+    body, notes = [], []
     for shots, of_group, of_rows in zip(groups, blocks, names, strict=True):
+        notes += _notes(shots, percentages, of_group, of_rows)
         for n, name in enumerate(of_rows):
             cells: list[TableCell] = []
             for block, is_compared in zip(of_group, compared, strict=True):
                 cells += [*([block.papers[n]] if has_paper else []), block.measured[n]]
                 cells += [block.differences[n]] if is_compared else []
             body.append(TableRow(name, tuple(cells), shots))
-    return Table(title, tuple(headings), tuple(body), content.metric.unit.digits)
+    digits = content.metric.unit.digits
+    return Table(title, tuple(headings), tuple(body), digits, tuple(notes))
+
+
+def _notes(
+    shots: int | None, percentages: Sequence[float], blocks: Sequence[_Block], names: Sequence[str]
+) -> list[str]:
+    """Return a note about each average that is not of all categories."""
+    setting = "" if shots is None else f", {shots} shots"
+    total = sum(name not in AVERAGES for name in names)
+    counts = [sum(cell.is_known for cell in block.measured[:total]) for block in blocks]
+    return [
+        f"The average at {100 * percentage:g} %{setting} is of {count} of {total} categories."
+        for percentage, count in zip(percentages, counts, strict=True)
+        if 0 < count < total
+    ]
 
 
 def _block(

@@ -55,6 +55,30 @@ def titled(tables: list[Table], title: str) -> dict[str, list[str]]:
     return cells(table)
 
 
+class TestNotesAboutAverages:
+    def test_an_average_of_some_categories_says_of_how_many(self):
+        rows = [row("bolt"), row("nut"), row("cap"), row("bolt", 0.05), row("nut", 0.05)]
+        table = main_tables(rows)[IMAGE]
+        note = "The average at 5 % is of 2 of 3 categories."
+        assert table.notes == (note,)
+        assert table.to_markdown().endswith(f" |\n\n{note}\n")
+        assert table.to_latex().splitlines()[1] == f"% {note}"
+
+    def test_an_average_of_all_categories_says_nothing(self):
+        assert main_tables([row("bolt"), row("nut"), row("nut", seed=1)])[IMAGE].notes == ()
+
+    def test_a_category_without_a_value_does_not_count(self):
+        rows = [row("bolt", pixel=NAN), row("nut"), row("bolt", 0.05, pixel=NAN)]
+        assert main_tables(rows)[PIXEL].notes == ("The average at 10 % is of 1 of 2 categories.",)
+
+    def test_few_shot_results_are_counted_by_themselves(self):
+        rows = [row("bolt"), replace(row("bolt"), shots=4), replace(row("nut"), shots=4)]
+        rows.append(replace(row("nut", 0.05), shots=4))
+        assert main_tables(rows)[IMAGE].notes == (
+            "The average at 5 %, 4 shots is of 1 of 2 categories.",
+        )
+
+
 class TestMainTables:
     def test_there_are_three_each_with_its_unit(self):
         titles = [table.title for table in main_tables([row("bottle")])]
