@@ -340,6 +340,14 @@ def test_a_title_that_looks_like_a_formula_changes_nothing_below_it():
         np.testing.assert_array_equal(found, expected)
 
 
+def test_a_long_title_ends_at_the_margin():
+    picture = draw_roc_curves({}, {}, title="W" * 500)
+    inked = (picture[: round(curves.TOP * DPI) // 2] < 128).any(axis=(0, 2)).nonzero()[0]
+    left = round(figures.MARGIN * DPI)
+    assert left <= inked.min() <= left + 5
+    assert picture.shape[1] - 30 - left <= inked.max() <= picture.shape[1] - left
+
+
 def test_a_curve_of_one_point_has_its_place_in_the_legend_only():
     picture = draw_roc_curves({"a": ([0.5], [0.5], None)}, {}, title="$\\x$")
     shown, legend = curve_panel(picture, 0)

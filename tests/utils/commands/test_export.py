@@ -18,7 +18,7 @@ from patchcore import PatchCore
 from patchcore import export as export_module
 from patchcore.export import Exported
 from patchcore.record import record_digest
-from tests.support import call, evaluate, make_category, names, one_thread, truncate
+from tests.support import call, evaluate, make_category, names, one_thread, truncate, write_image
 from utils.options.export import ExportOptions
 from utils.pipeline import exporting as export_command
 
@@ -128,6 +128,16 @@ def test_takes_training_images_from_all_over(export, asked, monkeypatch):
     files = [Path(name) for name in asked.model.coreset.origins.names][::2]
     for found, file in zip(asked.images, files, strict=True):
         np.testing.assert_array_equal(found, read_image(file))
+
+
+def test_the_first_16_images_that_are_given_are_compared(tmp_path):
+    images = [np.full((4, 4, 3), 10 * number, np.uint8) for number in range(20)]
+    for number, image in enumerate(images):
+        write_image(tmp_path / f"{number:02d}.png", image)
+    model = SimpleNamespace(trained=SimpleNamespace(value_range=None))
+    found, source = export_command.images_to_compare(model, (str(tmp_path),))
+    np.testing.assert_array_equal(found, images[:16])
+    assert "--images" in source
 
 
 def test_a_file_that_does_not_give_the_models_scores_is_an_error(export, monkeypatch):

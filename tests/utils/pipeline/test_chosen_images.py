@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from datasets.base import Sample
-from utils.pipeline.chosen_images import WORST_LIMIT, choose_images, misclassification_margin
+from utils.pipeline.chosen_images import choose_images, misclassification_margin
 
 TYPES = ["crack", "crack", "crack", "good", "good", "hole"]
 
@@ -52,7 +52,7 @@ def test_without_a_threshold_the_worst_good_images_score_highest():
 
 def test_the_worst_have_a_limit_of_their_own():
     many = samples(["good"] * 30)
-    assert len(choose_images(many, np.arange(30.0), 10.0, "worst", 0)) == WORST_LIMIT
+    assert len(choose_images(many, np.arange(30.0), 10.0, "worst", 0)) == 10
 
 
 def test_of_equally_bad_images_the_first_are_shown():

@@ -15,16 +15,13 @@ from utils.options.evaluate import EvaluateOptions
 from utils.options.method import parse_options
 from utils.pipeline import sweep
 from utils.pipeline.cluster import uses_gpu
-from utils.pipeline.demand import (
-    GPU_PROCESS_MEMORY,
-    PROCESS_MEMORY,
-    Demand,
-    check_demand,
-    demands_of,
-)
+from utils.pipeline.demand import Demand, check_demand, demands_of
 from utils.pipeline.evaluate_category import fit_request
 from utils.pipeline.models import choose_device, make_models
 from utils.pipeline.nodes import Node
+
+# In gigabytes, as docs/sweeps.md states them.
+PROCESS_MEMORY, GPU_PROCESS_MEMORY = 1.5, 4.0
 
 
 @pytest.fixture(scope="module")

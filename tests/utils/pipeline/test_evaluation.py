@@ -20,4 +20,6 @@ def test_what_is_finished_is_shown_while_the_next_category_is_computed(tmp_path,
     monkeypatch.setattr(evaluation, "evaluate_one", noted)
     evaluate(make_data(tmp_path / "data"), folder)
     assert seen == [(["gadget"], ["gadget"], True, "widget")]
-    assert read_run(folder)["state"] == "complete"
+    record = read_run(folder)
+    assert record["state"] == "complete"
+    assert record["command"] in (folder / "run.log").read_text()

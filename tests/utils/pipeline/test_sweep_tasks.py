@@ -17,7 +17,16 @@ import torch
 
 import main
 from datasets.base import Category
-from tests.support import call, make_data, quick, read_run, read_table, truncate, without_plots
+from tests.support import (
+    call,
+    make_category,
+    make_data,
+    quick,
+    read_run,
+    read_table,
+    truncate,
+    without_plots,
+)
 from tests.test_resume import contents
 from tests.utils.ray_tasks import RayError, RayTaskError
 from utils.errors import LEFT_OUT, UsageError
@@ -253,6 +262,20 @@ def test_the_time_without_a_node_begins_anew_with_each_task_that_ends(ray, worke
     assert done == [2, 4]  # a step for each category
 
 
+@pytest.mark.parametrize(
+    ("flags", "device"), [("", "cuda"), (RAY, "cpu"), (f"{RAY} --shards 2", "cuda")]
+)
+def test_the_driver_of_a_sweep_needs_no_device_of_its_nodes(
+    ray, tmp_path, monkeypatch, flags, device
+):
+    chosen = mock.Mock(side_effect=UsageError("expected nothing more"))
+    monkeypatch.setattr(evaluation, "choose_device", chosen)
+    make_category(tmp_path / "data")
+    words = quick("--path_data", tmp_path / "data", "--device", "cuda", *flags.split())
+    assert call(*words, "--path_result", tmp_path / "result") == main.WRONG_USAGE
+    chosen.assert_called_once_with(device)
+
+
 def test_a_finished_run_needs_no_cluster(ray, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     data = make_data(tmp_path / "data")
@@ -263,8 +286,10 @@ def test_a_finished_run_needs_no_cluster(ray, tmp_path, caplog):
         ray.init = None
         assert call(*words) == 0
     assert len(ray.tasks) == 1 + 2  # an inspection, and a task for each category
-    lines = [text for text in caplog.messages if text.endswith("(one of 2 rows in results.csv)")]
-    assert ["10 %" in line for line in lines] == [True] * 2  # a line for each category
+    lines = [text for text in caplog.messages if "AUROC" in text]
+    assert len(lines) == 2  # a line for each category
+    assert all("10 %" in line for line in lines)
+    assert all(line.endswith("(one of 2 rows in results.csv)") for line in lines)
 
 
 @pytest.mark.parametrize("record", [None, {"state": "running"}])

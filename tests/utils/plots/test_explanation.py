@@ -1,5 +1,7 @@
 """The figure of the most anomalous patches and their nearest training patches."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -27,12 +29,28 @@ def test_a_whole_training_image_is_as_high_as_the_crops_and_at_most_three_times_
     image, green = np.zeros((64, 64, 3), np.uint8), (10, 200, 30)
     whole = np.full((*size, 3), green, np.uint8)
     place = (4, 4, 12, 12), "1.png", "row 1", 1.0
-    nearest = NormalPatch(image[:16, :16], *place, whole=whole, box=(0, 0, 1, 1))
-    patch = ExplainedPatch(image[:16, :16], place[0], (0, 0, 16, 16), "", 1.0, [nearest])
+    nearest = [NormalPatch(image[:16, :16], *place, whole=whole, box=(0, 0, 1, 1))] * 2
+    patch = ExplainedPatch(image[:16, :16], place[0], (0, 0, 16, 16), "", 1.0, nearest)
     picture = draw_explanation(image, [patch], title="", file_name="")
-    rows, columns = (picture == green).all(-1).nonzero()
-    assert columns.max() == picture.shape[1] - panel_grid.MARGIN - 1
-    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (CROP_SIDE, width)
+    is_green = (picture == green).all(-1)
+    assert np.ptp(is_green.any(1).nonzero()) + 1 == CROP_SIDE
+    starts, ends = (np.diff(is_green.any(0).astype(int)) == step for step in (1, -1))
+    (first, second), last = starts.nonzero()[0], ends.nonzero()[0]
+    assert (last - (first, second)).tolist() == [width] * 2
+    assert second - last[0] == 2 * explanation.GAP + CROP_SIDE  # a crop between them
+    assert last[1] == picture.shape[1] - panel_grid.MARGIN - 1
+
+
+@pytest.mark.parametrize(("width", "is_whole"), [(16, False), (40, False), (80, True)])
+def test_the_name_of_a_training_image_is_as_wide_as_the_image(monkeypatch, width, is_whole):
+    name = "a_name_of_a_training_image.png"  # wider than the crops
+    whole = np.zeros((40, width, 3), np.uint8)
+    patch = explained(1.0, (0, 0, 16, 16))
+    nearest = replace(patch.nearest[0], name=name, whole=whole, box=(0, 0, 1, 1))
+    labels = labels_of_explanation(monkeypatch, [replace(patch, nearest=[nearest])])
+    width = CROP_SIDE * width / 40
+    assert (name in labels) is is_whole is (explanation.NOTE.width(name) <= width)
+    assert text.fit_text(name, explanation.NOTE, width) in labels
 
 
 def test_a_training_image_of_one_column_has_a_pixel_across():
@@ -103,3 +121,8 @@ def test_numbers_of_overlapping_boxes_do_not_hide_each_other():
         assert gaps.min() >= 2 * explanation.DISC_RADIUS
         assert centres.min() >= explanation.DISC_RADIUS
     assert explanation._place_numbers([(100, 90, 150, 150)], image) == [(100, 90)]
+    # The first corner that is far enough, also if another one is farther.
+    gap = 2 * explanation.DISC_RADIUS
+    for shift, expected in ((gap, (100 + gap, 90)), (gap - 1, (150 + gap - 1, 90))):
+        boxes = [(100, 90, 150, 150), (100 + shift, 90, 150 + shift, 150)]
+        assert explanation._place_numbers(boxes, image) == [(100, 90), expected]

@@ -267,6 +267,27 @@ def test_it_is_written_during_the_run_but_not_all_the_time(tmp_path, monkeypatch
     assert "1 could not be judged." in run.text()
 
 
+@pytest.mark.parametrize(("seconds", "pause"), [(0.0, 5.0), (0.125, 5.0), (1.0, 20.0)])
+def test_a_large_page_takes_at_most_a_twentieth_of_the_time(tmp_path, monkeypatch, seconds, pause):
+    clock, written = [100.0], []
+
+    def render(view):
+        written.append(clock[0])
+        clock[0] += seconds
+        return ""
+
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(module, "render_predictions", render)
+    run = Run(tmp_path, limit=1)
+    run.page.finish(run.counts)
+    end = clock[0]
+    for passed in (pause - 0.125, pause):
+        run.add(1.0)
+        clock[0] = end + passed
+        run.page.update(run.counts)
+    assert written == [100.0, end + pause]
+
+
 @pytest.fixture
 def page(driver, tmp_path):  # noqa: F811
     """Return a page of 60 images with thumbnails, two errors and a hostile name."""
