@@ -39,9 +39,15 @@ def test_another_seed_leaves_models_and_figures_of_the_first_alone(
 ):
     caplog.set_level("INFO")
     folder, flags = tmp_path / "result", f"{FIGURES} --path_trained {tmp_path / 'trained'}"
+    files = []
     for seeds in ("0", "0 1", "0 2 1"):
         evaluate(data, folder, f"{flags} --categories widget --seed {seeds}")
+        paths = [*folder.glob("*/*.jpg"), *folder.glob("localization_*")]
+        paths += [*folder.glob("explanation_*"), *(tmp_path / "trained").rglob("*.*")]
+        files.append({path: path.read_bytes() for path in paths if path.is_file()})
     assert computed == ["widget"] * 3
+    assert len(files[0]) > 10
+    assert files[0] == files[1] == files[2]
     assert "computed again" not in caplog.text
 
 
