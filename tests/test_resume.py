@@ -264,13 +264,6 @@ def test_a_new_percentage_leaves_finished_ones_alone(data, folder, monkeypatch):
     assert names(folder, "localization_*_p0200_*")
 
 
-def test_settings_that_only_another_seed_has_measured_have_no_curves(data, folder):
-    evaluate(data, folder, "--percentage_coreset 0.2 --seed 1", plots=True)
-    page = (folder / "index.html").read_text()
-    assert "roc-curve_p0200_k01" in page
-    assert "roc-curve_p0100_k01" not in page
-
-
 def test_curves_of_fewer_categories_are_removed(data, tmp_path):
     folder = tmp_path / "result"
     for flags in ("--categories widget", "--categories widget gadget --shots 2", ""):

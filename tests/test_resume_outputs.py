@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import call, evaluate, make_category, make_data, names, quick, read_run, truncate
+from tests.support import (
+    call,
+    evaluate,
+    make_category,
+    make_data,
+    names,
+    quick,
+    read_run,
+    read_table,
+    truncate,
+)
 from tests.utils.report.test_page import data_of
 from utils.pipeline.drawing import Drawing
 
@@ -39,9 +49,15 @@ def test_another_seed_leaves_models_and_figures_of_the_first_alone(
 ):
     caplog.set_level("INFO")
     folder, flags = tmp_path / "result", f"{FIGURES} --path_trained {tmp_path / 'trained'}"
+    files = []
     for seeds in ("0", "0 1", "0 2 1"):
         evaluate(data, folder, f"{flags} --categories widget --seed {seeds}")
+        paths = [*folder.glob("*/*.jpg"), *folder.glob("localization_*")]
+        paths += [*folder.glob("explanation_*"), *(tmp_path / "trained").rglob("*.*")]
+        files.append({path: path.read_bytes() for path in paths if path.is_file()})
     assert computed == ["widget"] * 3
+    assert len(files[0]) > 10
+    assert files[0] == files[1] == files[2]
     assert "computed again" not in caplog.text
 
 
@@ -60,6 +76,16 @@ def test_a_new_first_seed_is_computed_alone_and_its_figures_replace_the_others(
     assert large_figures(folder) == files_of_page(folder) != before
     assert len(names(folder, "pred-dist_*")) == 1
     assert "widget, coreset 10 %: files of earlier figures that are removed: " in caplog.text
+
+
+def test_settings_that_only_another_seed_has_measured_have_no_curves(data, tmp_path):
+    folder = evaluate(data, tmp_path / "result", NETWORK, plots=True)
+    assert "roc-curve_p0100_k01" in (folder / "index.html").read_text()
+    evaluate(data, folder, f"{NETWORK} --percentage_coreset 0.2 --seed 1", plots=True)
+    assert [row["seed"] for row in read_table(folder)] == ["1", "0"]
+    page = (folder / "index.html").read_text()
+    assert "roc-curve_p0200_k01" in page
+    assert "roc-curve_p0100_k01" not in page
 
 
 def test_figures_that_other_flags_do_not_choose_are_removed(data, tmp_path):

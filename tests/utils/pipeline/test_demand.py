@@ -9,7 +9,7 @@ from patchcore.engine import SHARE_OF_FREE_MEMORY
 from patchcore.memory_needs import memory_needs
 from patchcore.memory_plan import GIGABYTE, plan_memory
 from patchcore.training_patches import TrainingPatches
-from tests.support import QUICK_NETWORK, SIDE, make_data, quick
+from tests.support import SIDE, make_data, quick
 from utils.errors import UsageError
 from utils.options.evaluate import EvaluateOptions
 from utils.options.method import parse_options
@@ -62,16 +62,19 @@ def test_memory_is_that_of_the_plan(categories):
     assert larger.memory > one.memory
 
 
-@pytest.mark.parametrize("backbones", [QUICK_NETWORK, f"{QUICK_NETWORK} squeezenet1_0"])
-def test_a_single_model_needs_no_memory_for_what_joins_several(categories, backbones):
+@pytest.mark.parametrize(
+    ("flags", "joins"),
+    [("", False), ("--backbone squeezenet1_1 squeezenet1_0", True), ("--context 0.9", True)],
+)
+def test_a_single_model_needs_no_memory_for_what_joins_several(categories, flags, joins):
     """Two passes of one model keep the coreset; of several, also samples of all patches."""
-    flags = f"--memory_budget {{}} --embed_dim 512 --layers features.3 --backbone {backbones}"
-    large = demands(categories, [node()], flags.format(1))[0]  # with all embeddings
-    if " " in backbones:
+    flags += " --embed_dim 512 --layers features.3 --memory_budget"
+    large = demands(categories, [node()], f"{flags} 1")[0]  # with all embeddings
+    if joins:
         with pytest.raises(UsageError, match=r"expected memory .* found 0\.001 GB"):
-            demands(categories, [node()], flags.format(0.001))
+            demands(categories, [node()], f"{flags} 0.001")
     else:
-        small = demands(categories, [node()], flags.format(0.001))[0]
+        small = demands(categories, [node()], f"{flags} 0.001")[0]
         assert 0 < small.memory - PROCESS_MEMORY < 0.4 * (large.memory - PROCESS_MEMORY)
 
 

@@ -261,3 +261,19 @@ def test_damaged_lines_are_judged_again(infer, tmp_path, judged):
     judged.clear()
     infer()
     assert sum(judged) == len(changes)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "text"),
+    [
+        ("a" * 64, "0123456789abcdef" * 4, "one is 0123456789ab, was aaaaaaaaaaaa"),  # digests
+        ("a" * 65, "b" * 63, f"one is {'b' * 63}, was {'a' * 65}"),
+        (1 / 3, 2.0, "one is 2, was 0.333333"),
+        ("g" * 64, None, f"one is None, was {'g' * 64}"),
+        (2, 2.0, ""),
+    ],
+)
+def test_a_difference_is_short(tmp_path, monkeypatch, before, now, text):
+    record = {"identity": {"one": before, "other": 1}}
+    monkeypatch.setattr(earlier_outcomes, "read_run", lambda folder: record)
+    assert earlier_outcomes.difference(tmp_path, {"other": 1, "one": now}) == text

@@ -1,13 +1,17 @@
 """The colour scale of the pictures of `infer`, and the pixels that they show as ignored."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
+from datasets.items import Item
 from patchcore import Prediction
 from patchcore.held_out import PIXEL_RATES, HeldOutScores
 from patchcore.ignored import Ignored
+from patchcore.preprocess import Preprocess
 from patchcore.thresholds import Threshold, Thresholds
 from utils import plots
 from utils.options.infer import InferOptions
@@ -68,3 +72,23 @@ def test_ignored_pixels_are_shown(thumbnail):
     pixels = np.eye(6, 8, dtype=bool)
     assert thumbnail(ignored=Ignored(pixels, None))[1] is pixels
     assert thumbnail()[1] is None
+
+
+@pytest.mark.parametrize("has_ignored", [False, True])
+def test_a_mask_has_the_pixels_from_the_threshold_on_without_ignored_ones(tmp_path, has_ignored):
+    pixels = np.eye(6, 8, dtype=bool)
+    model = SimpleNamespace(
+        scorer=SimpleNamespace(ignored=Ignored(pixels, None) if has_ignored else None),
+        trained=SimpleNamespace(held_out=None),
+        preprocess=Preprocess((6, 8), (6, 8)),
+    )
+    anomaly_map = np.float32([1.5, 1.5 - 2**-20])[np.indices((6, 8)).sum(0) % 2]
+    prediction = replace(PREDICTION, anomaly_map=anomaly_map[None])
+    thresholds = Thresholds(Threshold(9.0, "given"), Threshold(1.5, "given"))
+    options = InferOptions(save_masks=True, pictures="none", explain_top=0)
+    pictures = PredictionPictures(model, thresholds, options, ResultFolder(tmp_path))
+    files = pictures.draw(Item("a.png"), CROP, CROP, prediction, is_anomaly=True)
+    assert set(files) == {"mask"}
+    found = cv2.imread(str(tmp_path / files["mask"]), cv2.IMREAD_UNCHANGED)
+    expected = (anomaly_map == 1.5) & ~(pixels & has_ignored)
+    np.testing.assert_array_equal(found, 255 * expected.astype(np.uint8), strict=True)

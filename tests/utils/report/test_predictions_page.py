@@ -205,6 +205,13 @@ def test_an_earlier_image_on_the_page_needs_its_thumbnail(tmp_path, limit):
     assert run.page.can_show(replace(high, score=4.0))
 
 
+def test_an_image_that_is_not_shown_gets_no_thumbnail(tmp_path):
+    run = Run(tmp_path, limit=2)
+    for score, count in ((3.0, 1), (2.0, 2), (1.0, 2), (2.5, 3)):  # one leaves with the next page
+        run.add(score)
+        assert len(list((tmp_path / "thumbnails").iterdir())) == count
+
+
 def test_a_run_without_images_has_a_page(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SECONDS_BETWEEN", 0)
     run = Run(tmp_path, limit=1)
