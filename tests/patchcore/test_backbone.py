@@ -127,6 +127,14 @@ def test_a_trial_says_what_ran_and_leaves_no_hook(toy, images):
     assert not any(has_other_hooks(module) for module in toy.modules())
 
 
+def test_a_network_that_was_read_runs_to_its_end_for_others(toy, images):
+    reader = LayerReader(toy, ["stage1"])
+    expected = toy(images)
+    reader.attach(toy.stage1, "stage1")
+    assert list(reader.run(toy, images)) == ["stage1"]
+    torch.testing.assert_close(toy(images), expected)
+
+
 class Keeping(nn.Module):
     """Keeps what it computed from its weights until its mode is set, as some networks of timm."""
 

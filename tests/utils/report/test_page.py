@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
@@ -130,7 +131,8 @@ def test_what_was_not_measured_is_a_dash():
 
 def test_the_overview_has_a_line_for_each_category_and_their_average():
     worse = make_row("bolt", metrics=make_row().metrics | {"image_auroc": 0.7})
-    page = make_page(rows=[make_row(), worse])
+    other = replace(worse, percentage_coreset=0.05, metrics=make_row().metrics)
+    page = make_page(rows=[make_row(), worse, other])
     overview = page.partition('<table class="overview">')[2].partition("</table>")[0]
     assert re.findall(r'data-category="(\w+)"', overview) == ["nut", "bolt"]
     first_values = re.findall(r"</th>\s*<td[^>]*>([^<]+)</td>", overview)
