@@ -136,8 +136,11 @@ class FolderSearch:
 
 
 def has_results(folder: Path) -> bool:
-    """Return whether a folder has results of this program."""
-    return any(all((folder / name).is_file() for name in names) for names in RESULT_FILES)
+    """Return whether a folder has results of this program; one that cannot be read has none."""
+    try:
+        return any(all((folder / name).is_file() for name in names) for names in RESULT_FILES)
+    except OSError:
+        return False
 
 
 def is_within(path: str, folder: str) -> bool:

@@ -13,7 +13,16 @@ import pytest
 
 from datasets import inputs, videos
 from datasets.base import DatasetError
-from datasets.folders import HIDDEN, LINK, LOOP, RESULT_FILES, RESULTS, TWICE, FolderSearch
+from datasets.folders import (
+    HIDDEN,
+    LINK,
+    LOOP,
+    RESULT_FILES,
+    RESULTS,
+    TWICE,
+    FolderSearch,
+    has_results,
+)
 from datasets.inputs import (
     NEITHER,
     NO_FILE,
@@ -322,6 +331,9 @@ class TestFolders:
             (RUN_FILE, RESULTS_FILE),
             (RECORD, TENSORS),
         }
+
+    def test_a_folder_that_cannot_be_looked_into_has_no_results(self):
+        assert not has_results(Path("a" * 300))
 
     @pytest.mark.parametrize(("record", "table"), RESULT_FILES)
     def test_results_of_an_earlier_run_are_not_judged(self, here, record, table):
