@@ -175,7 +175,7 @@ class Run:
             is_fault: Whether an error ends it, not the user.
         """
         found = FinishedWork(self.folder).read()
-        condition = "once the error is corrected, " if is_fault else ""
+        condition = "once the fault is corrected, " if is_fault else ""
         done = sum(name in found and not self.wanted.missing(found[name]) for name in self.names)
         return (
             f"finished: {done} of {numbered(len(self.names), 'category')} in {self.folder.path}; "
