@@ -90,6 +90,11 @@ class TestUnpack:
         unpack(archive, place / "made")
         assert content_of(place / "made") == {"a/b/1.png": b"1"}
 
+    def test_a_folder_may_be_listed_after_its_files(self, place):
+        entries = [(tar_entry("a/b/0.png"), b"0"), (tar_entry("a/b", tarfile.DIRTYPE), b"")]
+        unpack(tar_with(place / "archive", entries), place / "made")
+        assert [path.name for path in place.glob("made/**/*.png")] == ["0.png"]
+
     def test_folders_in_a_zip_without_modes(self, place):
         """As written by programs for Windows."""
         archive = zip_with(place / "x.zip", [(zip_entry("a/", 0), b""), ("a/1.png", b"1")])

@@ -144,6 +144,7 @@ def test_a_node_without_cpus_counts_for_nothing(categories):
     large = demands(categories, [node()])[0]
     worker = node(8, memory=large.memory)
     assert demands(categories, [node(0), worker]) == demands(categories, [worker])
+    assert {d.cpus for d in demands(categories, [node(1, memory=large.memory), worker])} == {1}
     with pytest.raises(UsageError, match=r"with 1 CPUs and .*, found 10\.0\.0\.7 with 0 CPUs"):
         demands(categories, [node(0)])
 
