@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from datasets.base import DatasetError, LeftOut, did_you_mean, is_hidden, is_image
 from datasets.content import IMAGE, VIDEO, kind_of
-from datasets.folders import has_results, is_folder, is_within
+from datasets.folders import is_folder, is_within
 
 Item = TypeVar("Item")
 
@@ -82,8 +82,7 @@ def as_name(text: str) -> str:
 def list_folders(path: Path) -> list[Path]:
     """Return the subfolders in order of names; empty if there is no folder.
 
-    Hidden ones are left out, and so are links to a folder that contains them, and folders of
-    results of this program.
+    Hidden ones are left out, and so are links to a folder that contains them.
     """
     if not path.is_dir():
         return []
@@ -91,7 +90,7 @@ def list_folders(path: Path) -> list[Path]:
         names = [
             e.name for e in entries if not is_hidden(e.name) and is_folder(e) and not _is_loop(e)
         ]
-    return [folder for name in sorted(names) if not has_results(folder := path / name)]
+    return [path / name for name in sorted(names)]
 
 
 def _is_loop(entry: os.DirEntry) -> bool:

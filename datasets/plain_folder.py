@@ -8,7 +8,7 @@ PATH/<defect type>/masks/b.png, or b_mask.png next to b.png
 PATH is one category, or a folder of categories.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +47,7 @@ class _Folders:
         types: Folders of defective images.
         masks: Folders of masks, each with the folders of its images as far as its place tells them:
             ``bent`` for ``bent/masks``, none for ``masks``.
+        results: Folders of results of this program, which are not read.
         unused: Folders of masks that are not used, since another one is named.
     """
 
@@ -54,12 +55,13 @@ class _Folders:
     good: tuple[Path, ...]
     types: tuple[Path, ...]
     masks: Mapping[Path, tuple[str, ...]]
+    results: tuple[Path, ...]
     unused: tuple[Path, ...]
 
     @property
     def all(self) -> frozenset[Path]:
         """All these folders."""
-        return frozenset((*self.good, *self.types, *self.masks, *self.unused))
+        return frozenset((*self.good, *self.types, *self.masks, *self.results, *self.unused))
 
 
 def match(path: Path) -> str | None:
@@ -84,12 +86,15 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     """List the images of a category; a share of the good ones is held out.
 
     Raises:
-        DatasetError: There is no such category, masks lie among good images, or two images would
-            share a mask.
+        DatasetError: There is no such category, masks or results lie among good images, or two
+            images would share a mask.
     """
     root = choose(_categories(path, options), name, path)
     folders = _find_folders(root, options)
-    found = Found(notes=_about_results(root)) + _read_good(folders)
+    found = _read_good(folders)
+    if folders.results:
+        names = " and ".join(map(str, folders.results))
+        found += Found(notes=(f"results of this program in {names} are not read",))
     if not options.training_only:
         found += _read_defective(folders)
         if options.normal_dir or options.abnormal_dir or options.mask_dir:
@@ -97,16 +102,20 @@ def read_category(path: Path, name: str, options: ReadOptions) -> Category:
     return found.category(root, name, options)
 
 
-def _about_results(root: Path) -> tuple[str, ...]:
-    """Return a note about folders of results, which are not listed."""
-    found = [folder for folder in sorted(root.iterdir()) if has_results(folder)]
-    return tuple(f"{folder} has results of this program, not used" for folder in found)
-
-
 def _find_folders(root: Path, options: ReadOptions) -> _Folders:
     good = _good_folders(root, options)
+    if found := next(filter(has_results, (root, *good)), None):
+        raise DatasetError(
+            f"expected images alone in {found}, found results of this program among them: move the "
+            "results to a folder of their own"
+        )
     types = [folder for folder in _type_folders(root, options) if folder not in good]
-    drawn = [folder for folder in _mask_folders(root) if folder not in (*good, *types)]
+    results = [folder for folder in _outermost(root, has_results) if folder not in types]
+    drawn = [
+        folder
+        for folder in _outermost(root, lambda below: is_mask_name(below.name))
+        if folder not in (*good, *types) and not set(folder.parents).intersection(results)
+    ]
     if options.mask_dir:
         masks = {root / options.mask_dir: ()}
     else:
@@ -116,6 +125,7 @@ def _find_folders(root: Path, options: ReadOptions) -> _Folders:
         tuple(good),
         tuple(folder for folder in types if folder not in masks),
         masks,
+        tuple(results),
         tuple(folder for folder in drawn if folder not in masks),
     )
 
@@ -258,7 +268,8 @@ def _has_masks(folder: Path) -> bool:
 def _is_category(folder: Path, options: ReadOptions) -> bool:
     if options.normal_dir:
         return (folder / options.normal_dir).is_dir()
-    return bool(_good_folders(folder, options)) or has_images(folder)
+    is_good = has_images(folder) and not has_results(folder)
+    return is_good or bool(_good_folders(folder, options))
 
 
 def _good_folders(root: Path, options: ReadOptions) -> list[Path]:
@@ -270,12 +281,13 @@ def _good_folders(root: Path, options: ReadOptions) -> list[Path]:
 def _type_folders(root: Path, options: ReadOptions) -> list[Path]:
     if options.abnormal_dir:
         return [root / name for name in dict.fromkeys(options.abnormal_dir)]
-    return [f for f in list_folders(root) if not is_good_name(f.name) and not is_mask_name(f.name)]
+    others = (f for f in list_folders(root) if not is_good_name(f.name))
+    return [f for f in others if not is_mask_name(f.name) and not has_results(f)]
 
 
-def _mask_folders(folder: Path) -> list[Path]:
-    """Return the folders of masks below a folder, at any depth."""
+def _outermost(folder: Path, is_wanted: Callable[[Path], bool]) -> list[Path]:
+    """Return the folders of a kind below a folder, at any depth, without those in one another."""
     found = []
     for below in list_folders(folder):
-        found += [below] if is_mask_name(below.name) else _mask_folders(below)
+        found += [below] if is_wanted(below) else _outermost(below, is_wanted)
     return found

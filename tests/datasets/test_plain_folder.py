@@ -21,6 +21,13 @@ def touch(root, *names):
     return root
 
 
+def write_results(folder, *files):
+    """Make the files that identify results, and images such as results have."""
+    touch(folder, *files, "localization_dent_a.png", "masks/a.png", "earlier/1/a.png")
+    for path in folder.glob("*.json"):
+        path.write_text("{}")
+
+
 @pytest.fixture
 def root(tmp_path):
     return touch(tmp_path / "nut", "good/0.png", "good/1.png", "dent/a.png", "dent/b.png")
@@ -51,21 +58,41 @@ def test_the_usual_names_of_good_folders(tmp_path, name, layout):
 
 
 @pytest.mark.parametrize("files", RESULT_FILES)
-@pytest.mark.parametrize("place", ["result", "kept/model", "dent/again"])
+@pytest.mark.parametrize("place", ["result", "kept/model", "dent/again", "good/again"])
 def test_results_among_the_images_are_no_images(root, files, place):
     without = read(root)
-    touch(root / place, *files, "localization_dent_a.png", "thumbnails/a.png", "earlier/1/a.png")
+    write_results(root / place, *files)
     category = read(root)
     assert (category.train, category.test) == (without.train, without.test)
-    note = f"{root / 'result'} has results of this program, not used"
-    assert [text for text in category.notes if "results" in text] == (
-        [note] if place == "result" else []
-    )
+    note = f"results of this program in {root / place} are not read"
+    assert set(category.notes) - set(without.notes) == {note}
+    assert category.left_out == without.left_out
+
+
+@pytest.mark.parametrize("place", ["", "good"])
+def test_results_beside_good_images_are_refused(root, place):
+    """Figures would be learned; images would be missing if the folder was left out."""
+    write_results(root / place, *RESULT_FILES[0])
+    with pytest.raises(DatasetError, match="found results of this program among them"):
+        read(root)
+
+
+def test_results_in_a_folder_that_the_user_names_are_read(root):
+    touch(root / "dent", "run.json", "results.csv")
+    assert [s.defect_type for s in read(root, abnormal_dir=("dent",)).test][-2:] == ["dent"] * 2
+
+
+def test_results_in_a_folder_of_mvtec_ad_leave_its_images(tmp_path):
+    root = touch(tmp_path / "nut", "train/good/0.png", "test/good/0.png", "test/dent/0.png")
+    expected = open_dataset(tmp_path).read_category("nut").test
+    for folder in (root, root / "test/good"):
+        touch(folder, *RESULT_FILES[0], "pictures/0.png")
+        assert open_dataset(tmp_path).read_category("nut").test == expected
 
 
 @pytest.mark.parametrize("files", RESULT_FILES)
 def test_results_next_to_categories_are_no_category(root, files):
-    touch(root.parent / "result", *files, "localization_dent_a.png", "thumbnails/a.png")
+    write_results(root.parent / "result", *files)
     assert open_dataset(root.parent).find_categories() == ["nut"]
 
 
